@@ -1,0 +1,1 @@
+"""The command line; installed under the name ``riformer_deploy_cli``."""

@@ -1,0 +1,132 @@
+"""The shape of a RIFormer: depths, widths, and every key that its state dict has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from riformer_deploy.errors import OptionError
+
+STAGES = 4
+"""Stages of every RIFormer: the final norm is ``norm6``, after the fourth."""
+
+
+class Form(StrEnum):
+    """How the blocks of a model are parameterised."""
+
+    TRAINING = "training"
+    """``norm1`` and an affine branch, as training leaves it."""
+    DEPLOY = "deploy"
+    """One ``norm_reparam``, as mmpretrain's ``switch_to_deploy`` makes it."""
+    FOLDED = "folded"
+    """Layer scales and ``norm2``'s affine folded away too; ours alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The shape of a RIFormer.
+
+    Attributes:
+        layers: Blocks of each of the four stages.
+        embed_dims: Channels of each stage; neighbours differ, since mmpretrain downsamples only then.
+        hidden_dims: Channels between the two convolutions of each stage's MLPs.
+        num_classes: Outputs of the head.
+    """
+
+    layers: tuple[int, ...]
+    embed_dims: tuple[int, ...]
+    hidden_dims: tuple[int, ...]
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} needs {STAGES} positive integers, got {value}"
+            for name, value in (
+                ("layers", self.layers),
+                ("embed_dims", self.embed_dims),
+                ("hidden_dims", self.hidden_dims),
+            )
+            if len(value) != STAGES or any(v < 1 for v in value)
+        ]
+        if self.num_classes < 1:
+            problems.append(f"num_classes must be positive, got {self.num_classes}")
+        if any(a == b for a, b in zip(self.embed_dims, self.embed_dims[1:], strict=False)):
+            problems.append(f"neighbouring embed_dims must differ, got {self.embed_dims}")
+        if problems:
+            raise OptionError("This is not a RIFormer architecture.", details=problems)
+
+    @classmethod
+    def from_arch(
+        cls,
+        layers: Sequence[int],
+        embed_dims: Sequence[int],
+        mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+        *,
+        num_classes: int = 1000,
+    ) -> Architecture:
+        """The architecture of mmpretrain's ``arch`` dictionary.
+
+        Args:
+            layers: Blocks per stage.
+            embed_dims: Channels per stage.
+            mlp_ratios: MLP expansion per stage; the hidden width is ``int(dim * ratio)``.
+            num_classes: Outputs of the head.
+
+        Raises:
+            OptionError: The values do not describe a RIFormer.
+        """
+        hidden = tuple(int(dim * ratio) for dim, ratio in zip(embed_dims, mlp_ratios, strict=False))
+        return cls(
+            layers=tuple(layers),
+            embed_dims=tuple(embed_dims),
+            hidden_dims=hidden,
+            num_classes=num_classes,
+        )
+
+    @property
+    def block_names(self) -> tuple[tuple[str, ...], ...]:
+        """State-dict prefixes of the blocks, stage by stage."""
+        return tuple(
+            tuple(f"backbone.network.{2 * stage}.{block}" for block in range(count))
+            for stage, count in enumerate(self.layers)
+        )
+
+    def shapes(self, form: Form) -> dict[str, tuple[int, ...]]:
+        """Every state-dict key of mmpretrain's RIFormer classifier, with its shape.
+
+        Args:
+            form: The form whose keys to list.
+        """
+        dims = self.embed_dims
+        shapes: dict[str, tuple[int, ...]] = {
+            "backbone.patch_embed.proj.weight": (dims[0], 3, 7, 7),
+            "backbone.patch_embed.proj.bias": (dims[0],),
+        }
+        for stage, names in enumerate(self.block_names):
+            dim, hidden = dims[stage], self.hidden_dims[stage]
+            if stage > 0:
+                shapes[f"backbone.network.{2 * stage - 1}.proj.weight"] = (dim, dims[stage - 1], 3, 3)
+                shapes[f"backbone.network.{2 * stage - 1}.proj.bias"] = (dim,)
+            block: dict[str, tuple[int, ...]] = {}
+            if form is Form.TRAINING:
+                block |= {"layer_scale_1": (dim,), "layer_scale_2": (dim,)}
+                block |= {"norm1.weight": (dim,), "norm1.bias": (dim,)}
+                block |= {"token_mixer.affine.weight": (dim, 1, 1, 1), "token_mixer.affine.bias": (dim,)}
+                block |= {"norm2.weight": (dim,), "norm2.bias": (dim,)}
+            elif form is Form.DEPLOY:
+                block |= {"layer_scale_1": (dim,), "layer_scale_2": (dim,)}
+                block |= {"norm_reparam.weight": (dim,), "norm_reparam.bias": (dim,)}
+                block |= {"norm2.weight": (dim,), "norm2.bias": (dim,)}
+            else:
+                block |= {"norm_reparam.weight": (dim,), "norm_reparam.bias": (dim,)}
+            block |= {"mlp.fc1.weight": (hidden, dim, 1, 1), "mlp.fc1.bias": (hidden,)}
+            block |= {"mlp.fc2.weight": (dim, hidden, 1, 1), "mlp.fc2.bias": (dim,)}
+            for name in names:
+                shapes |= {f"{name}.{key}": shape for key, shape in block.items()}
+        shapes |= {"backbone.norm6.weight": (dims[-1],), "backbone.norm6.bias": (dims[-1],)}
+        shapes |= {
+            "head.fc.weight": (self.num_classes, dims[-1]),
+            "head.fc.bias": (self.num_classes,),
+        }
+        return shapes

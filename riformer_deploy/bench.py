@@ -1,0 +1,216 @@
+"""Times contestants against each other: interleaved rounds, raw samples, honest warnings."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from riformer_deploy.errors import OptionError, RuntimeFailureError
+from riformer_deploy.machine import describe_machine, peak_rss_bytes, usable_cores
+from riformer_deploy.results import (
+    RESULT_SCHEMA,
+    Inputs,
+    LatencyResult,
+    LatencySamples,
+    Skipped,
+    summarise,
+)
+from riformer_deploy.runtimes.base import Contestant, Images, Runtime
+
+_LOG = logging.getLogger(__name__)
+
+_MIN_ROUNDS = 5
+_UNSTABLE_SPREAD = 0.15
+_UNSTABLE_DRIFT = 0.10
+
+Progress = Callable[[str], None]
+"""Called with the name of each step as it begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """How to measure.
+
+    Attributes:
+        batches: Batch sizes, each measured in its own rounds.
+        rounds: Timed rounds per batch size, at least 5.
+        warmup: Untimed calls of each contestant and batch size, at least 1.
+        threads: CPU threads per contestant; None takes every core that the process may use.
+        seed: Of the order in which contestants run in a round.
+    """
+
+    batches: tuple[int, ...] = (1, 8)
+    rounds: int = 20
+    warmup: int = 3
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.batches or min(self.batches) < 1:
+            problems.append(f"batches must be positive, got {self.batches}")
+        if self.rounds < _MIN_ROUNDS:
+            problems.append(
+                f"rounds must be at least {_MIN_ROUNDS} for a median to mean anything, got {self.rounds}"
+            )
+        if self.warmup < 1:
+            problems.append(f"warmup must be at least 1, got {self.warmup}")
+        if self.threads is not None and self.threads < 1:
+            problems.append(f"threads must be at least 1, got {self.threads}")
+        if problems:
+            raise OptionError("The measurement cannot be done as asked.", details=problems)
+
+    @property
+    def used_threads(self) -> int:
+        """Threads per contestant."""
+        return self.threads or usable_cores()
+
+
+@dataclass
+class _Lane:
+    """A contestant that is taking part in the rounds of one batch size."""
+
+    contestant: Contestant
+    runtime: Runtime
+    preparation_ms: float
+    samples_ms: list[float]
+
+
+def _call_ms(runtime: Runtime, images: Images) -> float:
+    start = time.perf_counter()
+    runtime.run(images)
+    return 1000 * (time.perf_counter() - start)
+
+
+def instability(samples_ms: Sequence[float]) -> str | None:
+    """Why a series of samples is not to be trusted to a few percent, or None.
+
+    Args:
+        samples_ms: In the order they were taken, at least two.
+    """
+    values = np.array(samples_ms)
+    median = float(np.median(values))
+    low, high = (float(v) for v in np.percentile(values, (25, 75)))
+    findings = []
+    if (high - low) / median > _UNSTABLE_SPREAD:
+        findings.append(
+            f"the middle half of the calls spreads over {100 * (high - low) / median:.0f} % of the median"
+        )
+    half = len(values) // 2
+    drift = float(np.median(values[-half:]) / np.median(values[:half])) - 1
+    if abs(drift) > _UNSTABLE_DRIFT:
+        findings.append(
+            f"the second half is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} than the first"
+        )
+    return "; ".join(findings) or None
+
+
+def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipped:
+    start = time.perf_counter()
+    runtime = None
+    try:
+        runtime = contestant.open()
+        for _ in range(warmup):
+            runtime.run(images)
+    except RuntimeFailureError as err:
+        if runtime is not None:
+            runtime.close()
+        return Skipped(name=contestant.name, reason=err.message)
+    preparation_ms = 1000 * (time.perf_counter() - start)
+    return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms, samples_ms=[])
+
+
+def _measure_batch(
+    contestants: Sequence[Contestant], images: Images, options: BenchOptions, progress: Progress
+) -> tuple[list[LatencySamples], list[Skipped]]:
+    batch = len(images)
+    lanes: list[_Lane] = []
+    skipped: list[Skipped] = []
+    try:
+        for contestant in contestants:
+            if contestant.batch not in (None, batch):
+                reason = f"takes batch {contestant.batch} only, not {batch}"
+                skipped.append(Skipped(name=contestant.name, reason=reason))
+                continue
+            progress(f"preparing {contestant.name}, batch {batch}")
+            entered = _enter(contestant, images, options.warmup)
+            if isinstance(entered, Skipped):
+                skipped.append(entered)
+            else:
+                lanes.append(entered)
+        order = random.Random(options.seed)  # noqa: S311  # an order, not a secret
+        for number in range(options.rounds):
+            progress(f"batch {batch}, round {number + 1} of {options.rounds}")
+            for lane in order.sample(lanes, len(lanes)):
+                lane.samples_ms.append(_call_ms(lane.runtime, images))
+    finally:
+        for lane in lanes:
+            lane.runtime.close()
+    measured = [
+        LatencySamples(
+            name=lane.contestant.name,
+            batch=batch,
+            samples_ms=tuple(lane.samples_ms),
+            preparation_ms=lane.preparation_ms,
+            artifact_sha256=lane.contestant.artifact_sha256,
+            warning=instability(lane.samples_ms),
+            summary=summarise(np.array(lane.samples_ms), batch),
+        )
+        for lane in lanes
+    ]
+    return measured, skipped
+
+
+def measure_latency(
+    contestants: Sequence[Contestant],
+    images: Images,
+    inputs: Inputs,
+    options: BenchOptions,
+    *,
+    skipped: Sequence[Skipped] = (),
+    progress: Progress = lambda _: None,
+) -> LatencyResult:
+    """Time every contestant on every batch size, from call to result on the host.
+
+    Args:
+        contestants: What to time.
+        images: (N, 3, H, W) float32, at least as many as the largest batch.
+        inputs: Where the images come from.
+        options: How to measure.
+        skipped: Contestants that were left out beforehand, with the reason.
+        progress: Told of each step.
+
+    Raises:
+        MissingDependencyError: A contestant's backend is not installed.
+        RuntimeFailureError: Nothing could be measured.
+    """
+    samples: list[LatencySamples] = []
+    left_out = list(skipped)
+    for batch in options.batches:
+        measured, missed = _measure_batch(contestants, images[:batch], options, progress)
+        samples += measured
+        left_out += missed
+    if not samples:
+        raise RuntimeFailureError(
+            "Nothing could be measured.", details=[f"{item.name}: {item.reason}" for item in left_out]
+        )
+    for item in left_out:
+        _LOG.warning("%s was left out: %s", item.name, item.reason)
+    return LatencyResult(
+        schema=RESULT_SCHEMA,
+        kind="latency",
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=describe_machine(),
+        inputs=inputs,
+        threads=options.used_threads,
+        rounds=options.rounds,
+        samples=tuple(samples),
+        skipped=tuple(left_out),
+        process_peak_rss_bytes=peak_rss_bytes(),
+    )

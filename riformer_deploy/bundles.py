@@ -1,0 +1,270 @@
+"""The bundle as a folder: opening, checking, and replacing it all or not at all.
+
+Writing is a redo log. New files and the new manifest are gathered in ``.pending-*``, synced, and
+that folder is renamed to ``.commit``: from this one rename on the bundle is the new one. Its files
+are then moved into place, the manifest last. Whoever opens a bundle that still has a ``.commit``
+finishes the moves first, so an interruption leaves the bundle as it was or complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from riformer_deploy.artifacts import FileRecord, Manifest
+from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
+from riformer_deploy.files import sha256_of, sync_directory, sync_file
+from riformer_deploy.records import RecordError, dump_json, load_json
+
+MANIFEST = "bundle.json"
+_COMMIT = ".commit"
+_PENDING = ".pending-"
+
+
+class Bundle:
+    """A bundle on disk; :meth:`open` it, ask it for files.
+
+    Attributes:
+        directory: The folder.
+        manifest: Its ``bundle.json``.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self._verified: set[str] = set()
+
+    @classmethod
+    def open(cls, directory: Path) -> Bundle:
+        """Open a bundle, finishing an interrupted write first.
+
+        Raises:
+            BundleError: The folder is not a bundle or its manifest is invalid.
+        """
+        try:
+            _roll_forward(directory)
+            text = (directory / MANIFEST).read_text(encoding="utf-8")
+        except FileNotFoundError as err:
+            raise BundleError(
+                f"{directory} is not a bundle: it holds no {MANIFEST}.",
+                remedy="Make one with `riformer-deploy export CKPT`.",
+            ) from err
+        except (OSError, UnicodeDecodeError) as err:
+            raise BundleError(f"The bundle {directory} cannot be read: {err}") from err
+        try:
+            return cls(directory, load_json(Manifest, text))
+        except RecordError as err:
+            raise BundleError(
+                f"{directory / MANIFEST} is not a valid manifest.",
+                details=err.problems,
+                remedy="Export the checkpoint again, with --force to replace this bundle.",
+            ) from err
+
+    def path_of(self, record: FileRecord) -> Path:
+        """Path of one of the bundle's files, after checking its sha256 (once per opened bundle).
+
+        Raises:
+            BundleIntegrityError: The file is missing or not the one that was recorded.
+        """
+        path = self.directory / record.path
+        if record.path not in self._verified:
+            remedy = "Restore the file, or export the checkpoint again."
+            try:
+                found = sha256_of(path)
+            except OSError as err:
+                raise BundleIntegrityError(f"{path} cannot be read: {err}", remedy=remedy) from err
+            if found != record.sha256:
+                raise BundleIntegrityError(
+                    f"{path} is not the file that the bundle recorded: its sha256 is {found}, "
+                    f"expected {record.sha256}.",
+                    remedy=remedy,
+                )
+            self._verified.add(record.path)
+        return path
+
+
+def find_bundle(path: Path | None) -> Path:
+    """The bundle that a command means.
+
+    Args:
+        path: What the user named, or None: the current folder if it is a bundle, else the one
+            bundle that it holds.
+
+    Raises:
+        BundleError: There is none, or there are several.
+    """
+    if path is not None:
+        return path
+    here = Path()
+    if _is_bundle(here):
+        return here
+    found = sorted(child for child in here.iterdir() if child.is_dir() and _is_bundle(child))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BundleError(
+            "The current folder holds several bundles.",
+            details=[child.name for child in found],
+            remedy="Name the one you mean.",
+        )
+    raise BundleError(
+        "The current folder neither is nor holds a bundle.",
+        remedy="Name one, or make one with `riformer-deploy export CKPT`.",
+    )
+
+
+def _is_bundle(directory: Path) -> bool:
+    return (directory / MANIFEST).is_file() or (directory / _COMMIT).is_dir()
+
+
+def check_target(directory: Path, source_sha256: str, *, force: bool) -> None:
+    """See that a bundle may be written here, before any work is done.
+
+    Args:
+        directory: The bundle's folder.
+        source_sha256: Of the checkpoint that it is made from.
+        force: Allow a bundle of another checkpoint, or a damaged one, to be replaced.
+
+    Raises:
+        BundleConflictError: The folder holds something else.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise BundleConflictError(
+            f"{directory} is a file; a bundle is a folder.", remedy="Choose another -o."
+        )
+    if not _is_bundle(directory):
+        foreign = sorted(child.name for child in directory.iterdir() if not child.name.startswith(_PENDING))
+        if foreign:
+            raise BundleConflictError(
+                f"{directory} holds files and is not a bundle (among them {foreign[0]}).",
+                remedy="Choose another -o; --force does not replace foreign files.",
+            )
+        return
+    if force:
+        return
+    try:
+        source = Bundle.open(directory).manifest.source
+    except BundleError as err:
+        raise BundleConflictError(
+            f"{directory} holds a bundle that cannot be read: {err.message}",
+            details=err.details,
+            remedy="Use --force to replace it, or choose another -o.",
+        ) from err
+    if source.sha256 != source_sha256:
+        raise BundleConflictError(
+            f"{directory} is the bundle of another checkpoint ({source.file_name}, "
+            f"sha256 {source.sha256[:12]}…; this one is {source_sha256[:12]}…).",
+            remedy="Use --force to replace it, or choose another -o.",
+        )
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """A folder to gather new files in; gone afterwards, whether or not they were committed.
+
+    Args:
+        directory: The bundle's folder, created if need be (and removed again if left empty).
+    """
+    created = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=_PENDING, dir=directory))
+    except OSError as err:
+        raise BundleError(f"{directory} cannot be written: {err}") from err
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        if created:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+
+def record_file(path: Path, parent_sha256: str) -> FileRecord:
+    """The record of a staged file; it is synced and hashed here."""
+    sync_file(path)
+    return FileRecord(
+        path=path.name,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        parent_sha256=parent_sha256,
+    )
+
+
+def commit(directory: Path, staged: Path, manifest: Manifest) -> Bundle:
+    """Make the staged files and this manifest the bundle's.
+
+    Args:
+        directory: The bundle's folder.
+        staged: From :func:`staging`; the new files, each listed in ``manifest``.
+        manifest: The new manifest; a listed file that is not staged must be in place already.
+
+    Raises:
+        BundleError: The folder cannot be written; the bundle is as it was.
+    """
+    path = staged / MANIFEST
+    path.write_text(dump_json(manifest), encoding="utf-8")
+    sync_file(path)
+    sync_directory(staged)
+    with _locked(directory):
+        _roll_forward(directory)
+        try:
+            staged.rename(directory / _COMMIT)
+        except OSError as err:
+            raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
+        sync_directory(directory)
+        _roll_forward(directory)
+    _remove_stale(directory)
+    return Bundle(directory, manifest)
+
+
+def _roll_forward(directory: Path) -> None:
+    pending = directory / _COMMIT
+    if not pending.is_dir():
+        return
+    if (pending / MANIFEST).is_file():
+        _drop_unlisted(directory, pending)
+        for path in sorted(pending.iterdir()):
+            if path.name != MANIFEST:
+                path.replace(directory / path.name)
+        sync_directory(directory)
+        (pending / MANIFEST).replace(directory / MANIFEST)
+        sync_directory(directory)
+    pending.rmdir()
+
+
+def _drop_unlisted(directory: Path, pending: Path) -> None:
+    """Remove what the old manifest lists and the new one does not."""
+    with contextlib.suppress(OSError, RecordError, UnicodeDecodeError):
+        old = load_json(Manifest, (directory / MANIFEST).read_text(encoding="utf-8"))
+        new = load_json(Manifest, (pending / MANIFEST).read_text(encoding="utf-8"))
+        kept = {record.path for record in new.files}
+        for record in old.files:
+            if record.path not in kept:
+                (directory / record.path).unlink(missing_ok=True)
+
+
+def _remove_stale(directory: Path) -> None:
+    """Remove what killed writers left; a live one's folder is younger than an hour."""
+    for path in directory.glob(f"{_PENDING}*"):
+        newest = max((child.stat().st_mtime for child in (path, *path.iterdir())), default=0.0)
+        if newest < (directory / MANIFEST).stat().st_mtime - 3600:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One committer at a time."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,253 @@
+"""From a checkpoint file to known weights: which architecture, which form, and nothing amiss."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import WeightSet
+from riformer_deploy.errors import (
+    CheckpointMismatchError,
+    CheckpointUnreadableError,
+    CheckpointValuesError,
+)
+from riformer_deploy.files import sha256_of
+from riformer_deploy.recognition import check_keys, recognise_architecture, recognise_form
+from riformer_deploy.safeload import read_checkpoint
+from riformer_deploy.variants import VARIANTS, Variant
+
+_LOG = logging.getLogger(__name__)
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights that are complete, finite and known to be a RIFormer's.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        architecture: Recognised from the tensors' shapes alone.
+        form: The form that the weights are in.
+        weights: Which set of weights was taken.
+        state: Tensors by mmpretrain's keys, float32, contiguous; exactly ``architecture.shapes(form)``.
+        stored_dtypes: Names of the types that the file stored them in.
+        meta: The file's ``meta``, plain data only.
+        mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
+        std: Likewise ``data_preprocessor.std``.
+    """
+
+    path: Path
+    sha256: str
+    architecture: Architecture
+    form: Form
+    weights: WeightSet
+    state: dict[str, Tensor]
+    stored_dtypes: tuple[str, ...]
+    meta: dict[str, Any]
+    mean: tuple[float, float, float] | None
+    std: tuple[float, float, float] | None
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The published models with this backbone: none, or one for each image size."""
+        return tuple(
+            variant
+            for variant in VARIANTS.values()
+            if (
+                variant.architecture.layers,
+                variant.architecture.embed_dims,
+                variant.architecture.hidden_dims,
+            )
+            == (self.architecture.layers, self.architecture.embed_dims, self.architecture.hidden_dims)
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in ``meta['dataset_meta']``, if there is one for each output."""
+        dataset = self.meta.get("dataset_meta")
+        names = dataset.get("classes") if isinstance(dataset, dict) else None
+        if isinstance(names, (list, tuple)) and len(names) == self.architecture.num_classes:
+            return tuple(str(name) for name in names)
+        return None
+
+    @property
+    def weights_sha256(self) -> str:
+        """Over the keys, shapes and float32 values, independent of how the file stores them."""
+        digest = hashlib.sha256()
+        for key in sorted(self.state):
+            digest.update(f"{key}{tuple(self.state[key].shape)}".encode())
+            digest.update(self.state[key].numpy().data)
+        return digest.hexdigest()
+
+
+def load_checkpoint(path: Path, *, weights: WeightSet | None = None) -> Checkpoint:
+    """Load a RIFormer checkpoint of any form without executing anything in it.
+
+    Args:
+        path: mmengine's training checkpoint, a published one, or a bare state dict.
+        weights: ``AVERAGED`` or ``RAW`` where the file holds both; None takes what mmpretrain
+            would (the average, where there is one).
+
+    Raises:
+        CheckpointUnreadableError: The file is missing, empty, truncated or not a PyTorch checkpoint.
+        CheckpointUnsafeError: The file names code outside the training frameworks.
+        NotRIFormerError: The weights are another architecture's.
+        CheckpointKeysError: Keys are missing, unexpected, mis-shaped, or mix both forms.
+        CheckpointValuesError: A weight is NaN, infinite or not a floating-point tensor.
+        CheckpointMismatchError: ``weights`` asks for a set that the file does not hold.
+    """
+    content = read_checkpoint(path)
+    if not isinstance(content, dict):
+        raise CheckpointUnreadableError(
+            f"{path} holds a {type(content).__name__}; a checkpoint dictionary or state dict was expected."
+        )
+    raw, taken = _choose(path, content, weights)
+    found = _strip_prefixes(raw)
+    extra = {key: found.pop(key) for key in list(found) if key.startswith("data_preprocessor.")}
+    form = recognise_form(path, found)
+    architecture = recognise_architecture(path, found)
+    check_keys(path, found, architecture, form)
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
+    state = _check_values(path, found)
+    meta = _plain(content.get("meta"))
+    return Checkpoint(
+        path=path,
+        sha256=sha256_of(path),
+        architecture=architecture,
+        form=form,
+        weights=taken,
+        state=state,
+        stored_dtypes=tuple(dtypes),
+        meta=meta if isinstance(meta, dict) else {},
+        mean=_channel_values(extra.get("data_preprocessor.mean")),
+        std=_channel_values(extra.get("data_preprocessor.std")),
+    )
+
+
+def _choose(
+    path: Path, content: Mapping[Any, Any], wanted: WeightSet | None
+) -> tuple[Mapping[Any, Any], WeightSet]:
+    """The state dict to use, and which one that is."""
+    main: Mapping[Any, Any] = content
+    for name in _WRAPPERS:
+        inner = content.get(name)
+        if isinstance(inner, dict):
+            main = inner
+            break
+    other = content.get("ema_state_dict")
+    if not isinstance(other, dict):
+        if wanted in (WeightSet.AVERAGED, WeightSet.RAW):
+            raise CheckpointMismatchError(
+                f"{path} holds one set of weights; no moving average was stored beside it.",
+                remedy="Leave --weights away.",
+            )
+        return main, WeightSet.ONLY
+    if wanted is WeightSet.RAW:
+        # EMAHook swaps the two on saving: the raw weights are under the average's name.
+        return {key: value for key, value in other.items() if key != "steps"}, WeightSet.RAW
+    if wanted is None:
+        _LOG.info("%s holds averaged and raw weights; the averaged ones are taken", path)
+    return main, WeightSet.AVERAGED
+
+
+def _strip_prefixes(state: Mapping[Any, Any]) -> dict[str, Any]:
+    found = {str(key): value for key, value in state.items()}
+    while True:
+        for prefix in _PREFIXES:
+            if found and all(key.startswith(prefix) for key in found):
+                found = {key.removeprefix(prefix): value for key, value in found.items()}
+                break
+        else:
+            return found
+
+
+def _check_values(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as contiguous float32; everything that is not a finite number is named."""
+    checked, problems = {}, []
+    for key, value in state.items():
+        if value.dtype not in _ACCEPTED or value.layout is not torch.strided or value.is_meta:
+            problems.append(
+                f"{key}: {value.dtype}, {value.layout}; a dense floating-point tensor was expected"
+            )
+            continue
+        narrow = value.detach().to(torch.float32).contiguous()
+        bad = int((~torch.isfinite(narrow)).sum())
+        if bad:
+            kind = "NaN" if bool(torch.isnan(narrow).any()) else "infinite"
+            problems.append(
+                f"{key}: {bad} of {narrow.numel()} values are not finite (the first kind: {kind})"
+            )
+        checked[key] = narrow
+    if problems:
+        raise CheckpointValuesError(
+            f"{path} holds weights that are not finite numbers.",
+            details=problems,
+            remedy="Training diverged or the file was damaged; go back to an earlier checkpoint.",
+        )
+    return checked
+
+
+def _channel_values(value: Any) -> tuple[float, float, float] | None:
+    if isinstance(value, Tensor) and value.numel() == 3 and bool(torch.isfinite(value).all()):
+        red, green, blue = (float(item) for item in value.flatten())
+        return red, green, blue
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """The part of a value that is plain data; the rest is left out."""
+    if isinstance(value, dict):
+        kept = {key: _plain(item) for key, item in value.items() if isinstance(key, (str, int))}
+        return {key: item for key, item in kept.items() if item is not _DROPPED}
+    if isinstance(value, (list, tuple)):
+        items = [item for item in map(_plain, value) if item is not _DROPPED]
+        return items if isinstance(value, list) else tuple(items)
+    return value if value is None or isinstance(value, (bool, int, float, str, bytes)) else _DROPPED
+
+
+_DROPPED = object()
+
+
+def check_expectations(checkpoint: Checkpoint, *, variant: Variant | None, num_classes: int | None) -> None:
+    """See that the weights are what the user said they are.
+
+    Args:
+        checkpoint: The weights.
+        variant: The published model that they should be.
+        num_classes: The number of classes that they should have; None with a variant means its own.
+
+    Raises:
+        CheckpointMismatchError: They are not; every contradiction is listed.
+    """
+    found = checkpoint.architecture
+    problems = []
+    if variant is not None:
+        problems += [
+            f"{name}: {getattr(found, name)}, but {variant.name} has {getattr(variant.architecture, name)}"
+            for name in ("layers", "embed_dims", "hidden_dims")
+            if getattr(found, name) != getattr(variant.architecture, name)
+        ]
+        if num_classes is None and found.num_classes != variant.architecture.num_classes:
+            problems.append(
+                f"classes: {found.num_classes}, but {variant.name} has {variant.architecture.num_classes}"
+                f" (a fine-tuned head? add --num-classes {found.num_classes})"
+            )
+    if num_classes is not None and found.num_classes != num_classes:
+        problems.append(f"classes: {found.num_classes}, but {num_classes} were asked for")
+    if problems:
+        raise CheckpointMismatchError(
+            f"{checkpoint.path} is not what was asked for.",
+            details=problems,
+            remedy="Leave --variant and --num-classes away to accept what the tensors say.",
+        )

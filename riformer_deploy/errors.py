@@ -1,0 +1,132 @@
+"""Every error that the toolkit raises on purpose, each kind with its own exit code.
+
+::
+
+    RIFormerDeployError                70
+    ├── OptionError                     2   an option that cannot be honoured
+    ├── CheckpointError
+    │   ├── CheckpointUnreadableError  10   missing, empty, truncated or not PyTorch
+    │   ├── CheckpointUnsafeError      11   asks for code outside the training frameworks
+    │   ├── CheckpointKeysError        12   missing, unexpected, mis-shaped or mixed keys
+    │   ├── CheckpointValuesError      13   NaN or infinite weights
+    │   ├── NotRIFormerError           14   the weights of another architecture
+    │   └── CheckpointMismatchError    15   contradicts what was asked for
+    ├── MissingDependencyError         20   an optional package is absent or too old
+    ├── BundleError                    30   not a bundle, or its manifest is invalid
+    │   ├── BundleIntegrityError       31   a file is not the one the manifest recorded
+    │   └── BundleConflictError        32   would replace somebody else's work
+    ├── ExportError                    40   ONNX export, simplification or checking failed
+    └── RuntimeFailureError            50   a backend could not load or run a model
+
+Exit code 0 is success, 1 a gate that did not hold (a result, not an error), 2 a wrong command
+line, 70 a defect of the toolkit itself and 130 an interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RIFormerDeployError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: One sentence or more: what was being done, to which file or tensor, what was got
+            and what was expected.
+        details: Every single finding, one per entry; nothing is cut.
+        remedy: What to do next.
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, *, details: Sequence[str] = (), remedy: str = "") -> None:
+        self.message = message
+        self.details = tuple(details)
+        self.remedy = remedy
+        lines = [message, *(f"  - {detail}" for detail in self.details)]
+        if remedy:
+            lines.append(remedy)
+        super().__init__("\n".join(lines))
+
+
+class OptionError(RIFormerDeployError):
+    """An option's value cannot be honoured."""
+
+    exit_code = 2
+
+
+class CheckpointError(RIFormerDeployError):
+    """A checkpoint cannot be used."""
+
+
+class CheckpointUnreadableError(CheckpointError):
+    """The file is missing, empty, truncated or not a PyTorch checkpoint."""
+
+    exit_code = 10
+
+
+class CheckpointUnsafeError(CheckpointError):
+    """The file asks for code that no training framework needs."""
+
+    exit_code = 11
+
+
+class CheckpointKeysError(CheckpointError):
+    """Keys are missing, unexpected, mis-shaped, or mix the training and the deploy form."""
+
+    exit_code = 12
+
+
+class CheckpointValuesError(CheckpointError):
+    """A weight is NaN or infinite."""
+
+    exit_code = 13
+
+
+class NotRIFormerError(CheckpointError):
+    """The weights belong to another architecture."""
+
+    exit_code = 14
+
+
+class CheckpointMismatchError(CheckpointError):
+    """The weights contradict the variant, class count or set of weights that was asked for."""
+
+    exit_code = 15
+
+
+class MissingDependencyError(RIFormerDeployError):
+    """An optional package is absent, too old or cannot be imported."""
+
+    exit_code = 20
+
+
+class BundleError(RIFormerDeployError):
+    """A folder is not a bundle, or its manifest is invalid."""
+
+    exit_code = 30
+
+
+class BundleIntegrityError(BundleError):
+    """A file of a bundle is missing or no longer has the recorded sha256."""
+
+    exit_code = 31
+
+
+class BundleConflictError(BundleError):
+    """Writing would replace files that are not ours to replace."""
+
+    exit_code = 32
+
+
+class ExportError(RIFormerDeployError):
+    """ONNX export, simplification or checking failed."""
+
+    exit_code = 40
+
+
+class RuntimeFailureError(RIFormerDeployError):
+    """A backend could not load or run a model."""
+
+    exit_code = 50

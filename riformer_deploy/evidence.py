@@ -1,0 +1,155 @@
+"""Proves and times a bundle, and keeps the evidence in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from riformer_deploy import lineup
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.budgets import Budget
+from riformer_deploy.bundles import Bundle, commit, record_file, staging
+from riformer_deploy.errors import BundleError
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.records import dump_json
+from riformer_deploy.results import Inputs, LatencyResult, ParityResult
+from riformer_deploy.verify import ParityTask, verify_parity
+
+_LOG = logging.getLogger(__name__)
+
+PARITY_BATCHES = (2, 1, 3, 8)
+"""Batches that a dynamic graph must take, one file for all; stages are compared on the first."""
+PARITY_SEED = 20230406
+
+Progress = Callable[[str], None]
+"""Called with the name of each step as it begins."""
+
+
+def silent(_step: str) -> None:
+    """Progress that nobody watches."""
+
+
+def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> Inputs:
+    return Inputs(
+        description="synthetic, normalised: white noise and smooth waves in turn",
+        image_size_px=size,
+        batches=batches,
+        seed=seed,
+    )
+
+
+def prove_parity(
+    bundle: Bundle, budgets: dict[Precision, Budget], progress: Progress = silent, *, seed: int = PARITY_SEED
+) -> ParityResult:
+    """Compare everything that a bundle holds with its reference, on synthetic images.
+
+    Args:
+        bundle: Open, or still staged.
+        budgets: Limits by precision.
+        progress: Told of each step.
+        seed: Of the images.
+
+    Raises:
+        BundleIntegrityError: A file is not the one that was recorded.
+        RuntimeFailureError: A model cannot be loaded or run.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    manifest = bundle.manifest
+    fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
+    batches = (fixed[0],) if fixed else PARITY_BATCHES
+    size = manifest.model.preprocessing.crop_px
+    images = synthetic_images(sum(batches), size, seed=seed)
+    inputs = _synthetic(size, batches, seed)
+    task = ParityTask(
+        reference=lineup.reference(bundle),
+        candidates=lineup.contestants(bundle, (lineup.Group.TORCH, lineup.Group.ONNX)),
+        budgets=budgets,
+        blocks=manifest.model.architecture.block_names,
+        images=images,
+        inputs=inputs,
+    )
+    return verify_parity(task, progress)
+
+
+@contextlib.contextmanager
+def _recording_failures(what: str) -> Iterator[None]:
+    """A result that was measured is given to the user even where it cannot be stored."""
+    try:
+        yield
+    except (OSError, BundleError) as err:
+        _LOG.warning("the %s result could not be stored in the bundle: %s", what, err)
+
+
+def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult) -> None:
+    """Put a result into the bundle, in place of the last one of its kind.
+
+    Args:
+        bundle: Open.
+        kind: ``parity`` or ``latency``; the file is named after it.
+        result: What was measured.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+    """
+    with staging(bundle.directory) as staged:
+        path = staged / f"{kind}.json"
+        path.write_text(dump_json(result), encoding="utf-8")
+        current = Bundle.open(bundle.directory).manifest
+        record = record_file(path, current.onnx[0].file.sha256)
+        commit(
+            bundle.directory,
+            staged,
+            dataclasses.replace(current, results={**current.results, kind: record}),
+        )
+
+
+def verify_bundle(
+    directory: Path, budgets: dict[Precision, Budget], progress: Progress = silent
+) -> ParityResult:
+    """``verify parity``: prove a bundle again, and store the result in it.
+
+    Args:
+        directory: The bundle.
+        budgets: Limits by precision.
+        progress: Told of each step.
+
+    Raises:
+        BundleError: It is not a bundle, or a file was changed.
+        RuntimeFailureError: A model cannot be run.
+    """
+    bundle = Bundle.open(directory)
+    result = prove_parity(bundle, budgets, progress)
+    with _recording_failures("parity"):
+        store_result(bundle, "parity", result)
+    return result
+
+
+def bench_bundle(
+    directory: Path, groups: tuple[lineup.Group, ...], options: BenchOptions, progress: Progress = silent
+) -> LatencyResult:
+    """``bench``: time a bundle's models side by side, and store the result in it.
+
+    Args:
+        directory: The bundle.
+        groups: Which contestants.
+        options: How to measure.
+        progress: Told of each step.
+
+    Raises:
+        BundleError: It is not a bundle, or a file was changed.
+        RuntimeFailureError: Nothing could be measured.
+        MissingDependencyError: A contestant's backend is not installed.
+    """
+    bundle = Bundle.open(directory)
+    size = bundle.manifest.model.preprocessing.crop_px
+    images = synthetic_images(max(options.batches), size, seed=options.seed)
+    inputs = _synthetic(size, options.batches, options.seed)
+    entered = lineup.contestants(bundle, groups, threads=options.used_threads)
+    result = measure_latency(entered, images, inputs, options, progress=progress)
+    with _recording_failures("latency"):
+        store_result(bundle, "latency", result)
+    return result

@@ -1,0 +1,86 @@
+"""What a measurement ran on; part of every result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_LIBRARIES = (
+    "riformer-deploy", "torch", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",
+    "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine, without anything that identifies it.
+
+    Attributes:
+        cpu: Model name.
+        cores: Logical cores that this process may use.
+        memory_bytes: Installed memory, or None where the system does not say.
+        system: Operating system and machine type.
+        python: Version.
+        libraries: Versions of the libraries that are installed.
+    """
+
+    cpu: str
+    cores: int
+    memory_bytes: int | None
+    system: str
+    python: str
+    libraries: dict[str, str]
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that take part in results and are installed."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_machine() -> Machine:
+    """This machine, now."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = None
+    return Machine(
+        cpu=_cpu_name(),
+        cores=usable_cores(),
+        memory_bytes=memory,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        libraries=library_versions(),
+    )
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

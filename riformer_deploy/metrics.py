@@ -1,0 +1,116 @@
+"""How far one set of outputs is from another: numbers only, no verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deviation:
+    """The distance of ``got`` from ``reference``, computed in float64.
+
+    Attributes:
+        finite: Whether every value of ``got`` is a finite number; if not, there are no figures.
+        max_abs: Largest absolute difference.
+        max_relative: Largest absolute difference divided by the largest absolute reference value.
+        relative_l2: ``||got - reference|| / ||reference||``.
+        sqnr_db: Signal to quantisation noise, ``-20 log10(relative_l2)``; None where nothing differs.
+        cosine: Cosine of the angle between the two as vectors.
+        tolerance_used: Largest ``|difference| / (atol + rtol |reference|)``; above 1 is out
+            (the criterion of ``numpy.testing.assert_allclose``).
+    """
+
+    finite: bool
+    max_abs: float | None
+    max_relative: float | None
+    relative_l2: float | None
+    sqnr_db: float | None
+    cosine: float | None
+    tolerance_used: float | None
+
+
+def deviation(
+    reference: NDArray[np.floating], got: NDArray[np.floating], *, rtol: float, atol: float
+) -> Deviation:
+    """Measure ``got`` against ``reference``.
+
+    Args:
+        reference: Finite values, any shape.
+        got: The same shape.
+        rtol: Relative part of the tolerance.
+        atol: Absolute part of the tolerance.
+
+    Raises:
+        ValueError: The shapes differ or the reference is not finite.
+    """
+    if reference.shape != got.shape:
+        raise ValueError(f"shapes differ: reference {reference.shape}, got {got.shape}")
+    true, other = reference.astype(np.float64).ravel(), got.astype(np.float64).ravel()
+    if not np.isfinite(true).all():
+        raise ValueError("the reference holds values that are not finite")
+    if not np.isfinite(other).all():
+        return Deviation(
+            finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
+            tolerance_used=None,
+        )  # fmt: skip
+    error = np.abs(other - true)
+    norm, other_norm = float(np.linalg.norm(true)), float(np.linalg.norm(other))
+    noise, peak = float(np.linalg.norm(error)), float(np.abs(true).max(initial=0.0))
+    relative = noise / norm if norm else None
+    return Deviation(
+        finite=True,
+        max_abs=float(error.max(initial=0.0)),
+        max_relative=float(error.max(initial=0.0)) / peak if peak else None,
+        relative_l2=relative,
+        sqnr_db=-20 * float(np.log10(relative)) if relative else None,
+        cosine=float(true @ other) / (norm * other_norm) if norm and other_norm else None,
+        tolerance_used=float((error / (atol + rtol * np.abs(true))).max(initial=0.0)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """Whether two sets of class scores name the same classes.
+
+    Attributes:
+        images: Number of images compared.
+        top1_agreement: Fraction of images with the same first class.
+        flips: Images whose first class differs.
+        decided_flips: Those among them whose reference margin (first minus second score) is larger
+            than twice the tolerance, so that no permitted error explains the flip.
+    """
+
+    images: int
+    top1_agreement: float
+    flips: int
+    decided_flips: int
+
+
+def decisions(
+    reference: NDArray[np.floating], got: NDArray[np.floating], *, rtol: float, atol: float
+) -> Decisions:
+    """Compare first classes.
+
+    Args:
+        reference: Scores (N, classes), finite, N at least 1.
+        got: Scores (N, classes); a row that is not finite counts as flipped.
+        rtol: Relative part of the tolerance that decides which margins are real.
+        atol: Absolute part.
+    """
+    flipped = reference.argmax(axis=1) != got.argmax(axis=1)
+    flipped |= ~np.isfinite(got).all(axis=1)
+    if reference.shape[1] > 1:
+        top = np.sort(reference.astype(np.float64), axis=1)[:, -2:]
+        margin = top[:, 1] - top[:, 0]
+        decided = margin > 2 * (atol + rtol * np.abs(top).max(axis=1))
+    else:
+        decided = np.ones(len(reference), dtype=bool)
+    return Decisions(
+        images=len(reference),
+        top1_agreement=float(1 - flipped.mean()),
+        flips=int(flipped.sum()),
+        decided_flips=int((flipped & decided).sum()),
+    )

@@ -1,0 +1,99 @@
+"""Optional packages, imported lazily and by name in this one place."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from types import ModuleType
+
+from packaging.version import Version
+
+from riformer_deploy.errors import MissingDependencyError
+
+DISTRIBUTION = "riformer-deploy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionalPackage:
+    """A package that some commands need.
+
+    Attributes:
+        module: Import name.
+        distributions: Names it is installed under, the preferred one first.
+        extra: The extra of this project that installs it.
+        minimum: Oldest version that works.
+    """
+
+    module: str
+    distributions: tuple[str, ...]
+    extra: str
+    minimum: str
+
+    @property
+    def install_command(self) -> str:
+        """The one command that installs it."""
+        return f'pip install "{DISTRIBUTION}[{self.extra}]"'
+
+
+PACKAGES = {
+    package.module: package
+    for package in (
+        OptionalPackage(
+            module="onnxruntime",
+            distributions=("onnxruntime", "onnxruntime-gpu"),
+            extra="cpu",
+            minimum="1.20",
+        ),
+        OptionalPackage(module="tensorrt", distributions=("tensorrt",), extra="gpu", minimum="10.0"),
+        OptionalPackage(module="tensorrt_rtx", distributions=("tensorrt-rtx",), extra="rtx", minimum="1.0"),
+        OptionalPackage(
+            module="cuda.bindings", distributions=("cuda-bindings",), extra="gpu", minimum="12.6"
+        ),
+        OptionalPackage(module="pycuda", distributions=("pycuda",), extra="pycuda", minimum="2024.1"),
+    )
+}
+"""Every optional package by import name."""
+
+
+def installed_version(module: str) -> str | None:
+    """Version of an optional package, or None when it is not installed; nothing is imported.
+
+    Args:
+        module: A key of :data:`PACKAGES`.
+    """
+    for distribution in PACKAGES[module].distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def require(module: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        module: A key of :data:`PACKAGES`.
+
+    Raises:
+        MissingDependencyError: It is absent, too old, or fails to import.
+    """
+    package = PACKAGES[module]
+    version = installed_version(module)
+    if version is None:
+        raise MissingDependencyError(
+            f"{package.distributions[0]} is not installed.", remedy=f"Run: {package.install_command}"
+        )
+    if Version(version) < Version(package.minimum):
+        raise MissingDependencyError(
+            f"{package.distributions[0]} {version} is too old: {package.minimum} or newer is needed.",
+            remedy=f"Run: {package.install_command} --upgrade",
+        )
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as err:
+        raise MissingDependencyError(
+            f"{package.distributions[0]} {version} is installed but cannot be imported: {err}",
+            remedy="Run `riformer-deploy doctor` to see what this machine offers.",
+        ) from err

@@ -1,0 +1,285 @@
+"""The stages in order: from a checkpoint to a bundle, or to a fused checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from riformer_deploy import __version__
+from riformer_deploy.architecture import Form
+from riformer_deploy.artifacts import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    OnnxArtifact,
+    Precision,
+    Source,
+    WeightsArtifact,
+    WeightSet,
+)
+from riformer_deploy.budgets import BUDGETS, Budget
+from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
+from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
+from riformer_deploy.errors import BundleConflictError, OptionError
+from riformer_deploy.evidence import Progress, prove_parity, silent
+from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.files import replacing
+from riformer_deploy.fuse import fold, fuse
+from riformer_deploy.machine import library_versions
+from riformer_deploy.model import model_from_state
+from riformer_deploy.preprocessing import resolve_preprocessing
+from riformer_deploy.records import dump_json
+from riformer_deploy.results import ParityResult, Status
+from riformer_deploy.variants import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export and where to.
+
+    Attributes:
+        checkpoint: The file.
+        output: The bundle's folder.
+        variant: The published model that the checkpoint must be; None recognises it.
+        num_classes: The number of classes that it must have; None accepts what it has.
+        weights: Which set of weights to take where the file holds two.
+        image_size_px: Height and width; None takes what the checkpoint or the variant says.
+        opset: Version of ONNX's default operator set.
+        batch: A fixed batch size, or None for a dynamic one.
+        budgets: Limits by precision.
+        force: Replace a bundle of another checkpoint.
+    """
+
+    checkpoint: Path
+    output: Path
+    variant: Variant | None = None
+    num_classes: int | None = None
+    weights: WeightSet | None = None
+    image_size_px: tuple[int, int] | None = None
+    opset: int = DEFAULT_OPSET
+    batch: int | None = None
+    budgets: dict[Precision, Budget] = dataclasses.field(default_factory=lambda: dict(BUDGETS))
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        status: ``failed`` if parity did not hold; then nothing was written.
+        bundle: The bundle's folder, or None where nothing was written.
+        model: What the model is.
+        source: What it was made from.
+        files: Every file of the bundle but ``bundle.json``.
+        parity: The proof.
+        notes: What the user should know, such as an assumption that was made.
+    """
+
+    status: Status
+    bundle: str | None
+    model: ModelRecord
+    source: Source
+    files: tuple[FileRecord, ...]
+    parity: ParityResult
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseReport:
+    """What ``fuse`` wrote.
+
+    Attributes:
+        output: The file.
+        sha256: Of its content.
+        source_form: The form of the checkpoint; ``deploy`` means that there was nothing to fuse.
+        parameters: Number of weights written.
+    """
+
+    output: str
+    sha256: str
+    source_form: Form
+    parameters: int
+
+
+def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
+    preprocessing = resolve_preprocessing(
+        checkpoint, variant=options.variant, image_size_px=options.image_size_px, notes=notes
+    )
+    published = [
+        variant.name
+        for variant in checkpoint.variants
+        if variant.architecture == checkpoint.architecture
+        and (variant.image_size_px,) * 2 == preprocessing.crop_px
+    ]
+    return ModelRecord(
+        variant=published[0] if published else None,
+        architecture=checkpoint.architecture,
+        preprocessing=preprocessing,
+        class_names=checkpoint.class_names,
+    )
+
+
+def _save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
+    model = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
+    state = model.state_dict() if form is checkpoint.form else fuse(model).state_dict()
+    provenance: dict[str, Any] = {
+        "riformer_deploy": {
+            "version": __version__,
+            "source_sha256": checkpoint.sha256,
+            "weights": str(checkpoint.weights),
+            "form": str(form),
+        }
+    }
+    with replacing(path) as partial, partial.open("wb") as file:
+        torch.save({"meta": {**checkpoint.meta, **provenance}, "state_dict": dict(state)}, file)
+
+
+def _stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact, ...]:
+    """The reference first: the training form if there is one; then the deploy form."""
+    forms = (Form.TRAINING, Form.DEPLOY) if checkpoint.form is Form.TRAINING else (Form.DEPLOY,)
+    parent = checkpoint.sha256
+    artifacts = []
+    for form in forms:
+        path = staged / f"{form}.pth"
+        _save_weights(path, checkpoint, form)
+        artifacts.append(WeightsArtifact(file=record_file(path, parent), form=form))
+        parent = artifacts[0].file.sha256
+    return tuple(artifacts)
+
+
+def _stage_onnx(
+    staged: Path, checkpoint: Checkpoint, parent_sha256: str, options: OnnxOptions, source: Source
+) -> OnnxArtifact:
+    model = fold(model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state))
+    path = staged / f"model.{Precision.FP32}.onnx"
+    inputs, outputs = export_onnx(
+        model,
+        path,
+        options,
+        {
+            "tool_version": __version__,
+            "precision": str(Precision.FP32),
+            "source_sha256": source.sha256,
+            "weights_sha256": source.weights_sha256,
+        },
+    )
+    return OnnxArtifact(
+        file=record_file(path, parent_sha256),
+        precision=Precision.FP32,
+        opset=options.opset,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
+    """Checkpoint to bundle: load, recognise, fuse, fold, export, prove; then put it in place.
+
+    Args:
+        options: What to export and where to.
+        progress: Told of each step.
+
+    Returns:
+        The report; where parity failed nothing was written.
+
+    Raises:
+        CheckpointError: The checkpoint is not usable.
+        BundleConflictError: The output folder holds something else.
+        OptionError: An option cannot be honoured.
+        ExportError: ONNX export failed.
+        RuntimeFailureError: A model cannot be run.
+    """
+    progress("loading the checkpoint")
+    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
+    check_expectations(checkpoint, variant=options.variant, num_classes=options.num_classes)
+    notes: list[str] = []
+    model = _model_record(checkpoint, options, notes)
+    onnx_options = OnnxOptions(
+        image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset
+    )
+    check_target(options.output, checkpoint.sha256, force=options.force)
+    source = Source(
+        file_name=checkpoint.path.name,
+        sha256=checkpoint.sha256,
+        form=checkpoint.form,
+        weights=checkpoint.weights,
+        weights_sha256=checkpoint.weights_sha256,
+    )
+    with staging(options.output) as staged:
+        progress("fusing")
+        weights = _stage_weights(staged, checkpoint)
+        progress("exporting to ONNX")
+        onnx_artifact = _stage_onnx(staged, checkpoint, weights[0].file.sha256, onnx_options, source)
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            tool_version=__version__,
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            model=model,
+            source=source,
+            weights=weights,
+            onnx=(onnx_artifact,),
+            libraries=library_versions(),
+        )
+        del checkpoint
+        parity = prove_parity(
+            Bundle(staged, manifest), options.budgets, lambda step: progress(f"proving parity: {step}")
+        )
+        if parity.status is Status.PASSED:
+            path = staged / "parity.json"
+            path.write_text(dump_json(parity), encoding="utf-8")
+            manifest = dataclasses.replace(
+                manifest, results={"parity": record_file(path, onnx_artifact.file.sha256)}
+            )
+            commit(options.output, staged, manifest)
+    return ExportReport(
+        status=parity.status,
+        bundle=str(options.output) if parity.status is Status.PASSED else None,
+        model=model,
+        source=source,
+        files=manifest.files,
+        parity=parity,
+        notes=tuple(notes),
+    )
+
+
+def fuse_checkpoint(
+    checkpoint_path: Path, output: Path, *, weights: WeightSet | None = None, force: bool = False
+) -> FuseReport:
+    """Mmpretrain's reparameterize tool: a checkpoint in training form as one in deploy form.
+
+    Args:
+        checkpoint_path: Any checkpoint that ``export`` accepts.
+        output: The file to write; the result holds ``meta`` (plain data only) and ``state_dict``.
+        weights: Which set of weights to take where the file holds two.
+        force: Replace ``output`` if it exists.
+
+    Raises:
+        CheckpointError: The checkpoint is not usable.
+        BundleConflictError: ``output`` exists and ``force`` was not given.
+        OptionError: ``output`` cannot be written.
+    """
+    if output.exists() and (not force or output.is_dir()):
+        raise BundleConflictError(
+            f"{output} exists already.", remedy="Use --force to replace it, or another -o."
+        )
+    if not output.parent.is_dir():
+        raise OptionError(f"The folder {output.parent} does not exist.", remedy="Create it first.")
+    checkpoint = load_checkpoint(checkpoint_path, weights=weights)
+    try:
+        _save_weights(output, checkpoint, Form.DEPLOY)
+    except OSError as err:
+        raise OptionError(f"{output} cannot be written: {err}") from err
+    written = load_checkpoint(output)
+    return FuseReport(
+        output=str(output),
+        sha256=written.sha256,
+        source_form=checkpoint.form,
+        parameters=sum(value.numel() for value in written.state.values()),
+    )

@@ -1,0 +1,87 @@
+"""Decides what is done to an image before the network sees it, from the surest source that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from riformer_deploy.checkpoints import Checkpoint
+from riformer_deploy.errors import OptionError
+from riformer_deploy.mmconfig import preprocessing_of
+from riformer_deploy.variants import Preprocessing, Variant
+
+
+def _known(checkpoint: Checkpoint, variant: Variant | None) -> Preprocessing | None:
+    """What was asked for, else what training stored, else what the published file's name says."""
+    if variant is not None:
+        return variant.preprocessing
+    config = checkpoint.meta.get("cfg")
+    stored = preprocessing_of(config) if isinstance(config, str) else None
+    if stored is not None:
+        return stored
+    named = [item.preprocessing for item in checkpoint.variants if item.file_name == checkpoint.path.name]
+    return named[0] if named else None
+
+
+def _of_size(checkpoint: Checkpoint, size: tuple[int, int]) -> Preprocessing:
+    """That of the published model of this size, else no resize at all."""
+    for variant in checkpoint.variants:
+        if variant.preprocessing.crop_px == size:
+            return variant.preprocessing
+    return Preprocessing(resize_short_edge_px=None, crop_px=size, source="option")
+
+
+def _assumed(checkpoint: Checkpoint, notes: list[str]) -> Preprocessing:
+    if not checkpoint.variants:
+        raise OptionError(
+            f"The image size of {checkpoint.path} is not known: it has no published variant's shape and "
+            "stores no config with a test pipeline.",
+            remedy="Say it with --image-size PX (or HxW): the size of the images that it was trained on.",
+        )
+    found = checkpoint.variants[0].preprocessing
+    names = " and ".join(variant.name for variant in checkpoint.variants)
+    notes.append(
+        f"image size {found.crop_px[0]} px is assumed: the weights fit {names}, and nothing in the file "
+        "tells them apart; say which with --variant or --image-size"
+    )
+    return dataclasses.replace(found, source="assumed")
+
+
+def _stored_normalisation(checkpoint: Checkpoint, found: Preprocessing) -> Preprocessing:
+    """Mean and deviation that were saved with the weights go before any other."""
+    if checkpoint.mean is None or checkpoint.std is None:
+        return found
+    stored, known = (*checkpoint.mean, *checkpoint.std), (*found.mean, *found.std)
+    if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(stored, known, strict=True)):
+        return found  # the same, but for their rounding to float32
+    return dataclasses.replace(found, mean=checkpoint.mean, std=checkpoint.std)
+
+
+def resolve_preprocessing(
+    checkpoint: Checkpoint,
+    *,
+    variant: Variant | None,
+    image_size_px: tuple[int, int] | None,
+    notes: list[str],
+) -> Preprocessing:
+    """The preprocessing of a checkpoint.
+
+    Args:
+        checkpoint: The weights, with whatever training stored beside them.
+        variant: The published model that the user says it is.
+        image_size_px: Height and width that the user asked for.
+        notes: Receives a sentence for each thing that the user should know.
+
+    Raises:
+        OptionError: Nothing says what size the images have.
+    """
+    found = _known(checkpoint, variant)
+    if found is None and image_size_px is not None:
+        found = _of_size(checkpoint, image_size_px)
+    if found is None:
+        found = _assumed(checkpoint, notes)
+    if image_size_px is not None and image_size_px != found.crop_px:
+        (height, width), (own_height, own_width) = image_size_px, found.crop_px
+        notes.append(f"exported at {height}x{width} px; the model's own input is {own_height}x{own_width} px")
+        found = dataclasses.replace(found, resize_short_edge_px=None, crop_px=image_size_px, source="option")
+    return _stored_normalisation(checkpoint, found)

@@ -1,0 +1,140 @@
+"""Tells from keys and shapes alone which RIFormer a state dict is, and whether it is whole."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from riformer_deploy.architecture import STAGES, Architecture, Form
+from riformer_deploy.errors import CheckpointKeysError, NotRIFormerError
+
+_BLOCK = re.compile(r"backbone\.network\.([0246])\.(\d{1,3})\.(.+)")
+
+
+def recognise_form(path: Path, state: Mapping[str, Any]) -> Form:
+    """Training or deploy form, told by the keys of the blocks.
+
+    Args:
+        path: Named in errors.
+        state: Tensors by mmpretrain's keys, without prefixes.
+
+    Raises:
+        CheckpointKeysError: The state dict mixes both forms.
+        NotRIFormerError: It has neither.
+    """
+    blocks: dict[Form, set[str]] = {Form.TRAINING: set(), Form.DEPLOY: set()}
+    for key in state:
+        if match := _BLOCK.fullmatch(key):
+            name = f"backbone.network.{match[1]}.{match[2]}"
+            if match[3].startswith(("norm1.", "token_mixer.affine.")):
+                blocks[Form.TRAINING].add(name)
+            elif match[3].startswith("norm_reparam."):
+                blocks[Form.DEPLOY].add(name)
+    training, deploy = sorted(blocks[Form.TRAINING]), sorted(blocks[Form.DEPLOY])
+    if training and deploy:
+        raise CheckpointKeysError(
+            f"{path} mixes the training and the deploy form.",
+            details=[
+                f"training form (norm1, token_mixer.affine): {', '.join(training)}",
+                f"deploy form (norm_reparam): {', '.join(deploy)}",
+            ],
+            remedy="Such a file comes of merging two state dicts; give the training checkpoint.",
+        )
+    if deploy:
+        return Form.DEPLOY
+    if any(".token_mixer.affine." in key for key in state):
+        return Form.TRAINING
+    sample = ", ".join(list(state)[:3])
+    raise NotRIFormerError(
+        f"{path} is not a RIFormer: no block has an affine branch (token_mixer.affine) or a norm_reparam.",
+        details=[f"{len(state)} entries, the first: {sample}" if sample else "it holds no entries"],
+        remedy="PoolFormer and MetaFormer relatives share other keys but not these.",
+    )
+
+
+def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture:
+    """The shape of the network, by vote of the tensors: one wrong shape is outvoted, and reported later.
+
+    Args:
+        path: Named in errors.
+        state: Tensors by mmpretrain's keys, without prefixes.
+
+    Raises:
+        CheckpointKeysError: A stage, its width or the classifier is missing altogether.
+    """
+    layers = [0] * STAGES
+    dims = [Counter[int]() for _ in range(STAGES)]
+    hidden = [Counter[int]() for _ in range(STAGES)]
+    classes = Counter[int]()
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            continue
+        size = value.shape[0]
+        if match := _BLOCK.fullmatch(key):
+            stage = int(match[1]) // 2
+            layers[stage] = max(layers[stage], int(match[2]) + 1)
+            (hidden if match[3].startswith("mlp.fc1.") else dims)[stage][size] += 1
+        elif key.startswith("head.fc."):
+            classes[size] += 1
+    problems = [
+        f"no block of stage {i + 1} (backbone.network.{2 * i}.*)" for i in range(STAGES) if not layers[i]
+    ]
+    problems += [
+        f"no mlp.fc1 in stage {i + 1}, so its width is unknown"
+        for i in range(STAGES)
+        if layers[i] and not hidden[i]
+    ]
+    if not classes:
+        problems.append("no classifier (head.fc.weight, head.fc.bias)")
+    problems += [
+        f"stage {i + 1} and stage {i + 2} have the same width {dims[i].most_common(1)[0][0]}"
+        for i in range(STAGES - 1)
+        if layers[i] and layers[i + 1] and dims[i].most_common(1)[0][0] == dims[i + 1].most_common(1)[0][0]
+    ]
+    if problems:
+        raise CheckpointKeysError(
+            f"{path} is not a whole RIFormer classifier.",
+            details=problems,
+            remedy="Give the checkpoint of the classifier (backbone, neck and head), as training wrote it.",
+        )
+    return Architecture(
+        layers=tuple(layers),
+        embed_dims=tuple(votes.most_common(1)[0][0] for votes in dims),
+        hidden_dims=tuple(votes.most_common(1)[0][0] for votes in hidden),
+        num_classes=classes.most_common(1)[0][0],
+    )
+
+
+def check_keys(path: Path, state: Mapping[str, Any], architecture: Architecture, form: Form) -> None:
+    """See that every tensor is there, in its shape, and nothing else.
+
+    Args:
+        path: Named in errors.
+        state: Tensors by mmpretrain's keys, without prefixes.
+        architecture: What the state dict was recognised as.
+        form: Likewise.
+
+    Raises:
+        CheckpointKeysError: Something is missing, unexpected or mis-shaped; all of it is listed.
+    """
+    expected = architecture.shapes(form)
+    problems = [f"missing: {key} {shape}" for key, shape in expected.items() if key not in state]
+    for key, value in state.items():
+        if key not in expected:
+            problems.append(f"unexpected: {key}")
+        elif not isinstance(value, Tensor):
+            problems.append(f"not a tensor: {key} is a {type(value).__name__}")
+        elif tuple(value.shape) != expected[key]:
+            problems.append(f"shape: {key} is {tuple(value.shape)}, expected {expected[key]}")
+    if problems:
+        raise CheckpointKeysError(
+            f"{path} does not fit the RIFormer that it was recognised as ({form} form, layers "
+            f"{architecture.layers}, embed_dims {architecture.embed_dims}): {len(problems)} problem(s).",
+            details=problems,
+            remedy="Loading it with strict=False would leave such tensors at their initial values.",
+        )

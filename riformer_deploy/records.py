@@ -1,0 +1,172 @@
+"""Frozen dataclasses to JSON and back, checked field by field.
+
+Supported: ``str``, ``int``, ``float``, ``bool``, ``None``, ``StrEnum``, ``Literal``, tuples,
+``dict[str, T]``, unions with None, and dataclasses of these. NaN and infinity are refused both
+ways: a record says None where there is no figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+T = TypeVar("T")
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class RecordError(ValueError):
+    """JSON that does not fit the record; ``problems`` lists every misfit with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+def to_jsonable(value: object) -> JsonValue:
+    """A dataclass, or a value of a supported type, as plain JSON data.
+
+    Raises:
+        TypeError: The value, or a part of it, is of another type.
+        ValueError: A float is NaN or infinite.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} has no place in a record")
+    if isinstance(value, StrEnum):
+        return value.value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no place in a record")
+
+
+def dump_json(value: object) -> str:
+    """A record as indented JSON text with a final newline; raises as :func:`to_jsonable` does."""
+    return json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _refuse_constant(name: str) -> float:
+    raise RecordError([f"{name} is not JSON"])
+
+
+def load_json(kind: type[T], text: str) -> T:
+    """Parse JSON text as a record of ``kind``.
+
+    Raises:
+        RecordError: The text is not JSON or does not fit ``kind``; every misfit is listed.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, RecursionError) as err:
+        raise RecordError([f"not JSON: {err}"]) from err
+    problems: list[str] = []
+    value = _convert(kind, data, "", problems)
+    if problems:
+        raise RecordError(problems)
+    return typing.cast(T, value)
+
+
+def _convert(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
+    origin = get_origin(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _convert_dataclass(kind, data, place, problems)
+    if origin in (Union, types.UnionType):
+        return _convert_union(kind, data, place, problems)
+    if origin is tuple:
+        return _convert_tuple(kind, data, place, problems)
+    if origin is dict and isinstance(data, dict):
+        item_kind = get_args(kind)[1]
+        return {k: _convert(item_kind, v, f"{place}.{k}", problems) for k, v in data.items()}
+    return _convert_scalar(kind, data, place, problems)
+
+
+def _convert_scalar(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
+    expected = _kind_name(kind)
+    if get_origin(kind) is Literal:
+        if data in get_args(kind):
+            return data
+        expected = " or ".join(map(repr, get_args(kind)))
+    elif isinstance(kind, type) and issubclass(kind, StrEnum):
+        if isinstance(data, str) and data in list(kind):
+            return kind(data)
+        expected = " or ".join(repr(member.value) for member in kind)
+    elif kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
+        return float(data)
+    elif isinstance(kind, type) and isinstance(data, kind) and isinstance(data, bool) == (kind is bool):
+        return data
+    problems.append(f"{_named(place)}: expected {expected}, got {_shown(data)}")
+    return None
+
+
+def _convert_dataclass(kind: type, data: Any, place: str, problems: list[str]) -> Any:
+    if not isinstance(data, dict):
+        problems.append(f"{_named(place)}: expected an object, got {_shown(data)}")
+        return None
+    hints = typing.get_type_hints(kind)
+    before = len(problems)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    problems += [f"{place}.{name}".lstrip(".") + ": unknown field" for name in data if name not in fields]
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], f"{place}.{name}", problems)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{place}.{name}".lstrip(".") + ": missing")
+    if len(problems) > before:
+        return None
+    try:
+        return kind(**values)
+    except ValueError as err:
+        problems.append(f"{_named(place)}: {err}")
+        return None
+
+
+def _convert_union(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
+    attempts: list[list[str]] = []
+    for option in get_args(kind):
+        found: list[str] = []
+        value = _convert(option, data, place, found)
+        if not found:
+            return value
+        attempts.append(found)
+    problems += min(attempts, key=len) if data is not None else attempts[0]
+    return None
+
+
+def _convert_tuple(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
+    kinds = get_args(kind)
+    if isinstance(data, list):
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            kinds = (kinds[0],) * len(data)
+        if len(kinds) == len(data):
+            return tuple(
+                _convert(k, item, f"{place}[{i}]", problems)
+                for i, (k, item) in enumerate(zip(kinds, data, strict=True))
+            )
+        kind = f"{len(kinds)} items"
+    problems.append(f"{_named(place)}: expected {_kind_name(kind)}, got {_shown(data)}")
+    return None
+
+
+def _named(place: str) -> str:
+    return place.lstrip(".") or "the whole"
+
+
+def _kind_name(kind: Any) -> str:
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+
+
+def _shown(data: Any) -> str:
+    text = json.dumps(data, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

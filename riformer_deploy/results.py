@@ -1,0 +1,248 @@
+"""Evidence as versioned records: raw figures kept, statistics and verdicts derived from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.budgets import Budget
+from riformer_deploy.machine import Machine
+from riformer_deploy.metrics import Decisions, Deviation
+
+RESULT_SCHEMA = 1
+
+
+class Status(StrEnum):
+    """Verdict of a gate."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A contestant that could not take part.
+
+    Attributes:
+        name: Which.
+        reason: Why, in one sentence.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the models were run on.
+
+    Attributes:
+        description: In words.
+        image_size_px: Height and width.
+        batches: Sizes of the batches, in order.
+        seed: Of the generator, where the images are synthetic.
+    """
+
+    description: str
+    image_size_px: tuple[int, int]
+    batches: tuple[int, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputParity:
+    """One output against the reference.
+
+    Attributes:
+        name: ``logits`` or ``features``.
+        deviation: The distance.
+        decisions: First classes, for logits.
+        status: Whether the distance is within the budget and no decided class flipped.
+    """
+
+    name: str
+    deviation: Deviation
+    decisions: Decisions | None
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageParity:
+    """The activations after one stage against the reference's.
+
+    Attributes:
+        stage: 1 to 4.
+        tensor: Name of its last block.
+        deviation: The distance.
+        status: Whether its relative L2 error is within the budget.
+    """
+
+    stage: int
+    tensor: str
+    deviation: Deviation
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateParity:
+    """One contestant against the reference.
+
+    Attributes:
+        name: Which.
+        precision: What it computes in.
+        artifact_sha256: Of the file that was run, or of the weights for PyTorch.
+        budget: The limits it was judged by.
+        outputs: Every output.
+        stages: Every stage.
+        first_bad_block: The first block, in the network's order, whose activations are out; only
+            looked for where a stage or an output is.
+        status: Passed if every output and every stage did.
+    """
+
+    name: str
+    precision: Precision
+    artifact_sha256: str
+    budget: Budget
+    outputs: tuple[OutputParity, ...]
+    stages: tuple[StageParity, ...]
+    first_bad_block: str | None
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityResult:
+    """The proof that artifacts compute the reference's function.
+
+    Attributes:
+        schema: Version of this record.
+        kind: Always ``parity``.
+        created_utc: When, in ISO 8601.
+        machine: Where.
+        reference: What everything was compared with.
+        reference_sha256: Of its weights file.
+        inputs: What it was run on.
+        candidates: Every contestant, PyTorch float32 first: the others are read beside its error.
+        skipped: Those that could not run.
+        status: Passed if every candidate did and there was at least one.
+    """
+
+    schema: int
+    kind: str
+    created_utc: str
+    machine: Machine
+    reference: str
+    reference_sha256: str
+    inputs: Inputs
+    candidates: tuple[CandidateParity, ...]
+    skipped: tuple[Skipped, ...]
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySummary:
+    """Statistics of one contestant's samples, milliseconds per call.
+
+    Attributes:
+        median_ms: Half of the calls were faster.
+        ci95_ms: 95 % confidence interval of the median, by order statistics (binomial, no
+            assumption on the distribution).
+        p90_ms: 90th percentile.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
+        min_ms: The fastest call.
+        images_per_s: Batch divided by the median.
+    """
+
+    median_ms: float
+    ci95_ms: tuple[float, float]
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    min_ms: float
+    images_per_s: float
+
+
+def summarise(samples_ms: np.ndarray, batch: int) -> LatencySummary:
+    """Statistics of raw samples.
+
+    Args:
+        samples_ms: At least one, in milliseconds.
+        batch: Images per call.
+    """
+    ordered = np.sort(samples_ms)
+    count = len(ordered)
+    # Ranks n/2 +- 1.96 sqrt(n)/2 of the ordered sample bound the median with 95 % confidence
+    # (normal approximation to the binomial; Conover, Practical Nonparametric Statistics, 3.2).
+    half = 0.98 * np.sqrt(count)
+    low = max(int(np.floor(count / 2 - half)), 0)
+    high = min(int(np.ceil(count / 2 + half)), count - 1)
+    median = float(np.median(ordered))
+    p90, p95, p99 = (float(value) for value in np.percentile(ordered, (90, 95, 99)))
+    return LatencySummary(
+        median_ms=median,
+        ci95_ms=(float(ordered[low]), float(ordered[high])),
+        p90_ms=p90,
+        p95_ms=p95,
+        p99_ms=p99,
+        min_ms=float(ordered[0]),
+        images_per_s=1000 * batch / median,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySamples:
+    """How long one contestant took for one batch size.
+
+    Attributes:
+        name: Which.
+        batch: Images per call.
+        samples_ms: Every timed call in order, in milliseconds; warm-up is left out.
+        preparation_ms: Loading, compiling and warming up.
+        artifact_sha256: Of the file that was run, or of the weights for PyTorch.
+        warning: Why the figures are to be taken with care, if they are.
+        summary: Statistics of the samples; a record whose summary does not follow from them is refused.
+    """
+
+    name: str
+    batch: int
+    samples_ms: tuple[float, ...]
+    preparation_ms: float
+    artifact_sha256: str
+    warning: str | None
+    summary: LatencySummary
+
+    def __post_init__(self) -> None:
+        if self.summary != summarise(np.array(self.samples_ms), self.batch):
+            raise ValueError(f"the summary of {self.name} does not follow from its samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyResult:
+    """Latencies measured side by side in interleaved rounds.
+
+    Attributes:
+        schema: Version of this record.
+        kind: Always ``latency``.
+        created_utc: When, in ISO 8601.
+        machine: Where.
+        inputs: What the models were run on.
+        threads: CPU threads that each contestant may use.
+        rounds: Timed rounds; in each, every contestant runs once, in shuffled order.
+        samples: Every contestant and batch size, with raw samples.
+        skipped: Those that could not run.
+        process_peak_rss_bytes: Largest resident memory of the whole process, all contestants loaded.
+    """
+
+    schema: int
+    kind: str
+    created_utc: str
+    machine: Machine
+    inputs: Inputs
+    threads: int
+    rounds: int
+    samples: tuple[LatencySamples, ...]
+    skipped: tuple[Skipped, ...]
+    process_peak_rss_bytes: int

@@ -1,0 +1,101 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.optional import require
+from riformer_deploy.runtimes.base import Images, Outputs
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime's CPU provider.
+
+    Args:
+        path: The model.
+        threads: Intra-op threads; None leaves the choice to ONNX Runtime.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        RuntimeFailureError: The file cannot be loaded.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self._path = path
+        self._threads = threads
+        self._session = self._load(str(path))
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._tapped: tuple[tuple[str, ...], Any] | None = None
+
+    def _load(self, model: str | bytes) -> Any:
+        ort = require("onnxruntime")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors; warnings about fused initialisers are noise here
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        try:
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # ONNX Runtime raises its own types, which have no common base
+            raise RuntimeFailureError(f"ONNX Runtime cannot load {self._path}: {err}") from err
+
+    def _call(self, session: Any, names: list[str], images: Images) -> list[np.ndarray]:
+        try:
+            results: list[np.ndarray] = session.run(names, {self._input: images})
+        except Exception as err:  # as above
+            raise RuntimeFailureError(
+                f"ONNX Runtime cannot run {self._path} on images of shape {images.shape}: {err}"
+            ) from err
+        return results
+
+    def run(self, images: Images) -> Outputs:
+        """Every output of the graph.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised.
+
+        Raises:
+            RuntimeFailureError: ONNX Runtime failed, for example on a shape that the graph refuses.
+        """
+        return dict(zip(self._outputs, self._call(self._session, self._outputs, images), strict=True))
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        """Inner tensors by name; they run in a second session, in which they are outputs too.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised.
+            tensors: Names of values in the graph.
+
+        Raises:
+            RuntimeFailureError: The graph has no such value, or ONNX Runtime failed.
+        """
+        wanted = tuple(tensors)
+        if self._tapped is None or self._tapped[0] != wanted:
+            self._tapped = (wanted, self._load(_with_outputs(self._path, wanted)))
+        return dict(zip(wanted, self._call(self._tapped[1], list(wanted), images), strict=True))
+
+    def close(self) -> None:
+        """Destroy the sessions."""
+        self._session = self._tapped = None
+
+
+def _with_outputs(path: Path, tensors: Sequence[str]) -> bytes:
+    """The model with more outputs, serialised; raises RuntimeFailureError for unknown names."""
+    model = onnx.load(path)
+    produced = {name for node in model.graph.node for name in node.output}
+    unknown = [name for name in tensors if name not in produced]
+    if unknown:
+        raise RuntimeFailureError(
+            f"{path} has no tensors of these names; it was not exported by this toolkit.", details=unknown
+        )
+    known = {info.name: info for info in model.graph.value_info}
+    for name in tensors:
+        info = known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(info)
+    return bytes(model.SerializeToString())

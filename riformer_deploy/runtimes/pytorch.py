@@ -1,0 +1,93 @@
+"""PyTorch on the CPU, eager or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.runtimes.base import Images, Outputs
+
+
+class PyTorchRuntime:
+    """Runs a module that gives class scores, in the module's own dtype.
+
+    Args:
+        model: In evaluation mode; its block names are those of ``named_modules``.
+        compiled: Run it through ``torch.compile``.
+        threads: Intra-op threads; this is PyTorch's setting for the whole process.
+    """
+
+    def __init__(self, model: nn.Module, *, compiled: bool = False, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._model = model
+        self._dtype = next(model.parameters()).dtype
+        self._forward = torch.compile(model, dynamic=False) if compiled else model
+
+    def _feed(self, images: Images) -> Tensor:
+        return torch.from_numpy(images).to(self._dtype)
+
+    def run(self, images: Images) -> Outputs:
+        """Class scores (N, classes), in the model's dtype.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised.
+
+        Raises:
+            RuntimeFailureError: PyTorch could not compile or run the model.
+        """
+        try:
+            with torch.inference_mode():
+                scores: Tensor = self._forward(self._feed(images))
+        except Exception as err:  # whatever a compiler, a C++ toolchain or a kernel raises
+            raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
+        return {"logits": scores.numpy()}
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        """Activations after the named modules, run eagerly.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised.
+            tensors: Names of modules.
+
+        Raises:
+            RuntimeFailureError: A module does not exist or PyTorch could not run the model.
+        """
+        modules = dict(self._model.named_modules())
+        unknown = [name for name in tensors if name not in modules]
+        if unknown:
+            raise RuntimeFailureError("The PyTorch model has no such modules.", details=unknown)
+        taken: dict[str, np.ndarray] = {}
+
+        def keep(name: str) -> RemovableHandle:
+            def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+                taken[name] = output.numpy()
+
+            handle: RemovableHandle = modules[name].register_forward_hook(hook)
+            return handle
+
+        handles = [keep(name) for name in tensors]
+        try:
+            with torch.inference_mode():
+                self._model(self._feed(images))
+        except RuntimeError as err:
+            raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {name: taken[name] for name in tensors}
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = self._forward = nn.Identity()
+
+
+def _brief(err: Exception) -> str:
+    lines = [line for line in str(err).strip().splitlines() if line.strip()]
+    text = f"{type(err).__name__}: {lines[0] if lines else ''}"
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,155 @@
+"""Reads what ``torch.save`` wrote, without running anything that the file names.
+
+PyTorch's own restricted unpickler (``weights_only=True``) does the reading. It refuses every global
+that it does not know, and a real training checkpoint has some: log buffers, optimiser state, NumPy
+scalars. Those that training frameworks leave behind are replaced by inert placeholders, classes
+that swallow whatever is done to them; any other global is refused before reading starts.
+"""
+
+from __future__ import annotations
+
+import _compat_pickle  # the renames of Python 2 that protocol 2 still writes, as the unpickler applies them
+import pickle
+import pickletools
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+
+from riformer_deploy.errors import CheckpointUnreadableError, CheckpointUnsafeError
+
+_INERT_PACKAGES = frozenset(
+    {"addict", "mmcls", "mmcv", "mmdet", "mmengine", "mmpretrain", "mmselfsup", "numpy", "yapf"}
+)
+_INERT_GLOBALS = frozenset(
+    {
+        "argparse.Namespace",
+        "builtins.getattr",
+        "collections.defaultdict",
+        "collections.deque",
+        "datetime.datetime",
+        "datetime.timedelta",
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+    }
+)
+_LEGACY_PICKLES = 4  # magic number, protocol version, system information, the object itself
+_REMEDY = "Get the file again from where it came, and compare its size or sha256."
+
+
+class Inert:
+    """Stands for an object of a training framework; takes any arguments and keeps nothing."""
+
+    def __new__(cls, *_args: object, **_options: object) -> Self:
+        """Ignore how the object was to be made."""
+        return super().__new__(cls)
+
+    def __init__(self, *_args: object, **_options: object) -> None:
+        """Ignore how the object was to be set up."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Ignore what the object held."""
+
+
+def read_checkpoint(path: Path) -> object:
+    """What a checkpoint file holds, on the CPU; objects of training frameworks are :class:`Inert`.
+
+    Args:
+        path: A file that ``torch.save`` wrote, in the zip format or the one before PyTorch 1.6.
+
+    Raises:
+        CheckpointUnreadableError: The file is missing, empty, truncated or something else.
+        CheckpointUnsafeError: The file names a global that no training framework leaves behind.
+    """
+    try:
+        _check_kind(path)
+        names = sorted(_globals(path))
+        refused = [name for name in names if not _is_inert(name)]
+        if refused:
+            raise CheckpointUnsafeError(
+                f"{path} was not loaded: it names code that no training framework leaves in a checkpoint.",
+                details=refused,
+                remedy="Loading such a file with pickle would run that code. Do not, unless you wrote it.",
+            )
+        placeholders: list[Any] = [(type("Inert", (Inert,), {}), name) for name in names]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders):
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+            return loaded
+    except OSError as err:
+        raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
+    except (
+        pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, KeyError, IndexError,
+        EOFError, AttributeError, AssertionError, MemoryError, OverflowError,
+    ) as err:  # fmt: skip  # what torch.load and pickletools raise on damaged input
+        raise CheckpointUnreadableError(
+            f"{path} is damaged or not a PyTorch checkpoint: {_first_line(err)}", remedy=_REMEDY
+        ) from err
+
+
+def _first_line(err: Exception) -> str:
+    text = next(iter(str(err).strip().splitlines()), "") or type(err).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _is_inert(name: str) -> bool:
+    return name in _INERT_GLOBALS or name.partition(".")[0] in _INERT_PACKAGES
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse, by what it is, a file that is plainly something else."""
+    if path.is_dir():
+        raise CheckpointUnreadableError(f"{path} is a folder; a checkpoint file was expected.")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise CheckpointUnreadableError(f"{path} is empty.", remedy=_REMEDY)
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointUnreadableError(
+            f"{path} is a Git LFS pointer, not the file itself.", remedy="Run: git lfs pull"
+        )
+    if head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointUnreadableError(
+            f"{path} is a web page, not a checkpoint.",
+            remedy="The download went to an error or a sign-in page; fetch the file again.",
+        )
+    if head.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+        if "constants.pkl" in names:
+            raise CheckpointUnreadableError(
+                f"{path} is a TorchScript archive, which holds code.",
+                remedy="Give the training checkpoint that it was made from.",
+            )
+        if "data.pkl" not in names:
+            raise CheckpointUnreadableError(f"{path} is a zip archive without a data.pkl; not a checkpoint.")
+    elif not head.startswith(b"\x80"):
+        raise CheckpointUnreadableError(f"{path} is not a PyTorch checkpoint.", remedy=_REMEDY)
+    elif tarfile.is_tarfile(path):
+        raise CheckpointUnreadableError(f"{path} is in PyTorch's tar format from before version 0.1.10.")
+
+
+def _globals(path: Path) -> set[str]:
+    """Full names of the globals that the file's pickles ask for and the unpickler does not know."""
+    if zipfile.is_zipfile(path):
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    known = torch._weights_only_unpickler._get_allowed_globals()  # noqa: SLF001  # no public list of it
+    with path.open("rb") as file:
+        return {name for _ in range(_LEGACY_PICKLES) for name in _pickle_globals(file)} - set(known)
+
+
+def _pickle_globals(file: IO[bytes]) -> Iterator[str]:
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("STACK_GLOBAL", "INST"):
+            raise pickle.UnpicklingError(f"opcode {opcode.name}, which torch.save does not write")
+        if opcode.name == "GLOBAL":
+            module, name = str(argument).split(" ", 1)
+            if (module, name) in _compat_pickle.NAME_MAPPING:
+                module, name = _compat_pickle.NAME_MAPPING[module, name]
+            else:
+                module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+            yield f"{module}.{name}"
