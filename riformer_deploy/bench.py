@@ -39,14 +39,17 @@ class BenchOptions:
 
     Attributes:
         batches: Batch sizes, each measured in its own rounds.
-        rounds: Timed rounds per batch size, at least 5.
+        rounds: Rounds per batch size, at least 5; in each, every contestant has one turn.
+        repeats: Timed calls per turn, at least 1; an untimed one goes before them, so that no
+            contestant pays for the caches and threads that the one before it left behind.
         warmup: Untimed calls of each contestant and batch size, at least 1.
         threads: CPU threads per contestant; None takes every core that the process may use.
         seed: Of the order in which contestants run in a round.
     """
 
     batches: tuple[int, ...] = (1, 8)
-    rounds: int = 20
+    rounds: int = 10
+    repeats: int = 3
     warmup: int = 3
     threads: int | None = None
     seed: int = 0
@@ -59,10 +62,11 @@ class BenchOptions:
             problems.append(
                 f"rounds must be at least {_MIN_ROUNDS} for a median to mean anything, got {self.rounds}"
             )
-        if self.warmup < 1:
-            problems.append(f"warmup must be at least 1, got {self.warmup}")
-        if self.threads is not None and self.threads < 1:
-            problems.append(f"threads must be at least 1, got {self.threads}")
+        problems += [
+            f"{name} must be at least 1, got {value}"
+            for name, value in (("repeats", self.repeats), ("warmup", self.warmup), ("threads", self.threads))
+            if value is not None and value < 1
+        ]
         if problems:
             raise OptionError("The measurement cannot be done as asked.", details=problems)
 
@@ -148,7 +152,8 @@ def _measure_batch(
         for number in range(options.rounds):
             progress(f"batch {batch}, round {number + 1} of {options.rounds}")
             for lane in order.sample(lanes, len(lanes)):
-                lane.samples_ms.append(_call_ms(lane.runtime, images))
+                lane.runtime.run(images)
+                lane.samples_ms += [_call_ms(lane.runtime, images) for _ in range(options.repeats)]
     finally:
         for lane in lanes:
             lane.runtime.close()
@@ -210,6 +215,7 @@ def measure_latency(
         inputs=inputs,
         threads=options.used_threads,
         rounds=options.rounds,
+        repeats=options.repeats,
         samples=tuple(samples),
         skipped=tuple(left_out),
         process_peak_rss_bytes=peak_rss_bytes(),

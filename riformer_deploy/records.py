@@ -140,7 +140,8 @@ def _convert_union(kind: Any, data: Any, place: str, problems: list[str]) -> Any
         if not found:
             return value
         attempts.append(found)
-    problems += min(attempts, key=len) if data is not None else attempts[0]
+    closest: list[str] = min(attempts, key=len)
+    problems += closest if data is not None else attempts[0]
     return None
 
 

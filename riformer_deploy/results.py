@@ -230,7 +230,8 @@ class LatencyResult:
         machine: Where.
         inputs: What the models were run on.
         threads: CPU threads that each contestant may use.
-        rounds: Timed rounds; in each, every contestant runs once, in shuffled order.
+        rounds: Rounds; in each, every contestant has one turn, in shuffled order.
+        repeats: Timed calls per turn, after one untimed call.
         samples: Every contestant and batch size, with raw samples.
         skipped: Those that could not run.
         process_peak_rss_bytes: Largest resident memory of the whole process, all contestants loaded.
@@ -243,6 +244,7 @@ class LatencyResult:
     inputs: Inputs
     threads: int
     rounds: int
+    repeats: int
     samples: tuple[LatencySamples, ...]
     skipped: tuple[Skipped, ...]
     process_peak_rss_bytes: int
