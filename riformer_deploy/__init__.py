@@ -1,3 +1,77 @@
-"""RIFormer checkpoints to verified deployment artifacts."""
+"""RIFormer checkpoints to verified deployment artifacts.
+
+The names below are the public API; each is imported when it is first used, so that importing the
+package itself loads neither PyTorch nor ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from riformer_deploy.architecture import Architecture, Form
+    from riformer_deploy.bench import BenchOptions
+    from riformer_deploy.bundles import Bundle
+    from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+    from riformer_deploy.errors import RIFormerDeployError
+    from riformer_deploy.evidence import bench_bundle, verify_bundle
+    from riformer_deploy.fuse import fold, fuse
+    from riformer_deploy.inspection import inspect_file
+    from riformer_deploy.model import RIFormer
+    from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
+    from riformer_deploy.variants import VARIANTS
+    from riformer_deploy.zoo import get_model, published_models
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Architecture": "architecture",
+    "BenchOptions": "bench",
+    "Bundle": "bundles",
+    "Checkpoint": "checkpoints",
+    "ExportOptions": "pipeline",
+    "Form": "architecture",
+    "RIFormer": "model",
+    "RIFormerDeployError": "errors",
+    "VARIANTS": "variants",
+    "bench_bundle": "evidence",
+    "export_checkpoint": "pipeline",
+    "fold": "fuse",
+    "fuse": "fuse",
+    "fuse_checkpoint": "pipeline",
+    "get_model": "zoo",
+    "inspect_file": "inspection",
+    "load_checkpoint": "checkpoints",
+    "published_models": "zoo",
+    "verify_bundle": "evidence",
+}
+
+__all__ = [
+    "VARIANTS",
+    "Architecture",
+    "BenchOptions",
+    "Bundle",
+    "Checkpoint",
+    "ExportOptions",
+    "Form",
+    "RIFormer",
+    "RIFormerDeployError",
+    "bench_bundle",
+    "export_checkpoint",
+    "fold",
+    "fuse",
+    "fuse_checkpoint",
+    "get_model",
+    "inspect_file",
+    "load_checkpoint",
+    "published_models",
+    "verify_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -54,3 +54,17 @@ BUDGETS: dict[Precision, Budget] = {
     Precision.FP32: Budget(rtol=1e-4, atol=1e-5, stage_relative_l2=1e-5),
 }
 """Limits by precision."""
+
+
+def changed_budgets(
+    *, rtol: float | None = None, atol: float | None = None, stage_relative_l2: float | None = None
+) -> dict[Precision, Budget]:
+    """The table with some limits replaced in every row; None leaves a limit as it is.
+
+    Raises:
+        OptionError: A limit is negative or not finite.
+    """
+    return {
+        precision: budget.with_changes(rtol=rtol, atol=atol, stage_relative_l2=stage_relative_l2)
+        for precision, budget in BUDGETS.items()
+    }

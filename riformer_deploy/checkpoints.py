@@ -219,35 +219,35 @@ def _plain(value: Any) -> Any:
 _DROPPED = object()
 
 
-def check_expectations(checkpoint: Checkpoint, *, variant: Variant | None, num_classes: int | None) -> None:
+def check_expectations(
+    checkpoint: Checkpoint, *, architecture: Architecture | None, num_classes: int | None
+) -> None:
     """See that the weights are what the user said they are.
 
     Args:
         checkpoint: The weights.
-        variant: The published model that they should be.
-        num_classes: The number of classes that they should have; None with a variant means its own.
+        architecture: The shape that they should have; None accepts any.
+        num_classes: The number of classes that they should have; None means the architecture's own.
 
     Raises:
         CheckpointMismatchError: They are not; every contradiction is listed.
     """
     found = checkpoint.architecture
     problems = []
-    if variant is not None:
+    if architecture is not None:
         problems += [
-            f"{name}: {getattr(found, name)}, but {variant.name} has {getattr(variant.architecture, name)}"
+            f"{name}: {getattr(found, name)}, but {getattr(architecture, name)} was asked for"
             for name in ("layers", "embed_dims", "hidden_dims")
-            if getattr(found, name) != getattr(variant.architecture, name)
+            if getattr(found, name) != getattr(architecture, name)
         ]
-        if num_classes is None and found.num_classes != variant.architecture.num_classes:
-            problems.append(
-                f"classes: {found.num_classes}, but {variant.name} has {variant.architecture.num_classes}"
-                f" (a fine-tuned head? add --num-classes {found.num_classes})"
-            )
+        if num_classes is None:
+            num_classes = architecture.num_classes
     if num_classes is not None and found.num_classes != num_classes:
         problems.append(f"classes: {found.num_classes}, but {num_classes} were asked for")
     if problems:
         raise CheckpointMismatchError(
             f"{checkpoint.path} is not what was asked for.",
             details=problems,
-            remedy="Leave --variant and --num-classes away to accept what the tensors say.",
+            remedy="Name the variant and class count that it has (a fine-tuned head has its own), "
+            "or leave them away to accept what the tensors say.",
         )

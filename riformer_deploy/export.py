@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.errors import ExportError, OptionError
 from riformer_deploy.model import RIFormer
+from riformer_deploy.onnx_graphs import opset_of, spec_of
 
 DEFAULT_OPSET = 20
 """The oldest operator set with Gelu: with it ONNX Runtime runs the folded S12 fastest."""
@@ -141,22 +142,6 @@ def _scrub(graph: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     graph.graph.name = "riformer"
     graph.producer_name, graph.producer_version = "riformer-deploy", metadata.get("tool_version", "")
     onnx.helper.set_model_props(graph, dict(metadata))
-
-
-def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
-    """Name, type and shape of a graph's input or output."""
-    tensor = info.type.tensor_type
-    dims = tensor.shape.dim
-    return TensorSpec(
-        name=info.name,
-        dtype=str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
-        shape=tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims),
-    )
-
-
-def opset_of(graph: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
-    return next(int(item.version) for item in graph.opset_import if item.domain in ("", "ai.onnx"))
 
 
 def _check(path: Path, graph: onnx.ModelProto, model: RIFormer, options: OnnxOptions) -> None:

@@ -16,6 +16,7 @@ from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.errors import BundleError
 from riformer_deploy.fuse import fold
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.runtimes.base import Contestant, Runtime
@@ -29,6 +30,27 @@ class Group(StrEnum):
     TORCH = "torch"
     COMPILED = "compiled"
     ONNX = "onnx"
+    ENGINE = "engine"
+
+
+def chosen_groups(*, torch: bool, onnx: bool, engine: bool, compiled: bool) -> tuple[Group, ...]:
+    """The groups that a command line asks for; none named means all.
+
+    Args:
+        torch: PyTorch was named.
+        onnx: ONNX Runtime was named.
+        engine: TensorRT was named.
+        compiled: PyTorch, where it takes part, is to be compiled too.
+    """
+    everything = not (torch or onnx or engine)
+    groups = []
+    if torch or everything:
+        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
+    if onnx or everything:
+        groups.append(Group.ONNX)
+    if engine:
+        groups.append(Group.ENGINE)
+    return tuple(groups)
 
 
 def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
@@ -105,7 +127,15 @@ def contestants(bundle: Bundle, groups: Sequence[Group], *, threads: int | None 
         bundle: Whose.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         threads: CPU threads of each; None leaves the choice to the backend.
+
+    Raises:
+        BundleError: Engines were asked for; this version of the toolkit builds none.
     """
+    if Group.ENGINE in groups:
+        raise BundleError(
+            f"The bundle {bundle.directory} holds no TensorRT engine, and this version builds none yet.",
+            remedy="Time its other models with --torch or --onnx.",
+        )
     weights = bundle.manifest.weights
     found: list[Contestant] = []
     if Group.TORCH in groups:

@@ -198,7 +198,11 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     """
     progress("loading the checkpoint")
     checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
-    check_expectations(checkpoint, variant=options.variant, num_classes=options.num_classes)
+    check_expectations(
+        checkpoint,
+        architecture=options.variant.architecture if options.variant else None,
+        num_classes=options.num_classes,
+    )
     notes: list[str] = []
     model = _model_record(checkpoint, options, notes)
     onnx_options = OnnxOptions(

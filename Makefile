@@ -1,0 +1,55 @@
+# `make demo` and `make test` set up everything they need in $(VENV), from Python 3.11+ alone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test lint types layers unit benchmarks clean
+
+help:
+	@echo "make demo        the main job on examples/riformer-digits.pth: export, parity, bench"
+	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
+	@echo "make benchmarks  measure the targets and write benchmarks/results/"
+	@echo "make clean       remove what these made"
+
+$(VENV)/.cpu: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); this takes about a minute"
+	@$(INSTALL) --editable ".[cpu]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.cpu
+	@$(INSTALL) --editable ".[cpu,dev]"
+	@touch $@
+
+demo: $(VENV)/.cpu
+	@mkdir -p .demo
+	$(BIN)/riformer-deploy inspect examples/riformer-digits.pth
+	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o .demo/riformer-digits
+	$(BIN)/riformer-deploy verify parity .demo/riformer-digits
+	$(BIN)/riformer-deploy bench .demo/riformer-digits
+
+test: lint types layers unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy riformer_deploy cli tests benchmarks
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/coverage erase
+	$(BIN)/pytest --cov --cov-report=term
+
+benchmarks: $(VENV)/.cpu
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/export_cost.py
+	$(BIN)/python benchmarks/fp32_latency.py
+
+clean:
+	rm -rf $(VENV) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

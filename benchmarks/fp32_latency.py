@@ -1,0 +1,75 @@
+"""Our FP32 ONNX file in ONNX Runtime beside the unfolded export and PyTorch, S12 at 224 px."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from _common import random_state, target, write_result
+
+from riformer_deploy.architecture import Form
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.fuse import fold
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.model import model_from_state
+from riformer_deploy.records import to_jsonable
+from riformer_deploy.results import Inputs
+from riformer_deploy.runtimes.base import Contestant, Runtime
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+from riformer_deploy.variants import VARIANTS
+
+_SIZE = (224, 224)
+_BATCHES = (1, 8)
+_EAGER, _COMPILED = "PyTorch eager, training form", "PyTorch compiled, training form"
+_NAIVE, _OURS = "ONNX Runtime, unfolded export", "ONNX Runtime, ours"
+
+
+def main() -> None:
+    """Interleaved rounds of the four, raw samples kept."""
+    architecture = VARIANTS["riformer-s12_in1k"].architecture
+    model = model_from_state(architecture, Form.TRAINING, random_state(architecture))
+    options = BenchOptions(batches=_BATCHES, rounds=15)
+    threads = options.used_threads
+    with tempfile.TemporaryDirectory() as folder:
+        naive, ours = Path(folder) / "naive.onnx", Path(folder) / "ours.onnx"
+        export_onnx(model, naive, OnnxOptions(image_size_px=_SIZE), {})
+        export_onnx(fold(model), ours, OnnxOptions(image_size_px=_SIZE), {})
+        runtimes: dict[str, Callable[[], Runtime]] = {
+            _EAGER: lambda: PyTorchRuntime(model, threads=threads),
+            _COMPILED: lambda: PyTorchRuntime(model, compiled=True, threads=threads),
+            _NAIVE: lambda: OnnxRuntime(naive, threads=threads),
+            _OURS: lambda: OnnxRuntime(ours, threads=threads),
+        }
+        entered = [
+            Contestant(name=name, precision=Precision.FP32, artifact_sha256="", batch=None, open=start)
+            for name, start in runtimes.items()
+        ]
+        result = measure_latency(
+            entered,
+            synthetic_images(max(_BATCHES), _SIZE, seed=0),
+            Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
+            options,
+        )
+    torch._dynamo.reset()  # noqa: SLF001  # the documented way to drop compiled code
+    median = {(sample.name, sample.batch): sample.summary.median_ms for sample in result.samples}
+    write_result(
+        "fp32_latency",
+        f"S12 at 224 px, opset {DEFAULT_OPSET}: milliseconds per call",
+        {"latency": to_jsonable(result)},
+        {
+            f"batch {batch}: {other} over ours": target(
+                median[other, batch] / median[_OURS, batch], limit, at_most=False
+            )
+            for batch in _BATCHES
+            for other, limit in ((_NAIVE, 1.0), (_EAGER, 1.5))
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

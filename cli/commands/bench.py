@@ -1,0 +1,49 @@
+"""``riformer-deploy bench``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+from ..tables import print_latency
+
+
+def bench(
+    bundle: options.BundlePath = None,
+    torch: Annotated[bool, typer.Option("--torch", help="PyTorch: each form, eager and compiled.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="ONNX Runtime.")] = False,
+    engine: Annotated[bool, typer.Option("--engine", help="TensorRT engines.")] = False,
+    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.", show_default="1, 8")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds per batch size.", show_default="10")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Timed calls per turn.", show_default="3")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Untimed calls first.", show_default="3")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="every core")] = None,
+    compile_torch: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Time torch.compile, which takes a while.")
+    ] = True,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Time a bundle's models side by side; without --torch, --onnx or --engine, all that it has."""
+    from riformer_deploy.bench import BenchOptions
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.evidence import bench_bundle
+    from riformer_deploy.lineup import chosen_groups
+
+    default = BenchOptions()
+    asked = BenchOptions(
+        batches=tuple(batch) if batch else default.batches,
+        rounds=default.rounds if rounds is None else rounds,
+        repeats=default.repeats if repeats is None else repeats,
+        warmup=default.warmup if warmup is None else warmup,
+        threads=threads,
+    )
+    groups = chosen_groups(torch=torch, onnx=onnx, engine=engine, compiled=compile_torch)
+    with output.progress() as progress:
+        result = bench_bundle(find_bundle(bundle), groups, asked, progress)
+    if json:
+        output.print_json(result)
+    else:
+        print_latency(result)

@@ -1,0 +1,26 @@
+"""``riformer-deploy doctor``."""
+
+from __future__ import annotations
+
+from .. import options, output
+
+
+def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+    """Say what this machine can do, and the command that installs what is missing."""
+    from riformer_deploy.doctor import examine
+
+    report = examine()
+    if json:
+        output.print_json(report)
+        return
+    machine = report.machine
+    memory = f", {machine.memory_bytes / 2**30:.0f} GiB" if machine.memory_bytes else ""
+    output.say(f"{machine.cpu}, {machine.cores} cores{memory}, {machine.system}, Python {machine.python}")
+    output.print_table(
+        "This machine",
+        ("what", "for", "state", "version", "detail", "to mend it"),
+        [
+            (f.name, f.needed_for, str(f.health), f.version or "-", f.detail, f.remedy)
+            for f in report.findings
+        ],
+    )

@@ -1,0 +1,26 @@
+"""``riformer-deploy inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+from ..tables import print_inspection
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, an ONNX file or a bundle.")],
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say what a file is: variant, form, size, cost, inputs and outputs, precision, provenance."""
+    from riformer_deploy.inspection import inspect_file
+
+    inspection = inspect_file(file)
+    if json:
+        output.print_json(inspection)
+    else:
+        print_inspection(inspection)

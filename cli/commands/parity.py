@@ -1,0 +1,33 @@
+"""``riformer-deploy verify parity``."""
+
+from __future__ import annotations
+
+import typer
+
+from .. import options, output
+from ..tables import print_parity
+
+
+def parity(
+    bundle: options.BundlePath = None,
+    rtol: options.Rtol = None,
+    atol: options.Atol = None,
+    stage_tolerance: options.StageTolerance = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Compare every artifact of a bundle with the training form in float64."""
+    from riformer_deploy.budgets import changed_budgets
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.evidence import verify_bundle
+    from riformer_deploy.results import Status
+
+    budgets = changed_budgets(rtol=rtol, atol=atol, stage_relative_l2=stage_tolerance)
+    with output.progress() as progress:
+        result = verify_bundle(find_bundle(bundle), budgets, progress)
+    if json:
+        output.print_json(result)
+    else:
+        print_parity(result)
+    if result.status is Status.FAILED:
+        raise typer.Exit(1)

@@ -1,0 +1,80 @@
+"""The ``riformer-deploy`` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from riformer_deploy import __version__
+from riformer_deploy.errors import RIFormerDeployError
+
+from . import commands
+from .options import Debug
+from .output import print_error
+
+app = typer.Typer(
+    name="riformer-deploy",
+    help="RIFormer checkpoints to verified deployment artifacts.",
+    epilog="Example: riformer-deploy export ckpt.pth && riformer-deploy verify parity",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: it needs half the time, since Rich is not imported for it
+    add_completion=False,
+)
+verify_app = typer.Typer(
+    help="Prove that artifacts compute the reference's function.", no_args_is_help=True, rich_markup_mode=None
+)
+app.command("export", epilog="Example: riformer-deploy export ckpt.pth -o bundle --image-size 224")(
+    commands.export
+)
+app.command("fuse", epilog="Example: riformer-deploy fuse ckpt.pth -o deploy.pth")(commands.fuse)
+verify_app.command("parity", epilog="Example: riformer-deploy verify parity bundle --json")(commands.parity)
+app.add_typer(verify_app, name="verify")
+app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
+    commands.bench
+)
+app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
+app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
+app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"riformer-deploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # its callback does the work
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Debug = False,  # likewise
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Entry point: every error becomes one message and an exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    arguments = sys.argv[1:]
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    try:
+        app()
+    except RIFormerDeployError as err:
+        if debug:
+            traceback.print_exc()
+        print_error(type(err).__name__, err.exit_code, str(err), as_json=as_json)
+        sys.exit(err.exit_code)
+    except Exception as err:  # noqa: BLE001  # no traceback reaches a user who did not ask for it
+        if debug:
+            traceback.print_exc()
+        message = (
+            f"internal error, {type(err).__name__}: {err}\nRun the command again with --debug and report it."
+        )
+        print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=as_json)
+        sys.exit(RIFormerDeployError.exit_code)

@@ -1,0 +1,79 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class WeightsChoice(StrEnum):
+    """``--weights``, for checkpoints that hold a moving average beside the raw weights."""
+
+    AVERAGED = "averaged"
+    RAW = "raw"
+
+
+def _set_debug(value: bool) -> bool:
+    if value:
+        logging.getLogger().setLevel(logging.DEBUG)
+    return value
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """``224`` or ``256x192`` as (height, width) in pixels.
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    height, _, width = text.lower().partition("x")
+    try:
+        return int(height), int(width or height)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a size; say 224 or HEIGHTxWIDTH") from None
+
+
+def parse_batch(text: str) -> int | None:
+    """``dynamic`` as None, or a number.
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    if text == "dynamic":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a batch size; say dynamic or a number") from None
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show tracebacks and debug messages.", callback=_set_debug, is_eager=True),
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CKPT", help="A RIFormer checkpoint, as training left it.", show_default=False),
+]
+BundlePath = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[BUNDLE]",
+        help="A bundle; by default the current folder, or the one bundle in it.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    WeightsChoice | None,
+    typer.Option(help="Which weights to take where EMA stored both.", show_default="averaged, if stored"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
+Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.", show_default="1e-4")]
+Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]
+StageTolerance = Annotated[
+    float | None, typer.Option(help="Largest relative L2 error of a stage.", show_default="1e-5")
+]

@@ -1,0 +1,190 @@
+"""Results as tables, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from .output import number, print_table, say
+
+if TYPE_CHECKING:
+    from riformer_deploy.inspection import (
+        BundleInspection,
+        CheckpointInspection,
+        Inspection,
+        OnnxInspection,
+    )
+    from riformer_deploy.results import LatencyResult, ParityResult
+
+
+def print_parity(result: ParityResult) -> None:
+    """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
+    inputs = result.inputs
+    say(
+        f"Reference: {result.reference}; {sum(inputs.batches)} images of {inputs.image_size_px[1]}x"
+        f"{inputs.image_size_px[0]} px in batches {', '.join(map(str, inputs.batches))}, {inputs.description}"
+    )
+    print_table(
+        "Parity of outputs",
+        (
+            "candidate",
+            "output",
+            ">max abs",
+            ">rel L2",
+            ">SQNR dB",
+            ">cosine",
+            ">top-1",
+            ">of budget",
+            "verdict",
+        ),
+        [
+            (
+                candidate.name,
+                item.name,
+                number(item.deviation.max_abs),
+                number(item.deviation.relative_l2),
+                number(item.deviation.sqnr_db, ".1f"),
+                number(item.deviation.cosine, ".9f"),
+                "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
+                number(item.deviation.tolerance_used, ".1%"),
+                str(item.status),
+            )
+            for candidate in result.candidates
+            for item in candidate.outputs
+        ],
+    )
+    print_table(
+        "Parity of stages, relative L2",
+        ("candidate", ">stage 1", ">stage 2", ">stage 3", ">stage 4", ">limit", "verdict"),
+        [
+            (
+                candidate.name,
+                *(number(stage.deviation.relative_l2) for stage in candidate.stages),
+                number(candidate.budget.stage_relative_l2),
+                str(candidate.status)
+                + (f", first at {candidate.first_bad_block}" if candidate.first_bad_block else ""),
+            )
+            for candidate in result.candidates
+        ],
+    )
+    for item in result.skipped:
+        say(f"skipped: {item.name}: {item.reason}")
+    budget = result.candidates[0].budget
+    stated = (
+        "" if all(c.budget.stated == "default" for c in result.candidates) else ", limits changed by the user"
+    )
+    say(f"Budget: |difference| <= {budget.atol:g} + {budget.rtol:g} |reference|{stated}")
+    say(f"Parity: {result.status}")
+
+
+def print_latency(result: LatencyResult) -> None:
+    """Every contestant and batch size, the slowest first named as the baseline."""
+    baseline: dict[int, float] = {}
+    for sample in result.samples:
+        baseline.setdefault(sample.batch, sample.summary.median_ms)
+    print_table(
+        f"Milliseconds per call: {result.rounds} rounds of {result.repeats} calls, {result.threads} threads",
+        ("model", ">batch", ">median", ">95 % interval", ">p90", ">p95", ">p99", ">images/s", ">speed-up"),
+        [
+            (
+                sample.name + (" (!)" if sample.warning else ""),
+                str(sample.batch),
+                f"{sample.summary.median_ms:.2f}",
+                "{:.2f} to {:.2f}".format(*sample.summary.ci95_ms),
+                f"{sample.summary.p90_ms:.2f}",
+                f"{sample.summary.p95_ms:.2f}",
+                f"{sample.summary.p99_ms:.2f}",
+                f"{sample.summary.images_per_s:.1f}",
+                f"{baseline[sample.batch] / sample.summary.median_ms:.2f}x",
+            )
+            for sample in result.samples
+        ],
+    )
+    for sample in result.samples:
+        if sample.warning:
+            say(f"(!) {sample.name}, batch {sample.batch}: unstable: {sample.warning}")
+    for item in result.skipped:
+        say(f"skipped: {item.name}: {item.reason}")
+    say(f"Speed-up is over the first model of each batch size. Machine: {result.machine.cpu}")
+
+
+def _pairs(title: str, rows: list[tuple[str, str]]) -> None:
+    print_table(title, ("", ""), rows)
+
+
+def _print_checkpoint(found: CheckpointInspection) -> None:
+    shape = found.architecture
+    size = found.preprocessing
+    rows = [
+        ("published model", " or ".join(found.variants) or "none: a custom architecture"),
+        ("form", f"{found.form} ({found.weights} weights, stored as {', '.join(found.stored_dtypes)})"),
+        ("layers", str(list(shape.layers))),
+        ("widths", f"{list(shape.embed_dims)}, MLP {list(shape.hidden_dims)}"),
+        (
+            "classes",
+            f"{shape.num_classes}" + (f": {', '.join(found.class_names[:5])}…" if found.class_names else ""),
+        ),
+        ("parameters", f"{found.parameters:,} ({found.deploy_parameters:,} once fused)"),
+        ("input", f"{size.crop_px[1]}x{size.crop_px[0]} px, from: {size.source}" if size else "size unknown"),
+        ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds, fused" if found.flops else "-"),
+        *((f"training: {key}", value) for key, value in found.training.items()),
+        ("sha256", found.sha256),
+        *(("note", text) for text in found.notes),
+    ]
+    _pairs(f"Checkpoint {found.path}", rows)
+
+
+def _print_onnx(found: OnnxInspection) -> None:
+    rows = [
+        ("producer", found.producer),
+        ("opset", str(found.opset)),
+        *((f"input {spec.name}", f"{spec.dtype} {list(spec.shape)}") for spec in found.inputs),
+        *((f"output {spec.name}", f"{spec.dtype} {list(spec.shape)}") for spec in found.outputs),
+        ("parameters", f"{found.parameters:,}"),
+        ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds per image" if found.flops else "-"),
+        ("size", f"{found.size_bytes / 2**20:.2f} MiB"),
+        *((key, value) for key, value in found.provenance.items()),
+        ("sha256", found.sha256),
+    ]
+    _pairs(f"ONNX {found.path}", rows)
+    print_table(
+        "Nodes",
+        ("operator", "precision", ">count"),
+        [(n.op_type, n.dtype, str(n.count)) for n in found.nodes],
+    )
+
+
+def _print_bundle(found: BundleInspection) -> None:
+    manifest = found.manifest
+    model = manifest.model
+    rows = [
+        ("model", model.variant or f"custom, layers {list(model.architecture.layers)}"),
+        ("classes", str(model.architecture.num_classes)),
+        ("input", f"{model.preprocessing.crop_px[1]}x{model.preprocessing.crop_px[0]} px"),
+        (
+            "made from",
+            f"{manifest.source.file_name} ({manifest.source.form} form, {manifest.source.weights} weights)",
+        ),
+        ("source sha256", manifest.source.sha256),
+        ("made by", f"riformer-deploy {manifest.tool_version}, {manifest.created_utc}"),
+        *(
+            (record.path, f"{record.size_bytes / 2**20:.2f} MiB, sha256 {record.sha256}")
+            for record in manifest.files
+        ),
+        ("integrity", "every file is as recorded" if found.intact else "; ".join(found.problems)),
+    ]
+    _pairs(f"Bundle {found.path}", rows)
+
+
+def print_inspection(found: Inspection) -> None:
+    """Whatever ``inspect`` found."""
+    from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection
+
+    match found:
+        case CheckpointInspection():
+            _print_checkpoint(found)
+        case OnnxInspection():
+            _print_onnx(found)
+        case BundleInspection():
+            _print_bundle(found)
+        case _:
+            assert_never(found)

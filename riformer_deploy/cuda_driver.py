@@ -1,0 +1,78 @@
+"""What the NVIDIA driver says of itself and its GPUs, asked through its own library."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR (cuda.h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        name: As the driver gives it.
+        compute_capability: For example ``9.0``.
+        memory_bytes: Total device memory.
+    """
+
+    name: str
+    compute_capability: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The driver and its GPUs.
+
+    Attributes:
+        cuda_version: Newest CUDA that the driver supports, for example ``13.0``; None without a driver.
+        gpus: In the driver's order.
+        problem: Why there is none, or None.
+    """
+
+    cuda_version: str | None
+    gpus: tuple[Gpu, ...]
+    problem: str | None
+
+
+def _library() -> ctypes.CDLL | None:
+    for name in _LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        compute_capability=f"{major.value}.{minor.value}",
+        memory_bytes=memory.value,
+    )
+
+
+def query_driver() -> Driver:
+    """Ask the driver; a machine without one is an answer, not an error."""
+    cuda = _library()
+    if cuda is None:
+        return Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+    version, count = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    shown = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    if code := cuda.cuInit(0):
+        return Driver(cuda_version=shown, gpus=(), problem=f"the driver does not start (CUDA error {code})")
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    gpus = tuple(_gpu(cuda, index) for index in range(count.value))
+    return Driver(cuda_version=shown, gpus=gpus, problem=None if gpus else "the driver sees no GPU")

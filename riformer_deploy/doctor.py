@@ -1,0 +1,136 @@
+"""What this machine can do, and the one command that mends each thing that is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from enum import StrEnum
+
+from riformer_deploy.cuda_driver import Driver, query_driver
+from riformer_deploy.errors import MissingDependencyError
+from riformer_deploy.machine import Machine, describe_machine
+from riformer_deploy.optional import PACKAGES, installed_version, require
+
+
+class Health(StrEnum):
+    """Whether a thing can be used."""
+
+    OK = "ok"
+    MISSING = "missing"
+    UNUSABLE = "unusable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        needed_for: What it makes possible.
+        health: Whether it can be used.
+        version: Where one is known.
+        detail: What was found.
+        remedy: The command that mends it; empty where there is nothing to mend.
+    """
+
+    name: str
+    needed_for: str
+    health: Health
+    version: str | None
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport:
+    """Everything that was looked at.
+
+    Attributes:
+        machine: This machine.
+        findings: One per thing.
+    """
+
+    machine: Machine
+    findings: tuple[Finding, ...]
+
+
+_REQUIRED = {"torch": "everything", "onnx": "export", "onnxscript": "export", "onnxsim": "export"}
+_OPTIONAL = {
+    "onnxruntime": ("ONNX Runtime", "proving and timing ONNX files"),
+    "tensorrt": ("TensorRT", "building and running engines"),
+    "tensorrt_rtx": ("TensorRT-RTX", "building engines without a GPU"),
+    "cuda.bindings": ("cuda-python", "running engines"),
+    "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
+}
+
+
+def _required(name: str) -> Finding:
+    try:
+        version = importlib.metadata.version(name)
+        importlib.import_module(name)
+    except importlib.metadata.PackageNotFoundError:
+        health, version, detail = Health.MISSING, None, "not installed"
+    except (ImportError, OSError) as err:
+        health, detail = Health.UNUSABLE, f"cannot be imported: {err}"
+    else:
+        health, detail = Health.OK, ""
+    return Finding(
+        name=name,
+        needed_for=_REQUIRED[name],
+        health=health,
+        version=version,
+        detail=detail,
+        remedy="" if health is Health.OK else "pip install --force-reinstall riformer-deploy",
+    )
+
+
+def _optional(module: str) -> Finding:
+    name, needed_for = _OPTIONAL[module]
+    version = installed_version(module)
+    health, detail, remedy = Health.OK, "", ""
+    try:
+        imported = require(module)
+    except MissingDependencyError as err:
+        health = Health.MISSING if version is None else Health.UNUSABLE
+        detail = "not installed" if version is None else err.message
+        remedy = PACKAGES[module].install_command
+    else:
+        if module == "onnxruntime":
+            detail = "providers: " + ", ".join(imported.get_available_providers())
+    return Finding(
+        name=name, needed_for=needed_for, health=health, version=version, detail=detail, remedy=remedy
+    )
+
+
+def _driver(driver: Driver) -> Finding:
+    return Finding(
+        name="NVIDIA driver",
+        needed_for="running engines",
+        health=Health.OK
+        if driver.gpus
+        else Health.MISSING
+        if driver.cuda_version is None
+        else Health.UNUSABLE,
+        version=f"CUDA {driver.cuda_version}" if driver.cuda_version else None,
+        detail=driver.problem or f"{len(driver.gpus)} GPU(s)",
+        remedy="" if driver.gpus else "install NVIDIA's driver and run on a machine with a GPU",
+    )
+
+
+def examine() -> DoctorReport:
+    """Look at this machine; a thing that is missing is a finding, never an error."""
+    driver = query_driver()
+    gpus = [
+        Finding(
+            name=gpu.name,
+            needed_for="running engines",
+            health=Health.OK,
+            version=f"compute capability {gpu.compute_capability}",
+            detail=f"{gpu.memory_bytes / 2**30:.0f} GiB",
+            remedy="",
+        )
+        for gpu in driver.gpus
+    ]
+    packages = [*map(_required, _REQUIRED), *map(_optional, _OPTIONAL)]
+    return DoctorReport(machine=describe_machine(), findings=(*packages, _driver(driver), *gpus))

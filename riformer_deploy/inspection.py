@@ -1,0 +1,205 @@
+"""What a file is: a checkpoint, an ONNX graph, or a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import onnx
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import Manifest, TensorSpec, WeightSet
+from riformer_deploy.bundles import MANIFEST, Bundle
+from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.complexity import complexity
+from riformer_deploy.errors import BundleIntegrityError, OptionError, RuntimeFailureError
+from riformer_deploy.files import sha256_of
+from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
+from riformer_deploy.preprocessing import resolve_preprocessing
+from riformer_deploy.variants import Preprocessing
+
+_TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
+"""Entries of ``meta`` worth showing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInspection:
+    """A checkpoint file.
+
+    Attributes:
+        kind: Always ``checkpoint``.
+        path: The file.
+        sha256: Of its content.
+        variants: Published models with this backbone.
+        architecture: Recognised from the tensors' shapes.
+        form: The form that the weights are in.
+        weights: Which set was looked at.
+        stored_dtypes: How the file stores the weights.
+        parameters: Number of weights in the stored form.
+        deploy_parameters: Number of weights once fused.
+        preprocessing: What is known of the input, or None where nothing says its size.
+        flops: Multiply-adds of one image in the deploy form at that size, or None likewise.
+        class_names: If stored.
+        training: What ``meta`` tells of the training: epoch, iteration, time, framework version.
+        notes: What was assumed.
+    """
+
+    kind: str
+    path: str
+    sha256: str
+    variants: tuple[str, ...]
+    architecture: Architecture
+    form: Form
+    weights: WeightSet
+    stored_dtypes: tuple[str, ...]
+    parameters: int
+    deploy_parameters: int
+    preprocessing: Preprocessing | None
+    flops: int | None
+    class_names: tuple[str, ...] | None
+    training: dict[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxInspection:
+    """An ONNX file.
+
+    Attributes:
+        kind: Always ``onnx``.
+        path: The file.
+        sha256: Of its content.
+        size_bytes: Its size.
+        producer: Who wrote it.
+        opset: Version of the default operator set.
+        inputs: The graph's inputs.
+        outputs: The graph's outputs.
+        parameters: Number of floating-point values stored.
+        flops: Multiply-adds of one image, counted as for checkpoints; None where a shape is unknown.
+        nodes: Nodes by type and precision.
+        provenance: The file's ``metadata_props``.
+    """
+
+    kind: str
+    path: str
+    sha256: str
+    size_bytes: int
+    producer: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: int
+    flops: int | None
+    nodes: tuple[NodeCount, ...]
+    provenance: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleInspection:
+    """A bundle.
+
+    Attributes:
+        kind: Always ``bundle``.
+        path: Its folder.
+        manifest: ``bundle.json``.
+        intact: Whether every file has the recorded sha256.
+        problems: Those that do not.
+    """
+
+    kind: str
+    path: str
+    manifest: Manifest
+    intact: bool
+    problems: tuple[str, ...]
+
+
+Inspection = CheckpointInspection | OnnxInspection | BundleInspection
+
+
+def _inspect_checkpoint(path: Path) -> CheckpointInspection:
+    checkpoint = load_checkpoint(path)
+    notes: list[str] = []
+    try:
+        preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)
+    except OptionError as err:
+        preprocessing = None
+        notes.append(err.message)
+    cost = complexity(checkpoint.architecture, Form.DEPLOY, preprocessing.crop_px) if preprocessing else None
+    return CheckpointInspection(
+        kind="checkpoint",
+        path=str(path),
+        sha256=checkpoint.sha256,
+        variants=tuple(variant.name for variant in checkpoint.variants),
+        architecture=checkpoint.architecture,
+        form=checkpoint.form,
+        weights=checkpoint.weights,
+        stored_dtypes=checkpoint.stored_dtypes,
+        parameters=sum(value.numel() for value in checkpoint.state.values()),
+        deploy_parameters=sum(prod(shape) for shape in checkpoint.architecture.shapes(Form.DEPLOY).values()),
+        preprocessing=preprocessing,
+        flops=cost.flops if cost else None,
+        class_names=checkpoint.class_names,
+        training={key: str(checkpoint.meta[key]) for key in _TOLD if key in checkpoint.meta},
+        notes=tuple(notes),
+    )
+
+
+def _inspect_onnx(path: Path) -> OnnxInspection:
+    try:
+        graph = onnx.load(path)
+        onnx.checker.check_model(str(path))
+    except Exception as err:  # protobuf's, onnx's and the system's own errors
+        raise RuntimeFailureError(f"{path} is not a valid ONNX file: {err}") from err
+    floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    return OnnxInspection(
+        kind="onnx",
+        path=str(path),
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        producer=f"{graph.producer_name} {graph.producer_version}".strip(),
+        opset=opset_of(graph),
+        inputs=tuple(map(spec_of, graph.graph.input)),
+        outputs=tuple(map(spec_of, graph.graph.output)),
+        parameters=sum(prod(t.dims) for t in graph.graph.initializer if t.data_type in floating),
+        flops=graph_flops(graph),
+        nodes=node_counts(graph),
+        provenance={item.key: item.value for item in graph.metadata_props},
+    )
+
+
+def _inspect_bundle(path: Path) -> BundleInspection:
+    bundle = Bundle.open(path)
+    problems = []
+    for record in bundle.manifest.files:
+        try:
+            bundle.path_of(record)
+        except BundleIntegrityError as err:
+            problems.append(err.message)
+    return BundleInspection(
+        kind="bundle",
+        path=str(path),
+        manifest=bundle.manifest,
+        intact=not problems,
+        problems=tuple(problems),
+    )
+
+
+def inspect_file(path: Path) -> Inspection:
+    """Say what a file or folder is.
+
+    Args:
+        path: A checkpoint, an ONNX file, a bundle's folder or its ``bundle.json``.
+
+    Raises:
+        CheckpointError: It looks like a checkpoint and is not usable.
+        BundleError: It is a folder and not a bundle.
+        RuntimeFailureError: It looks like ONNX and is not valid.
+    """
+    if path.is_dir():
+        return _inspect_bundle(path)
+    if path.name == MANIFEST:
+        return _inspect_bundle(path.parent)
+    if path.suffix == ".onnx":
+        return _inspect_onnx(path)
+    return _inspect_checkpoint(path)

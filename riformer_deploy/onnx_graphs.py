@@ -1,0 +1,117 @@
+"""Reads an ONNX graph: its inputs and outputs, what its nodes compute in, and what they cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+
+import onnx
+
+from riformer_deploy.artifacts import TensorSpec
+
+_NORM_FLOPS, _POOL_FLOPS = 5, 1  # per value, as riformer_deploy.complexity counts them
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCount:
+    """Nodes of one type that compute in one precision.
+
+    Attributes:
+        op_type: ONNX's name of the operator.
+        dtype: Type of the first output.
+        count: How many.
+    """
+
+    op_type: str
+    dtype: str
+    count: int
+
+
+def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
+    """Name, type and shape of a graph's input or output."""
+    tensor = info.type.tensor_type
+    dims = tensor.shape.dim
+    return TensorSpec(
+        name=info.name,
+        dtype=str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
+        shape=tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims),
+    )
+
+
+def opset_of(graph: onnx.ModelProto) -> int:
+    """Version of the default operator set."""
+    return next(int(item.version) for item in graph.opset_import if item.domain in ("", "ai.onnx"))
+
+
+def _sizes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...] | None]:
+    """Shape of every tensor with the batch set to 1; None where another size is unknown."""
+    one = onnx.ModelProto()
+    one.CopyFrom(graph)
+    for info in one.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        if len(dims) == 4 and not dims[0].dim_value:
+            dims[0].dim_value = 1
+    del one.graph.value_info[:]
+    for info in one.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(one, data_prop=True).graph
+    found: dict[str, tuple[int, ...] | None] = {
+        item.name: tuple(item.dims) for item in graph.graph.initializer
+    }
+    for info in (*inferred.input, *inferred.value_info, *inferred.output):
+        dims = info.type.tensor_type.shape.dim
+        known = all(dim.HasField("dim_value") for dim in dims) and info.type.tensor_type.HasField("shape")
+        found[info.name] = tuple(dim.dim_value for dim in dims) if known else None
+    return found
+
+
+def _node_flops(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...] | None]) -> int | None:
+    """Multiply-adds of one node for one image, or None where a shape is unknown."""
+    source, result = sizes.get(node.input[0] if node.input else ""), sizes.get(node.output[0])
+    weight = sizes.get(node.input[1]) if len(node.input) > 1 else None
+    match node.op_type:
+        case "Conv":
+            return prod(weight) * prod(result[2:]) if weight and result else None
+        case "Gemm" | "MatMul":
+            return prod(weight) if weight else None
+        case "InstanceNormalization" | "GroupNormalization":
+            return _NORM_FLOPS * prod(source) if source else None
+        case "ReduceMean" | "GlobalAveragePool":
+            return _POOL_FLOPS * prod(source) if source else None
+        case _:
+            return 0
+
+
+def graph_flops(graph: onnx.ModelProto) -> int | None:
+    """Multiply-adds of one image, counted as :mod:`riformer_deploy.complexity` does.
+
+    Args:
+        graph: With a static image size; the batch may be dynamic.
+
+    Returns:
+        None where the shape of a node that computes is unknown.
+    """
+    sizes = _sizes(graph)
+    costs = [_node_flops(node, sizes) for node in graph.graph.node]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _type_name(elem_type: int) -> str:
+    return str(onnx.TensorProto.DataType.Name(elem_type)).lower()
+
+
+def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:
+    """Nodes by operator and by the type of their first output.
+
+    Args:
+        graph: A valid one.
+    """
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    types = {
+        info.name: _type_name(info.type.tensor_type.elem_type)
+        for info in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+    counts = Counter((node.op_type, types.get(node.output[0], "unknown")) for node in graph.graph.node)
+    return tuple(NodeCount(op_type=op, dtype=dtype, count=n) for (op, dtype), n in sorted(counts.items()))

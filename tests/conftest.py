@@ -1,0 +1,188 @@
+"""Models, files and bundles that tests share; session-wide ones are read only (copy them to change them)."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.pipeline import ExportOptions, export_checkpoint
+from riformer_deploy.results import Status
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def digits_checkpoint() -> Path:
+    """A really trained RIFormer, as mmengine wrote it: 64 px, 10 classes, history buffers and all."""
+    return ROOT / "examples" / "riformer-digits.pth"
+
+
+@pytest.fixture(scope="session")
+def digits_data() -> dict[str, NDArray[Any]]:
+    """Validation images, labels, mmpretrain's logits in both forms, and calibration images."""
+    with np.load(DATA / "riformer-digits.npz") as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+@pytest.fixture(scope="session")
+def digits_inputs(digits_data: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """The 397 validation images normalised, (397, 3, 64, 64) float32."""
+    mean = np.array((123.675, 116.28, 103.53), dtype=np.float32)
+    std = np.array((58.395, 57.12, 57.375), dtype=np.float32)
+    scaled = (digits_data["val_images"].astype(np.float32) - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+@pytest.fixture(scope="session")
+def golden() -> ModuleType:
+    """The golden files' ``fill(key, shape, seed)`` and ``golden_input(side)``."""
+    spec = importlib.util.spec_from_file_location("golden_weights", DATA / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_architecture() -> Architecture:
+    """Five blocks, two of them in stage 3, seven classes."""
+    return Architecture(
+        layers=(1, 1, 2, 1), embed_dims=(8, 16, 24, 32), hidden_dims=(16, 24, 32, 48), num_classes=7
+    )
+
+
+@pytest.fixture(scope="session")
+def filled(golden: ModuleType) -> Callable[..., dict[str, Tensor]]:
+    """``filled(architecture, form, seed)``: a state dict of golden weights, float32, new tensors."""
+
+    def fill(architecture: Architecture, form: Form = Form.TRAINING, seed: int = 0) -> dict[str, Tensor]:
+        return {
+            key: torch.from_numpy(golden.fill(key, shape, seed))
+            for key, shape in architecture.shapes(form).items()
+        }
+
+    return fill
+
+
+@pytest.fixture
+def tiny_state(
+    tiny_architecture: Architecture, filled: Callable[..., dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The tiny model's training-form weights; the test's own."""
+    return filled(tiny_architecture)
+
+
+@pytest.fixture
+def tiny_model(tiny_architecture: Architecture, tiny_state: dict[str, Tensor]) -> RIFormer:
+    """The tiny model in training form; the test's own."""
+    return model_from_state(tiny_architecture, Form.TRAINING, tiny_state)
+
+
+def _write(
+    path: Path,
+    state: dict[str, Any],
+    *,
+    wrapper: str | None = "state_dict",
+    prefix: str = "",
+    dtype: torch.dtype | None = None,
+    legacy: bool = False,
+    **entries: Any,
+) -> Path:
+    disguised = {
+        prefix + key: value.to(dtype) if dtype is not None else value for key, value in state.items()
+    }
+    content = {**entries, wrapper: disguised} if wrapper else {**disguised, **entries}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+@pytest.fixture
+def write_checkpoint(tmp_path: Path, tiny_state: dict[str, Tensor]) -> Callable[..., Path]:
+    """``write_checkpoint(state, name=..., wrapper=..., prefix=..., dtype=..., legacy=..., **entries)``.
+
+    Writes a checkpoint into the test's folder: ``state`` (None for the tiny model's) with ``prefix``
+    before every key, as ``dtype``, under the key ``wrapper`` (None for a bare state dict), in the
+    legacy format or the zip one; ``entries`` go beside it, such as ``meta`` or ``ema_state_dict``.
+    """
+
+    def write(state: dict[str, Any] | None = None, *, name: str = "tiny.pth", **disguise: Any) -> Path:
+        return _write(tmp_path / name, tiny_state if state is None else state, **disguise)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_architecture: Architecture,
+    filled: Callable[..., dict[str, Tensor]],
+) -> Path:
+    """The tiny model's checkpoint file (``tiny.pth``), with class names in its meta."""
+    names = [f"class {index}" for index in range(tiny_architecture.num_classes)]
+    return _write(
+        tmp_path_factory.mktemp("checkpoint") / "tiny.pth",
+        filled(tiny_architecture),
+        meta={"epoch": 3, "dataset_meta": {"classes": names}},
+    )
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_architecture: Architecture,
+    filled: Callable[..., dict[str, Tensor]],
+) -> Path:
+    """A checkpoint of the tiny shape with other weights (``other.pth``)."""
+    path = tmp_path_factory.mktemp("checkpoint") / "other.pth"
+    return _write(path, filled(tiny_architecture, seed=1))
+
+
+def _export(checkpoint: Path, output: Path, size: tuple[int, int]) -> Path:
+    report = export_checkpoint(ExportOptions(checkpoint=checkpoint, output=output, image_size_px=size))
+    assert report.status is Status.PASSED
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The bundle of ``tiny_checkpoint`` at 64x48 px (height x width), dynamic batch; read only."""
+    return _export(tiny_checkpoint, tmp_path_factory.mktemp("bundles") / "tiny", (64, 48))
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path) -> Path:
+    """The bundle of ``digits_checkpoint`` at 64 px, dynamic batch; read only."""
+    return _export(digits_checkpoint, tmp_path_factory.mktemp("bundles") / "riformer-digits", (64, 64))
+
+
+@pytest.fixture
+def tiny_bundle_copy(tmp_path: Path, tiny_bundle: Path) -> Path:
+    """A copy of ``tiny_bundle`` that the test may change."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def onnx_of() -> Callable[[Path], Path]:
+    """``onnx_of(bundle_directory)``: path of the bundle's ONNX file."""
+    return lambda directory: directory / Bundle.open(directory).manifest.onnx[0].file.path

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    OnnxArtifact,
+    Precision,
+    Source,
+    TensorSpec,
+    WeightsArtifact,
+    WeightSet,
+)
+from riformer_deploy.records import RecordError, dump_json, load_json
+from riformer_deploy.variants import Preprocessing
+
+
+def file_record(path: str) -> FileRecord:
+    return FileRecord(path=path, sha256="a" * 64, size_bytes=3, parent_sha256="b" * 64)
+
+
+def graph(batch: int | str) -> OnnxArtifact:
+    return OnnxArtifact(
+        file=file_record("model.fp32.onnx"),
+        precision=Precision.FP32,
+        opset=18,
+        inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 3, 224, 224)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=(batch, 1000)),),
+    )
+
+
+def make_manifest() -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        tool_version="0.1.0",
+        created_utc="2025-01-02T03:04:05+00:00",
+        model=ModelRecord(
+            variant=None,
+            architecture=Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2),
+            preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(64, 96)),
+            class_names=("cat", "dög"),
+        ),
+        source=Source(
+            file_name="a.pth",
+            sha256="c" * 64,
+            form=Form.TRAINING,
+            weights=WeightSet.AVERAGED,
+            weights_sha256="d" * 64,
+        ),
+        weights=(WeightsArtifact(file=file_record("deploy.pth"), form=Form.DEPLOY),),
+        onnx=(graph("batch"),),
+        results={"parity": file_record("parity.json")},
+        libraries={"torch": "2.9.0"},
+    )
+
+
+@pytest.mark.parametrize("path", ["model.onnx", "a..b", "model fp32.onnx", "modèle.pth"])
+def test_a_plain_name_is_a_path(path: str) -> None:
+    assert file_record(path).path == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", ".", "..", "/etc/passwd", "../up", "a/b", "a/", "./a", "a\\b", "\\\\host\\share", ".commit", "a\0b"],
+)
+def test_anything_but_a_plain_name_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="is not the plain name of a file"):
+        file_record(path)
+
+
+def test_the_manifest_cannot_be_one_of_its_own_files() -> None:
+    with pytest.raises(ValueError, match=r"bundle\.json"):
+        file_record("bundle.json")
+
+
+@pytest.mark.parametrize(("batch", "expected"), [("batch", None), (1, 1), (8, 8)])
+def test_batch_is_the_fixed_size_or_none(batch: int | str, expected: int | None) -> None:
+    assert graph(batch).batch == expected
+
+
+def test_a_manifest_comes_back_equal() -> None:
+    assert load_json(Manifest, dump_json(make_manifest())) == make_manifest()
+
+
+def test_a_manifest_lists_every_file() -> None:
+    assert [record.path for record in make_manifest().files] == [
+        "deploy.pth",
+        "model.fp32.onnx",
+        "parity.json",
+    ]
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
+def test_another_schema_version_is_refused_and_named(version: int) -> None:
+    with pytest.raises(ValueError, match=f"schema version {version}; this toolkit reads"):
+        dataclasses.replace(make_manifest(), schema_version=version)
+    data = json.loads(dump_json(make_manifest())) | {"schema_version": version}
+    with pytest.raises(RecordError, match=f"schema version {version}"):
+        load_json(Manifest, json.dumps(data))
+
+
+def test_two_different_files_of_one_name_are_refused() -> None:
+    other = dataclasses.replace(file_record("deploy.pth"), sha256="e" * 64)
+    with pytest.raises(ValueError, match=r"deploy\.pth"):
+        dataclasses.replace(make_manifest(), results={"parity": other})
+
+
+def test_a_path_out_of_the_bundle_is_refused_when_read_with_its_place() -> None:
+    data = json.loads(dump_json(make_manifest()))
+    data["weights"][0]["file"]["path"] = "../../etc/passwd"
+    data["results"]["parity"]["path"] = "/etc/passwd"
+    with pytest.raises(RecordError) as caught:
+        load_json(Manifest, json.dumps(data))
+    places = [problem.partition(":")[0] for problem in caught.value.problems]
+    assert places == ["weights[0].file", "results.parity"]

@@ -1,0 +1,228 @@
+"""Kill safety: whatever moment a writer dies at, the bundle is the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import SCHEMA_VERSION, FileRecord, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.bundles import Bundle, commit, record_file, staging
+from riformer_deploy.variants import Preprocessing
+
+OLD = {"a.bin": "old a", "dropped.bin": "old d", "kept.bin": "kept", "z.bin": "old z"}
+NEW = {"a.bin": "new a", "added.bin": "new b", "kept.bin": "kept", "z.bin": "new z"}
+NEXT = {"a.bin": "next a"}
+
+
+def write_bundle(directory: Path, contents: dict[str, str], *kept: FileRecord) -> None:
+    with staging(directory) as staged:
+        for name, text in contents.items():
+            (staged / name).write_text(text)
+        files = (*kept, *(record_file(staged / name, "") for name in contents))
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            tool_version="0.1.0",
+            created_utc="",
+            model=ModelRecord(
+                variant=None,
+                architecture=Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2),
+                preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(64, 64)),
+                class_names=None,
+            ),
+            source=Source(
+                file_name="", sha256="", form=Form.DEPLOY, weights=WeightSet.ONLY, weights_sha256=""
+            ),
+            weights=(),
+            onnx=(),
+            results={record.path: record for record in files},
+        )
+        commit(directory, staged, manifest)
+
+
+def write_new(directory: Path) -> None:
+    records = {record.path: record for record in Bundle.open(directory).manifest.files}
+    changed = {name: text for name, text in NEW.items() if name != "kept.bin"}
+    write_bundle(directory, changed, records["kept.bin"])
+
+
+def contents_of(directory: Path) -> dict[str, str]:
+    bundle = Bundle.open(directory)
+    return {record.path: bundle.path_of(record).read_text() for record in bundle.manifest.files}
+
+
+def visible(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if not path.name.startswith(".pending-")}
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, step: Callable[[], None]) -> None:
+    """Call ``step`` before and after everything that changes the disk."""
+
+    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            step()
+            value = real(*args, **kwargs)
+            step()
+            return value
+
+        return operation
+
+    for name in ("rename", "replace", "rmdir", "unlink", "write_text"):
+        monkeypatch.setattr(Path, name, watched(getattr(Path, name)))
+    monkeypatch.setattr(os, "fsync", watched(lambda _: None))
+
+
+def interrupted_at(count: int) -> Callable[[], None]:
+    left = iter(range(count))
+
+    def step() -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return step
+
+
+def test_an_interruption_at_any_step_leaves_the_old_or_the_new_bundle(tmp_path: Path) -> None:
+    found: list[dict[str, str]] = []
+    for count in range(1000):
+        directory = tmp_path / str(count)
+        write_bundle(directory, OLD)
+        with pytest.MonkeyPatch.context() as patch:
+            watch(patch, interrupted_at(count))
+            try:
+                write_new(directory)
+                completed = True
+            except KeyboardInterrupt:
+                completed = False
+        found.append(contents_of(directory))
+        assert found[-1] in (OLD, NEW), f"after {count} steps"
+        assert visible(directory) == {*found[-1], "bundle.json"}, f"after {count} steps"
+        write_bundle(directory, NEXT)
+        assert contents_of(directory) == NEXT
+        if completed:
+            break
+    switched = found.index(NEW)
+    assert found == [OLD] * switched + [NEW] * (len(found) - switched)
+    assert switched >= 10  # so many steps were really interrupted on either side of the one that counts
+    assert len(found) - switched >= 10
+
+
+def killed_states(directory: Path, snapshots: Path, action: Callable[[Path], object]) -> Iterator[Path]:
+    """What the disk holds at every step of an action: what SIGKILL there would leave."""
+    taken: list[Path] = []
+
+    def step() -> None:
+        taken.append(snapshots / str(len(taken)))
+        shutil.copytree(directory, taken[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, step)
+        action(directory)
+    yield from taken
+
+
+def test_a_kill_at_any_step_and_another_while_recovering_leave_the_old_or_the_new_bundle(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "bundle"
+    write_bundle(directory, OLD)
+    recoveries = 0
+    for state in killed_states(directory, tmp_path / "killed", write_new):
+        for again in killed_states(state, tmp_path / f"again{state.name}", Bundle.open):
+            recoveries += 1
+            assert contents_of(again) == NEW
+            assert visible(again) == {*NEW, "bundle.json"}
+        assert contents_of(state) in (OLD, NEW), f"killed after {state.name} steps"
+        write_bundle(state, NEXT)
+        assert contents_of(state) == NEXT
+    assert recoveries >= 50
+
+
+def test_a_first_write_killed_at_any_step_can_be_repeated(tmp_path: Path) -> None:
+    def write_old(directory: Path) -> None:
+        write_bundle(directory, OLD)
+
+    (tmp_path / "bundle").mkdir()
+    for state in killed_states(tmp_path / "bundle", tmp_path / "killed", write_old):
+        write_old(state)
+        assert contents_of(state) == OLD
+
+
+WRITER = """
+import importlib.util, itertools, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("writer", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print("ready", flush=True)
+for turn in itertools.islice(itertools.count(), int(sys.argv[4])):
+    text = f"{sys.argv[3]}{turn}"
+    names = ("a.bin", "b.bin", f"only{turn % 3}.bin")
+    module.write_bundle(Path(sys.argv[2]), {name: text for name in names})
+"""
+
+
+def start_writer(directory: Path, name: str, turns: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, __file__, str(directory), name, str(turns)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def assert_whole(directory: Path) -> None:
+    contents = contents_of(directory)
+    (text,) = set(contents.values())
+    assert set(contents) == {"a.bin", "b.bin", f"only{int(text[1:]) % 3}.bin"}
+
+
+def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path: Path) -> None:
+    directory = tmp_path / "bundle"
+    rng = random.Random(1)  # noqa: S311 (when to kill is no secret)
+    seen = set()
+    for life in range(8):
+        process = start_writer(directory, chr(ord("a") + life), 10**9)
+        while not (directory / "bundle.json").exists():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.005, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert_whole(directory)
+        seen.add(contents_of(directory)["a.bin"])
+    assert len(seen) >= 2  # they did write
+
+
+def test_a_reader_beside_a_writer_always_finds_a_bundle(tmp_path: Path) -> None:
+    directory = tmp_path / "bundle"
+    write_bundle(directory, OLD)
+    process = start_writer(directory, "w", 300)
+    while process.poll() is None:
+        Bundle.open(directory)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert_whole(directory)
+
+
+def test_two_writers_beside_each_other_both_succeed(tmp_path: Path) -> None:
+    directory = tmp_path / "bundle"
+    writers = [start_writer(directory, name, 150) for name in "vw"]
+    for process in writers:
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
+    assert_whole(directory)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from riformer_deploy.files import replacing, sha256_of
+
+
+@pytest.mark.parametrize("size", [0, 3, 1_000_001])
+def test_sha256_is_that_of_the_whole_content(tmp_path: Path, size: int) -> None:
+    content = bytes(i % 251 for i in range(size))
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert sha256_of(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_sha256_of_abc_is_the_published_value(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(tmp_path / "abc") == expected
+
+
+def test_sha256_of_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        sha256_of(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_replacing_shows_the_new_content_only_after_the_block(tmp_path: Path, old: str | None) -> None:
+    path = tmp_path / "report.html"
+    if old is not None:
+        path.write_text(old)
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert partial.parent == tmp_path
+        assert (path.read_text() if path.exists() else None) == old
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, kind: type[BaseException]) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with pytest.raises(kind), replacing(path) as partial:
+        partial.write_text("half of the ne")
+        raise kind
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_move_leaves_the_old_one_and_no_partial_file(tmp_path: Path) -> None:
+    path = tmp_path / "taken"
+    (path / "inside").mkdir(parents=True)  # a folder cannot be replaced by a file
+    with pytest.raises(OSError, match="taken"), replacing(path) as partial:
+        partial.write_text("new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o000])
+def test_permissions_follow_the_umask_which_stays_as_it_was(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "file") as partial:
+            partial.write_text("new")
+        after = os.umask(mask)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+    assert after == mask
+
+
+def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "absent" / "file"):
+        pytest.fail("the block must not run")
