@@ -18,7 +18,13 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else _WIDTH_PIPED, highlight=False)
+    return Console(
+        stderr=stderr,
+        width=None if stream.isatty() else _WIDTH_PIPED,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def print_json(record: object) -> None:

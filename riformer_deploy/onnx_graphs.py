@@ -99,7 +99,7 @@ def graph_flops(graph: onnx.ModelProto) -> int | None:
 
 
 def _type_name(elem_type: int) -> str:
-    return str(onnx.TensorProto.DataType.Name(elem_type)).lower()
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
 
 
 def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:
