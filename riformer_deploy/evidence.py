@@ -11,7 +11,7 @@ from pathlib import Path
 from riformer_deploy import lineup
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.budgets import Budget
+from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
 from riformer_deploy.errors import BundleError
 from riformer_deploy.images import synthetic_images
@@ -108,13 +108,13 @@ def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult
 
 
 def verify_bundle(
-    directory: Path, budgets: dict[Precision, Budget], progress: Progress = silent
+    directory: Path, budgets: dict[Precision, Budget] | None = None, progress: Progress = silent
 ) -> ParityResult:
     """``verify parity``: prove a bundle again, and store the result in it.
 
     Args:
         directory: The bundle.
-        budgets: Limits by precision.
+        budgets: Limits by precision; None means the default table.
         progress: Told of each step.
 
     Raises:
@@ -122,21 +122,24 @@ def verify_bundle(
         RuntimeFailureError: A model cannot be run.
     """
     bundle = Bundle.open(directory)
-    result = prove_parity(bundle, budgets, progress)
+    result = prove_parity(bundle, BUDGETS if budgets is None else budgets, progress)
     with _recording_failures("parity"):
         store_result(bundle, "parity", result)
     return result
 
 
 def bench_bundle(
-    directory: Path, groups: tuple[lineup.Group, ...], options: BenchOptions, progress: Progress = silent
+    directory: Path,
+    groups: tuple[lineup.Group, ...] = (lineup.Group.TORCH, lineup.Group.COMPILED, lineup.Group.ONNX),
+    options: BenchOptions | None = None,
+    progress: Progress = silent,
 ) -> LatencyResult:
     """``bench``: time a bundle's models side by side, and store the result in it.
 
     Args:
         directory: The bundle.
         groups: Which contestants.
-        options: How to measure.
+        options: How to measure; None means the defaults.
         progress: Told of each step.
 
     Raises:
@@ -144,6 +147,7 @@ def bench_bundle(
         RuntimeFailureError: Nothing could be measured.
         MissingDependencyError: A contestant's backend is not installed.
     """
+    options = options or BenchOptions()
     bundle = Bundle.open(directory)
     size = bundle.manifest.model.preprocessing.crop_px
     images = synthetic_images(max(options.batches), size, seed=options.seed)
