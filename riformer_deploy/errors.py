@@ -16,7 +16,10 @@
     │   ├── BundleIntegrityError       31   a file is not the one the manifest recorded
     │   └── BundleConflictError        32   would replace somebody else's work
     ├── ExportError                    40   ONNX export, simplification or checking failed
-    └── RuntimeFailureError            50   a backend could not load or run a model
+    ├── RuntimeFailureError            50   a backend could not load or run a model
+    ├── ImageError                     60   a picture cannot be decoded, or not be brought to size
+    ├── DatasetError                   61   a folder of pictures or .npz cannot be used as asked
+    └── DownloadError                  62   a published file could not be fetched whole
 
 Exit code 0 is success, 1 a gate that did not hold (a result, not an error), 2 a wrong command
 line, 70 a defect of the toolkit itself and 130 an interruption.
@@ -130,3 +133,21 @@ class RuntimeFailureError(RIFormerDeployError):
     """A backend could not load or run a model."""
 
     exit_code = 50
+
+
+class ImageError(RIFormerDeployError):
+    """A picture cannot be decoded, is too large, or is too small for the crop."""
+
+    exit_code = 60
+
+
+class DatasetError(RIFormerDeployError):
+    """Labelled pictures cannot be found, or their labels do not fit the model's classes."""
+
+    exit_code = 61
+
+
+class DownloadError(RIFormerDeployError):
+    """A published file could not be fetched, or what came is not that file."""
+
+    exit_code = 62

@@ -1,10 +1,91 @@
-"""Images as the network takes them."""
+"""Images as the network takes them: resized, cropped and normalised as mmpretrain's test pipeline does."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from riformer_deploy.decoding import Rgb, check_size
+from riformer_deploy.errors import ImageError
 from riformer_deploy.runtimes.base import Images
+from riformer_deploy.variants import Interpolation, Preprocessing
+
+_FILTERS = {
+    Interpolation.NEAREST: Image.Resampling.NEAREST,
+    Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+    Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+    Interpolation.LANCZOS: Image.Resampling.LANCZOS,
+    Interpolation.BOX: Image.Resampling.BOX,
+    Interpolation.HAMMING: Image.Resampling.HAMMING,
+}
+
+
+def resized_size(size: tuple[int, int], short_edge_px: int) -> tuple[int, int]:
+    """Size after bringing the short edge to ``short_edge_px``; the other is rounded down, as mmpretrain does.
+
+    Args:
+        size: Width and height.
+        short_edge_px: The new short edge.
+    """
+    width, height = size
+    if width < height:
+        return short_edge_px, int(short_edge_px * height / width)
+    return int(short_edge_px * width / height), short_edge_px
+
+
+def fit(picture: Rgb, preprocessing: Preprocessing, *, name: str = "the picture") -> Rgb:
+    """Resize and crop; the result is what mmpretrain's test pipeline gives before normalisation, in RGB.
+
+    Args:
+        picture: (H, W, 3) uint8, RGB.
+        preprocessing: The short edge, the filter and the centre crop.
+        name: What errors call it.
+
+    Returns:
+        (crop height, crop width, 3) uint8, RGB, C-contiguous.
+
+    Raises:
+        ImageError: The picture is smaller than the crop (mmpretrain passes a smaller one on, which no
+            artifact of fixed size takes), or so long and narrow that resizing it would exhaust memory.
+    """
+    if preprocessing.resize_short_edge_px is not None:
+        height, width = picture.shape[:2]
+        size = resized_size((width, height), preprocessing.resize_short_edge_px)
+        check_size(size, f"{name}, resized from {width}x{height} px,")
+        resampling = _FILTERS[Interpolation(preprocessing.interpolation)]
+        picture = np.asarray(Image.fromarray(picture).resize(size, resampling))
+    height, width = picture.shape[:2]
+    crop_height, crop_width = preprocessing.crop_px
+    if height < crop_height or width < crop_width:
+        raise ImageError(
+            f"{name} is {width}x{height} px where it is cropped, smaller than the crop of "
+            f"{crop_width}x{crop_height} px.",
+            remedy="Export with a short edge (--preprocess short-edge=PX), or leave such pictures out.",
+        )
+    top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+    return np.ascontiguousarray(picture[top : top + crop_height, left : left + crop_width])
+
+
+def normalise(pictures: Sequence[Rgb] | NDArray[np.uint8], preprocessing: Preprocessing) -> Images:
+    """Pictures of one size as the network's input.
+
+    Args:
+        pictures: Each (H, W, 3) uint8, RGB, of the crop's size.
+        preprocessing: Mean, deviation and channel order.
+
+    Returns:
+        (N, 3, H, W) float32.
+    """
+    stacked = np.stack(list(pictures)).transpose(0, 3, 1, 2)
+    if preprocessing.channel_order == "BGR":
+        stacked = stacked[:, ::-1]
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+    images: Images = np.subtract(stacked, mean, dtype=np.float32, order="C")
+    images /= std
+    return images
 
 
 def synthetic_images(count: int, image_size_px: tuple[int, int], *, seed: int) -> Images:

@@ -47,6 +47,14 @@ def _assignments(text: str) -> dict[str, Any]:
     return known
 
 
+def _settings(text: str) -> dict[str, Any]:
+    """The assignments of a config; none where the text is not Python."""
+    try:
+        return _assignments(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+
+
 def _triple(value: Any, default: tuple[float, float, float]) -> tuple[float, float, float]:
     if isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value):
         return (float(value[0]), float(value[1]), float(value[2]))
@@ -63,10 +71,7 @@ def preprocessing_of(text: str) -> Preprocessing | None:
         Short edge, centre crop and normalisation, or None where the text has no test pipeline
         with a fixed crop, or is not Python.
     """
-    try:
-        known = _assignments(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    known = _settings(text)
     pipeline = known.get("test_pipeline")
     if not isinstance(pipeline, list):
         return None
@@ -87,12 +92,52 @@ def preprocessing_of(text: str) -> Preprocessing | None:
         return None
     normalise = known.get("data_preprocessor")
     normalise = normalise if isinstance(normalise, dict) else {"to_rgb": True}
-    return Preprocessing(
-        resize_short_edge_px=short_edge,
-        crop_px=crop,
-        interpolation=interpolation,
-        mean=_triple(normalise.get("mean"), IMAGENET_MEAN),
-        std=_triple(normalise.get("std"), IMAGENET_STD),
-        channel_order="RGB" if normalise.get("to_rgb", False) else "BGR",
-        source="checkpoint",
-    )
+    try:
+        return Preprocessing(
+            resize_short_edge_px=short_edge,
+            crop_px=crop,
+            interpolation=interpolation,
+            mean=_triple(normalise.get("mean"), IMAGENET_MEAN),
+            std=_triple(normalise.get("std"), IMAGENET_STD),
+            channel_order="RGB" if normalise.get("to_rgb", False) else "BGR",
+            source="checkpoint",
+        )
+    except ValueError:  # settings that nothing of ours can follow, such as OpenCV's "area"
+        return None
+
+
+_KNOWN_STEPS = {"LoadImageFromFile", "ResizeEdge", "CenterCrop", "PackInputs"}
+_LOADING = {"type", "backend_args", "file_client_args"}  # where files lie, not how they are decoded
+
+
+def _remark(step: dict[str, Any]) -> str | None:
+    """What is done differently here than the step says, if anything."""
+    remark = None
+    match step:
+        case {"type": "ResizeEdge", "edge": str() as edge} if edge != "short":
+            remark = f"it resizes the {edge} edge; here the short one is resized"
+        case {"type": "ResizeEdge"} if step.get("backend") != "pillow":
+            remark = (
+                "it resizes with OpenCV, which shrinks unsmoothed; here Pillow resizes, and scores differ"
+            )
+        case {"type": "CenterCrop", "auto_pad": True}:
+            remark = "it pads pictures that are smaller than the crop; here they are refused"
+        case {"type": "LoadImageFromFile"} if not _LOADING.issuperset(step):
+            settings = ", ".join(f"{name}={value!r}" for name, value in step.items() if name not in _LOADING)
+            remark = f"it decodes with {settings}; here it is not"
+        case {"type": str() as kind} if kind not in _KNOWN_STEPS:
+            remark = f"it has the step {kind}, which is not done here"
+        case _:
+            pass
+    return remark
+
+
+def remarks_on(text: str) -> tuple[str, ...]:
+    """Where a config's test pipeline does something that :func:`preprocessing_of` cannot carry over.
+
+    Args:
+        text: Content of ``meta['cfg']``.
+    """
+    pipeline = _settings(text).get("test_pipeline")
+    steps = [step for step in pipeline if isinstance(step, dict)] if isinstance(pipeline, list) else []
+    return tuple(remark for remark in map(_remark, steps) if remark is not None)

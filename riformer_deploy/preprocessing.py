@@ -4,20 +4,120 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from riformer_deploy.checkpoints import Checkpoint
-from riformer_deploy.errors import OptionError
-from riformer_deploy.mmconfig import preprocessing_of
-from riformer_deploy.variants import Preprocessing, Variant
+from riformer_deploy.errors import CheckpointValuesError, OptionError
+from riformer_deploy.mmconfig import preprocessing_of, remarks_on
+from riformer_deploy.variants import Interpolation, Preprocessing, Variant
+
+Triple = tuple[float, float, float]
 
 
-def _known(checkpoint: Checkpoint, variant: Variant | None) -> Preprocessing | None:
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingChanges:
+    """What a user says of the preprocessing; None leaves a setting as the checkpoint or the variant has it.
+
+    Attributes:
+        resize_short_edge_px: The short edge; 0 for no resize at all.
+        crop_px: Height and width of the centre crop, the network's input.
+        interpolation: Pillow's filter.
+        mean: Per channel, in 0..255 units.
+        std: Likewise.
+        channel_order: ``RGB`` or ``BGR``.
+    """
+
+    resize_short_edge_px: int | None = None
+    crop_px: tuple[int, int] | None = None
+    interpolation: Interpolation | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    channel_order: str | None = None
+
+    def apply(self, found: Preprocessing) -> Preprocessing:
+        """``found`` with these settings.
+
+        Raises:
+            OptionError: Together they make no sense, such as a crop larger than the short edge.
+        """
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changes = {name: value for name, value in own.items() if value is not None}
+        if not changes:
+            return found
+        if self.resize_short_edge_px == 0:
+            changes["resize_short_edge_px"] = None
+        try:
+            return dataclasses.replace(found, **changes, source="option")
+        except ValueError as err:
+            raise OptionError(f"The preprocessing cannot be as asked: {err}.") from err
+
+
+AS_FOUND = PreprocessingChanges()
+"""No change."""
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    return int(height), int(width or height)
+
+
+def _channels(text: str) -> Triple:
+    first, second, third = (float(value) for value in text.split("/"))
+    return first, second, third
+
+
+_SETTINGS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "short-edge": ("resize_short_edge_px", lambda text: 0 if text == "none" else int(text)),
+    "crop": ("crop_px", _size),
+    "interpolation": ("interpolation", Interpolation),
+    "mean": ("mean", _channels),
+    "std": ("std", _channels),
+    "order": ("channel_order", str.upper),
+}
+EXAMPLE = (
+    "short-edge=248,crop=224,interpolation=bicubic,mean=123.675/116.28/103.53,"
+    "std=58.395/57.12/57.375,order=RGB"
+)
+"""Every setting."""
+
+
+def parse_changes(text: str) -> PreprocessingChanges:
+    """Read ``short-edge=248,crop=224,...``.
+
+    Args:
+        text: Settings as in :data:`EXAMPLE`, any of them; ``short-edge=none`` means no resize.
+
+    Raises:
+        OptionError: A setting is unknown, given twice or has no usable value; all of them are listed.
+    """
+    found: dict[str, object] = {}
+    problems = []
+    for item in text.split(","):
+        name, equals, value = item.strip().partition("=")
+        if not equals or name not in _SETTINGS:
+            problems.append(f"{item.strip()!r}: expected NAME=VALUE with a NAME of {', '.join(_SETTINGS)}")
+            continue
+        field, read = _SETTINGS[name]
+        if field in found:
+            problems.append(f"{name} is given twice")
+        try:
+            found[field] = read(value.strip())
+        except ValueError:
+            problems.append(f"{name}: {value!r} cannot be read")
+    if problems:
+        raise OptionError("--preprocess cannot be read.", details=problems, remedy=f"Example: {EXAMPLE}")
+    return dataclasses.replace(PreprocessingChanges(), **found)  # type: ignore[arg-type]  # by field name
+
+
+def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) -> Preprocessing | None:
     """What was asked for, else what training stored, else what the published file's name says."""
     if variant is not None:
         return variant.preprocessing
     config = checkpoint.meta.get("cfg")
     stored = preprocessing_of(config) if isinstance(config, str) else None
-    if stored is not None:
+    if stored is not None and isinstance(config, str):
+        notes += [f"the test pipeline stored in the checkpoint: {remark}" for remark in remarks_on(config)]
         return stored
     named = [item.preprocessing for item in checkpoint.variants if item.file_name == checkpoint.path.name]
     return named[0] if named else None
@@ -54,7 +154,13 @@ def _stored_normalisation(checkpoint: Checkpoint, found: Preprocessing) -> Prepr
     stored, known = (*checkpoint.mean, *checkpoint.std), (*found.mean, *found.std)
     if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(stored, known, strict=True)):
         return found  # the same, but for their rounding to float32
-    return dataclasses.replace(found, mean=checkpoint.mean, std=checkpoint.std)
+    try:
+        return dataclasses.replace(found, mean=checkpoint.mean, std=checkpoint.std)
+    except ValueError as err:
+        raise CheckpointValuesError(
+            f"The normalisation stored in {checkpoint.path} (std {checkpoint.std}) cannot be used: {err}.",
+            remedy="Say the right one with --preprocess mean=R/G/B,std=R/G/B after taking these tensors out.",
+        ) from err
 
 
 def resolve_preprocessing(
@@ -63,6 +169,7 @@ def resolve_preprocessing(
     variant: Variant | None,
     image_size_px: tuple[int, int] | None,
     notes: list[str],
+    changes: PreprocessingChanges = AS_FOUND,
 ) -> Preprocessing:
     """The preprocessing of a checkpoint.
 
@@ -71,17 +178,41 @@ def resolve_preprocessing(
         variant: The published model that the user says it is.
         image_size_px: Height and width that the user asked for.
         notes: Receives a sentence for each thing that the user should know.
+        changes: Settings that the user gave one by one; they go before everything else.
 
     Raises:
-        OptionError: Nothing says what size the images have.
+        OptionError: Nothing says what size the images have, or what was asked for contradicts itself.
     """
-    found = _known(checkpoint, variant)
-    if found is None and image_size_px is not None:
-        found = _of_size(checkpoint, image_size_px)
+    if image_size_px is not None and min(image_size_px) < 1:
+        raise OptionError(f"The image size must be at least 1 px, got {image_size_px} (height, width).")
+    if image_size_px is not None and changes.crop_px not in (None, image_size_px):
+        raise OptionError(
+            f"The image size {image_size_px} and the crop {changes.crop_px} contradict each other.",
+            remedy="Say one of --image-size and --preprocess crop=PX.",
+        )
+    found = _found(checkpoint, variant, image_size_px, changes, notes)
+    return changes.apply(_stored_normalisation(checkpoint, found))
+
+
+def _found(
+    checkpoint: Checkpoint,
+    variant: Variant | None,
+    image_size_px: tuple[int, int] | None,
+    changes: PreprocessingChanges,
+    notes: list[str],
+) -> Preprocessing:
+    """Everything but the settings given one by one, of which only the crop helps to find the rest."""
+    found = _known(checkpoint, variant, notes)
+    size = image_size_px or changes.crop_px
+    if found is None and size is not None and min(size) >= 1:
+        found = _of_size(checkpoint, size)
     if found is None:
-        found = _assumed(checkpoint, notes)
+        return _assumed(checkpoint, notes)
     if image_size_px is not None and image_size_px != found.crop_px:
         (height, width), (own_height, own_width) = image_size_px, found.crop_px
-        notes.append(f"exported at {height}x{width} px; the model's own input is {own_height}x{own_width} px")
+        notes.append(
+            f"exported at {height}x{width} px; the model's own input is {own_height}x{own_width} px; "
+            "pictures are not resized, only cropped (--preprocess short-edge=PX resizes them first)"
+        )
         found = dataclasses.replace(found, resize_short_edge_px=None, crop_px=image_size_px, source="option")
-    return _stored_normalisation(checkpoint, found)
+    return found
