@@ -71,6 +71,14 @@ Weights = Annotated[
     WeightsChoice | None,
     typer.Option(help="Which weights to take where EMA stored both.", show_default="averaged, if stored"),
 ]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=VALUE,...",
+        help="Settings of short-edge (px or none), crop, interpolation, mean, std (R/G/B), order.",
+        show_default="the model's own",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.", show_default="1e-4")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]

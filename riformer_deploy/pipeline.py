@@ -26,6 +26,7 @@ from riformer_deploy.artifacts import (
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
+from riformer_deploy.classes import resolve_class_names
 from riformer_deploy.errors import BundleConflictError, OptionError
 from riformer_deploy.evidence import Progress, prove_parity, silent
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
@@ -33,7 +34,7 @@ from riformer_deploy.files import replacing
 from riformer_deploy.fuse import fold, fuse
 from riformer_deploy.machine import library_versions
 from riformer_deploy.model import model_from_state
-from riformer_deploy.preprocessing import resolve_preprocessing
+from riformer_deploy.preprocessing import AS_FOUND, PreprocessingChanges, resolve_preprocessing
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.variants import Variant
@@ -50,6 +51,9 @@ class ExportOptions:
         num_classes: The number of classes that it must have; None accepts what it has.
         weights: Which set of weights to take where the file holds two.
         image_size_px: Height and width; None takes what the checkpoint or the variant says.
+        preprocessing: Settings that go before what the checkpoint or the variant says.
+        class_names: A file of class names, one a line; None takes those stored, else ImageNet-1k's
+            for 1000 classes.
         opset: Version of ONNX's default operator set.
         batch: A fixed batch size, or None for a dynamic one.
         budgets: Limits by precision.
@@ -62,6 +66,8 @@ class ExportOptions:
     num_classes: int | None = None
     weights: WeightSet | None = None
     image_size_px: tuple[int, int] | None = None
+    preprocessing: PreprocessingChanges = AS_FOUND
+    class_names: Path | None = None
     opset: int = DEFAULT_OPSET
     batch: int | None = None
     budgets: dict[Precision, Budget] = dataclasses.field(default_factory=lambda: dict(BUDGETS))
@@ -110,7 +116,11 @@ class FuseReport:
 
 def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
     preprocessing = resolve_preprocessing(
-        checkpoint, variant=options.variant, image_size_px=options.image_size_px, notes=notes
+        checkpoint,
+        variant=options.variant,
+        image_size_px=options.image_size_px,
+        notes=notes,
+        changes=options.preprocessing,
     )
     published = [
         variant.name
@@ -122,7 +132,9 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
         variant=published[0] if published else None,
         architecture=checkpoint.architecture,
         preprocessing=preprocessing,
-        class_names=checkpoint.class_names,
+        class_names=resolve_class_names(
+            checkpoint.class_names, checkpoint.architecture.num_classes, options.class_names, notes
+        ),
     )
 
 

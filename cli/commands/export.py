@@ -24,6 +24,13 @@ def export(
     image_size: Annotated[
         str | None, typer.Option(metavar="PX|HxW", help="Input size.", show_default="the model's own")
     ] = None,
+    preprocess: options.Preprocess = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Class names, one a line.", show_default="those stored, else ImageNet-1k's"
+        ),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
     batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
     weights: options.Weights = None,
@@ -42,6 +49,7 @@ def export(
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.export import DEFAULT_OPSET
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
+    from riformer_deploy.preprocessing import AS_FOUND, parse_changes
     from riformer_deploy.results import Status
     from riformer_deploy.variants import get_variant
 
@@ -52,6 +60,8 @@ def export(
         num_classes=num_classes,
         weights=WeightSet(weights) if weights is not None else None,
         image_size_px=size,
+        preprocessing=parse_changes(preprocess) if preprocess is not None else AS_FOUND,
+        class_names=classes,
         opset=DEFAULT_OPSET if opset is None else opset,
         batch=fixed,
         budgets=changed_budgets(rtol=rtol, atol=atol, stage_relative_l2=stage_tolerance),

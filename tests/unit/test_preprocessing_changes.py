@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from riformer_deploy.errors import OptionError
+from riformer_deploy.mmconfig import preprocessing_of, remarks_on
+from riformer_deploy.preprocessing import AS_FOUND, EXAMPLE, PreprocessingChanges, parse_changes
+from riformer_deploy.variants import VARIANTS, Interpolation, Preprocessing
+
+S12 = VARIANTS["riformer-s12_in1k"].preprocessing
+
+
+def test_the_example_is_the_published_preprocessing() -> None:
+    changed = parse_changes(EXAMPLE).apply(S12)
+    assert changed == Preprocessing(resize_short_edge_px=248, crop_px=(224, 224), source="option")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("crop=64", PreprocessingChanges(crop_px=(64, 64))),
+        ("crop=64x96", PreprocessingChanges(crop_px=(64, 96))),
+        ("short-edge=none", PreprocessingChanges(resize_short_edge_px=0)),
+        (" short-edge=300 , order=bgr", PreprocessingChanges(resize_short_edge_px=300, channel_order="BGR")),
+        ("interpolation=lanczos", PreprocessingChanges(interpolation=Interpolation.LANCZOS)),
+        ("std=1/2.5/3", PreprocessingChanges(std=(1, 2.5, 3))),
+    ],
+)
+def test_settings_are_read(text: str, expected: PreprocessingChanges) -> None:
+    assert parse_changes(text) == expected
+
+
+def test_what_is_not_said_stays() -> None:
+    assert AS_FOUND.apply(S12) is S12
+    changed = parse_changes("short-edge=none,crop=100").apply(S12)
+    assert changed == Preprocessing(resize_short_edge_px=None, crop_px=(100, 100), source="option")
+
+
+def test_everything_that_cannot_be_read_is_listed() -> None:
+    with pytest.raises(OptionError) as caught:
+        parse_changes("crop=big,size=3,mean=1/2,interpolation=area,std,crop=3,crop=4")
+    text = "\n".join(caught.value.details)
+    for part in (
+        "crop: 'big'",
+        "'size=3'",
+        "mean: '1/2'",
+        "interpolation: 'area'",
+        "'std'",
+        "crop is given twice",
+    ):
+        assert part in text
+    assert EXAMPLE in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("crop=300", "smaller than the crop"),
+        ("crop=0", "at least 1 px"),
+        ("short-edge=-1", "at least 1 px"),
+        ("std=0/1/1", "std positive"),
+        ("mean=nan/1/1", "mean must be finite"),
+        ("order=GBR", "neither RGB nor BGR"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(OptionError, match=reason):
+        parse_changes(text).apply(S12)
+
+
+PUBLISHED = (
+    "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=248, edge='short', "
+    "backend='pillow', interpolation='bicubic'), dict(type='CenterCrop', crop_size=224), dict(type='PackInputs')]"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", None),
+        ("backend='pillow', ", "", "OpenCV"),
+        ("backend='pillow'", "backend='cv2'", "OpenCV"),
+        ("edge='short'", "edge='long'", "long edge"),
+        ("crop_size=224", "crop_size=224, auto_pad=True", "pads"),
+        ("dict(type='PackInputs')", "dict(type='Equalize'), dict(type='PackInputs')", "Equalize"),
+        ("type='LoadImageFromFile'", "type='LoadImageFromFile', color_type='grayscale'", "color_type"),
+        ("type='LoadImageFromFile'", "type='LoadImageFromFile', backend_args=None", None),
+    ],
+)
+def test_what_a_stored_pipeline_does_and_we_cannot_is_said(old: str, new: str, said: str | None) -> None:
+    text = PUBLISHED.replace(old, new) if old else PUBLISHED
+    remarks = remarks_on(text)
+    if said is None:
+        assert remarks == ()
+    else:
+        (remark,) = remarks
+        assert said in remark
+    assert preprocessing_of(text) is not None
+
+
+@pytest.mark.parametrize("text", ["", "broken [", "test_pipeline = 3", "test_pipeline = [3, None]"])
+def test_text_without_a_pipeline_has_no_remarks(text: str) -> None:
+    assert remarks_on(text) == ()
+
+
+def test_a_stored_filter_that_pillow_lacks_is_not_taken_for_another() -> None:
+    assert preprocessing_of(PUBLISHED.replace("bicubic", "area")) is None
