@@ -115,9 +115,11 @@ def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) ->
     if variant is not None:
         return variant.preprocessing
     config = checkpoint.meta.get("cfg")
-    stored = preprocessing_of(config) if isinstance(config, str) else None
-    if stored is not None and isinstance(config, str):
+    stored = None
+    if isinstance(config, str):
+        stored = preprocessing_of(config)
         notes += [f"the test pipeline stored in the checkpoint: {remark}" for remark in remarks_on(config)]
+    if stored is not None:
         return stored
     named = [item.preprocessing for item in checkpoint.variants if item.file_name == checkpoint.path.name]
     return named[0] if named else None

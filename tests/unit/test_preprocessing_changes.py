@@ -70,7 +70,8 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
 
 PUBLISHED = (
     "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=248, edge='short', "
-    "backend='pillow', interpolation='bicubic'), dict(type='CenterCrop', crop_size=224), dict(type='PackInputs')]"
+    "backend='pillow', interpolation='bicubic'), dict(type='CenterCrop', crop_size=224), "
+    "dict(type='PackInputs')]"
 )
 
 
@@ -80,9 +81,7 @@ PUBLISHED = (
         ("", "", None),
         ("backend='pillow', ", "", "OpenCV"),
         ("backend='pillow'", "backend='cv2'", "OpenCV"),
-        ("edge='short'", "edge='long'", "long edge"),
         ("crop_size=224", "crop_size=224, auto_pad=True", "pads"),
-        ("dict(type='PackInputs')", "dict(type='Equalize'), dict(type='PackInputs')", "Equalize"),
         ("type='LoadImageFromFile'", "type='LoadImageFromFile', color_type='grayscale'", "color_type"),
         ("type='LoadImageFromFile'", "type='LoadImageFromFile', backend_args=None", None),
     ],
@@ -98,10 +97,25 @@ def test_what_a_stored_pipeline_does_and_we_cannot_is_said(old: str, new: str, s
     assert preprocessing_of(text) is not None
 
 
-@pytest.mark.parametrize("text", ["", "broken [", "test_pipeline = 3", "test_pipeline = [3, None]"])
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("edge='short'", "edge='long'", "ResizeEdge"),
+        ("dict(type='PackInputs')", "dict(type='Equalize'), dict(type='PackInputs')", "Equalize"),
+        ("dict(type='PackInputs')", "None", "without a type"),
+        ("bicubic", "area", "a value in it"),
+    ],
+)
+def test_a_pipeline_that_is_not_understood_is_not_used_and_that_is_said(
+    old: str, new: str, said: str
+) -> None:
+    text = PUBLISHED.replace(old, new)
+    assert preprocessing_of(text) is None
+    (remark,) = remarks_on(text)
+    assert "not used" in remark
+    assert said in remark
+
+
+@pytest.mark.parametrize("text", ["", "broken [", "test_pipeline = 3"])
 def test_text_without_a_pipeline_has_no_remarks(text: str) -> None:
     assert remarks_on(text) == ()
-
-
-def test_a_stored_filter_that_pillow_lacks_is_not_taken_for_another() -> None:
-    assert preprocessing_of(PUBLISHED.replace("bicubic", "area")) is None
