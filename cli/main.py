@@ -33,9 +33,18 @@ app.command("export", epilog="Example: riformer-deploy export ckpt.pth -o bundle
 )
 app.command("fuse", epilog="Example: riformer-deploy fuse ckpt.pth -o deploy.pth")(commands.fuse)
 verify_app.command("parity", epilog="Example: riformer-deploy verify parity bundle --json")(commands.parity)
+verify_app.command(
+    "accuracy", epilog="Example: riformer-deploy verify accuracy bundle --data imagenet --max-drop 0.1"
+)(commands.accuracy)
 app.add_typer(verify_app, name="verify")
 app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
     commands.bench
+)
+app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.jpg' bundle --top 3")(
+    commands.predict
+)
+app.command("features", epilog="Example: riformer-deploy features photos/ bundle -o features.npz")(
+    commands.features
 )
 app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
 app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)

@@ -17,6 +17,15 @@ class WeightsChoice(StrEnum):
     RAW = "raw"
 
 
+class Backend(StrEnum):
+    """``--with``: what runs a model."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    ENGINE = "engine"
+
+
 def _set_debug(value: bool) -> bool:
     if value:
         logging.getLogger().setLevel(logging.DEBUG)
@@ -67,6 +76,16 @@ BundlePath = Annotated[
         show_default=False,
     ),
 ]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE... [BUNDLE]",
+        help="Pictures, folders or quoted patterns; then a bundle, by default the current folder's.",
+        show_default=False,
+    ),
+]
+BatchOfPictures = Annotated[int, typer.Option("--batch", help="Pictures at a time.")]
+Workers = Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one a core")]
 Weights = Annotated[
     WeightsChoice | None,
     typer.Option(help="Which weights to take where EMA stored both.", show_default="averaged, if stored"),

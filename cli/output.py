@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -84,6 +85,74 @@ def progress() -> Iterator[Callable[[str], None]]:
             sys.stderr.flush()
 
     yield line
+
+
+def exit_for_unusable(reasons: Sequence[str]) -> None:
+    """Name the pictures that could not be used, on stderr, and exit with the code that says so.
+
+    What could be used was printed before; nothing happens where there is nothing to name.
+    """
+    if not reasons:
+        return
+    import typer
+
+    from riformer_deploy.errors import ImageError
+
+    for reason in reasons:
+        sys.stderr.write(f"not used: {reason}\n")
+    sys.stderr.write(f"error: {len(reasons)} pictures could not be used\n")
+    raise typer.Exit(ImageError.exit_code)
+
+
+_REPORTS = 20
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a long pass is, on stderr: a bar with rate and remaining time, or a line now and then.
+
+    Args:
+        what: Things that are counted.
+    """
+    console = _console(stderr=True)
+    start = time.monotonic()
+    first = shown = -1
+
+    def line(done: int, total: int) -> None:
+        nonlocal first, shown
+        first = done if first < 0 else first
+        step = done * _REPORTS // max(total, 1)
+        if step != shown:
+            shown = step
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            left = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate else ""
+            sys.stderr.write(f"{done} of {total} {what}{left}\n")
+            sys.stderr.flush()
+
+    if not console.is_terminal:
+        yield line
+        return
+    with _bar(console, what) as bar:
+        yield bar
+
+
+@contextmanager
+def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what + ", {task.fields[rate]}/s,"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as shown:
+        task = shown.add_task(what, total=None, rate="-")
+        start = time.monotonic()
+        first = -1
+
+        def update(done: int, total: int) -> None:
+            nonlocal first
+            first = done if first < 0 else first
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            shown.update(task, completed=done, total=total, rate=f"{rate:.1f}" if rate else "-")
+
+        yield update
 
 
 def number(value: float | None, form: str = ".2e") -> str:

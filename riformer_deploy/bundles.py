@@ -101,9 +101,9 @@ def find_bundle(path: Path | None) -> Path:
     if path is not None:
         return path
     here = Path()
-    if _is_bundle(here):
+    if is_bundle(here):
         return here
-    found = sorted(child for child in here.iterdir() if child.is_dir() and _is_bundle(child))
+    found = sorted(child for child in here.iterdir() if child.is_dir() and is_bundle(child))
     if len(found) == 1:
         return found[0]
     if found:
@@ -118,7 +118,8 @@ def find_bundle(path: Path | None) -> Path:
     )
 
 
-def _is_bundle(directory: Path) -> bool:
+def is_bundle(directory: Path) -> bool:
+    """Whether a folder holds a bundle, complete or about to be completed."""
     return (directory / MANIFEST).is_file() or (directory / _COMMIT).is_dir()
 
 
@@ -139,7 +140,7 @@ def check_target(directory: Path, source_sha256: str, *, force: bool) -> None:
         raise BundleConflictError(
             f"{directory} is a file; a bundle is a folder.", remedy="Choose another -o."
         )
-    if not _is_bundle(directory):
+    if not is_bundle(directory):
         foreign = sorted(child.name for child in directory.iterdir() if not child.name.startswith(_PENDING))
         if foreign:
             raise BundleConflictError(

@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from riformer_deploy import lineup
+from riformer_deploy.accuracy import AccuracyTask, Counter, answers_table, measure_accuracy, uncounted
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
-from riformer_deploy.errors import BundleError
+from riformer_deploy.datasets import ClassList, open_dataset
+from riformer_deploy.errors import BundleError, OptionError
+from riformer_deploy.feeding import Feeding
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import Inputs, LatencyResult, ParityResult
+from riformer_deploy.scorecards import AccuracyResult, Published
+from riformer_deploy.variants import VARIANTS
 from riformer_deploy.verify import ParityTask, verify_parity
 
 _LOG = logging.getLogger(__name__)
@@ -84,13 +91,19 @@ def _recording_failures(what: str) -> Iterator[None]:
         _LOG.warning("the %s result could not be stored in the bundle: %s", what, err)
 
 
-def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult) -> None:
+def store_result(
+    bundle: Bundle,
+    kind: str,
+    result: ParityResult | LatencyResult | AccuracyResult,
+    tables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Put a result into the bundle, in place of the last one of its kind.
 
     Args:
         bundle: Open.
-        kind: ``parity`` or ``latency``; the file is named after it.
+        kind: ``parity``, ``latency`` or ``accuracy``; the file is named after it.
         result: What was measured.
+        tables: Raw figures that go beside it: texts by file name, which is also their kind.
 
     Raises:
         BundleError: The bundle cannot be written.
@@ -99,11 +112,14 @@ def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult
         path = staged / f"{kind}.json"
         path.write_text(dump_json(result), encoding="utf-8")
         current = Bundle.open(bundle.directory).manifest
-        record = record_file(path, current.onnx[0].file.sha256)
+        records = {kind: record_file(path, current.onnx[0].file.sha256)}
+        for name, text in tables.items():
+            (staged / name).write_text(text, encoding="utf-8")
+            records[name] = record_file(staged / name, records[kind].sha256)
         commit(
             bundle.directory,
             staged,
-            dataclasses.replace(current, results={**current.results, kind: record}),
+            dataclasses.replace(current, results={**current.results, **records}),
         )
 
 
@@ -126,6 +142,72 @@ def verify_bundle(
     with _recording_failures("parity"):
         store_result(bundle, "parity", result)
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyOptions:
+    """What to measure accuracy on, and how.
+
+    Attributes:
+        data: The folder or ``.npz`` file of labelled pictures.
+        split: Which part of it.
+        groups: Which artifacts take part; with PyTorch, its first form is the baseline of the others.
+        limit: Use so many pictures only, spread evenly; None for all.
+        batch: Pictures at a time.
+        workers: Threads that decode; None takes one a core.
+        max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
+    """
+
+    data: Path
+    split: str = "val"
+    groups: tuple[lineup.Group, ...] = (lineup.Group.TORCH, lineup.Group.ONNX)
+    limit: int | None = None
+    batch: int = 32
+    workers: int | None = None
+    max_drop_points: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise OptionError(f"--limit must be at least 1, got {self.limit}.")
+
+
+def accuracy_bundle(directory: Path, options: AccuracyOptions, count: Counter = uncounted) -> AccuracyResult:
+    """``verify accuracy``: measure a bundle's artifacts on labelled pictures, and store the result in it.
+
+    Args:
+        directory: The bundle; while the pass runs it also holds its journal, so that an interrupted
+            pass is taken up again.
+        options: On what and how.
+        count: Told how far it is.
+
+    Raises:
+        BundleError: It is not a bundle, a file was changed, or another process is at the same pass.
+        DatasetError: The pictures cannot be found, or their labels do not fit the model.
+        OptionError: An option cannot be honoured.
+        RuntimeFailureError: An artifact cannot be run.
+        MissingDependencyError: An artifact's backend is not installed.
+    """
+    bundle = Bundle.open(directory)
+    model = bundle.manifest.model
+    classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
+    dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
+    variant = VARIANTS.get(model.variant or "")
+    task = AccuracyTask(
+        contestants=lineup.contestants(bundle, options.groups, folded=False),
+        dataset=dataset,
+        feeding=Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers),
+        published=None
+        if variant is None
+        else Published(
+            variant=variant.name, top1_percent=variant.top1_percent, top5_percent=variant.top5_percent
+        ),
+        max_drop_points=options.max_drop_points,
+        journal_folder=directory,
+    )
+    measured = measure_accuracy(task, count)
+    with _recording_failures("accuracy"):
+        store_result(bundle, "accuracy", measured.result, {"accuracy.csv": answers_table(measured, dataset)})
+    return measured.result
 
 
 def bench_bundle(

@@ -31,6 +31,7 @@ class Group(StrEnum):
     COMPILED = "compiled"
     ONNX = "onnx"
     ENGINE = "engine"
+    OPENVINO = "openvino"
 
 
 def chosen_groups(*, torch: bool, onnx: bool, engine: bool, compiled: bool) -> tuple[Group, ...]:
@@ -120,17 +121,25 @@ def _onnx(bundle: Bundle, artifact: OnnxArtifact, threads: int | None) -> Contes
     )
 
 
-def contestants(bundle: Bundle, groups: Sequence[Group], *, threads: int | None = None) -> list[Contestant]:
+def contestants(
+    bundle: Bundle, groups: Sequence[Group], *, threads: int | None = None, folded: bool = True
+) -> list[Contestant]:
     """The bundle's models of the groups asked for.
 
     Args:
         bundle: Whose.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
+        folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
         threads: CPU threads of each; None leaves the choice to the backend.
 
     Raises:
-        BundleError: Engines were asked for; this version of the toolkit builds none.
+        BundleError: Engines or OpenVINO were asked for; this version of the toolkit has neither.
     """
+    if Group.OPENVINO in groups:
+        raise BundleError(
+            "This version of the toolkit cannot run OpenVINO.",
+            remedy="Run the bundle's other models: torch or onnx.",
+        )
     if Group.ENGINE in groups:
         raise BundleError(
             f"The bundle {bundle.directory} holds no TensorRT engine, and this version builds none yet.",
@@ -140,6 +149,7 @@ def contestants(bundle: Bundle, groups: Sequence[Group], *, threads: int | None 
     found: list[Contestant] = []
     if Group.TORCH in groups:
         found += [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
+    if Group.TORCH in groups and folded:
         found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
     if Group.COMPILED in groups:
         found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads))

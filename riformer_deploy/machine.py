@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LIBRARIES = (
-    "riformer-deploy", "torch", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",
+    "riformer-deploy", "torch", "numpy", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",
     "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
 )  # fmt: skip
 

@@ -1,11 +1,25 @@
 """One file per command; each parses, makes one library call and prints."""
 
+from .accuracy import accuracy
 from .bench import bench
 from .doctor import doctor
 from .export import export
+from .features import features
 from .fuse import fuse
 from .inspect import inspect
 from .models import models
 from .parity import parity
+from .predict import predict
 
-__all__ = ["bench", "doctor", "export", "fuse", "inspect", "models", "parity"]
+__all__ = [
+    "accuracy",
+    "bench",
+    "doctor",
+    "export",
+    "features",
+    "fuse",
+    "inspect",
+    "models",
+    "parity",
+    "predict",
+]

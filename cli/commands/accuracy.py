@@ -1,0 +1,66 @@
+"""``riformer-deploy verify accuracy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+from ..tables import print_accuracy
+
+
+def accuracy(
+    bundle: options.BundlePath = None,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Labelled pictures: ImageNet, class folders or .npz.", show_default=False
+        ),
+    ] = ...,  # type: ignore[assignment]  # Typer's mark of an option that must be given
+    split: Annotated[str, typer.Option(help="Part of the dataset.")] = "val",
+    backend: Annotated[
+        list[options.Backend] | None,
+        typer.Option("--with", help="Artifacts that take part.", show_default="torch, onnx"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="So many pictures, spread evenly.", show_default="all")
+    ] = None,
+    batch: options.BatchOfPictures = 32,
+    workers: options.Workers = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Fail if top-1 is lower than the baseline's by more percentage points.",
+            show_default="no gate",
+        ),
+    ] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure top-1 and top-5 of every artifact in one pass over labelled pictures."""
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
+    from riformer_deploy.lineup import Group
+    from riformer_deploy.results import Status
+
+    chosen = backend or [options.Backend.TORCH, options.Backend.ONNX]
+    asked = AccuracyOptions(
+        data=data,
+        split=split,
+        groups=tuple(Group(item) for item in dict.fromkeys(chosen)),
+        limit=limit,
+        batch=batch,
+        workers=workers,
+        max_drop_points=max_drop,
+    )
+    with output.counter("pictures") as count:
+        result = accuracy_bundle(find_bundle(bundle), asked, count)
+    if json:
+        output.print_json(result)
+    else:
+        print_accuracy(result)
+    if result.status is Status.FAILED:
+        raise typer.Exit(1)

@@ -1,0 +1,40 @@
+"""``riformer-deploy features``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+
+
+def features(
+    images: options.Images,
+    target: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE.npz", help="The file to write.", show_default=False),
+    ],
+    stage: Annotated[
+        int | None, typer.Option(help="The map after this stage, 1 to 4.", show_default="pooled features")
+    ] = None,
+    batch: options.BatchOfPictures = 32,
+    workers: options.Workers = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write features of pictures: files, folders or quoted patterns; the last argument may be a bundle."""
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.features import FeatureOptions, extract_features
+    from riformer_deploy.predict import find_pictures, split_bundle
+
+    arguments, bundle = split_bundle(images)
+    asked = FeatureOptions(output=target, stage=stage, batch=batch, workers=workers, force=force)
+    report = extract_features(find_bundle(bundle), find_pictures(arguments), asked)
+    if json:
+        output.print_json(report)
+    else:
+        output.say(f"{report.output}: {report.array} {list(report.shape)} float32, from {report.model}")
+    output.exit_for_unusable([item.reason for item in report.broken])

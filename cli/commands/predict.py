@@ -1,0 +1,49 @@
+"""``riformer-deploy predict``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+
+
+def predict(
+    images: options.Images,
+    backend: Annotated[
+        options.Backend, typer.Option("--with", help="What runs the model.")
+    ] = options.Backend.ONNX,
+    top: Annotated[int, typer.Option(help="Classes to show of each picture.")] = 5,
+    batch: options.BatchOfPictures = 32,
+    workers: options.Workers = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say what pictures show: files, folders or quoted patterns; the last argument may be a bundle."""
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.lineup import Group
+    from riformer_deploy.predict import find_pictures, predict_images, split_bundle
+
+    arguments, bundle = split_bundle(images)
+    report = predict_images(
+        find_bundle(bundle),
+        find_pictures(arguments),
+        group=Group(backend),
+        top=top,
+        batch=batch,
+        workers=workers,
+    )
+    if json:
+        output.print_json(report)
+    elif report.predictions:
+        output.print_table(
+            f"{report.model}, bundle {report.bundle}",
+            ("picture", ">class", "name", ">score"),
+            [
+                (prediction.image if place == 0 else "", str(g.label), g.name or "-", f"{g.score:.4f}")
+                for prediction in report.predictions
+                for place, g in enumerate(prediction.guesses)
+            ],
+        )
+    output.exit_for_unusable([item.reason for item in report.broken])

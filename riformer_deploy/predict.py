@@ -1,0 +1,203 @@
+"""Pictures in, classes out."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from riformer_deploy.bundles import Bundle, is_bundle
+from riformer_deploy.decoding import EXTENSIONS, Rgb, decode_image
+from riformer_deploy.errors import OptionError
+from riformer_deploy.feeding import Feeding, feed
+from riformer_deploy.lineup import Group, contestants
+from riformer_deploy.scores import first_classes, logits_of, softmax
+from riformer_deploy.variants import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """A class and how sure the model is of it.
+
+    Attributes:
+        label: Number of the class.
+        name: Its name, if known.
+        score: Softmax of the scores over all classes.
+    """
+
+    label: int
+    name: str | None
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model says of one picture.
+
+    Attributes:
+        image: The file.
+        guesses: Best first.
+    """
+
+    image: str
+    guesses: tuple[Guess, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenImage:
+    """A picture that could not be used.
+
+    Attributes:
+        image: Which.
+        reason: Why.
+    """
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionReport:
+    """What ``predict`` found.
+
+    Attributes:
+        bundle: The bundle's folder.
+        model: What was run.
+        artifact_sha256: Of its file.
+        preprocessing: What was done to each picture first.
+        predictions: One a picture that could be used, in the order asked for.
+        broken: The others.
+    """
+
+    bundle: str
+    model: str
+    artifact_sha256: str
+    preprocessing: Preprocessing
+    predictions: tuple[Prediction, ...]
+    broken: tuple[BrokenImage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFiles:
+    """Files as :class:`~riformer_deploy.feeding.Pictures`.
+
+    Attributes:
+        paths: In order.
+    """
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name_of(self, index: int) -> str:
+        """The path."""
+        return str(self.paths[index])
+
+    def picture(self, index: int) -> Rgb:
+        """Decode one; raises ImageError where that cannot be done."""
+        return decode_image(self.paths[index])
+
+
+def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+    """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
+
+    Args:
+        arguments: As given.
+
+    Returns:
+        The pictures, and the bundle or None.
+    """
+    last = Path(arguments[-1])
+    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
+        return tuple(arguments[:-1]), last
+    return tuple(arguments), None
+
+
+def find_pictures(arguments: Sequence[str]) -> PictureFiles:
+    """The files that arguments mean.
+
+    Args:
+        arguments: Files; folders, of which every picture is taken, subfolders included; patterns such
+            as ``shots/*.jpg`` or ``shots/**/*.png``. A file that exists is never taken for a pattern.
+
+    Raises:
+        OptionError: An argument means no file at all; each one is listed.
+    """
+    found: list[Path] = []
+    nothing = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            nothing += [] if inside else [f"{argument}: a folder without pictures"]
+            found += inside
+        elif path.exists() or not glob.has_magic(argument):
+            found.append(path)
+        else:
+            matched = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
+            nothing += [] if matched else [f"{argument}: matches nothing"]
+            found += [match for match in matched if match.is_file()]
+    if nothing:
+        raise OptionError("There are no pictures to take.", details=nothing)
+    return PictureFiles(paths=tuple(found))
+
+
+def predict_images(
+    directory: Path,
+    pictures: PictureFiles,
+    *,
+    group: Group = Group.ONNX,
+    top: int = 5,
+    batch: int = 32,
+    workers: int | None = None,
+) -> PredictionReport:
+    """Run a bundle's model on pictures.
+
+    Args:
+        directory: The bundle.
+        pictures: Which.
+        group: What runs it.
+        top: How many classes to give of each.
+        batch: Pictures at a time.
+        workers: Threads that decode; None takes one a core.
+
+    Returns:
+        The report; a picture that cannot be used is in its ``broken``.
+
+    Raises:
+        BundleError: It is not a bundle, a file was changed, or it holds nothing that ``group`` runs.
+        RuntimeFailureError: The model cannot run.
+        MissingDependencyError: What runs it is not installed.
+        OptionError: A number is not positive.
+    """
+    if top < 1:
+        raise OptionError(f"--top must be at least 1, got {top}.")
+    bundle = Bundle.open(directory)
+    model = bundle.manifest.model
+    feeding = Feeding(preprocessing=model.preprocessing, batch=batch, workers=workers)
+    contestant = contestants(bundle, (group,))[0]
+    names = model.class_names
+    predictions, broken = [], []
+    with contextlib.closing(contestant.open()) as runtime:
+        for part in feed(pictures, feeding):
+            broken += [BrokenImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
+            if not part.usable:
+                continue
+            scores = softmax(logits_of(contestant, runtime, part.images))
+            for index, row, order in zip(part.usable, scores, first_classes(scores, top), strict=True):
+                guesses = tuple(
+                    Guess(label=int(label), name=names[label] if names else None, score=float(row[label]))
+                    for label in order
+                )
+                predictions.append(Prediction(image=pictures.name_of(index), guesses=guesses))
+    return PredictionReport(
+        bundle=str(directory),
+        model=contestant.name,
+        artifact_sha256=contestant.artifact_sha256,
+        preprocessing=model.preprocessing,
+        predictions=tuple(predictions),
+        broken=tuple(broken),
+    )

@@ -1,0 +1,220 @@
+"""The evidence of accuracy as records: counts kept, percentages and verdicts derived from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.machine import Machine
+from riformer_deploy.proportions import mcnemar_exact, paired_drop, wilson_interval
+from riformer_deploy.results import Status
+from riformer_deploy.variants import Preprocessing
+
+TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A proportion of right answers.
+
+    Attributes:
+        right: Pictures that were right.
+        percent: Of all pictures that could be used.
+        ci95_percent: 95 % confidence interval (Wilson).
+    """
+
+    right: int
+    percent: float
+    ci95_percent: tuple[float, float]
+
+
+def share_of(right: int, images: int) -> Share:
+    """The proportion of ``right`` in ``images``, of which there is at least one."""
+    low, high = wilson_interval(right, images)
+    return Share(right=right, percent=100 * right / images, ci95_percent=(100 * low, 100 * high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactAccuracy:
+    """How often one artifact is right.
+
+    Attributes:
+        name: Which.
+        precision: What it computes in.
+        artifact_sha256: Of its file.
+        images: Pictures that it was run on.
+        not_finite: Those for which its scores were not finite numbers; they count as wrong.
+        top1: Its first class is right; a record whose shares do not follow from their counts is refused.
+        top5: The right class is among the first five.
+    """
+
+    name: str
+    precision: Precision
+    artifact_sha256: str
+    images: int
+    not_finite: int
+    top1: Share
+    top5: Share
+
+    def __post_init__(self) -> None:
+        for share in (self.top1, self.top5):
+            if share != share_of(share.right, self.images):
+                raise ValueError(f"an accuracy of {self.name} does not follow from its counts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One artifact against the baseline, picture by picture.
+
+    Attributes:
+        name: Which artifact.
+        baseline: What it is compared with.
+        images: Pictures that both were run on.
+        lost: Pictures that only the baseline gets right.
+        gained: Pictures that only this artifact gets right.
+        changed: Pictures whose first class differs, right or wrong.
+        drop_points: How much lower its top-1 is, in percentage points; negative if it is higher.
+        drop_ci95_points: 95 % confidence interval of that (Agresti and Min, paired).
+        p_value: Of both being equally good (McNemar, exact): above 0.05 the drop may be chance.
+        status: Failed if the drop is larger than the gate allows; passed where there is no gate.
+    """
+
+    name: str
+    baseline: str
+    images: int
+    lost: int
+    gained: int
+    changed: int
+    drop_points: float
+    drop_ci95_points: tuple[float, float]
+    p_value: float
+    status: Status
+
+    def __post_init__(self) -> None:
+        own = (self.drop_points, self.drop_ci95_points, self.p_value)
+        if own != _paired(self.lost, self.gained, self.images):
+            raise ValueError(f"the comparison of {self.name} does not follow from its counts")
+
+
+def _paired(lost: int, gained: int, images: int) -> tuple[float, tuple[float, float], float]:
+    drop, low, high = paired_drop(lost, gained, images)
+    return 100 * drop, (100 * low, 100 * high), mcnemar_exact(lost, gained)
+
+
+def compare(
+    names: tuple[str, str],
+    *,
+    lost: int,
+    gained: int,
+    changed: int,
+    images: int,
+    max_drop_points: float | None,
+) -> Comparison:
+    """Judge an artifact against the baseline.
+
+    Args:
+        names: The artifact's and the baseline's.
+        lost: Pictures that only the baseline gets right.
+        gained: Pictures that only the artifact gets right.
+        changed: Pictures whose first class differs.
+        images: Pictures that both were run on.
+        max_drop_points: The largest drop that passes; None for no gate.
+    """
+    drop, interval, p_value = _paired(lost, gained, images)
+    passed = max_drop_points is None or drop <= max_drop_points
+    return Comparison(
+        name=names[0],
+        baseline=names[1],
+        images=images,
+        lost=lost,
+        gained=gained,
+        changed=changed,
+        drop_points=drop,
+        drop_ci95_points=interval,
+        p_value=p_value,
+        status=Status.PASSED if passed else Status.FAILED,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord:
+    """What accuracy was measured on.
+
+    Attributes:
+        location: As the user said it.
+        layout: What was found there.
+        identity: sha256 over names, sizes, times of change and labels.
+        total: Labelled pictures there.
+        asked: Those that were to be used; fewer than ``total`` under ``--limit``, spread evenly.
+        notes: What the user should know of it.
+    """
+
+    location: str
+    layout: str
+    identity: str
+    total: int
+    asked: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What was published of the variant, on ImageNet-1k's 50,000 validation pictures.
+
+    Attributes:
+        variant: Its name.
+        top1_percent: Top-1 accuracy.
+        top5_percent: Top-5 accuracy.
+    """
+
+    variant: str
+    top1_percent: float
+    top5_percent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenPicture:
+    """A picture that could not be used.
+
+    Attributes:
+        name: Which.
+        reason: Why.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyResult:
+    """How often artifacts are right, all of them on the same pictures.
+
+    Attributes:
+        schema: Version of this record.
+        kind: Always ``accuracy``.
+        created_utc: When, in ISO 8601.
+        machine: Where.
+        dataset: On what.
+        preprocessing: What was done to each picture first.
+        published: Beside what; None for a model of one's own.
+        artifacts: Every artifact; the first is the baseline.
+        comparisons: Every other one against the baseline.
+        broken: Pictures that could not be used, and why; no artifact was run on them.
+        max_drop_points: The gate; None where there was none.
+        resumed_from: Pictures that an earlier, interrupted pass had done already.
+        status: Failed if a comparison did.
+    """
+
+    schema: int
+    kind: str
+    created_utc: str
+    machine: Machine
+    dataset: DatasetRecord
+    preprocessing: Preprocessing
+    published: Published | None
+    artifacts: tuple[ArtifactAccuracy, ...]
+    comparisons: tuple[Comparison, ...]
+    broken: tuple[BrokenPicture, ...]
+    max_drop_points: float | None
+    resumed_from: int
+    status: Status

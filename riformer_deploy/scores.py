@@ -1,0 +1,80 @@
+"""From class scores to answers: softmax, the first classes, and the place of the right one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.runtimes.base import Contestant, Images, Runtime
+
+
+def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArray[np.float64]:
+    """Scores of any number of images, also from a model that takes batches of one size only.
+
+    Args:
+        contestant: Whose; its fixed batch is filled up with copies of the last image.
+        runtime: The contestant's, open.
+        images: (N, 3, H, W) float32, normalised, N at least 1.
+
+    Returns:
+        (N, classes), as the model gave them.
+
+    Raises:
+        RuntimeFailureError: The model cannot run them.
+    """
+    size = contestant.batch or len(images)
+    parts = []
+    for first in range(0, len(images), size):
+        part = images[first : first + size]
+        missing = size - len(part)
+        padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        parts.append(runtime.run(padded)["logits"][: len(part)].astype(np.float64))
+    return np.concatenate(parts)
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Scores that add up to 1, in float64.
+
+    Args:
+        logits: (N, classes).
+
+    Raises:
+        RuntimeFailureError: A value is not finite, so that there are no scores.
+    """
+    if not np.isfinite(logits).all():
+        raise RuntimeFailureError(
+            "The model's class scores are not finite numbers.",
+            remedy="See `riformer-deploy verify parity` for which artifact overflows, and where.",
+        )
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    scores: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return scores
+
+
+def first_classes(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """The classes with the highest scores, best first; of equal ones the lower number goes first.
+
+    Args:
+        scores: (N, classes).
+        count: How many; all where there are fewer.
+
+    Returns:
+        (N, count).
+    """
+    order: NDArray[np.int64] = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return order
+
+
+def place_of(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of the right class among the scores, 0 for the first; ties as in :func:`first_classes`.
+
+    Args:
+        scores: (N, classes); in a row that is not finite the right class comes after all others.
+        labels: (N,).
+    """
+    own = scores[np.arange(len(scores)), labels][:, None]
+    lower = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    places: NDArray[np.int64] = ((scores > own) | ((scores == own) & lower)).sum(axis=1)
+    places[~np.isfinite(scores).all(axis=1)] = scores.shape[1]
+    return places
