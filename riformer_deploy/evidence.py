@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 from riformer_deploy import lineup
 from riformer_deploy.accuracy import AccuracyTask, Counter, answers_table, measure_accuracy, uncounted
-from riformer_deploy.artifacts import Precision
+from riformer_deploy.artifacts import Manifest, Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.bundles import Bundle, commit, record_file, staging
+from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.errors import BundleError, OptionError
 from riformer_deploy.feeding import Feeding
@@ -111,16 +111,17 @@ def store_result(
     with staging(bundle.directory) as staged:
         path = staged / f"{kind}.json"
         path.write_text(dump_json(result), encoding="utf-8")
-        current = Bundle.open(bundle.directory).manifest
-        records = {kind: record_file(path, current.onnx[0].file.sha256)}
+        records = {kind: record_file(path, bundle.manifest.onnx[0].file.sha256)}
         for name, text in tables.items():
             (staged / name).write_text(text, encoding="utf-8")
             records[name] = record_file(staged / name, records[kind].sha256)
-        commit(
-            bundle.directory,
-            staged,
-            dataclasses.replace(current, results={**current.results, **records}),
-        )
+
+        def add(current: Manifest) -> Manifest:
+            if current.onnx != bundle.manifest.onnx:
+                raise BundleError("The bundle was exported anew while its old models were being measured.")
+            return dataclasses.replace(current, results={**current.results, **records})
+
+        update(bundle.directory, staged, add)
 
 
 def verify_bundle(

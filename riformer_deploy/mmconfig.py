@@ -6,7 +6,7 @@ The text is Python; it is parsed with :mod:`ast` and only literals are evaluated
 from __future__ import annotations
 
 import ast
-import dataclasses
+import math
 from typing import Any
 
 from riformer_deploy.variants import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -48,61 +48,47 @@ def _assignments(text: str) -> dict[str, Any]:
     return known
 
 
-def _settings(text: str) -> dict[str, Any]:
-    """The assignments of a config; none where the text is not Python."""
-    try:
-        return _assignments(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-
-
-def _triple(value: Any, default: tuple[float, float, float]) -> tuple[float, float, float] | None:
-    """Three numbers; the default where nothing is said, None where something is that cannot be read."""
-    if value is None:
-        return default
-    if isinstance(value, list) and len(value) == 3 and all(type(item) in (int, float) for item in value):
-        return (float(value[0]), float(value[1]), float(value[2]))
+def _triple(value: Any, *, positive: bool) -> tuple[float, float, float] | None:
+    if isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value):
+        found = (float(value[0]), float(value[1]), float(value[2]))
+        if all(math.isfinite(v) and (v > 0 or not positive) for v in found):
+            return found
     return None
 
 
-def _normalisation(known: dict[str, Any]) -> dict[str, Any]:
-    """A model's own ``data_preprocessor`` goes before the config's, as in mmengine's runner."""
-    model = known.get("model")
-    own = model.get("data_preprocessor") if isinstance(model, dict) else None
-    found = own if own is not None else known.get("data_preprocessor", {"to_rgb": True})
-    return found if isinstance(found, dict) else {"mean": found, "std": found}
-
-
-@dataclasses.dataclass
-class _Geometry:
-    """What the steps of a pipeline add up to; ``strange`` names those that are not understood."""
-
-    short_edge_px: int | None = None
-    interpolation: str = "bicubic"
-    crop_px: tuple[int, int] | None = None
-    strange: list[str] = dataclasses.field(default_factory=list)
-
-
-def _geometry(pipeline: list[Any]) -> _Geometry:
-    found = _Geometry()
+def _geometry(pipeline: list[Any]) -> tuple[int | None, str, tuple[int, int]] | None:
+    """Short edge, interpolation and crop; None where a step is not one that this toolkit knows."""
+    short_edge: int | None = None
+    crop: tuple[int, int] | None = None
+    interpolation = "bicubic"
     for step in pipeline:
         match step:
             case {"type": "ResizeEdge", "scale": int() as scale} if (
-                step.get("edge", "short") == "short" and scale is not True
+                scale is not True and scale > 0 and step.get("edge", "short") == "short"
             ):
-                found.short_edge_px = scale
-                found.interpolation = str(step.get("interpolation", "bilinear"))
-            case {"type": "CenterCrop", "crop_size": int() as side}:
-                found.crop_px = (side, side)
-            case {"type": "CenterCrop", "crop_size": [int() as width, int() as height]}:
-                found.crop_px = (height, width)
-            case {"type": "LoadImageFromFile" | "PackInputs"}:
+                short_edge, interpolation = scale, str(step.get("interpolation", "bilinear"))
+            case {"type": "CenterCrop", "crop_size": int() as side} if side is not True and side > 0:
+                crop = (side, side)
+            case {"type": "CenterCrop", "crop_size": [int() as width, int() as height]} if (
+                min(width, height) > 0
+            ):
+                crop = (height, width)
+            case {"type": "LoadImageFromFile" | "PackInputs"}:  # these do not change the geometry
                 continue
-            case {"type": str() as kind}:
-                found.strange.append(kind)
             case _:
-                found.strange.append("without a type")
-    return found
+                return None
+    return (short_edge, interpolation, crop) if crop is not None else None
+
+
+def _normalisation(known: dict[str, Any]) -> dict[str, Any] | None:
+    """The preprocessor's settings; mmengine lets the model's own go before the top level's."""
+    model = known.get("model")
+    found = model.get("data_preprocessor") if isinstance(model, dict) else None
+    if found is None:
+        found = known.get("data_preprocessor")
+    if found is None:
+        return {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "to_rgb": True}
+    return found if isinstance(found, dict) else None
 
 
 def preprocessing_of(text: str) -> Preprocessing | None:
@@ -112,23 +98,29 @@ def preprocessing_of(text: str) -> Preprocessing | None:
         text: Content of ``meta['cfg']``.
 
     Returns:
-        Short edge, centre crop and normalisation, or None where the text is not Python, has no test
-        pipeline with a fixed crop, or has one with a step or value that is not understood.
+        Short edge, centre crop and normalisation, or None where the text has no test pipeline
+        with a fixed crop, or is not Python.
     """
-    known = _settings(text)
+    try:
+        known = _assignments(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
     pipeline = known.get("test_pipeline")
     if not isinstance(pipeline, list):
         return None
     geometry, normalise = _geometry(pipeline), _normalisation(known)
-    mean = _triple(normalise.get("mean"), IMAGENET_MEAN)
-    std = _triple(normalise.get("std"), IMAGENET_STD)
-    if geometry.crop_px is None or geometry.strange or mean is None or std is None:
+    if geometry is None or normalise is None:
         return None
+    mean = _triple(normalise.get("mean"), positive=False)
+    std = _triple(normalise.get("std"), positive=True)
+    if mean is None or std is None:
+        return None
+    short_edge, interpolation, crop = geometry
     try:
         return Preprocessing(
-            resize_short_edge_px=geometry.short_edge_px,
-            crop_px=geometry.crop_px,
-            interpolation=geometry.interpolation,
+            resize_short_edge_px=short_edge,
+            crop_px=crop,
+            interpolation=interpolation,
             mean=mean,
             std=std,
             channel_order="RGB" if normalise.get("to_rgb", False) else "BGR",
@@ -146,9 +138,7 @@ def _remark(step: dict[str, Any]) -> str | None:
     remark = None
     match step:
         case {"type": "ResizeEdge"} if step.get("backend") != "pillow":
-            remark = (
-                "it resizes with OpenCV, which shrinks unsmoothed; here Pillow resizes, and scores differ"
-            )
+            remark = "it resizes with OpenCV, which shrinks unsmoothed; here Pillow resizes, and scores differ"
         case {"type": "CenterCrop", "auto_pad": True}:
             remark = "it pads pictures that are smaller than the crop; here they are refused"
         case {"type": "LoadImageFromFile"} if not _LOADING.issuperset(step):
@@ -160,16 +150,12 @@ def _remark(step: dict[str, Any]) -> str | None:
 
 
 def remarks_on(text: str) -> tuple[str, ...]:
-    """What the user should know of a config's test pipeline: what of it is not carried over.
+    """What of a test pipeline is not done here exactly, where :func:`preprocessing_of` understands it.
 
     Args:
         text: Content of ``meta['cfg']``.
     """
-    pipeline = _settings(text).get("test_pipeline")
-    if not isinstance(pipeline, list):
-        return ()
     if preprocessing_of(text) is None:
-        strange = ", ".join(_geometry(pipeline).strange) or "a value in it"
-        return (f"it is not used, since it cannot be understood as a whole ({strange})",)
-    steps = [step for step in pipeline if isinstance(step, dict)]
+        return ()
+    steps = [step for step in _assignments(text)["test_pipeline"] if isinstance(step, dict)]
     return tuple(remark for remark in map(_remark, steps) if remark is not None)

@@ -34,7 +34,8 @@ from riformer_deploy.files import replacing
 from riformer_deploy.fuse import fold, fuse
 from riformer_deploy.machine import library_versions
 from riformer_deploy.model import model_from_state
-from riformer_deploy.preprocessing import AS_FOUND, PreprocessingChanges, resolve_preprocessing
+from riformer_deploy.preprocessing import resolve_preprocessing
+from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.variants import Variant
@@ -222,7 +223,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     )
     check_target(options.output, checkpoint.sha256, force=options.force)
     source = Source(
-        file_name=checkpoint.path.name,
+        file_name=checkpoint.path.name.encode(errors="replace").decode(),
         sha256=checkpoint.sha256,
         form=checkpoint.form,
         weights=checkpoint.weights,

@@ -49,7 +49,7 @@ def export(
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.export import DEFAULT_OPSET
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-    from riformer_deploy.preprocessing import AS_FOUND, parse_changes
+    from riformer_deploy.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.results import Status
     from riformer_deploy.variants import get_variant
 
