@@ -46,6 +46,9 @@ app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.
 app.command("features", epilog="Example: riformer-deploy features photos/ bundle -o features.npz")(
     commands.features
 )
+app.command("download", epilog="Example: riformer-deploy download riformer-s12_in1k -o checkpoints")(
+    commands.download
+)
 app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
 app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)

@@ -68,6 +68,14 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(metavar="CKPT", help="A RIFormer checkpoint, as training left it.", show_default=False),
 ]
+CheckpointOrName = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CKPT|NAME",
+        help="A RIFormer checkpoint, as training left it, or a published name, which is fetched.",
+        show_default=False,
+    ),
+]
 BundlePath = Annotated[
     Path | None,
     typer.Argument(
@@ -97,6 +105,10 @@ Preprocess = Annotated[
         help="Settings of short-edge (px or none), crop, interpolation, mean, std (R/G/B), order.",
         show_default="the model's own",
     ),
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A folder with the published files.", show_default="OpenMMLab's"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.", show_default="1e-4")]

@@ -121,12 +121,12 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
     def line(done: int, total: int) -> None:
         nonlocal first, shown
         first = done if first < 0 else first
-        step = done * _REPORTS // max(total, 1)
+        step = done * _REPORTS // total if total else 0
         if step != shown:
             shown = step
             rate = (done - first) / max(time.monotonic() - start, 1e-9)
-            left = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate else ""
-            sys.stderr.write(f"{done} of {total} {what}{left}\n")
+            left = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate and total else ""
+            sys.stderr.write(f"{done} of {total or 'unknown'} {what}{left}\n")
             sys.stderr.flush()
 
     if not console.is_terminal:
@@ -141,18 +141,23 @@ def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what + ", {task.fields[rate]}/s,"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as shown:
-        task = shown.add_task(what, total=None, rate="-")
-        start = time.monotonic()
-        first = -1
+    shown = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    task = shown.add_task(what, total=None, rate="-")
+    start = time.monotonic()
+    first = -1
 
-        def update(done: int, total: int) -> None:
-            nonlocal first
-            first = done if first < 0 else first
-            rate = (done - first) / max(time.monotonic() - start, 1e-9)
-            shown.update(task, completed=done, total=total, rate=f"{rate:.1f}" if rate else "-")
+    def update(done: int, total: int) -> None:
+        nonlocal first
+        if first < 0:
+            first = done
+            shown.start()  # only now: a pass with nothing to count shows nothing
+        rate = (done - first) / max(time.monotonic() - start, 1e-9)
+        shown.update(task, completed=done, total=total or None, rate=f"{rate:.1f}" if rate else "-")
 
+    try:
         yield update
+    finally:
+        shown.stop()
 
 
 def number(value: float | None, form: str = ".2e") -> str:

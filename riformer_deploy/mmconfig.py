@@ -138,7 +138,9 @@ def _remark(step: dict[str, Any]) -> str | None:
     remark = None
     match step:
         case {"type": "ResizeEdge"} if step.get("backend") != "pillow":
-            remark = "it resizes with OpenCV, which shrinks unsmoothed; here Pillow resizes, and scores differ"
+            remark = (
+                "it resizes with OpenCV, which shrinks unsmoothed; here Pillow resizes, and scores differ"
+            )
         case {"type": "CenterCrop", "auto_pad": True}:
             remark = "it pads pictures that are smaller than the crop; here they are refused"
         case {"type": "LoadImageFromFile"} if not _LOADING.issuperset(step):

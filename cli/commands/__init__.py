@@ -3,6 +3,7 @@
 from .accuracy import accuracy
 from .bench import bench
 from .doctor import doctor
+from .download import download
 from .export import export
 from .features import features
 from .fuse import fuse
@@ -15,6 +16,7 @@ __all__ = [
     "accuracy",
     "bench",
     "doctor",
+    "download",
     "export",
     "features",
     "fuse",

@@ -12,7 +12,7 @@ from ..tables import print_parity
 
 
 def export(
-    checkpoint: options.Checkpoint,
+    checkpoint: options.CheckpointOrName,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -33,6 +33,7 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
     batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
+    mirror: options.Mirror = None,
     weights: options.Weights = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
@@ -47,15 +48,18 @@ def export(
 
     from riformer_deploy.artifacts import WeightSet
     from riformer_deploy.budgets import changed_budgets
+    from riformer_deploy.download import DownloadOptions, named_checkpoint
     from riformer_deploy.export import DEFAULT_OPSET
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
     from riformer_deploy.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.results import Status
     from riformer_deploy.variants import get_variant
 
+    with output.counter("bytes") as count:
+        path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)
     asked = ExportOptions(
-        checkpoint=checkpoint,
-        output=bundle or Path(checkpoint.stem),
+        checkpoint=path,
+        output=bundle or Path(checkpoint.stem if path == checkpoint else checkpoint.name),
         variant=get_variant(variant) if variant is not None else None,
         num_classes=num_classes,
         weights=WeightSet(weights) if weights is not None else None,

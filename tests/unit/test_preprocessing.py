@@ -16,7 +16,7 @@ from riformer_deploy.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, Prep
 S12, S12_384 = VARIANTS["riformer-s12_in1k"], VARIANTS["riformer-s12_in1k-384"]
 OWN_SHAPE = Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2)
 CONFIG = (
-    "test_pipeline = [dict(type='ResizeEdge', scale=200, interpolation='lanczos'), "
+    "test_pipeline = [dict(type='ResizeEdge', scale=200, backend='pillow', interpolation='lanczos'), "
     "dict(type='CenterCrop', crop_size=192)]\n"
     "data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6], to_rgb=False)"
 )

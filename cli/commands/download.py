@@ -1,0 +1,36 @@
+"""``riformer-deploy download``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+
+
+def download(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A published model, as `models` lists it.", show_default=False),
+    ],
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.", show_default="here")
+    ] = Path(),
+    mirror: options.Mirror = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Fetch a published checkpoint by name and check it against the hash in its file name."""
+    from riformer_deploy.download import DownloadOptions, download_checkpoint
+    from riformer_deploy.variants import get_variant
+
+    asked = DownloadOptions(folder=folder, mirror=mirror)
+    with output.counter("bytes") as count:
+        report = download_checkpoint(get_variant(name), asked, count)
+    if json:
+        output.print_json(report)
+    else:
+        how = "was there already" if report.fetched_bytes == 0 else f"{report.fetched_bytes:,} bytes fetched"
+        output.say(f"{report.path}: {how}, sha256 {report.sha256}")

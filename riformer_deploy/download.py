@@ -1,0 +1,167 @@
+"""Fetches published checkpoints: resumable, atomic, checked against the hash in their names."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from riformer_deploy.errors import DownloadError, OptionError
+from riformer_deploy.files import sha256_of, sync_directory, sync_file
+from riformer_deploy.transfers import DEFAULT_PATIENCE, Counter, Patience, transfer
+from riformer_deploy.variants import VARIANTS, Variant
+
+_LOG = logging.getLogger(__name__)
+
+PUBLISHED_AT = "https://download.openmmlab.com/mmclassification/v1/riformer/"
+"""The folder that mmpretrain's metafile names; the files' names are the variants'."""
+
+
+def uncounted(_done: int, _total: int) -> None:
+    """A count that nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadOptions:
+    """Where from, where to, and how patiently.
+
+    Attributes:
+        folder: Where the file goes; it is created.
+        mirror: Another folder that holds the files, as a URL; None for OpenMMLab's.
+        patience: How long to try.
+    """
+
+    folder: Path
+    mirror: str | None = None
+    patience: Patience = DEFAULT_PATIENCE
+
+    def __post_init__(self) -> None:
+        if self.mirror is not None and urlsplit(self.mirror).scheme not in {"http", "https"}:
+            raise OptionError(f"--mirror must be an http or https URL, got {self.mirror!r}.")
+
+    def url_of(self, variant: Variant) -> str:
+        """Where a variant's file is fetched from."""
+        return (self.mirror or PUBLISHED_AT).rstrip("/") + "/" + variant.file_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadReport:
+    """What ``download`` did.
+
+    Attributes:
+        path: The file.
+        url: Where it is published.
+        sha256: Of its content; it begins as the file's name says.
+        size_bytes: Its size.
+        fetched_bytes: What came over the network this time; 0 if the file was there already.
+    """
+
+    path: str
+    url: str
+    sha256: str
+    size_bytes: int
+    fetched_bytes: int
+
+
+def download_checkpoint(
+    variant: Variant, options: DownloadOptions, count: Counter = uncounted
+) -> DownloadReport:
+    """Fetch a published checkpoint; a file that is there already and is whole is not fetched again.
+
+    What has come so far is kept beside the final name (``.part``) and is gone on with by the next
+    attempt or the next command. Proxies are taken from the environment (``https_proxy``, ``no_proxy``).
+
+    Args:
+        variant: Which.
+        options: Where from and where to.
+        count: Told how far it is.
+
+    Raises:
+        DownloadError: The server cannot be reached, refuses, or what came is not that file; or another
+            process is fetching it.
+        OptionError: The folder cannot be written.
+    """
+    url, path = options.url_of(variant), options.folder / variant.file_name
+    if path.is_file() and sha256_of(path).startswith(variant.sha256_prefix):
+        return _report(path, url, fetched_bytes=0)
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(options.folder / f"{variant.file_name}.part", url) as part:
+            had = part.stat().st_size
+            fetched = transfer(url, part, options.patience, count)
+            if had and not sha256_of(part).startswith(variant.sha256_prefix):
+                _LOG.warning("what was kept of an earlier attempt is not this file's; fetching it anew")
+                os.truncate(part, 0)
+                fetched = transfer(url, part, options.patience, count)
+            _check(variant, url, part)
+            sync_file(part)
+            part.replace(path)
+            sync_directory(options.folder)
+    except OSError as err:
+        raise OptionError(
+            f"{path} cannot be written: {err}", remedy="Choose another folder with -o."
+        ) from err
+    return _report(path, url, fetched_bytes=fetched)
+
+
+def _report(path: Path, url: str, *, fetched_bytes: int) -> DownloadReport:
+    return DownloadReport(
+        path=str(path),
+        url=url,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        fetched_bytes=fetched_bytes,
+    )
+
+
+@contextlib.contextmanager
+def _locked(part: Path, url: str) -> Iterator[Path]:
+    """One process at a time appends to a ``.part`` file."""
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise DownloadError(f"Another process is fetching {url} into {part}.") from err
+        try:
+            yield part
+        finally:
+            if os.fstat(file.fileno()).st_size == 0:
+                part.unlink(missing_ok=True)
+
+
+def _check(variant: Variant, url: str, part: Path) -> None:
+    found = sha256_of(part)
+    if found.startswith(variant.sha256_prefix):
+        return
+    size = part.stat().st_size
+    with part.open("rb") as file:
+        begin = file.read(15)
+    part.unlink()
+    what = ", a web page by its beginning" if begin.lstrip().lower().startswith((b"<!", b"<html")) else ""
+    raise DownloadError(
+        f"What came from {url} is not {variant.file_name}: {size:,} bytes{what} with the sha256 {found}, "
+        f"which should begin with {variant.sha256_prefix}. It was removed.",
+        remedy=f"Try again, or fetch it by hand from another network: {url}",
+    )
+
+
+def named_checkpoint(argument: Path, options: DownloadOptions, count: Counter = uncounted) -> Path:
+    """The file that a command's argument means: itself, or the published checkpoint of that name, fetched.
+
+    Args:
+        argument: A path or a published name, such as ``riformer-s12_in1k``; a file of that name goes first.
+        options: Where to fetch from and to.
+        count: Told how far it is.
+
+    Raises:
+        DownloadError: As :func:`download_checkpoint`.
+    """
+    variant = VARIANTS.get(str(argument))
+    if variant is None or argument.exists():
+        return argument
+    return Path(download_checkpoint(variant, options, count).path)
