@@ -49,6 +49,9 @@ app.command("features", epilog="Example: riformer-deploy features photos/ bundle
 app.command("download", epilog="Example: riformer-deploy download riformer-s12_in1k -o checkpoints")(
     commands.download
 )
+app.command("reproduce", epilog="Example: riformer-deploy reproduce riformer-s12_in1k --data imagenet")(
+    commands.reproduce
+)
 app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
 app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)

@@ -87,11 +87,19 @@ BundlePath = Annotated[
 Images = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGE... [BUNDLE]",
-        help="Pictures, folders or quoted patterns; then a bundle, by default the current folder's.",
+        metavar="IMAGE",
+        help="Pictures, folders or quoted patterns; last, if need be, the bundle.",
         show_default=False,
     ),
 ]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR", help="Labelled pictures: ImageNet, class folders or .npz.", show_default=False
+    ),
+]
+Split = Annotated[str, typer.Option(help="Part of the dataset.")]
+Limit = Annotated[int | None, typer.Option(help="So many pictures, spread evenly.", show_default="all")]
 BatchOfPictures = Annotated[int, typer.Option("--batch", help="Pictures at a time.")]
 Workers = Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one a core")]
 Weights = Annotated[

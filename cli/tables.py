@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from .output import note, number, print_table, say
+from .output import number, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.inspection import (
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         OnnxInspection,
     )
     from riformer_deploy.results import LatencyResult, ParityResult
-    from riformer_deploy.scorecards import AccuracyResult
 
 
 def print_parity(result: ParityResult) -> None:
@@ -106,58 +105,6 @@ def print_latency(result: LatencyResult) -> None:
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
     say(f"Speed-up is over the first model of each batch size. Machine: {result.machine.cpu}")
-
-
-def print_accuracy(result: AccuracyResult) -> None:
-    """Every artifact's accuracy beside the published one, and each against the first."""
-    data = result.dataset
-    part = f"{data.asked} of {data.total}, spread evenly" if data.asked < data.total else str(data.total)
-    say(f"Data: {data.location}, {data.layout}; {part} pictures, {len(result.broken)} of them unusable")
-    rows = [
-        (
-            item.name,
-            *(
-                f"{share.percent:.3f} ({share.ci95_percent[0]:.2f} to {share.ci95_percent[1]:.2f})"
-                for share in (item.top1, item.top5)
-            ),
-            str(item.images),
-        )
-        for item in result.artifacts
-    ]
-    if result.published is not None:
-        figures = result.published
-        name = f"published of {figures.variant}, on ImageNet-1k's 50,000"
-        rows.append((name, f"{figures.top1_percent:.2f}", f"{figures.top5_percent:.2f}", "50000"))
-    print_table("Accuracy, % (95 % interval, Wilson)", ("artifact", ">top-1", ">top-5", ">pictures"), rows)
-    if result.comparisons:
-        gate = "-" if result.max_drop_points is None else f"{result.max_drop_points:g}"
-        print_table(
-            f"Against {result.comparisons[0].baseline}, picture by picture",
-            ("artifact", ">lost", ">gained", ">changed", ">drop, points", ">p", ">may drop", "verdict"),
-            [
-                (
-                    item.name,
-                    str(item.lost),
-                    str(item.gained),
-                    str(item.changed),
-                    "{:+.3f} ({:+.2f} to {:+.2f})".format(item.drop_points, *item.drop_ci95_points),
-                    f"{item.p_value:.3g}",
-                    gate,
-                    str(item.status) if result.max_drop_points is not None else "no gate",
-                )
-                for item in result.comparisons
-            ],
-        )
-        say("lost: only the baseline is right; gained: only this one is; p: McNemar, exact, of no difference")
-    for artifact in result.artifacts:
-        if artifact.not_finite:
-            say(
-                f"(!) {artifact.name}: {artifact.not_finite} pictures have scores that are not finite numbers"
-            )
-    for text in data.notes:
-        note(text)
-    for item in result.broken:
-        note(f"not used: {item.reason}")
 
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> None:

@@ -226,7 +226,10 @@ def _labels_of(root: Path, folders: Sequence[str], classes: ClassList) -> tuple[
 
 def _from_npz(location: Path, split: str) -> Dataset:
     try:
-        with np.load(location, allow_pickle=False) as stored:
+        with location.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise DatasetError(f"{location} holds one array.", remedy=f"Expected {LAYOUTS}.")
             prefix = f"{split}_" if f"{split}_images" in stored.files else ""
             wanted = (f"{prefix}images", f"{prefix}labels")
             missing = [name for name in wanted if name not in stored.files]

@@ -11,6 +11,7 @@ from .inspect import inspect
 from .models import models
 from .parity import parity
 from .predict import predict
+from .reproduce import reproduce
 
 __all__ = [
     "accuracy",
@@ -24,4 +25,5 @@ __all__ = [
     "models",
     "parity",
     "predict",
+    "reproduce",
 ]

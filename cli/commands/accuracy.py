@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import options, output
-from ..tables import print_accuracy
+from ..accuracy_tables import print_accuracy
 
 
 def accuracy(
     bundle: options.BundlePath = None,
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR", help="Labelled pictures: ImageNet, class folders or .npz.", show_default=False
-        ),
-    ] = ...,  # type: ignore[assignment]  # Typer's mark of an option that must be given
-    split: Annotated[str, typer.Option(help="Part of the dataset.")] = "val",
+    data: options.Data = ...,  # type: ignore[assignment]  # Typer's mark of an option that must be given
+    split: options.Split = "val",
     backend: Annotated[
         list[options.Backend] | None,
         typer.Option("--with", help="Artifacts that take part.", show_default="torch, onnx"),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="So many pictures, spread evenly.", show_default="all")
-    ] = None,
+    limit: options.Limit = None,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
     max_drop: Annotated[

@@ -1,0 +1,94 @@
+"""Accuracy as tables, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .output import note, print_table, say
+
+if TYPE_CHECKING:
+    from riformer_deploy.reproduce import Reproduction
+    from riformer_deploy.scorecards import AccuracyResult
+
+
+def print_accuracy(result: AccuracyResult) -> None:
+    """Every artifact's accuracy beside the published one, and each against the first."""
+    data = result.dataset
+    part = f"{data.asked} of {data.total}, spread evenly" if data.asked < data.total else str(data.total)
+    say(f"Data: {data.location}, {data.layout}; {part} pictures, {len(result.broken)} of them unusable")
+    rows = [
+        (
+            item.name,
+            *(
+                f"{share.percent:.3f} ({share.ci95_percent[0]:.2f} to {share.ci95_percent[1]:.2f})"
+                for share in (item.top1, item.top5)
+            ),
+            str(item.images),
+        )
+        for item in result.artifacts
+    ]
+    if result.published is not None:
+        figures = result.published
+        name = f"published of {figures.variant}, on ImageNet-1k's 50,000"
+        rows.append((name, f"{figures.top1_percent:.2f}", f"{figures.top5_percent:.2f}", "50000"))
+    print_table("Accuracy, % (95 % interval, Wilson)", ("artifact", ">top-1", ">top-5", ">pictures"), rows)
+    if result.comparisons:
+        gate = "-" if result.max_drop_points is None else f"{result.max_drop_points:g}"
+        print_table(
+            f"Against {result.comparisons[0].baseline}, picture by picture",
+            ("artifact", ">lost", ">gained", ">changed", ">drop, points", ">p", ">may drop", "verdict"),
+            [
+                (
+                    item.name,
+                    str(item.lost),
+                    str(item.gained),
+                    str(item.changed),
+                    "{:+.3f} ({:+.2f} to {:+.2f})".format(item.drop_points, *item.drop_ci95_points),
+                    f"{item.p_value:.3g}",
+                    gate,
+                    str(item.status) if result.max_drop_points is not None else "no gate",
+                )
+                for item in result.comparisons
+            ],
+        )
+        say("lost: only the baseline is right; gained: only this one is; p: McNemar, exact, of no difference")
+    for artifact in result.artifacts:
+        if artifact.not_finite:
+            say(
+                f"(!) {artifact.name}: {artifact.not_finite} pictures have scores that are not finite numbers"
+            )
+    for text in data.notes:
+        note(text)
+    for item in result.broken:
+        note(f"not used: {item.reason}")
+
+
+def print_reproduction(result: Reproduction) -> None:
+    """Every model beside its published figures."""
+    data = result.dataset
+    say(f"Data: {data.location}, {data.layout}; {data.asked} of {data.total} pictures")
+    print_table(
+        "Measured (95 % interval) | published",
+        ("model", "form", ">params, M", ">FLOPs, G", ">top-1, %", ">top-5, %"),
+        [
+            (
+                row.variant,
+                str(row.form),
+                f"{row.parameters / 1e6:.3f} | {row.published_params_m:.3f}",
+                f"{row.flops / 1e9:.3f} | {row.published_flops_g:.3f}",
+                *(
+                    "{:.2f} ({:.2f} to {:.2f}) | {:.2f}".format(share.percent, *share.ci95_percent, published)
+                    for share, published in (
+                        (row.top1, row.published_top1_percent),
+                        (row.top5, row.published_top5_percent),
+                    )
+                ),
+            )
+            for row in result.models
+        ],
+    )
+    say("Published: parameters of the deploy form, accuracy on ImageNet-1k's 50,000 validation pictures")
+    for text in data.notes:
+        note(text)
+    for item in result.broken:
+        note(f"not used: {item.reason}")
