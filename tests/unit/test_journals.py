@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from riformer_deploy.errors import BundleError
+from riformer_deploy.journals import Answers, Journal, joined, key_of
+from riformer_deploy.records import RecordError, dump_json, load_json
+
+
+def answers(start: int, usable: tuple[int, ...], broken: tuple[int, ...] = ()) -> Answers:
+    return Answers(
+        start=start,
+        count=len(usable) + len(broken),
+        usable=usable,
+        predicted=(usable, tuple(number + 1 for number in usable)),
+        places=(tuple(0 for _ in usable), usable),
+        broken={str(number): f"{number} is broken" for number in broken},
+    )
+
+
+FIRST, SECOND, THIRD = answers(0, (0, 2), (1,)), answers(3, (), (3,)), answers(4, (4, 5))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A journal of the key "k" with three batches."""
+    journal = Journal(tmp_path / "journal", "k")
+    for item in (FIRST, SECOND, THIRD):
+        journal.add(item)
+    journal.close(finished=False)
+    return tmp_path / "journal"
+
+
+def test_what_was_added_is_there_again(path: Path) -> None:
+    journal = Journal(path, "k")
+    assert journal.answers == (FIRST, SECOND, THIRD)
+    journal.close(finished=True)
+    assert not path.exists()
+
+
+def test_another_key_begins_anew(path: Path) -> None:
+    journal = Journal(path, "other")
+    assert journal.answers == ()
+    journal.add(FIRST)
+    journal.close(finished=False)
+    again = Journal(path, "other")
+    assert again.answers == (FIRST,)
+    again.close(finished=False)
+
+
+def test_every_cut_keeps_the_whole_lines_before_it_and_can_be_gone_on_with(path: Path) -> None:
+    content = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
+    for size in range(len(content) + 1):
+        path.write_bytes(content[:size])
+        journal = Journal(path, "k")
+        whole = max(sum(end <= size for end in ends) - 1, 0)
+        assert journal.answers == (FIRST, SECOND, THIRD)[:whole]
+        for item in (FIRST, SECOND, THIRD)[whole:]:
+            journal.add(item)
+        journal.close(finished=False)
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [lines[0], lines[2], lines[3]],  # a batch is missing
+        lambda lines: [lines[0], b"\0" * 40 + b"\n", *lines[2:]],
+        lambda lines: [lines[0], b"\xff\n", *lines[2:]],
+        lambda lines: [lines[0], lines[1].replace(b"[0, 2]", b"[0, 1]", 1), *lines[2:]],
+    ],
+)
+def test_nothing_after_a_damaged_line_is_believed(damage: object, path: Path) -> None:
+    assert callable(damage)
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    journal = Journal(path, "k")
+    assert journal.answers == ()
+    journal.close(finished=False)
+
+
+def test_two_passes_do_not_write_one_journal(path: Path) -> None:
+    journal = Journal(path, "k")
+    with pytest.raises(BundleError, match="Another pass"):
+        Journal(path, "k")
+    journal.close(finished=False)
+    Journal(path, "k").close(finished=True)
+
+
+def test_answers_that_leave_pictures_out_are_refused() -> None:
+    text = dump_json(FIRST)
+    assert load_json(Answers, text) == FIRST
+    for old, new in (('"count": 3', '"count": 2'), ('"1": "1 is', '"5": "1 is')):
+        assert old in text
+        with pytest.raises(RecordError, match="pictures are missing"):
+            load_json(Answers, text.replace(old, new))
+    record = json.loads(text)
+    record["places"][1].pop()
+    with pytest.raises(RecordError, match="answers are missing"):
+        load_json(Answers, json.dumps(record))
+
+
+def test_joined_answers_are_in_order() -> None:
+    whole = joined([FIRST, SECOND, THIRD])
+    assert (whole.start, whole.count, whole.usable) == (0, 6, (0, 2, 4, 5))
+    assert whole.predicted == ((0, 2, 4, 5), (1, 3, 5, 6))
+    assert sorted(whole.broken) == ["1", "3"]
+
+
+def test_the_key_follows_every_part() -> None:
+    keys = {key_of({"a": 1, "b": 2}), key_of({"a": 1, "b": 3}), key_of({"a": [1], "b": 2})}
+    assert len(keys) == 3
+    assert key_of({"b": 2, "a": 1}) in keys
