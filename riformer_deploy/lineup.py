@@ -17,7 +17,7 @@ from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import BundleError
-from riformer_deploy.fuse import fold
+from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
