@@ -14,58 +14,84 @@ if TYPE_CHECKING:
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.bundles import Bundle
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+    from riformer_deploy.download import DownloadOptions, download_checkpoint
     from riformer_deploy.errors import RIFormerDeployError
-    from riformer_deploy.evidence import bench_bundle, verify_bundle
+    from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
+    from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.fusion import fold, fuse
     from riformer_deploy.inspection import inspect_file
     from riformer_deploy.model import RIFormer
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
+    from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
+    from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.variants import VARIANTS
     from riformer_deploy.zoo import get_model, published_models
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AccuracyOptions": "evidence",
     "Architecture": "architecture",
     "BenchOptions": "bench",
     "Bundle": "bundles",
     "Checkpoint": "checkpoints",
+    "DownloadOptions": "download",
     "ExportOptions": "pipeline",
+    "FeatureOptions": "features",
     "Form": "architecture",
+    "PictureFiles": "predict",
     "RIFormer": "model",
     "RIFormerDeployError": "errors",
+    "ReproduceOptions": "reproduce",
     "VARIANTS": "variants",
+    "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
+    "download_checkpoint": "download",
     "export_checkpoint": "pipeline",
+    "extract_features": "features",
+    "find_pictures": "predict",
     "fold": "fusion",
     "fuse": "fusion",
     "fuse_checkpoint": "pipeline",
     "get_model": "zoo",
     "inspect_file": "inspection",
     "load_checkpoint": "checkpoints",
+    "predict_images": "predict",
     "published_models": "zoo",
+    "reproduce_table": "reproduce",
     "verify_bundle": "evidence",
 }
 
 __all__ = [
     "VARIANTS",
+    "AccuracyOptions",
     "Architecture",
     "BenchOptions",
     "Bundle",
     "Checkpoint",
+    "DownloadOptions",
     "ExportOptions",
+    "FeatureOptions",
     "Form",
+    "PictureFiles",
     "RIFormer",
     "RIFormerDeployError",
+    "ReproduceOptions",
+    "accuracy_bundle",
     "bench_bundle",
+    "download_checkpoint",
     "export_checkpoint",
+    "extract_features",
+    "find_pictures",
     "fold",
     "fuse",
     "fuse_checkpoint",
     "get_model",
     "inspect_file",
     "load_checkpoint",
+    "predict_images",
     "published_models",
+    "reproduce_table",
     "verify_bundle",
 ]
 

@@ -11,6 +11,9 @@ from riformer_deploy.errors import OptionError
 STAGES = 4
 """Stages of every RIFormer: the final norm is ``norm6``, after the fourth."""
 
+SMALLEST_SIDE_PX = 3
+"""Of an image: a 7x7 convolution with padding 2 needs three pixels."""
+
 
 class Form(StrEnum):
     """How the blocks of a model are parameterised."""

@@ -14,6 +14,7 @@ import onnxsim
 import torch
 from torch import Tensor, nn
 
+from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.errors import ExportError, OptionError
 from riformer_deploy.model import RIFormer
@@ -25,8 +26,6 @@ OLDEST_OPSET = 18
 """The oldest that PyTorch's exporter writes."""
 NEWEST_OPSET = 25
 """The newest that PyTorch's exporter, onnxsim and ONNX Runtime were tried with."""
-SMALLEST_SIDE_PX = 3
-"""A 7x7 convolution with padding 2 needs three pixels."""
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"

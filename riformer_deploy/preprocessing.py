@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.checkpoints import Checkpoint
 from riformer_deploy.errors import CheckpointValuesError, OptionError
 from riformer_deploy.mmconfig import preprocessing_of, remarks_on
@@ -88,7 +89,9 @@ def resolve_preprocessing(
         OptionError: Nothing says what size the images have, or what was asked for contradicts itself.
     """
     if image_size_px is not None and min(image_size_px) < 1:
-        raise OptionError(f"The image size must be at least 1 px, got {image_size_px} (height, width).")
+        raise OptionError(
+            f"The image must be at least {SMALLEST_SIDE_PX} px on each side, got {image_size_px}."
+        )
     if image_size_px is not None and changes.crop_px not in (None, image_size_px):
         raise OptionError(
             f"The image size {image_size_px} and the crop {changes.crop_px} contradict each other.",

@@ -16,7 +16,7 @@ from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.download import DownloadOptions, download_checkpoint
 from riformer_deploy.errors import OptionError
 from riformer_deploy.feeding import Feeding
-from riformer_deploy.fuse import fuse
+from riformer_deploy.fusion import fuse
 from riformer_deploy.lineup import model_of
 from riformer_deploy.machine import Machine, describe_machine
 from riformer_deploy.results import RESULT_SCHEMA
@@ -123,7 +123,7 @@ class _Entry:
     contestant: Contestant
 
 
-def reproduce(
+def reproduce_table(
     options: ReproduceOptions, progress: Callable[[str], None], count: Counter = uncounted
 ) -> Reproduction:
     """Measure published models beside their published figures.

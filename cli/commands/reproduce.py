@@ -29,8 +29,7 @@ def reproduce(
     debug: options.Debug = False,
 ) -> None:
     """Measure the published results table: parameters, FLOPs, top-1 and top-5, unfused and fused."""
-    from riformer_deploy.reproduce import ReproduceOptions
-    from riformer_deploy.reproduce import reproduce as measure
+    from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.variants import VARIANTS, get_variant
 
     asked = ReproduceOptions(
@@ -44,7 +43,7 @@ def reproduce(
         workers=workers,
     )
     with output.counter("pictures") as count:
-        result = measure(asked, output.note, count)
+        result = reproduce_table(asked, output.note, count)
     if json:
         output.print_json(result)
     else:

@@ -15,7 +15,7 @@ from riformer_deploy.complexity import complexity
 from riformer_deploy.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.images import fit, normalise
 from riformer_deploy.model import model_from_state
-from riformer_deploy.reproduce import ReproduceOptions, reproduce
+from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
 from riformer_deploy.variants import VARIANTS, Variant
 
 
@@ -59,7 +59,7 @@ def test_models_are_measured_in_both_forms_beside_what_was_published(
     )
     steps: list[str] = []
     options = ReproduceOptions(variants=variants, data=data, checkpoints=tmp_path, batch=8, workers=1)
-    found = reproduce(options, steps.append)
+    found = reproduce_table(options, steps.append)
     assert [(row.variant, row.form) for row in found.models] == [
         (f"tiny-{seed}", form) for seed in range(3) for form in (Form.TRAINING, Form.DEPLOY)
     ]
@@ -91,7 +91,7 @@ def test_a_file_of_another_shape_is_refused(
         variants=(dataclasses.replace(variant, architecture=other),), data=data, checkpoints=tmp_path
     )
     with pytest.raises(CheckpointMismatchError, match="not what was asked for"):
-        reproduce(options, lambda _step: None)
+        reproduce_table(options, lambda _step: None)
 
 
 def test_something_is_to_be_measured(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Cli = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def data(tmp_path: Path, digits_data: dict[str, NDArray[Any]]) -> Path:
+    """The first 60 validation pictures."""
+    path = tmp_path / "digits.npz"
+    np.savez(path, images=digits_data["val_images"][:60], labels=digits_data["val_labels"][:60])
+    return path
+
+
+@pytest.fixture
+def bundle(tiny_bundle_copy: Path) -> Path:
+    return tiny_bundle_copy
+
+
+@pytest.fixture
+def small(tmp_path: Path, tiny_architecture: Any) -> Path:
+    """Labelled noise for the tiny model."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    path = tmp_path / "noise.npz"
+    images = rng.integers(0, 256, (20, 64, 48, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(20) % tiny_architecture.num_classes)
+    return path
+
+
+def test_the_table_shows_every_artifact_and_comparison(cli: Cli, bundle: Path, small: Path) -> None:
+    done = cli("verify", "accuracy", bundle, "--data", small, "--max-drop", "0", "--batch", "8")
+    assert done.returncode == 0
+    for text in ("PyTorch float32, training form", "deploy form", "ONNX Runtime fp32", "lost", "passed"):
+        assert text in done.stdout
+    assert "20 of 20 pictures" in done.stderr
+    assert "s left" in done.stderr
+    assert (bundle / "accuracy.json").is_file()
+
+
+def test_json_is_the_record_and_nothing_else(cli: Cli, bundle: Path, small: Path) -> None:
+    done = cli("verify", "accuracy", bundle, "--data", small, "--with", "onnx", "--limit", "5", "--json")
+    record = json.loads(done.stdout)
+    assert (record["kind"], record["dataset"]["asked"], record["dataset"]["total"]) == ("accuracy", 5, 20)
+    assert [item["name"] for item in record["artifacts"]] == ["ONNX Runtime fp32"]
+
+
+def test_a_gate_that_does_not_hold_is_exit_code_1(
+    cli: Cli, bundle: Path, other_checkpoint: Path, small: Path, onnx_of: Callable[[Path], Path]
+) -> None:
+    """The ONNX file of other weights, recorded as if it belonged here: parity aside, its answers differ."""
+    other = bundle.parent / "other"
+    assert cli("export", other_checkpoint, "-o", other, "--image-size", "64x48").returncode == 0
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    foreign = json.loads((other / "bundle.json").read_text())["onnx"][0]["file"]
+    onnx_of(bundle).write_bytes(onnx_of(other).read_bytes())
+    manifest["onnx"][0]["file"]["sha256"] = foreign["sha256"]
+    manifest["onnx"][0]["file"]["size_bytes"] = foreign["size_bytes"]
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    reference = json.loads(cli("verify", "accuracy", bundle, "--data", small, "--json").stdout)
+    drop = reference["comparisons"][1]["drop_points"]
+    gained = reference["comparisons"][1]["changed"]
+    assert gained > 0
+    limit = max(drop, 0.0)
+    assert cli("verify", "accuracy", bundle, "--data", small, "--max-drop", limit).returncode == 0
+    if drop > 0:
+        done = cli("verify", "accuracy", bundle, "--data", small, "--max-drop", drop / 2)
+        assert done.returncode == 1
+        assert "failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "--data"),
+        (("--data", "gone"), 61, "There is no dataset"),
+        (("--data", "DATA", "--with", "onnx", "--max-drop", "1"), 2, "only one takes part"),
+        (("--data", "DATA", "--limit", "0"), 2, "--limit"),
+        (("--data", "DATA", "--workers", "0"), 2, "workers"),
+        (("--data", "DATA", "--with", "engine"), 30, "engine"),
+        (("--data", "DATA", "--with", "abacus"), 2, "abacus"),
+    ],
+)
+def test_what_cannot_be_done_has_its_exit_code(
+    arguments: tuple[str, ...], code: int, said: str, cli: Cli, bundle: Path, small: Path
+) -> None:
+    done = cli("verify", "accuracy", bundle, *(str(small) if a == "DATA" else a for a in arguments))
+    assert done.returncode == code
+    assert said in done.stderr
+    assert not (bundle / "accuracy.json").exists()
