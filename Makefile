@@ -4,12 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint types layers unit benchmarks clean
+PEER ?= .venv-peer
+PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt --constraint tests/peer/constraints.txt
+
+.PHONY: help demo test lint types layers unit benchmarks peer clean
 
 help:
 	@echo "make demo        the main job on examples/riformer-digits.pth: export, parity, bench"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
+	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make clean       remove what these made"
 
 $(VENV)/.cpu: pyproject.toml constraints.txt
@@ -51,5 +56,16 @@ benchmarks: $(VENV)/.cpu
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/fp32_latency.py
 
+# mmcv-lite and mmpretrain name requirements that inference does not need and that do not install here.
+$(PEER)/.done: pyproject.toml constraints.txt tests/peer/constraints.txt
+	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	@$(PEER_INSTALL) --editable ".[cpu]"
+	@$(PEER_INSTALL) mmengine einops importlib-metadata mat4py matplotlib modelindex
+	@$(PEER_INSTALL) --no-deps mmcv-lite mmpretrain torchvision
+	@touch $@
+
+peer: $(PEER)/.done
+	$(PEER)/bin/python tests/peer/compare.py
+
 clean:
-	rm -rf $(VENV) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PEER) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
