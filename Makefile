@@ -55,6 +55,7 @@ benchmarks: $(VENV)/.cpu
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/fp32_latency.py
+	$(BIN)/python benchmarks/accuracy_overlap.py
 
 # mmcv-lite and mmpretrain name requirements that inference does not need and that do not install here.
 $(PEER)/.done: pyproject.toml constraints.txt tests/peer/constraints.txt

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.classes import imagenet_ids, imagenet_names
-from riformer_deploy.decoding import EXTENSIONS, Rgb, decode_image
+from riformer_deploy.decoding import EXTENSIONS, Picture, Rgb, decode_picture
 from riformer_deploy.errors import DatasetError
 from riformer_deploy.files import sha256_of
 
@@ -82,11 +82,11 @@ class Dataset:
         """What errors call a picture."""
         return self.samples[index].name
 
-    def picture(self, index: int) -> Rgb:
+    def picture(self, index: int) -> Picture:
         """Decode a picture; raises ImageError where that cannot be done."""
         sample = self.samples[index]
         if sample.path is not None:
-            return decode_image(sample.path)
+            return decode_picture(sample.path)
         if self.arrays is None:
             raise ValueError("a sample without a file needs the dataset's array")
         pixels: Rgb = self.arrays[sample.index]

@@ -22,6 +22,8 @@ from riformer_deploy.errors import ImageError
 
 Rgb = NDArray[np.uint8]
 """A picture, (H, W, 3) uint8, RGB, C-contiguous."""
+Picture = Rgb | Image.Image
+"""A picture as an array or as Pillow holds it, decoded, in mode RGB."""
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, 256 MiB as RGB: the size from which Pillow suspects a bomb."""
@@ -43,6 +45,19 @@ _TURNS = {
 
 def decode_image(source: Path | bytes, *, name: str | None = None) -> Rgb:
     """Decode one picture; of an animation, its first frame.
+
+    Args:
+        source: A file, or its content.
+        name: What errors call it; the path, or "the picture" for bytes.
+
+    Raises:
+        ImageError: As :func:`decode_picture`.
+    """
+    return np.ascontiguousarray(np.asarray(decode_picture(source, name=name)))
+
+
+def decode_picture(source: Path | bytes, *, name: str | None = None) -> Image.Image:
+    """As :func:`decode_image`, without the copy into an array.
 
     Args:
         source: A file, or its content.
@@ -99,7 +114,7 @@ def _reason(err: Exception) -> str:
     return str(err).partition(" <_io")[0] or type(err).__name__
 
 
-def _to_rgb(image: Image.Image, called: str) -> Rgb:
+def _to_rgb(image: Image.Image, called: str) -> Image.Image:
     match image.mode:
         case "RGB":
             flat = image
@@ -117,7 +132,7 @@ def _to_rgb(image: Image.Image, called: str) -> Rgb:
             image.info.pop("transparency", None)  # alpha is dropped, whatever it is
             flat = image.convert("RGB")
     turn = _TURNS.get(_orientation(image))
-    return np.ascontiguousarray(np.asarray(flat.transpose(turn) if turn is not None else flat))
+    return flat.transpose(turn) if turn is not None else flat
 
 
 def _from_cmyk(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:

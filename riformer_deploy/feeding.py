@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.decoding import Rgb
+from riformer_deploy.decoding import Picture
 from riformer_deploy.errors import ImageError, OptionError
 from riformer_deploy.images import fit, normalise
 from riformer_deploy.machine import usable_cores
@@ -28,7 +28,7 @@ class Pictures(Protocol):
     def name_of(self, index: int) -> str:
         """What errors call one."""
 
-    def picture(self, index: int) -> Rgb:
+    def picture(self, index: int) -> Picture:
         """Decode one; raises ImageError where that cannot be done."""
 
 

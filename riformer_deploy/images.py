@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from riformer_deploy.decoding import Rgb, check_size
+from riformer_deploy.decoding import Picture, Rgb, check_size
 from riformer_deploy.errors import ImageError
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Interpolation, Preprocessing
@@ -36,11 +36,11 @@ def resized_size(size: tuple[int, int], short_edge_px: int) -> tuple[int, int]:
     return int(short_edge_px * width / height), short_edge_px
 
 
-def fit(picture: Rgb, preprocessing: Preprocessing, *, name: str = "the picture") -> Rgb:
+def fit(picture: Picture, preprocessing: Preprocessing, *, name: str = "the picture") -> Rgb:
     """Resize and crop; the result is what mmpretrain's test pipeline gives before normalisation, in RGB.
 
     Args:
-        picture: (H, W, 3) uint8, RGB.
+        picture: (H, W, 3) uint8, RGB, or as Pillow holds it.
         preprocessing: The short edge, the filter and the centre crop.
         name: What errors call it.
 
@@ -51,13 +51,12 @@ def fit(picture: Rgb, preprocessing: Preprocessing, *, name: str = "the picture"
         ImageError: The picture is smaller than the crop (mmpretrain passes a smaller one on, which no
             artifact of fixed size takes), or so long and narrow that resizing it would exhaust memory.
     """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     if preprocessing.resize_short_edge_px is not None:
-        height, width = picture.shape[:2]
-        size = resized_size((width, height), preprocessing.resize_short_edge_px)
-        check_size(size, f"{name}, resized from {width}x{height} px,")
-        resampling = _FILTERS[Interpolation(preprocessing.interpolation)]
-        picture = np.asarray(Image.fromarray(picture).resize(size, resampling))
-    height, width = picture.shape[:2]
+        size = resized_size(image.size, preprocessing.resize_short_edge_px)
+        check_size(size, f"{name}, resized from {image.width}x{image.height} px,")
+        image = image.resize(size, _FILTERS[Interpolation(preprocessing.interpolation)])
+    width, height = image.size
     crop_height, crop_width = preprocessing.crop_px
     if height < crop_height or width < crop_width:
         raise ImageError(
@@ -66,7 +65,8 @@ def fit(picture: Rgb, preprocessing: Preprocessing, *, name: str = "the picture"
             remedy="Export with a short edge (--preprocess short-edge=PX), or leave such pictures out.",
         )
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
-    return np.ascontiguousarray(picture[top : top + crop_height, left : left + crop_width])
+    box = (left, top, left + crop_width, top + crop_height)
+    return np.ascontiguousarray(np.asarray(image.crop(box)))
 
 
 def normalise(pictures: Sequence[Rgb] | NDArray[np.uint8], preprocessing: Preprocessing) -> Images:

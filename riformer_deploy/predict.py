@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.bundles import Bundle, is_bundle
-from riformer_deploy.decoding import EXTENSIONS, Rgb, decode_image
+from riformer_deploy.decoding import EXTENSIONS, Picture, decode_picture
 from riformer_deploy.errors import OptionError
 from riformer_deploy.feeding import Feeding, feed
 from riformer_deploy.lineup import Group, contestants
@@ -96,9 +96,9 @@ class PictureFiles:
         """The path."""
         return str(self.paths[index])
 
-    def picture(self, index: int) -> Rgb:
+    def picture(self, index: int) -> Picture:
         """Decode one; raises ImageError where that cannot be done."""
-        return decode_image(self.paths[index])
+        return decode_picture(self.paths[index])
 
 
 def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
