@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riformer_deploy.architecture import Architecture, Form
+    from riformer_deploy.artifacts import Precision, WeightSet
     from riformer_deploy.bench import BenchOptions
+    from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.bundles import Bundle
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
     from riformer_deploy.download import DownloadOptions, download_checkpoint
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.fusion import fold, fuse
     from riformer_deploy.inspection import inspect_file
+    from riformer_deploy.lineup import Group
     from riformer_deploy.model import RIFormer
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
     from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
-    from riformer_deploy.variants import VARIANTS
+    from riformer_deploy.results import Status
+    from riformer_deploy.variants import VARIANTS, get_variant
     from riformer_deploy.zoo import get_model, published_models
 
 __version__ = "0.1.0"
@@ -33,19 +37,25 @@ _HOMES = {
     "AccuracyOptions": "evidence",
     "Architecture": "architecture",
     "BenchOptions": "bench",
+    "Budget": "budgets",
     "Bundle": "bundles",
     "Checkpoint": "checkpoints",
     "DownloadOptions": "download",
     "ExportOptions": "pipeline",
     "FeatureOptions": "features",
     "Form": "architecture",
+    "Group": "lineup",
     "PictureFiles": "predict",
+    "Precision": "artifacts",
     "RIFormer": "model",
     "RIFormerDeployError": "errors",
     "ReproduceOptions": "reproduce",
+    "Status": "results",
     "VARIANTS": "variants",
+    "WeightSet": "artifacts",
     "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
+    "changed_budgets": "budgets",
     "download_checkpoint": "download",
     "export_checkpoint": "pipeline",
     "extract_features": "features",
@@ -54,6 +64,7 @@ _HOMES = {
     "fuse": "fusion",
     "fuse_checkpoint": "pipeline",
     "get_model": "zoo",
+    "get_variant": "variants",
     "inspect_file": "inspection",
     "load_checkpoint": "checkpoints",
     "predict_images": "predict",
@@ -67,18 +78,24 @@ __all__ = [
     "AccuracyOptions",
     "Architecture",
     "BenchOptions",
+    "Budget",
     "Bundle",
     "Checkpoint",
     "DownloadOptions",
     "ExportOptions",
     "FeatureOptions",
     "Form",
+    "Group",
     "PictureFiles",
+    "Precision",
     "RIFormer",
     "RIFormerDeployError",
     "ReproduceOptions",
+    "Status",
+    "WeightSet",
     "accuracy_bundle",
     "bench_bundle",
+    "changed_budgets",
     "download_checkpoint",
     "export_checkpoint",
     "extract_features",
@@ -87,6 +104,7 @@ __all__ = [
     "fuse",
     "fuse_checkpoint",
     "get_model",
+    "get_variant",
     "inspect_file",
     "load_checkpoint",
     "predict_images",

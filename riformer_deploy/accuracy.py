@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from riformer_deploy.errors import DatasetError, OptionError
 from riformer_deploy.feeding import Batch, Feeding, feed
 from riformer_deploy.journals import Answers, Journal, joined, key_of
 from riformer_deploy.machine import describe_machine, library_versions
+from riformer_deploy.progress import Counter, uncounted
 from riformer_deploy.records import to_jsonable
 from riformer_deploy.results import RESULT_SCHEMA, Status
 from riformer_deploy.runtimes.base import Contestant, Runtime
@@ -36,13 +37,6 @@ from riformer_deploy.scorecards import (
 from riformer_deploy.scores import logits_of, place_of
 
 _LOG = logging.getLogger(__name__)
-
-Counter = Callable[[int, int], None]
-"""Called with the pictures that are done and all that there are."""
-
-
-def uncounted(_done: int, _total: int) -> None:
-    """A count that nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,17 +13,14 @@ from urllib.parse import urlsplit
 
 from riformer_deploy.errors import DownloadError, OptionError
 from riformer_deploy.files import sha256_of, sync_directory, sync_file
-from riformer_deploy.transfers import DEFAULT_PATIENCE, Counter, Patience, transfer
+from riformer_deploy.progress import Counter, uncounted
+from riformer_deploy.transfers import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
 
 PUBLISHED_AT = "https://download.openmmlab.com/mmclassification/v1/riformer/"
 """The folder that mmpretrain's metafile names; the files' names are the variants'."""
-
-
-def uncounted(_done: int, _total: int) -> None:
-    """A count that nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import BundleError
+from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+from riformer_deploy.errors import BundleError, BundleIntegrityError
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.runtimes.base import Contestant, Runtime
@@ -54,6 +54,19 @@ def chosen_groups(*, torch: bool, onnx: bool, engine: bool, compiled: bool) -> t
     return tuple(groups)
 
 
+def _stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -> RIFormer:
+    """The model of one of the bundle's weights files, which is the recorded one while it is read."""
+    checkpoint = load_checkpoint(bundle.path_of(weights.file))
+    if checkpoint.sha256 != weights.file.sha256:
+        raise BundleIntegrityError(f"{checkpoint.path} was changed while it was being used.")
+    return _model(checkpoint, dtype)
+
+
+def _model(checkpoint: Checkpoint, dtype: torch.dtype) -> RIFormer:
+    state = {key: value.to(dtype) for key, value in checkpoint.state.items()}
+    return model_from_state(checkpoint.architecture, checkpoint.form, state)
+
+
 def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
     """The model of a checkpoint file, in the form that it is stored in.
 
@@ -64,9 +77,7 @@ def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
     Raises:
         CheckpointError: As ``load_checkpoint``.
     """
-    checkpoint = load_checkpoint(path)
-    state = {key: value.to(dtype) for key, value in checkpoint.state.items()}
-    return model_from_state(checkpoint.architecture, checkpoint.form, state)
+    return _model(load_checkpoint(path), dtype)
 
 
 def reference(bundle: Bundle) -> Contestant:
@@ -79,7 +90,7 @@ def reference(bundle: Bundle) -> Contestant:
     weights = bundle.manifest.weights[0]
 
     def start() -> Runtime:
-        return PyTorchRuntime(model_of(bundle.path_of(weights.file), torch.float64))
+        return PyTorchRuntime(_stored_model(bundle, weights, torch.float64))
 
     return Contestant(
         name=f"PyTorch float64, {weights.form} form",
@@ -94,7 +105,7 @@ def _torch(
     bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
 ) -> Contestant:
     def start() -> Runtime:
-        model = model_of(bundle.path_of(weights.file))
+        model = _stored_model(bundle, weights, torch.float32)
         return PyTorchRuntime(
             fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads
         )

@@ -28,14 +28,16 @@ from riformer_deploy.bundles import Bundle, check_target, commit, record_file, s
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.classes import resolve_class_names
 from riformer_deploy.errors import BundleConflictError, CheckpointValuesError, OptionError
-from riformer_deploy.evidence import Progress, prove_parity, silent
+from riformer_deploy.evidence import prove_parity
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.files import replacing
 from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.machine import library_versions
 from riformer_deploy.model import model_from_state
+from riformer_deploy.optional import require
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.variants import Variant
@@ -161,6 +163,8 @@ def _save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
     }
     with replacing(path) as partial, partial.open("wb") as file:
         torch.save({"meta": {**checkpoint.meta, **provenance}, "state_dict": dict(state)}, file)
+        file.flush()
+        load_checkpoint(partial)  # what cannot be read back is not put in place
 
 
 def _stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact, ...]:
@@ -216,8 +220,10 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         BundleConflictError: The output folder holds something else.
         OptionError: An option cannot be honoured.
         ExportError: ONNX export failed.
+        MissingDependencyError: ONNX Runtime is not installed.
         RuntimeFailureError: A model cannot be run.
     """
+    require("onnxruntime")  # the proof runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
     checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
     check_expectations(
@@ -230,7 +236,6 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     onnx_options = OnnxOptions(
         image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset
     )
-    check_target(options.output, checkpoint.sha256, force=options.force)
     source = Source(
         file_name=checkpoint.path.name.encode(errors="replace").decode(),
         sha256=checkpoint.sha256,
@@ -238,6 +243,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights=checkpoint.weights,
         weights_sha256=checkpoint.weights_sha256,
     )
+    check_target(options.output, source, force=options.force)
     with staging(options.output) as staged:
         progress("fusing")
         weights = _stage_weights(staged, checkpoint)
@@ -263,7 +269,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             manifest = dataclasses.replace(
                 manifest, results={"parity": record_file(path, onnx_artifact.file.sha256)}
             )
-            commit(options.output, staged, manifest)
+            commit(options.output, staged, manifest, force=options.force)
     return ExportReport(
         status=parity.status,
         bundle=str(options.output) if parity.status is Status.PASSED else None,
@@ -276,7 +282,11 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
 
 
 def fuse_checkpoint(
-    checkpoint_path: Path, output: Path, *, weights: WeightSet | None = None, force: bool = False
+    checkpoint_path: Path | str,
+    output: Path | str,
+    *,
+    weights: WeightSet | None = None,
+    force: bool = False,
 ) -> FuseReport:
     """Mmpretrain's reparameterize tool: a checkpoint in training form as one in deploy form.
 
@@ -291,7 +301,12 @@ def fuse_checkpoint(
         BundleConflictError: ``output`` exists and ``force`` was not given.
         OptionError: ``output`` cannot be written.
     """
+    checkpoint_path, output = Path(checkpoint_path), Path(output)
     try:
+        if output.exists() and checkpoint_path.exists() and output.samefile(checkpoint_path):
+            raise OptionError(
+                f"{output} is the checkpoint itself; it is not replaced.", remedy="Choose another -o."
+            )
         taken = output.exists() and (not force or output.is_dir())
     except OSError as err:  # a name that the system refuses
         raise OptionError(f"{output} cannot be written: {err.strerror}") from err

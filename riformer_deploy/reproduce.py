@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.accuracy import AccuracyTask, Counter, measure_accuracy, uncounted
+from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
@@ -19,6 +19,7 @@ from riformer_deploy.feeding import Feeding
 from riformer_deploy.fusion import fuse
 from riformer_deploy.lineup import model_of
 from riformer_deploy.machine import Machine, describe_machine
+from riformer_deploy.progress import Counter, Progress, uncounted
 from riformer_deploy.results import RESULT_SCHEMA
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
@@ -124,7 +125,7 @@ class _Entry:
 
 
 def reproduce_table(
-    options: ReproduceOptions, progress: Callable[[str], None], count: Counter = uncounted
+    options: ReproduceOptions, progress: Progress, count: Counter = uncounted
 ) -> Reproduction:
     """Measure published models beside their published figures.
 

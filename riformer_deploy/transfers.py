@@ -8,20 +8,17 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 from riformer_deploy.errors import DownloadError, OptionError
+from riformer_deploy.progress import Counter
 
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES = 1 << 18
 _LARGEST_BYTES = 2_000_000_000  # the largest published file has 0.3 GB; more is not ours to store
-
-Counter = Callable[[int, int], None]
-"""Called with the bytes that are there and all that there will be (0 if the server does not say)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,15 @@ class PyTorchRuntime:
         self._model: nn.Module | None = model
         self._dtype = next(model.parameters()).dtype
         try:
-            self._forward = torch.compile(model, dynamic=False) if compiled else model
+            if compiled:
+                # Dynamo stops compiling a function, without a word, once it has compiled it eight times;
+                # one compiled model is alive at a time, so earlier ones can go. Nothing may stay eager.
+                torch.compiler.reset()
+                self._forward: Callable[[Tensor], Tensor] = torch.compile(
+                    model, dynamic=False, fullgraph=True
+                )
+            else:
+                self._forward = model
         except Exception as err:  # an interpreter or platform that PyTorch cannot compile for
             raise RuntimeFailureError(f"PyTorch cannot compile here: {_brief(err)}") from err
 
