@@ -71,7 +71,8 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
 PUBLISHED = (
     "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=248, edge='short', "
     "backend='pillow', interpolation='bicubic'), dict(type='CenterCrop', crop_size=224), "
-    "dict(type='PackInputs')]"
+    "dict(type='PackInputs')]\n"
+    "data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6], to_rgb=True)"
 )
 
 
