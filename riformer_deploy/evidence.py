@@ -179,7 +179,9 @@ class AccuracyOptions:
             raise OptionError(f"--limit must be at least 1, got {self.limit}.")
 
 
-def accuracy_bundle(directory: Path, options: AccuracyOptions, count: Counter = uncounted) -> AccuracyResult:
+def accuracy_bundle(
+    directory: Path | str, options: AccuracyOptions, count: Counter = uncounted
+) -> AccuracyResult:
     """``verify accuracy``: measure a bundle's artifacts on labelled pictures, and store the result in it.
 
     Args:
@@ -195,7 +197,7 @@ def accuracy_bundle(directory: Path, options: AccuracyOptions, count: Counter = 
         RuntimeFailureError: An artifact cannot be run.
         MissingDependencyError: An artifact's backend is not installed.
     """
-    bundle = Bundle.open(directory)
+    bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
     dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
@@ -210,7 +212,7 @@ def accuracy_bundle(directory: Path, options: AccuracyOptions, count: Counter = 
             variant=variant.name, top1_percent=variant.top1_percent, top5_percent=variant.top5_percent
         ),
         max_drop_points=options.max_drop_points,
-        journal_folder=directory,
+        journal_folder=bundle.directory,
     )
     measured = measure_accuracy(task, count)
     with _recording_failures("accuracy"):

@@ -61,7 +61,7 @@ class FeatureOptions:
             raise OptionError(f"--stage must be 1, 2, 3 or 4, got {self.stage}.")
 
 
-def extract_features(directory: Path, pictures: PictureFiles, options: FeatureOptions) -> FeatureReport:
+def extract_features(directory: Path | str, pictures: PictureFiles, options: FeatureOptions) -> FeatureReport:
     """Write features of pictures, computed by PyTorch in float32 with the bundle's first weights.
 
     Args:
@@ -83,7 +83,7 @@ def extract_features(directory: Path, pictures: PictureFiles, options: FeatureOp
         raise BundleConflictError(
             f"{options.output} exists already.", remedy="Use --force to replace it, or another -o."
         )
-    bundle = Bundle.open(directory)
+    bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     feeding = Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers)
     contestant = contestants(bundle, (Group.TORCH,))[0]

@@ -146,7 +146,7 @@ def find_pictures(arguments: Sequence[str]) -> PictureFiles:
 
 
 def predict_images(
-    directory: Path,
+    directory: Path | str,
     pictures: PictureFiles,
     *,
     group: Group = Group.ONNX,
@@ -175,7 +175,7 @@ def predict_images(
     """
     if top < 1:
         raise OptionError(f"--top must be at least 1, got {top}.")
-    bundle = Bundle.open(directory)
+    bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     feeding = Feeding(preprocessing=model.preprocessing, batch=batch, workers=workers)
     contestant = contestants(bundle, (group,))[0]
