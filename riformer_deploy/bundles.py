@@ -281,7 +281,7 @@ def _check_foreign(directory: Path, staged: Path, *, force: bool) -> None:
     try:
         listed = {record.path for record in _read(directory).files}
     except BundleError:
-        if force and _is_bundle(directory):
+        if force and is_bundle(directory):
             return
         listed = set()
     foreign = [p.name for p in staged.iterdir() if p.name not in listed and (directory / p.name).exists()]
