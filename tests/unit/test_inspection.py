@@ -32,7 +32,7 @@ from riformer_deploy.results import ParityResult, Status
 
 CONFIG = """
 test_pipeline = [
-    dict(type='ResizeEdge', scale=72, edge='short', interpolation='bicubic'),
+    dict(type='ResizeEdge', scale=72, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=64),
 ]
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
