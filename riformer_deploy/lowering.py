@@ -1,0 +1,261 @@
+"""A folded RIFormer rebuilt for one precision: what the graph will hold, as a module that also runs here.
+
+Convolutions, the residual stream and GELU are in the base type of their block; statistics, the affine part
+of the norms, pooling and the head are float32, with explicit casts between, so that a strongly typed
+builder keeps them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from riformer_deploy.architecture import Architecture
+from riformer_deploy.model import FoldedBlock, PatchEmbed, RIFormer
+from riformer_deploy.norms import NormForm, channel_moments, normalise, widened
+from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
+from riformer_deploy.variants import Preprocessing
+
+
+class InputForm(StrEnum):
+    """What the graph takes."""
+
+    NORMALISED = "normalised"
+    """(N, 3, H, W) floating point, normalised by the caller."""
+    UINT8 = "uint8"
+    """(N, H, W, 3) uint8 RGB as decoded; the normalisation is in the graph."""
+
+
+class OutputForm(StrEnum):
+    """What the graph gives."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    FEATURES = "features"
+    TOPK = "topk"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoweringPlan:
+    """How to rebuild a folded model; every choice is made here, none while building.
+
+    Attributes:
+        base: Type of the convolutions and the residual stream.
+        norm: Which operators compute the norms.
+        float32_blocks: Blocks and layers that stay in float32, by name.
+        ranges: For each layer to quantise, by name, the absolute input value that 127 steps reach.
+        residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
+            ``branch``, likewise.
+        io: Type of floating-point inputs and outputs.
+        input_form: What the graph takes.
+        output_form: What the graph gives.
+        topk: Number of classes where the output is ``topk``.
+    """
+
+    base: torch.dtype = torch.float32
+    norm: NormForm = NormForm.INSTANCE
+    float32_blocks: frozenset[str] = frozenset()
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    residual_ranges: Mapping[str, float] = field(default_factory=dict)
+    io: torch.dtype = torch.float32
+    input_form: InputForm = InputForm.NORMALISED
+    output_form: OutputForm = OutputForm.LOGITS
+    topk: int = 5
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Type that a block or layer computes in."""
+        return torch.float32 if name in self.float32_blocks else self.base
+
+    def layer(self, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
+        """A layer of the folded model as the plan wants it."""
+        if name in self.ranges:
+            return QuantizedLayer(layer, self.ranges[name], dtype)
+        return PlainLayer(layer, dtype)
+
+
+class PlainLayer(nn.Module):
+    """A convolution or linear layer in one floating type, whatever its input is in."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        if isinstance(layer, nn.Conv2d):
+            copy: nn.Module = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                (layer.kernel_size[0], layer.kernel_size[1]),
+                stride=(layer.stride[0], layer.stride[1]),
+                padding=layer.padding,
+                device="meta",
+            )
+        else:
+            copy = nn.Linear(layer.in_features, layer.out_features, device="meta")
+        state = {key: value.detach().to(dtype) for key, value in layer.state_dict().items()}
+        copy.load_state_dict(state, assign=True)
+        self.layer = copy
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's result in its type."""
+        result: Tensor = self.layer(x.to(self.dtype))
+        return result
+
+
+class LoweredMlp(nn.Module):
+    """The two 1x1 convolutions with GELU between them; nothing else comes between."""
+
+    def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
+        super().__init__()
+        dtype = plan.dtype_of(name)
+        self.fc1 = plan.layer(f"{name}.mlp.fc1", block.mlp.fc1, dtype)
+        self.act = nn.GELU()
+        self.fc2 = plan.layer(f"{name}.mlp.fc2", block.mlp.fc2, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``x`` (N, C, H, W); the shape stays."""
+        result: Tensor = self.fc2(self.act(self.fc1(x)))
+        return result
+
+
+class LoweredBlock(nn.Module):
+    """A folded block: ``y = x + norm_reparam(x)``, then ``y + mlp(n(y))``."""
+
+    def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
+        super().__init__()
+        self.dtype, self.norm = plan.dtype_of(name), plan.norm
+        per_channel = (1, -1, 1, 1)
+        self.register_buffer("weight", block.norm_reparam.weight.detach().reshape(per_channel))
+        self.register_buffer("bias", block.norm_reparam.bias.detach().reshape(per_channel))
+        self.mlp = LoweredMlp(block, name, plan)
+        ranges = plan.residual_ranges
+        self.stream, self.branch = (
+            ActivationQuantizer(ranges[f"{name}.{part}"], self.dtype) if f"{name}.{part}" in ranges else nn.Identity()
+            for part in ("stream", "branch")
+        )
+
+    def mixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` and ``n(y)`` of a float32 or float64 ``x``, in its type."""
+        weight, bias = self.get_buffer("weight").to(x.dtype), self.get_buffer("bias").to(x.dtype)
+        if self.norm is not NormForm.MOMENTS:
+            y = x + (normalise(x, self.norm) * weight + bias)
+            return y, normalise(y, self.norm)
+        # Per sample and channel, y is a multiple of x plus a constant, and so is n(y).
+        moments = channel_moments(x)
+        gain = weight * moments.inverse_deviation
+        offset = bias - gain * moments.overall_mean
+        y = x * (1 + gain) + offset
+        after = moments.scaled(1 + gain, offset)
+        return y, (y - after.overall_mean) * after.inverse_deviation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``x`` (N, C, H, W); the shape stays, the type becomes the block's."""
+        y, z = self.mixed(widened(x))
+        branch = self.mlp(z.to(self.dtype))
+        result: Tensor = self.stream(y.to(self.dtype)) + self.branch(branch)
+        return result
+
+
+class LoweredPatchEmbed(nn.Module):
+    """A strided convolution in the plan's type."""
+
+    def __init__(self, embed: PatchEmbed, name: str, plan: LoweringPlan) -> None:
+        super().__init__()
+        self.proj = plan.layer(f"{name}.proj", embed.proj, plan.dtype_of(f"{name}.proj"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed ``x``."""
+        result: Tensor = self.proj(x)
+        return result
+
+
+class LoweredBackbone(nn.Module):
+    """Stem, stages and final norm, under the names that the folded model has."""
+
+    def __init__(self, model: RIFormer, plan: LoweringPlan) -> None:
+        super().__init__()
+        source = model.backbone
+        self.norm = plan.norm
+        self.patch_embed = LoweredPatchEmbed(source.patch_embed, "backbone.patch_embed", plan)
+        network: list[nn.Module] = []
+        for index, module in enumerate(source.network):
+            name = f"backbone.network.{index}"
+            if isinstance(module, PatchEmbed):
+                network.append(LoweredPatchEmbed(module, name, plan))
+            else:
+                blocks = (b for b in module.children() if isinstance(b, FoldedBlock))
+                network.append(
+                    nn.Sequential(*(LoweredBlock(b, f"{name}.{i}", plan) for i, b in enumerate(blocks)))
+                )
+        self.network = nn.ModuleList(network)
+        self.register_buffer("weight", source.norm6.weight.detach())
+        self.register_buffer("bias", source.norm6.bias.detach())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features (N, dim), float32 or float64; the norm's affine part follows the pooling."""
+        x = self.patch_embed(images)
+        for module in self.network:
+            x = module(x)
+        pooled = normalise(widened(x), self.norm).mean((2, 3))
+        return pooled * self.get_buffer("weight").to(pooled.dtype) + self.get_buffer("bias").to(pooled.dtype)
+
+
+class LoweredRIFormer(nn.Module):
+    """The whole network for one precision, from the graph's input to its outputs.
+
+    Args:
+        model: In folded form, float32 or float64.
+        plan: How to rebuild it.
+        preprocessing: The normalisation, where the plan's input is uint8.
+    """
+
+    def __init__(self, model: RIFormer, plan: LoweringPlan, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.architecture: Architecture = model.architecture
+        self.plan = plan
+        self.backbone = LoweredBackbone(model, plan)
+        self.head = plan.layer("head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base)
+        self.flipped = preprocessing.channel_order == "BGR"
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, in order."""
+        return ("scores", "labels") if self.plan.output_form is OutputForm.TOPK else (str(self.plan.output_form),)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if self.plan.input_form is InputForm.NORMALISED:
+            return images
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32)
+        if self.flipped:
+            pixels = pixels.flip(1)
+        return (pixels - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The outputs that the plan asks for, of images in the form that it asks for."""
+        plan = self.plan
+        features = self.backbone(self._normalised(images))
+        if plan.output_form is OutputForm.FEATURES:
+            return features.to(plan.io)
+        logits = widened(self.head(features))
+        if plan.output_form is OutputForm.LOGITS:
+            return logits.to(plan.io)
+        probabilities = torch.softmax(logits, 1)
+        if plan.output_form is OutputForm.PROBABILITIES:
+            return probabilities.to(plan.io)
+        scores, labels = torch.topk(probabilities, plan.topk, dim=1)
+        return scores.to(plan.io), labels
+
+
+def lower(model: RIFormer, plan: LoweringPlan, preprocessing: Preprocessing) -> LoweredRIFormer:
+    """Rebuild a folded model for one precision.
+
+    Args:
+        model: In folded form; stays as it was.
+        plan: How.
+        preprocessing: The model's.
+    """
+    return LoweredRIFormer(model, plan, preprocessing).eval().requires_grad_(requires_grad=False)
