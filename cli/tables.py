@@ -89,7 +89,7 @@ def print_latency(result: LatencyResult) -> None:
                 sample.name + (" (!)" if sample.warning else ""),
                 str(sample.batch),
                 f"{sample.summary.median_ms:.2f}",
-                "{:.2f} to {:.2f}".format(*sample.summary.ci95_ms),
+                "-" if sample.summary.ci95_ms is None else "{:.2f} to {:.2f}".format(*sample.summary.ci95_ms),
                 f"{sample.summary.p90_ms:.2f}",
                 f"{sample.summary.p95_ms:.2f}",
                 f"{sample.summary.p99_ms:.2f}",

@@ -77,6 +77,8 @@ class Architecture:
             OptionError: The values do not describe a RIFormer.
         """
         hidden = tuple(int(dim * ratio) for dim, ratio in zip(embed_dims, mlp_ratios, strict=False))
+        if len(mlp_ratios) != STAGES:
+            raise OptionError(f"mlp_ratios needs {STAGES} numbers, got {tuple(mlp_ratios)}.")
         return cls(
             layers=tuple(layers),
             embed_dims=tuple(embed_dims),

@@ -10,6 +10,7 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.variants import Preprocessing
 
 SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
 
 
 class Precision(StrEnum):
@@ -61,7 +62,9 @@ class FileRecord:
     parent_sha256: str
 
     def __post_init__(self) -> None:
-        if PurePosixPath(self.path).name != self.path or "\\" in self.path or self.path.startswith("."):
+        plain = PurePosixPath(self.path).name == self.path and self.path.isprintable()
+        reserved = self.path == MANIFEST or self.path.startswith(".")
+        if not self.path or not plain or reserved or "\\" in self.path:
             raise ValueError(f"{self.path!r} is not the plain name of a file in the bundle")
 
 
@@ -170,6 +173,9 @@ class Manifest:
             raise ValueError(
                 f"schema version {self.schema_version}; this toolkit reads version {SCHEMA_VERSION}"
             )
+        paths = [record.path for record in self.files]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"listed more than once: {', '.join(twice)}")
 
     @property
     def files(self) -> tuple[FileRecord, ...]:

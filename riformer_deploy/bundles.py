@@ -13,15 +13,14 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from riformer_deploy.artifacts import FileRecord, Manifest
+from riformer_deploy.artifacts import MANIFEST, FileRecord, Manifest
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.files import sha256_of, sync_directory, sync_file
 from riformer_deploy.records import RecordError, dump_json, load_json
 
-MANIFEST = "bundle.json"
 _COMMIT = ".commit"
 _PENDING = ".pending-"
 
@@ -37,7 +36,7 @@ class Bundle:
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.directory = directory
         self.manifest = manifest
-        self._verified: set[str] = set()
+        self._verified: set[tuple[str, str]] = set()
 
     @classmethod
     def open(cls, directory: Path) -> Bundle:
@@ -47,23 +46,12 @@ class Bundle:
             BundleError: The folder is not a bundle or its manifest is invalid.
         """
         try:
-            _roll_forward(directory)
-            text = (directory / MANIFEST).read_text(encoding="utf-8")
-        except FileNotFoundError as err:
-            raise BundleError(
-                f"{directory} is not a bundle: it holds no {MANIFEST}.",
-                remedy="Make one with `riformer-deploy export CKPT`.",
-            ) from err
-        except (OSError, UnicodeDecodeError) as err:
-            raise BundleError(f"The bundle {directory} cannot be read: {err}") from err
-        try:
-            return cls(directory, load_json(Manifest, text))
-        except RecordError as err:
-            raise BundleError(
-                f"{directory / MANIFEST} is not a valid manifest.",
-                details=err.problems,
-                remedy="Export the checkpoint again, with --force to replace this bundle.",
-            ) from err
+            if (directory / _COMMIT).is_dir():
+                with _locked(directory):
+                    _roll_forward(directory)
+        except OSError as err:
+            raise BundleError(f"The interrupted write of {directory} cannot be finished: {err}") from err
+        return cls(directory, _read(directory))
 
     def path_of(self, record: FileRecord) -> Path:
         """Path of one of the bundle's files, after checking its sha256 (once per opened bundle).
@@ -72,7 +60,7 @@ class Bundle:
             BundleIntegrityError: The file is missing or not the one that was recorded.
         """
         path = self.directory / record.path
-        if record.path not in self._verified:
+        if (record.path, record.sha256) not in self._verified:
             remedy = "Restore the file, or export the checkpoint again."
             try:
                 found = sha256_of(path)
@@ -84,8 +72,29 @@ class Bundle:
                     f"expected {record.sha256}.",
                     remedy=remedy,
                 )
-            self._verified.add(record.path)
+            self._verified.add((record.path, record.sha256))
         return path
+
+
+def _read(directory: Path) -> Manifest:
+    """The manifest of a bundle, as :meth:`Bundle.open` raises."""
+    try:
+        text = (directory / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise BundleError(
+            f"{directory} is not a bundle: it holds no {MANIFEST}.",
+            remedy="Make one with `riformer-deploy export CKPT`.",
+        ) from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise BundleError(f"The bundle {directory} cannot be read: {err}") from err
+    try:
+        return load_json(Manifest, text)
+    except RecordError as err:
+        raise BundleError(
+            f"{directory / MANIFEST} is not a valid manifest.",
+            details=err.problems,
+            remedy="Export the checkpoint again, with --force to replace this bundle.",
+        ) from err
 
 
 def find_bundle(path: Path | None) -> Path:
@@ -103,7 +112,9 @@ def find_bundle(path: Path | None) -> Path:
     here = Path()
     if _is_bundle(here):
         return here
-    found = sorted(child for child in here.iterdir() if child.is_dir() and _is_bundle(child))
+    found = sorted(
+        child for child in here.iterdir() if not child.name.startswith(_PENDING) and _is_bundle(child)
+    )
     if len(found) == 1:
         return found[0]
     if found:
@@ -207,20 +218,39 @@ def commit(directory: Path, staged: Path, manifest: Manifest) -> Bundle:
         manifest: The new manifest; a listed file that is not staged must be in place already.
 
     Raises:
-        BundleError: The folder cannot be written; the bundle is as it was.
+        BundleError: The folder cannot be written; the bundle is as it was or complete.
     """
-    path = staged / MANIFEST
-    path.write_text(dump_json(manifest), encoding="utf-8")
-    sync_file(path)
-    sync_directory(staged)
-    with _locked(directory):
-        _roll_forward(directory)
-        try:
+    return _commit(directory, staged, lambda: manifest)
+
+
+def update(directory: Path, staged: Path, change: Callable[[Manifest], Manifest]) -> Bundle:
+    """Add staged files to a bundle, starting from the manifest that is in force at that moment.
+
+    Args:
+        directory: The bundle's folder.
+        staged: From :func:`staging`; the new files.
+        change: Makes the new manifest of the present one; runs while other writers wait.
+
+    Raises:
+        BundleError: The folder is no bundle any more, or cannot be written.
+    """
+    return _commit(directory, staged, lambda: change(_read(directory)))
+
+
+def _commit(directory: Path, staged: Path, manifest_of: Callable[[], Manifest]) -> Bundle:
+    try:
+        with _locked(directory):
+            _roll_forward(directory)
+            manifest = manifest_of()
+            path = staged / MANIFEST
+            path.write_text(dump_json(manifest), encoding="utf-8")
+            sync_file(path)
+            sync_directory(staged)
             staged.rename(directory / _COMMIT)
-        except OSError as err:
-            raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
-        sync_directory(directory)
-        _roll_forward(directory)
+            sync_directory(directory)
+            _roll_forward(directory)
+    except OSError as err:
+        raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
     _remove_stale(directory)
     return Bundle(directory, manifest)
 
@@ -254,9 +284,10 @@ def _drop_unlisted(directory: Path, pending: Path) -> None:
 def _remove_stale(directory: Path) -> None:
     """Remove what killed writers left; a live one's folder is younger than an hour."""
     for path in directory.glob(f"{_PENDING}*"):
-        newest = max((child.stat().st_mtime for child in (path, *path.iterdir())), default=0.0)
-        if newest < (directory / MANIFEST).stat().st_mtime - 3600:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another writer has just finished with it
+            newest = max(child.stat().st_mtime for child in (path, *path.iterdir()))
+            if newest < (directory / MANIFEST).stat().st_mtime - 3600:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

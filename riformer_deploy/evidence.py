@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from riformer_deploy import lineup
-from riformer_deploy.artifacts import Precision
+from riformer_deploy.artifacts import Manifest, Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.bundles import Bundle, commit, record_file, staging
+from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.errors import BundleError
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.records import dump_json
@@ -98,13 +98,14 @@ def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult
     with staging(bundle.directory) as staged:
         path = staged / f"{kind}.json"
         path.write_text(dump_json(result), encoding="utf-8")
-        current = Bundle.open(bundle.directory).manifest
-        record = record_file(path, current.onnx[0].file.sha256)
-        commit(
-            bundle.directory,
-            staged,
-            dataclasses.replace(current, results={**current.results, kind: record}),
-        )
+        record = record_file(path, bundle.manifest.onnx[0].file.sha256)
+
+        def add(current: Manifest) -> Manifest:
+            if current.onnx != bundle.manifest.onnx:
+                raise BundleError("The bundle was exported anew while its old models were being measured.")
+            return dataclasses.replace(current, results={**current.results, kind: record})
+
+        update(bundle.directory, staged, add)
 
 
 def verify_bundle(

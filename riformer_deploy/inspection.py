@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import Manifest, TensorSpec, WeightSet
-from riformer_deploy.bundles import MANIFEST, Bundle
+from riformer_deploy.artifacts import MANIFEST, Manifest, TensorSpec, WeightSet
+from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.complexity import complexity
 from riformer_deploy.errors import BundleIntegrityError, OptionError, RuntimeFailureError

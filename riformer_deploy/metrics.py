@@ -32,6 +32,22 @@ class Deviation:
     tolerance_used: float | None
 
 
+def _norm(values: NDArray[np.float64]) -> float:
+    """Euclidean norm that neither overflows nor underflows."""
+    scale = _scale(values)
+    return scale * float(np.linalg.norm(values / scale))
+
+
+def _scale(values: NDArray[np.float64]) -> float:
+    """A power of two near the largest value, so that dividing by it is exact."""
+    return float(2.0 ** np.frexp(np.abs(values).max())[1])
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    a, b = a / _scale(a), b / _scale(b)
+    return float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b))
+
+
 def deviation(
     reference: NDArray[np.floating], got: NDArray[np.floating], *, rtol: float, atol: float
 ) -> Deviation:
@@ -49,6 +65,8 @@ def deviation(
     if reference.shape != got.shape:
         raise ValueError(f"shapes differ: reference {reference.shape}, got {got.shape}")
     true, other = reference.astype(np.float64).ravel(), got.astype(np.float64).ravel()
+    if not reference.size:
+        raise ValueError("nothing to compare: the reference is empty")
     if not np.isfinite(true).all():
         raise ValueError("the reference holds values that are not finite")
     if not np.isfinite(other).all():
@@ -57,8 +75,13 @@ def deviation(
             tolerance_used=None,
         )  # fmt: skip
     error = np.abs(other - true)
-    norm, other_norm = float(np.linalg.norm(true)), float(np.linalg.norm(other))
-    noise, peak = float(np.linalg.norm(error)), float(np.abs(true).max(initial=0.0))
+    norm, other_norm, noise = _norm(true), _norm(other), _norm(error)
+    peak = float(np.abs(true).max())
+    allowed = atol + rtol * np.abs(true)
+    if (error > 0)[allowed == 0].any():
+        used = None
+    else:
+        used = float((error / np.where(allowed == 0, 1.0, allowed)).max())
     relative = noise / norm if norm else None
     return Deviation(
         finite=True,
@@ -66,8 +89,8 @@ def deviation(
         max_relative=float(error.max(initial=0.0)) / peak if peak else None,
         relative_l2=relative,
         sqnr_db=-20 * float(np.log10(relative)) if relative else None,
-        cosine=float(true @ other) / (norm * other_norm) if norm and other_norm else None,
-        tolerance_used=float((error / (atol + rtol * np.abs(true))).max(initial=0.0)),
+        cosine=_cosine(true, other) if norm and other_norm else None,
+        tolerance_used=used,
     )
 
 
@@ -100,6 +123,12 @@ def decisions(
         rtol: Relative part of the tolerance that decides which margins are real.
         atol: Absolute part.
     """
+    if reference.shape != got.shape:
+        raise ValueError(f"shapes differ: reference {reference.shape}, got {got.shape}")
+    if not reference.size:
+        raise ValueError("nothing to compare: the reference is empty")
+    if not np.isfinite(reference).all():
+        raise ValueError("the reference holds values that are not finite")
     flipped = reference.argmax(axis=1) != got.argmax(axis=1)
     flipped |= ~np.isfinite(got).all(axis=1)
     if reference.shape[1] > 1:

@@ -6,6 +6,7 @@ The text is Python; it is parsed with :mod:`ast` and only literals are evaluated
 from __future__ import annotations
 
 import ast
+import math
 from typing import Any
 
 from riformer_deploy.variants import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -47,10 +48,47 @@ def _assignments(text: str) -> dict[str, Any]:
     return known
 
 
-def _triple(value: Any, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    if isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value):
-        return (float(value[0]), float(value[1]), float(value[2]))
-    return default
+def _triple(value: Any, *, positive: bool) -> tuple[float, float, float] | None:
+    if isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value):
+        found = (float(value[0]), float(value[1]), float(value[2]))
+        if all(math.isfinite(v) and (v > 0 or not positive) for v in found):
+            return found
+    return None
+
+
+def _geometry(pipeline: list[Any]) -> tuple[int | None, str, tuple[int, int]] | None:
+    """Short edge, interpolation and crop; None where a step is not one that this toolkit knows."""
+    short_edge: int | None = None
+    crop: tuple[int, int] | None = None
+    interpolation = "bicubic"
+    for step in pipeline:
+        match step:
+            case {"type": "ResizeEdge", "scale": int() as scale} if (
+                scale is not True and scale > 0 and step.get("edge", "short") == "short"
+            ):
+                short_edge, interpolation = scale, str(step.get("interpolation", "bilinear"))
+            case {"type": "CenterCrop", "crop_size": int() as side} if side is not True and side > 0:
+                crop = (side, side)
+            case {"type": "CenterCrop", "crop_size": [int() as width, int() as height]} if (
+                min(width, height) > 0
+            ):
+                crop = (height, width)
+            case {"type": "LoadImageFromFile" | "PackInputs"}:  # these do not change the geometry
+                continue
+            case _:
+                return None
+    return (short_edge, interpolation, crop) if crop is not None else None
+
+
+def _normalisation(known: dict[str, Any]) -> dict[str, Any] | None:
+    """The preprocessor's settings; mmengine lets the model's own go before the top level's."""
+    model = known.get("model")
+    found = model.get("data_preprocessor") if isinstance(model, dict) else None
+    if found is None:
+        found = known.get("data_preprocessor")
+    if found is None:
+        return {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "to_rgb": True}
+    return found if isinstance(found, dict) else None
 
 
 def preprocessing_of(text: str) -> Preprocessing | None:
@@ -70,29 +108,20 @@ def preprocessing_of(text: str) -> Preprocessing | None:
     pipeline = known.get("test_pipeline")
     if not isinstance(pipeline, list):
         return None
-    short_edge: int | None = None
-    crop: tuple[int, int] | None = None
-    interpolation = "bicubic"
-    for step in pipeline:
-        match step:
-            case {"type": "ResizeEdge", "scale": int() as scale}:
-                short_edge, interpolation = scale, str(step.get("interpolation", "bilinear"))
-            case {"type": "CenterCrop", "crop_size": int() as side}:
-                crop = (side, side)
-            case {"type": "CenterCrop", "crop_size": [int() as width, int() as height]}:
-                crop = (height, width)
-            case _:  # steps that do not change the geometry
-                continue
-    if crop is None:
+    geometry, normalise = _geometry(pipeline), _normalisation(known)
+    if geometry is None or normalise is None:
         return None
-    normalise = known.get("data_preprocessor")
-    normalise = normalise if isinstance(normalise, dict) else {"to_rgb": True}
+    mean = _triple(normalise.get("mean"), positive=False)
+    std = _triple(normalise.get("std"), positive=True)
+    if mean is None or std is None:
+        return None
+    short_edge, interpolation, crop = geometry
     return Preprocessing(
         resize_short_edge_px=short_edge,
         crop_px=crop,
         interpolation=interpolation,
-        mean=_triple(normalise.get("mean"), IMAGENET_MEAN),
-        std=_triple(normalise.get("std"), IMAGENET_STD),
+        mean=mean,
+        std=std,
         channel_order="RGB" if normalise.get("to_rgb", False) else "BGR",
         source="checkpoint",
     )

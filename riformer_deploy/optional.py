@@ -7,7 +7,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from types import ModuleType
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.errors import MissingDependencyError
 
@@ -56,18 +56,23 @@ PACKAGES = {
 """Every optional package by import name."""
 
 
+def _installed(module: str) -> tuple[str, str] | None:
+    for distribution in PACKAGES[module].distributions:
+        try:
+            return distribution, importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
 def installed_version(module: str) -> str | None:
     """Version of an optional package, or None when it is not installed; nothing is imported.
 
     Args:
         module: A key of :data:`PACKAGES`.
     """
-    for distribution in PACKAGES[module].distributions:
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    found = _installed(module)
+    return None if found is None else found[1]
 
 
 def require(module: str) -> ModuleType:
@@ -80,20 +85,25 @@ def require(module: str) -> ModuleType:
         MissingDependencyError: It is absent, too old, or fails to import.
     """
     package = PACKAGES[module]
-    version = installed_version(module)
-    if version is None:
+    found = _installed(module)
+    if found is None:
         raise MissingDependencyError(
             f"{package.distributions[0]} is not installed.", remedy=f"Run: {package.install_command}"
         )
-    if Version(version) < Version(package.minimum):
+    name, version = found
+    try:
+        old = Version(version) < Version(package.minimum)
+    except InvalidVersion:
+        old = True
+    if old:
         raise MissingDependencyError(
-            f"{package.distributions[0]} {version} is too old: {package.minimum} or newer is needed.",
+            f"{name} {version} is too old: {package.minimum} or newer is needed.",
             remedy=f"Run: {package.install_command} --upgrade",
         )
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as err:
+    except Exception as err:  # broken binaries raise anything
         raise MissingDependencyError(
-            f"{package.distributions[0]} {version} is installed but cannot be imported: {err}",
+            f"{name} {version} is installed but cannot be imported: {err}",
             remedy="Run `riformer-deploy doctor` to see what this machine offers.",
         ) from err

@@ -210,7 +210,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     )
     check_target(options.output, checkpoint.sha256, force=options.force)
     source = Source(
-        file_name=checkpoint.path.name,
+        file_name=checkpoint.path.name.encode(errors="replace").decode(),
         sha256=checkpoint.sha256,
         form=checkpoint.form,
         weights=checkpoint.weights,

@@ -11,7 +11,7 @@ from riformer_deploy.mmconfig import preprocessing_of
 from riformer_deploy.variants import Preprocessing, Variant
 
 
-def _known(checkpoint: Checkpoint, variant: Variant | None) -> Preprocessing | None:
+def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) -> Preprocessing | None:
     """What was asked for, else what training stored, else what the published file's name says."""
     if variant is not None:
         return variant.preprocessing
@@ -19,6 +19,8 @@ def _known(checkpoint: Checkpoint, variant: Variant | None) -> Preprocessing | N
     stored = preprocessing_of(config) if isinstance(config, str) else None
     if stored is not None:
         return stored
+    if isinstance(config, str) and "test_pipeline" in config:
+        notes.append("the stored config has a test pipeline that this toolkit does not know; it was not used")
     named = [item.preprocessing for item in checkpoint.variants if item.file_name == checkpoint.path.name]
     return named[0] if named else None
 
@@ -75,7 +77,7 @@ def resolve_preprocessing(
     Raises:
         OptionError: Nothing says what size the images have.
     """
-    found = _known(checkpoint, variant)
+    found = _known(checkpoint, variant, notes)
     if found is None and image_size_px is not None:
         found = _of_size(checkpoint, image_size_px)
     if found is None:

@@ -7,6 +7,7 @@ ways: a record says None where there is no figure.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,6 +16,8 @@ import typing
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from riformer_deploy.errors import OptionError
 
 T = TypeVar("T")
 
@@ -39,6 +42,8 @@ def to_jsonable(value: object) -> JsonValue:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"the key {odd[0]!r} has no place in a record: keys are text")
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_jsonable(item) for item in value]
@@ -60,6 +65,14 @@ def _refuse_constant(name: str) -> float:
     raise RecordError([f"{name} is not JSON"])
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise RecordError([f"{name}: given twice" for name in found if names.count(name) > 1])
+    return found
+
+
 def load_json(kind: type[T], text: str) -> T:
     """Parse JSON text as a record of ``kind``.
 
@@ -67,8 +80,10 @@ def load_json(kind: type[T], text: str) -> T:
         RecordError: The text is not JSON or does not fit ``kind``; every misfit is listed.
     """
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, RecursionError) as err:
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except RecordError:
+        raise
+    except (ValueError, RecursionError) as err:
         raise RecordError([f"not JSON: {err}"]) from err
     problems: list[str] = []
     value = _convert(kind, data, "", problems)
@@ -94,7 +109,7 @@ def _convert(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
 def _convert_scalar(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
     expected = _kind_name(kind)
     if get_origin(kind) is Literal:
-        if data in get_args(kind):
+        if any(data == option and type(data) is type(option) for option in get_args(kind)):
             return data
         expected = " or ".join(map(repr, get_args(kind)))
     elif isinstance(kind, type) and issubclass(kind, StrEnum):
@@ -102,7 +117,10 @@ def _convert_scalar(kind: Any, data: Any, place: str, problems: list[str]) -> An
             return kind(data)
         expected = " or ".join(repr(member.value) for member in kind)
     elif kind is float and isinstance(data, (int, float)) and not isinstance(data, bool):
-        return float(data)
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(float(data)):
+                return float(data)
+        expected = "a finite float"
     elif isinstance(kind, type) and isinstance(data, kind) and isinstance(data, bool) == (kind is bool):
         return data
     problems.append(f"{_named(place)}: expected {expected}, got {_shown(data)}")
@@ -127,7 +145,7 @@ def _convert_dataclass(kind: type, data: Any, place: str, problems: list[str]) -
         return None
     try:
         return kind(**values)
-    except ValueError as err:
+    except (ValueError, OptionError) as err:
         problems.append(f"{_named(place)}: {err}")
         return None
 

@@ -15,6 +15,11 @@ from riformer_deploy.metrics import Decisions, Deviation
 RESULT_SCHEMA = 1
 
 
+def _check_header(schema: int, kind: str, expected: str) -> None:
+    if (schema, kind) != (RESULT_SCHEMA, expected):
+        raise ValueError(f"{kind} record of schema {schema}; expected {expected}, schema {RESULT_SCHEMA}")
+
+
 class Status(StrEnum):
     """Verdict of a gate."""
 
@@ -140,6 +145,12 @@ class ParityResult:
     skipped: tuple[Skipped, ...]
     status: Status
 
+    def __post_init__(self) -> None:
+        _check_header(self.schema, self.kind, "parity")
+        passed = bool(self.candidates) and all(c.status is Status.PASSED for c in self.candidates)
+        if passed != (self.status is Status.PASSED):
+            raise ValueError("the verdict does not follow from the candidates")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary:
@@ -148,7 +159,7 @@ class LatencySummary:
     Attributes:
         median_ms: Half of the calls were faster.
         ci95_ms: 95 % confidence interval of the median, by order statistics (binomial, no
-            assumption on the distribution).
+            assumption on the distribution); None for fewer than 6 samples, which bound none.
         p90_ms: 90th percentile.
         p95_ms: 95th percentile.
         p99_ms: 99th percentile.
@@ -157,7 +168,7 @@ class LatencySummary:
     """
 
     median_ms: float
-    ci95_ms: tuple[float, float]
+    ci95_ms: tuple[float, float] | None
     p90_ms: float
     p95_ms: float
     p99_ms: float
@@ -183,7 +194,7 @@ def summarise(samples_ms: np.ndarray, batch: int) -> LatencySummary:
     p90, p95, p99 = (float(value) for value in np.percentile(ordered, (90, 95, 99)))
     return LatencySummary(
         median_ms=median,
-        ci95_ms=(float(ordered[low]), float(ordered[high])),
+        ci95_ms=(float(ordered[low]), float(ordered[high])) if count >= 6 else None,
         p90_ms=p90,
         p95_ms=p95,
         p99_ms=p99,
@@ -215,6 +226,8 @@ class LatencySamples:
     summary: LatencySummary
 
     def __post_init__(self) -> None:
+        if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:
+            raise ValueError(f"the samples of {self.name} are not times of a batch")
         if self.summary != summarise(np.array(self.samples_ms), self.batch):
             raise ValueError(f"the summary of {self.name} does not follow from its samples")
 
@@ -248,3 +261,6 @@ class LatencyResult:
     samples: tuple[LatencySamples, ...]
     skipped: tuple[Skipped, ...]
     process_peak_rss_bytes: int
+
+    def __post_init__(self) -> None:
+        _check_header(self.schema, self.kind, "latency")

@@ -207,9 +207,14 @@ def test_staging_leaves_nothing_behind_after_an_exception(tmp_path: Path, *, exi
     if existing:
         write_bundle(target, {"a.json": "1"})
     before = names_in(target) if existing else None
-    with pytest.raises(RuntimeError), staging(target) as staged:
-        (staged / "a.json").write_text("half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with staging(target) as staged:
+            (staged / "a.json").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert (names_in(target) if target.exists() else None) == before
 
 

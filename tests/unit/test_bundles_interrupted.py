@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -172,17 +173,27 @@ for turn in itertools.islice(itertools.count(), int(sys.argv[4])):
 """
 
 
-def start_writer(directory: Path, name: str, turns: int) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+@contextlib.contextmanager
+def writing(directory: Path, name: str, turns: int) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(  # noqa: S603 (this file, run by this interpreter)
         [sys.executable, "-c", WRITER, __file__, str(directory), name, str(turns)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def assert_finished(process: subprocess.Popen[str]) -> None:
+    _, messages = process.communicate(timeout=60)
+    assert messages == ""
+    assert process.returncode == 0
 
 
 def assert_whole(directory: Path) -> None:
@@ -196,12 +207,10 @@ def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path
     rng = random.Random(1)  # noqa: S311 (when to kill is no secret)
     seen = set()
     for life in range(8):
-        process = start_writer(directory, chr(ord("a") + life), 10**9)
-        while not (directory / "bundle.json").exists():
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.005, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with writing(directory, chr(ord("a") + life), 10**9) as process:
+            while not (directory / "bundle.json").exists() and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0.005, 0.05))
         assert process.returncode == -signal.SIGKILL
         assert_whole(directory)
         seen.add(contents_of(directory)["a.bin"])
@@ -211,18 +220,16 @@ def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path
 def test_a_reader_beside_a_writer_always_finds_a_bundle(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     write_bundle(directory, OLD)
-    process = start_writer(directory, "w", 300)
-    while process.poll() is None:
-        Bundle.open(directory)
-    assert process.communicate()[1] == ""
-    assert process.returncode == 0
+    with writing(directory, "w", 100) as process:
+        while process.poll() is None:
+            Bundle.open(directory)
+        assert_finished(process)
     assert_whole(directory)
 
 
 def test_two_writers_beside_each_other_both_succeed(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
-    writers = [start_writer(directory, name, 150) for name in "vw"]
-    for process in writers:
-        assert process.communicate()[1] == ""
-        assert process.returncode == 0
+    with writing(directory, "v", 120) as one, writing(directory, "w", 120) as other:
+        assert_finished(one)
+        assert_finished(other)
     assert_whole(directory)

@@ -46,9 +46,14 @@ def test_replacing_shows_the_new_content_only_after_the_block(tmp_path: Path, ol
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, kind: type[BaseException]) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
-    with pytest.raises(kind), replacing(path) as partial:
-        partial.write_text("half of the ne")
-        raise kind
+
+    def write_half() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half of the ne")
+            raise kind
+
+    with pytest.raises(kind):
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
