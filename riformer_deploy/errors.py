@@ -16,6 +16,7 @@
     │   ├── BundleIntegrityError       31   a file is not the one the manifest recorded
     │   └── BundleConflictError        32   would replace somebody else's work
     ├── ExportError                    40   ONNX export, simplification or checking failed
+    ├── CalibrationError               41   calibration images are missing or unusable
     └── RuntimeFailureError            50   a backend could not load or run a model
 
 Exit code 0 is success, 1 a gate that did not hold (a result, not an error), 2 a wrong command
@@ -124,6 +125,12 @@ class ExportError(RIFormerDeployError):
     """ONNX export, simplification or checking failed."""
 
     exit_code = 40
+
+
+class CalibrationError(RIFormerDeployError):
+    """Calibration images are missing, unreadable or not what the model takes."""
+
+    exit_code = 41
 
 
 class RuntimeFailureError(RIFormerDeployError):

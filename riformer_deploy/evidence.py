@@ -8,15 +8,18 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from riformer_deploy import lineup
 from riformer_deploy.artifacts import Manifest, Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.errors import BundleError
-from riformer_deploy.images import synthetic_images
+from riformer_deploy.images import normalised, synthetic_pixels
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import Inputs, LatencyResult, ParityResult
+from riformer_deploy.runtimes.base import Images
 from riformer_deploy.verify import ParityTask, verify_parity
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +45,24 @@ def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> In
     )
 
 
+_PROVEN = (lineup.Group.TORCH, lineup.Group.ONNX, lineup.Group.OPENVINO)
+
+
+def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
+    """The bundle's own samples where it has enough of them, else synthetic images."""
+    model, samples = bundle.manifest.model, bundle.manifest.samples
+    size, count = model.preprocessing.crop_px, sum(batches)
+    if samples is not None:
+        stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
+        if len(stored) >= count:
+            inputs = Inputs(
+                description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
+            )
+            return np.ascontiguousarray(stored[:count]), inputs
+    pixels = synthetic_pixels(count, size, seed=seed)
+    return normalised(pixels, model.preprocessing), _synthetic(size, batches, seed)
+
+
 def prove_parity(
     bundle: Bundle, budgets: dict[Precision, Budget], progress: Progress = silent, *, seed: int = PARITY_SEED
 ) -> ParityResult:
@@ -61,16 +82,15 @@ def prove_parity(
     manifest = bundle.manifest
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
     batches = (fixed[0],) if fixed else PARITY_BATCHES
-    size = manifest.model.preprocessing.crop_px
-    images = synthetic_images(sum(batches), size, seed=seed)
-    inputs = _synthetic(size, batches, seed)
+    images, inputs = _proof_images(bundle, batches, seed)
     task = ParityTask(
         reference=lineup.reference(bundle),
-        candidates=lineup.contestants(bundle, (lineup.Group.TORCH, lineup.Group.ONNX)),
+        candidates=lineup.contestants(bundle, _PROVEN),
         budgets=budgets,
         blocks=manifest.model.architecture.block_names,
         images=images,
         inputs=inputs,
+        skipped=lineup.left_out(bundle, _PROVEN),
     )
     return verify_parity(task, progress)
 
@@ -131,7 +151,12 @@ def verify_bundle(
 
 def bench_bundle(
     directory: Path,
-    groups: tuple[lineup.Group, ...] = (lineup.Group.TORCH, lineup.Group.COMPILED, lineup.Group.ONNX),
+    groups: tuple[lineup.Group, ...] = (
+        lineup.Group.TORCH,
+        lineup.Group.COMPILED,
+        lineup.Group.ONNX,
+        lineup.Group.OPENVINO,
+    ),
     options: BenchOptions | None = None,
     progress: Progress = silent,
 ) -> LatencyResult:
@@ -151,10 +176,13 @@ def bench_bundle(
     options = options or BenchOptions()
     bundle = Bundle.open(directory)
     size = bundle.manifest.model.preprocessing.crop_px
-    images = synthetic_images(max(options.batches), size, seed=options.seed)
+    pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
+    images = normalised(pixels, bundle.manifest.model.preprocessing)
     inputs = _synthetic(size, options.batches, options.seed)
     entered = lineup.contestants(bundle, groups, threads=options.used_threads)
-    result = measure_latency(entered, images, inputs, options, progress=progress)
+    result = measure_latency(
+        entered, images, inputs, options, skipped=lineup.left_out(bundle, groups), progress=progress
+    )
     with _recording_failures("latency"):
         store_result(bundle, "latency", result)
     return result

@@ -6,10 +6,11 @@ is shipped, and one model is in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from riformer_deploy.architecture import Form
@@ -18,10 +19,18 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import BundleError
 from riformer_deploy.fuse import fold
+from riformer_deploy.images import pixels_of
+from riformer_deploy.lowering import InputForm, LoweringPlan, lower
 from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.runtimes.base import Contestant, Runtime
+from riformer_deploy.norms import NormForm
+from riformer_deploy.optional import PACKAGES, installed_version
+from riformer_deploy.precision import torch_dtype
+from riformer_deploy.results import Skipped
+from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+from riformer_deploy.variants import Preprocessing
 
 
 class Group(StrEnum):
@@ -30,24 +39,30 @@ class Group(StrEnum):
     TORCH = "torch"
     COMPILED = "compiled"
     ONNX = "onnx"
+    OPENVINO = "openvino"
     ENGINE = "engine"
 
 
-def chosen_groups(*, torch: bool, onnx: bool, engine: bool, compiled: bool) -> tuple[Group, ...]:
+def chosen_groups(
+    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
+) -> tuple[Group, ...]:
     """The groups that a command line asks for; none named means all.
 
     Args:
         torch: PyTorch was named.
         onnx: ONNX Runtime was named.
+        openvino: OpenVINO was named.
         engine: TensorRT was named.
         compiled: PyTorch, where it takes part, is to be compiled too.
     """
-    everything = not (torch or onnx or engine)
+    everything = not (torch or onnx or openvino or engine)
     groups = []
     if torch or everything:
         groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
     if onnx or everything:
         groups.append(Group.ONNX)
+    if openvino or everything:
+        groups.append(Group.OPENVINO)
     if engine:
         groups.append(Group.ENGINE)
     return tuple(groups)
@@ -78,7 +93,13 @@ def reference(bundle: Bundle) -> Contestant:
     weights = bundle.manifest.weights[0]
 
     def start() -> Runtime:
-        return PyTorchRuntime(model_of(bundle.path_of(weights.file), torch.float64))
+        model = model_of(bundle.path_of(weights.file), torch.float64)
+        return PyTorchRuntime(
+            model,
+            outputs=("logits", "probabilities", "features"),
+            forward=model.all_outputs,
+            dtype=torch.float64,
+        )
 
     return Contestant(
         name=f"PyTorch float64, {weights.form} form",
@@ -107,15 +128,64 @@ def _torch(
     )
 
 
-def _onnx(bundle: Bundle, artifact: OnnxArtifact, threads: int | None) -> Contestant:
+class _FedPixels:
+    """A runtime whose graph takes uint8 pictures, fed with the normalised images that others take."""
+
+    def __init__(self, runtime: Runtime, preprocessing: Preprocessing) -> None:
+        self._runtime, self._preprocessing = runtime, preprocessing
+
+    def _pixels(self, images: Images) -> Images:
+        # The graph's type is uint8; the runtime casts to it, and every value is a whole number.
+        return pixels_of(images, self._preprocessing).astype(np.float32)
+
+    def run(self, images: Images) -> Outputs:
+        return self._runtime.run(self._pixels(images))
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        return self._runtime.tap(self._pixels(images), tensors)
+
+    def close(self) -> None:
+        self._runtime.close()
+
+
+def _graph(
+    bundle: Bundle, artifact: OnnxArtifact, backend: str, load: Callable[[Path], Runtime]
+) -> Contestant:
     def start() -> Runtime:
-        return OnnxRuntime(bundle.path_of(artifact.file), threads=threads)
+        runtime = load(bundle.path_of(artifact.file))
+        if artifact.lowering.input_form == InputForm.UINT8:
+            return _FedPixels(runtime, bundle.manifest.model.preprocessing)
+        return runtime
 
     return Contestant(
-        name=f"ONNX Runtime {artifact.precision}",
+        name=f"{backend} {artifact.precision}",
         precision=artifact.precision,
         artifact_sha256=artifact.file.sha256,
         batch=artifact.batch,
+        open=start,
+    )
+
+
+def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
+    """The module that a floating-point graph was exported from, rebuilt from the bundle's record."""
+    weights, record = bundle.manifest.weights[0], artifact.lowering
+    plan = LoweringPlan(
+        base=torch_dtype(artifact.precision),
+        norm=NormForm(record.norm),
+        float32_blocks=frozenset(record.float32_blocks),
+    )
+
+    def start() -> Runtime:
+        model = lower(
+            fold(model_of(bundle.path_of(weights.file))), plan, bundle.manifest.model.preprocessing
+        )
+        return PyTorchRuntime(model)
+
+    return Contestant(
+        name=f"PyTorch {artifact.precision}, lowered",
+        precision=artifact.precision,
+        artifact_sha256=weights.file.sha256,
+        batch=None,
         open=start,
     )
 
@@ -144,5 +214,39 @@ def contestants(bundle: Bundle, groups: Sequence[Group], *, threads: int | None 
     if Group.COMPILED in groups:
         found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads))
     if Group.ONNX in groups:
-        found += [_onnx(bundle, artifact, threads) for artifact in bundle.manifest.onnx]
+        for artifact in bundle.manifest.onnx:
+            if artifact.precision is Precision.BF16:  # ONNX Runtime has no CPU kernels for it
+                found.append(_lowered(bundle, artifact))
+                continue
+            found.append(
+                _graph(bundle, artifact, "ONNX Runtime", lambda path: OnnxRuntime(path, threads=threads))
+            )
+    if Group.OPENVINO in groups and installed_version("openvino") is not None:
+        found += [
+            _graph(bundle, artifact, "OpenVINO", lambda path: OpenVinoRuntime(path, threads=threads))
+            for artifact in bundle.manifest.onnx
+        ]
     return found
+
+
+def left_out(bundle: Bundle, groups: Sequence[Group]) -> list[Skipped]:
+    """Artifacts of the groups asked for that this machine cannot run, with the reason.
+
+    Args:
+        bundle: Whose.
+        groups: Which kinds.
+    """
+    if Group.OPENVINO not in groups or installed_version("openvino") is not None:
+        return []
+    return [
+        Skipped(
+            name=f"OpenVINO {artifact.precision}",
+            reason=f"OpenVINO is not installed ({PACKAGES['openvino'].install_command})"
+            + (
+                "; the bf16 file itself has not been run, only the module it was exported from"
+                if artifact.precision is Precision.BF16
+                else ""
+            ),
+        )
+        for artifact in bundle.manifest.onnx
+    ]

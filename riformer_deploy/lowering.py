@@ -48,6 +48,7 @@ class LoweringPlan:
         norm: Which operators compute the norms.
         float32_blocks: Blocks and layers that stay in float32, by name.
         ranges: For each layer to quantise, by name, the absolute input value that 127 steps reach.
+        divisors: For some of these layers, what their input channels are divided by first.
         residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
             ``branch``, likewise.
         io: Type of floating-point inputs and outputs.
@@ -60,6 +61,7 @@ class LoweringPlan:
     norm: NormForm = NormForm.INSTANCE
     float32_blocks: frozenset[str] = frozenset()
     ranges: Mapping[str, float] = field(default_factory=dict)
+    divisors: Mapping[str, Tensor] = field(default_factory=dict)
     residual_ranges: Mapping[str, float] = field(default_factory=dict)
     io: torch.dtype = torch.float32
     input_form: InputForm = InputForm.NORMALISED
@@ -73,7 +75,7 @@ class LoweringPlan:
     def layer(self, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
         """A layer of the folded model as the plan wants it."""
         if name in self.ranges:
-            return QuantizedLayer(layer, self.ranges[name], dtype)
+            return QuantizedLayer(layer, self.ranges[name], dtype, self.divisors.get(name))
         return PlainLayer(layer, dtype)
 
 

@@ -50,6 +50,7 @@ PACKAGES = {
         OptionalPackage(
             module="cuda.bindings", distributions=("cuda-bindings",), extra="gpu", minimum="12.6"
         ),
+        OptionalPackage(module="openvino", distributions=("openvino",), extra="openvino", minimum="2024.0"),
         OptionalPackage(module="pycuda", distributions=("pycuda",), extra="pycuda", minimum="2024.1"),
     )
 }

@@ -72,13 +72,29 @@ class QuantizedLayer(nn.Module):
 
     Args:
         layer: The layer to quantise, float32.
-        largest: The absolute value of the input that 127 steps reach.
+        largest: The absolute value of the input that 127 steps reach, after the division.
         base: Type of the result.
+        divisor: What to divide the input channels by first, (in_channels,); the weights are multiplied
+            with it, so that the layer's function stays.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, largest: float, base: torch.dtype) -> None:
+    factor: Tensor | None
+
+    def __init__(
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        largest: float,
+        base: torch.dtype,
+        divisor: Tensor | None = None,
+    ) -> None:
         super().__init__()
         weight = layer.weight.detach().float()
+        trailing = (1,) * (weight.ndim - 2)
+        if divisor is not None:
+            weight = weight * divisor.reshape(1, -1, *trailing)
+            self.register_buffer("factor", (1 / divisor.double()).to(base).reshape(1, -1, *trailing))
+        else:
+            self.register_buffer("factor", None)
         self._per_channel = (-1, *(1,) * (weight.ndim - 1))
         scale = fitting_scale(weight.abs().flatten(1).amax(1), base)
         self.register_buffer("weight", quantize(weight, scale.float().reshape(self._per_channel)))
@@ -106,7 +122,10 @@ class QuantizedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's result in the base type; ``x`` is cast to it first."""
-        taken, weight, bias = self.input(x.to(self.base)), self.dequantized_weight(), self.get_buffer("bias")
+        x = x.to(self.base)
+        if self.factor is not None:
+            x = x * self.factor
+        taken, weight, bias = self.input(x), self.dequantized_weight(), self.get_buffer("bias")
         if self._stride is None:
             return functional.linear(taken, weight, bias)
         return functional.conv2d(taken, weight, bias, self._stride, self._padding)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import Budget
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.machine import describe_machine
-from riformer_deploy.metrics import decisions, deviation
+from riformer_deploy.metrics import Deviation, decisions, deviation
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     CandidateParity,
@@ -88,23 +89,60 @@ def _chunks(count: int) -> list[int]:
     return [_CHUNK] * (count // _CHUNK) + ([count % _CHUNK] if count % _CHUNK else [])
 
 
+def _with_choices(reference: Outputs, got: Outputs) -> tuple[Outputs, Outputs]:
+    """Where a model gives its first K classes: their scores beside the reference's K largest, and beside
+    the reference's scores of the very labels that it named (as ``labels``)."""
+    if "labels" not in got:
+        return reference, got
+    probabilities, labels = reference["probabilities"], got["labels"].astype(np.int64)
+    count = labels.shape[1]
+    valid = ((labels >= 0) & (labels < probabilities.shape[1])).all() and all(
+        len(set(row)) == count for row in labels.tolist()
+    )
+    named = np.take_along_axis(probabilities, labels, axis=1) if valid else np.full(labels.shape, np.nan)
+    largest = -np.sort(-probabilities, axis=1)[:, :count]
+    return {"scores": largest, "labels": largest}, {"scores": got["scores"], "labels": named}
+
+
+def _tolerance(reference: NDArray[np.floating], budget: Budget) -> tuple[float, float]:
+    """rtol and atol: the budget's, or four standard deviations of the noise that its SQNR allows."""
+    if budget.elementwise is not None:
+        return budget.elementwise
+    rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
+    return 0.0, 4 * rms * 10 ** (-(budget.min_sqnr_db or 0.0) / 20) or np.finfo(np.float32).tiny
+
+
+def _budget_used(distance: Deviation, budget: Budget) -> float | None:
+    if not distance.finite:
+        return None
+    shares = []
+    if budget.elementwise is not None:
+        shares.append(distance.tolerance_used)
+    if budget.min_sqnr_db is not None:
+        exact = 0.0 if distance.max_abs == 0 else None
+        noise = distance.relative_l2
+        shares.append(exact if noise is None else noise * 10 ** (budget.min_sqnr_db / 20))
+    known = [share for share in shares if share is not None]
+    return max(known) if len(known) == len(shares) else None
+
+
 def _judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[OutputParity, ...]:
+    reference, got = _with_choices(reference, got)
     judged = []
-    for name in reference:
-        if name not in got:
-            continue
-        distance = deviation(reference[name], got[name], rtol=budget.rtol, atol=budget.atol)
-        choice = (
-            decisions(reference[name], got[name], rtol=budget.rtol, atol=budget.atol)
-            if name == "logits"
-            else None
-        )
-        within = distance.tolerance_used is not None and distance.tolerance_used <= 1
+    for name in got:
+        if name not in reference:
+            raise RuntimeFailureError(f"The model has an output {name} that the reference cannot be asked for.")
+        rtol, atol = _tolerance(reference[name], budget)
+        distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
+        choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
+        used = _budget_used(distance, budget)
+        within = used is not None and used <= 1
         judged.append(
             OutputParity(
                 name=name,
                 deviation=distance,
                 decisions=choice,
+                budget_used=used,
                 status=_status(passed=within and (choice is None or choice.decided_flips == 0)),
             )
         )
@@ -122,7 +160,8 @@ def _judge_taps(reference: Outputs, got: Outputs, budget: Budget) -> dict[str, S
     """Every tap by name; ``stage`` is the number of the stage that the block belongs to."""
     judged = {}
     for name, true in reference.items():
-        distance = deviation(true, got[name], rtol=budget.rtol, atol=budget.atol)
+        rtol, atol = _tolerance(true, budget)
+        distance = deviation(true, got[name], rtol=rtol, atol=atol)
         passed = _stage_passes(
             distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, budget=budget
         )

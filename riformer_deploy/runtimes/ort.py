@@ -13,6 +13,9 @@ from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import Images, Outputs
 
+_DTYPES = {"tensor(float16)": np.dtype(np.float16), "tensor(uint8)": np.dtype(np.uint8)}
+"""Inputs that are not float32; images are cast to them."""
+
 
 class OnnxRuntime:
     """An ONNX file in ONNX Runtime's CPU provider.
@@ -30,7 +33,8 @@ class OnnxRuntime:
         self._path = path
         self._threads = threads
         self._session = self._load(str(path))
-        self._input = self._session.get_inputs()[0].name
+        first = self._session.get_inputs()[0]
+        self._input, self._dtype = first.name, _DTYPES.get(first.type, np.dtype(np.float32))
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._tapped: tuple[tuple[str, ...], Any] | None = None
 
@@ -47,7 +51,8 @@ class OnnxRuntime:
 
     def _call(self, session: Any, names: list[str], images: Images) -> list[np.ndarray]:
         try:
-            results: list[np.ndarray] = session.run(names, {self._input: images})
+            fed = images.astype(self._dtype, copy=False)
+            results: list[np.ndarray] = session.run(names, {self._input: fed})
         except Exception as err:  # as above
             raise RuntimeFailureError(
                 f"ONNX Runtime cannot run {self._path} on images of shape {images.shape}: {err}"

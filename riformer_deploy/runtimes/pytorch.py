@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,26 +14,39 @@ from riformer_deploy.runtimes.base import Images, Outputs
 
 
 class PyTorchRuntime:
-    """Runs a module that gives class scores, in the module's own dtype.
+    """Runs a module.
 
     Args:
         model: In evaluation mode; its block names are those of ``named_modules``.
-        compiled: Run it through ``torch.compile``.
+        outputs: Names of what it gives, in order.
+        forward: What to call instead of the module itself; it gives the outputs named.
+        dtype: What the images are cast to.
+        compiled: Run the module through ``torch.compile``.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
     """
 
-    def __init__(self, model: nn.Module, *, compiled: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        outputs: Sequence[str] = ("logits",),
+        forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None,
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
+        threads: int | None = None,
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self._model = model
-        self._dtype = next(model.parameters()).dtype
-        self._forward = torch.compile(model, dynamic=False) if compiled else model
+        self._outputs = tuple(outputs)
+        self._dtype = dtype
+        self._forward = forward or (torch.compile(model, dynamic=False) if compiled else model)
 
     def _feed(self, images: Images) -> Tensor:
         return torch.from_numpy(images).to(self._dtype)
 
     def run(self, images: Images) -> Outputs:
-        """Class scores (N, classes), in the model's dtype.
+        """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.
 
         Args:
             images: (N, 3, H, W) float32, normalised.
@@ -43,10 +56,11 @@ class PyTorchRuntime:
         """
         try:
             with torch.inference_mode():
-                scores: Tensor = self._forward(self._feed(images))
+                results = self._forward(self._feed(images))
         except Exception as err:  # whatever a compiler, a C++ toolchain or a kernel raises
             raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
-        return {"logits": scores.numpy()}
+        tensors = results if isinstance(results, tuple) else (results,)
+        return {name: _array(value) for name, value in zip(self._outputs, tensors, strict=True)}
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Activations after the named modules, run eagerly.
@@ -66,7 +80,7 @@ class PyTorchRuntime:
 
         def keep(name: str) -> RemovableHandle:
             def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                taken[name] = output.numpy()
+                taken[name] = _array(output)
 
             handle: RemovableHandle = modules[name].register_forward_hook(hook)
             return handle
@@ -84,7 +98,13 @@ class PyTorchRuntime:
 
     def close(self) -> None:
         """Let go of the model."""
-        self._model = self._forward = nn.Identity()
+        self._model = nn.Identity()
+        self._forward = self._model
+
+
+def _array(value: Tensor) -> np.ndarray:
+    result: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return result
 
 
 def _brief(err: Exception) -> str:

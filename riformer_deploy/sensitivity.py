@@ -1,0 +1,184 @@
+"""What quantising each layer alone costs, and which layers to spare so that a gate holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.errors import OptionError
+from riformer_deploy.lowering import lower
+from riformer_deploy.metrics import decisions, deviation
+from riformer_deploy.model import RIFormer
+from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.runtimes.base import Images
+from riformer_deploy.variants import Preprocessing
+
+_CHUNK = 16
+
+Progress = Callable[[str], None]
+"""Called with the name of each step as it begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a set of int8 layers costs on some images.
+
+    Attributes:
+        sqnr_db: Of the logits against the reference; None where they are equal.
+        drop_points: Images whose first class differs from the reference's, in percent.
+    """
+
+    sqnr_db: float | None
+    drop_points: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """What quantising one layer alone costs.
+
+    Attributes:
+        layer: Its name.
+        cost: The cost.
+    """
+
+    layer: str
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityReport:
+    """Every layer, the costliest first.
+
+    Attributes:
+        images: Number of images that costs were measured on.
+        calibration: What the ranges were calibrated on.
+        everything: Cost of quantising every layer.
+        layers: Cost of each layer alone.
+    """
+
+    images: int
+    calibration: str
+    everything: Cost
+    layers: tuple[LayerCost, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What an int8 model must hold to on the calibration images.
+
+    Attributes:
+        min_sqnr_db: Least SQNR of the logits.
+        max_drop_points: Largest share of changed first classes, in percent.
+    """
+
+    min_sqnr_db: float | None = None
+    max_drop_points: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop_points is not None and not 0 <= self.max_drop_points <= 100:
+            raise OptionError(f"max-drop is a share in percent, got {self.max_drop_points}.")
+        if self.min_sqnr_db is not None and not -200 <= self.min_sqnr_db <= 200:
+            raise OptionError(f"min-sqnr is in decibels, got {self.min_sqnr_db}.")
+
+    def holds(self, cost: Cost) -> bool:
+        """Whether a cost is within the gate."""
+        loud = self.min_sqnr_db is None or cost.sqnr_db is None or cost.sqnr_db >= self.min_sqnr_db
+        return loud and (self.max_drop_points is None or cost.drop_points <= self.max_drop_points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """Measures what int8 layers cost.
+
+    Attributes:
+        model: In folded form, float32.
+        calibration: Ranges.
+        options: How to lower.
+        preprocessing: The model's.
+        images: (N, 3, H, W) float32, normalised.
+        reference: Logits (N, classes) of the reference on these images.
+    """
+
+    model: RIFormer
+    calibration: Calibration
+    options: PrecisionOptions
+    preprocessing: Preprocessing
+    images: Images
+    reference: NDArray[np.floating]
+
+    def cost(self, kept: frozenset[str]) -> Cost:
+        """Cost of quantising everything but ``kept``."""
+        options = PrecisionOptions(
+            norm=self.options.norm,
+            int8_base=self.options.int8_base,
+            quantize_residual=self.options.quantize_residual,
+            keep=kept,
+        )
+        plan = plan_lowering(self.model, Precision.INT8, options, self.calibration)
+        lowered = lower(self.model, plan, self.preprocessing)
+        with torch.inference_mode():
+            logits = np.concatenate(
+                [lowered(part).numpy() for part in torch.from_numpy(self.images).split(_CHUNK)]
+            )
+        distance = deviation(self.reference, logits, rtol=0, atol=1)
+        choice = decisions(self.reference, logits, rtol=0, atol=0)
+        worst = None if distance.finite else -200.0
+        sqnr = distance.sqnr_db if distance.finite else worst
+        return Cost(sqnr_db=sqnr, drop_points=100 * choice.flips / choice.images)
+
+
+def _order(cost: Cost) -> tuple[float, float]:
+    """Costliest first."""
+    return (float("inf") if cost.sqnr_db is None else cost.sqnr_db, -cost.drop_points)
+
+
+def rank_layers(meter: Meter, calibration_source: str, progress: Progress = lambda _: None) -> SensitivityReport:
+    """Quantise each layer alone and rank the layers by what that costs.
+
+    Args:
+        meter: What to measure with.
+        calibration_source: What the ranges were calibrated on.
+        progress: Told of each layer.
+    """
+    layers = quantizable(meter.model)
+    found = []
+    for name in layers:
+        progress(f"sensitivity of {name}")
+        found.append(LayerCost(layer=name, cost=meter.cost(frozenset(layers) - {name})))
+    found.sort(key=lambda item: _order(item.cost))
+    return SensitivityReport(
+        images=len(meter.images),
+        calibration=calibration_source,
+        everything=meter.cost(frozenset()),
+        layers=tuple(found),
+    )
+
+
+def spared_layers(meter: Meter, ranking: Sequence[LayerCost], gate: Gate) -> tuple[frozenset[str], Cost]:
+    """The costliest layers that must stay in the base precision for a gate to hold.
+
+    Layers are spared one by one in the order of the ranking until the gate holds.
+
+    Args:
+        meter: What to measure with.
+        ranking: Costliest first.
+        gate: What must hold.
+
+    Returns:
+        The layers to spare, and the cost that is left; every layer where nothing less will do, and
+        then the caller sees by :meth:`Gate.holds` whether even that is enough.
+    """
+    kept = frozenset(meter.options.keep)
+    cost = meter.cost(kept)
+    for item in ranking:
+        if gate.holds(cost):
+            break
+        kept |= {item.layer}
+        cost = meter.cost(kept)
+    return kept, cost
