@@ -13,7 +13,7 @@ from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.fuse import fold
+from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.model import model_from_state
 from riformer_deploy.records import to_jsonable

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +43,10 @@ app.command("models", epilog="Example: riformer-deploy models --json")(commands.
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)
 
 
+# What Typer raises for a wrong command line; it has no public name of its own there.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"riformer-deploy {__version__}")
@@ -63,8 +68,17 @@ def run() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     arguments = sys.argv[1:]
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not an error
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        sys.exit(app(prog_name="riformer-deploy", standalone_mode=False) or 0)
+    except _UsageError as err:
+        wrong: Any = err
+        wrong.show()
+        if as_json:
+            print_error("UsageError", wrong.exit_code, wrong.format_message(), as_json=True)
+        sys.exit(wrong.exit_code)
     except RIFormerDeployError as err:
         if debug:
             traceback.print_exc()

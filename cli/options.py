@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,11 +30,10 @@ def parse_image_size(text: str) -> tuple[int, int]:
     Raises:
         typer.BadParameter: The text is neither.
     """
-    height, _, width = text.lower().partition("x")
-    try:
-        return int(height), int(width or height)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a size; say 224 or HEIGHTxWIDTH") from None
+    match = re.fullmatch(r"([0-9]+)(?:[xX]([0-9]+))?", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a size; say 224 or HEIGHTxWIDTH")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def parse_batch(text: str) -> int | None:
@@ -44,10 +44,9 @@ def parse_batch(text: str) -> int | None:
     """
     if text == "dynamic":
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a batch size; say dynamic or a number") from None
+    if not re.fullmatch(r"-?[0-9]+", text):
+        raise typer.BadParameter(f"{text!r} is not a batch size; say dynamic or a number")
+    return int(text)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -62,7 +61,7 @@ Checkpoint = Annotated[
 BundlePath = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[BUNDLE]",
+        metavar="BUNDLE",
         help="A bundle; by default the current folder, or the one bundle in it.",
         show_default=False,
     ),

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def print_json(record: object) -> None:
     """One record as JSON on stdout."""
     from riformer_deploy.records import dump_json
 
-    sys.stdout.write(dump_json(record))
+    sys.stdout.write(json.dumps(json.loads(dump_json(record)), indent=2) + "\n")
 
 
 def print_error(kind: str, exit_code: int, message: str, *, as_json: bool) -> None:
@@ -59,7 +59,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*row)
     _console(stderr=False).print(table)

@@ -20,8 +20,8 @@ def print_parity(result: ParityResult) -> None:
     """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
     inputs = result.inputs
     say(
-        f"Reference: {result.reference}; {sum(inputs.batches)} images of {inputs.image_size_px[1]}x"
-        f"{inputs.image_size_px[0]} px in batches {', '.join(map(str, inputs.batches))}, {inputs.description}"
+        f"Reference: {result.reference}; {sum(inputs.batches)} images of {inputs.image_size_px[0]}x"
+        f"{inputs.image_size_px[1]} px in batches {', '.join(map(str, inputs.batches))}, {inputs.description}"
     )
     print_table(
         "Parity of outputs",
@@ -124,7 +124,7 @@ def _print_checkpoint(found: CheckpointInspection) -> None:
             f"{shape.num_classes}" + (f": {', '.join(found.class_names[:5])}…" if found.class_names else ""),
         ),
         ("parameters", f"{found.parameters:,} ({found.deploy_parameters:,} once fused)"),
-        ("input", f"{size.crop_px[1]}x{size.crop_px[0]} px, from: {size.source}" if size else "size unknown"),
+        ("input", f"{size.crop_px[0]}x{size.crop_px[1]} px, from: {size.source}" if size else "size unknown"),
         ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds, fused" if found.flops else "-"),
         *((f"training: {key}", value) for key, value in found.training.items()),
         ("sha256", found.sha256),
@@ -159,7 +159,7 @@ def _print_bundle(found: BundleInspection) -> None:
     rows = [
         ("model", model.variant or f"custom, layers {list(model.architecture.layers)}"),
         ("classes", str(model.architecture.num_classes)),
-        ("input", f"{model.preprocessing.crop_px[1]}x{model.preprocessing.crop_px[0]} px"),
+        ("input", f"{model.preprocessing.crop_px[0]}x{model.preprocessing.crop_px[1]} px"),
         (
             "made from",
             f"{manifest.source.file_name} ({manifest.source.form} form, {manifest.source.weights} weights)",

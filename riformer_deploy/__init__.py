@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
     from riformer_deploy.errors import RIFormerDeployError
     from riformer_deploy.evidence import bench_bundle, verify_bundle
-    from riformer_deploy.fuse import fold, fuse
+    from riformer_deploy.fusion import fold, fuse
     from riformer_deploy.inspection import inspect_file
     from riformer_deploy.model import RIFormer
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
@@ -37,8 +37,8 @@ _HOMES = {
     "VARIANTS": "variants",
     "bench_bundle": "evidence",
     "export_checkpoint": "pipeline",
-    "fold": "fuse",
-    "fuse": "fuse",
+    "fold": "fusion",
+    "fuse": "fusion",
     "fuse_checkpoint": "pipeline",
     "get_model": "zoo",
     "inspect_file": "inspection",

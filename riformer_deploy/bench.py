@@ -130,6 +130,17 @@ def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipp
     return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms, samples_ms=[])
 
 
+def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
+    """One untimed call and the timed ones; where they fail the lane is closed and the reason given."""
+    try:
+        lane.runtime.run(images)
+        lane.samples_ms += [_call_ms(lane.runtime, images) for _ in range(repeats)]
+    except RuntimeFailureError as err:
+        lane.runtime.close()
+        return err.message
+    return None
+
+
 def _measure_batch(
     contestants: Sequence[Contestant], images: Images, options: BenchOptions, progress: Progress
 ) -> tuple[list[LatencySamples], list[Skipped]]:
@@ -152,8 +163,11 @@ def _measure_batch(
         for number in range(options.rounds):
             progress(f"batch {batch}, round {number + 1} of {options.rounds}")
             for lane in order.sample(lanes, len(lanes)):
-                lane.runtime.run(images)
-                lane.samples_ms += [_call_ms(lane.runtime, images) for _ in range(options.repeats)]
+                failure = _take_turn(lane, images, options.repeats)
+                if failure is not None:
+                    lanes.remove(lane)
+                    reason = f"failed in round {number + 1}: {failure}"
+                    skipped.append(Skipped(name=lane.contestant.name, reason=reason))
     finally:
         for lane in lanes:
             lane.runtime.close()
@@ -193,8 +207,11 @@ def measure_latency(
 
     Raises:
         MissingDependencyError: A contestant's backend is not installed.
+        OptionError: There are fewer images than the largest batch.
         RuntimeFailureError: Nothing could be measured.
     """
+    if len(images) < max(options.batches):
+        raise OptionError(f"Batch {max(options.batches)} was asked for, but there are {len(images)} images.")
     samples: list[LatencySamples] = []
     left_out = list(skipped)
     for batch in options.batches:

@@ -149,7 +149,11 @@ def check_target(directory: Path, source_sha256: str, *, force: bool) -> None:
     Raises:
         BundleConflictError: The folder holds something else.
     """
-    if not directory.exists():
+    try:
+        exists = directory.exists()
+    except OSError as err:  # a name that the system refuses
+        raise BundleError(f"{directory} cannot be written: {err.strerror}") from err
+    if not exists:
         return
     if not directory.is_dir():
         raise BundleConflictError(
@@ -186,10 +190,11 @@ def staging(directory: Path) -> Iterator[Path]:
     """A folder to gather new files in; gone afterwards, whether or not they were committed.
 
     Args:
-        directory: The bundle's folder, created if need be (and removed again if left empty).
+        directory: The bundle's folder, created with its parents if need be (and removed again if left empty).
     """
-    created = not directory.exists()
+    created: list[Path] = []
     try:
+        created += [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=_PENDING, dir=directory))
     except OSError as err:
@@ -198,9 +203,9 @@ def staging(directory: Path) -> Iterator[Path]:
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-        if created:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+        with contextlib.suppress(OSError):  # what is not empty stays, and its parents with it
+            for path in created:
+                path.rmdir()
 
 
 def record_file(path: Path, parent_sha256: str) -> FileRecord:

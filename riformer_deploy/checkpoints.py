@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,17 +122,22 @@ def load_checkpoint(path: Path, *, weights: WeightSet | None = None) -> Checkpoi
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
     state = _check_values(path, found)
     meta = _plain(content.get("meta"))
+    meta = meta if isinstance(meta, dict) else {}
+    ours = meta.get("riformer_deploy")
+    kept = ours if isinstance(ours, dict) else {}
+    digest = sha256_of(path)
+    _check_published_name(path, digest)
     return Checkpoint(
         path=path,
-        sha256=sha256_of(path),
+        sha256=digest,
         architecture=architecture,
         form=form,
         weights=taken,
         state=state,
         stored_dtypes=tuple(dtypes),
-        meta=meta if isinstance(meta, dict) else {},
-        mean=_channel_values(extra.get("data_preprocessor.mean")),
-        std=_channel_values(extra.get("data_preprocessor.std")),
+        meta=meta,
+        mean=_channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
+        std=_channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
     )
 
 
@@ -199,23 +205,42 @@ def _check_values(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _channel_values(value: Any) -> tuple[float, float, float] | None:
-    if isinstance(value, Tensor) and value.numel() == 3 and bool(torch.isfinite(value).all()):
-        red, green, blue = (float(item) for item in value.flatten())
-        return red, green, blue
-    return None
+    """Three finite numbers, from a tensor of training or from what this toolkit stored."""
+    numbers = value.flatten().tolist() if isinstance(value, Tensor) else value
+    if not isinstance(numbers, (list, tuple)) or len(numbers) != 3:
+        return None
+    if not all(isinstance(item, (int, float)) and math.isfinite(item) for item in numbers):
+        return None
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
-def _plain(value: Any) -> Any:
-    """The part of a value that is plain data; the rest is left out."""
+def _check_published_name(path: Path, digest: str) -> None:
+    """Say so where a file bears the name of a published one and is not it."""
+    for variant in VARIANTS.values():
+        if path.name == variant.file_name and not digest.startswith(variant.sha256_prefix):
+            _LOG.warning(
+                "%s is not the published file of that name: its sha256 begins %s, not %s; it was changed, "
+                "or the download was damaged",
+                path,
+                digest[:8],
+                variant.sha256_prefix,
+            )
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The part of a value that is plain data; the rest, and what is nested absurdly deep, is left out."""
+    if depth > _DEEPEST:
+        return _DROPPED
     if isinstance(value, dict):
-        kept = {key: _plain(item) for key, item in value.items() if isinstance(key, (str, int))}
+        kept = {key: _plain(item, depth + 1) for key, item in value.items() if isinstance(key, (str, int))}
         return {key: item for key, item in kept.items() if item is not _DROPPED}
     if isinstance(value, (list, tuple)):
-        items = [item for item in map(_plain, value) if item is not _DROPPED]
+        items = [item for item in (_plain(part, depth + 1) for part in value) if item is not _DROPPED]
         return items if isinstance(value, list) else tuple(items)
     return value if value is None or isinstance(value, (bool, int, float, str, bytes)) else _DROPPED
 
 
+_DEEPEST = 32
 _DROPPED = object()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
@@ -48,14 +49,23 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
+class _RefusalError(Exception):
+    """The driver answered a question with an error."""
+
+
+def _ask(function: Callable[..., int], *arguments: object) -> None:
+    if code := function(*arguments):
+        raise _RefusalError(f"CUDA error {code} from {getattr(function, '__name__', 'the driver')}")
+
+
 def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
     device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
     major, minor, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
-    cuda.cuDeviceGet(ctypes.byref(device), index)
-    cuda.cuDeviceGetName(name, len(name), device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    _ask(cuda.cuDeviceGet, ctypes.byref(device), index)
+    _ask(cuda.cuDeviceGetName, name, len(name), device)
+    _ask(cuda.cuDeviceGetAttribute, ctypes.byref(major), _MAJOR, device)
+    _ask(cuda.cuDeviceGetAttribute, ctypes.byref(minor), _MINOR, device)
+    _ask(cuda.cuDeviceTotalMem_v2, ctypes.byref(memory), device)
     return Gpu(
         name=name.value.decode(errors="replace"),
         compute_capability=f"{major.value}.{minor.value}",
@@ -68,11 +78,17 @@ def query_driver() -> Driver:
     cuda = _library()
     if cuda is None:
         return Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+    shown = None
     version, count = ctypes.c_int(), ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    shown = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    if code := cuda.cuInit(0):
-        return Driver(cuda_version=shown, gpus=(), problem=f"the driver does not start (CUDA error {code})")
-    cuda.cuDeviceGetCount(ctypes.byref(count))
-    gpus = tuple(_gpu(cuda, index) for index in range(count.value))
+    try:
+        if not cuda.cuDriverGetVersion(ctypes.byref(version)) and version.value:
+            shown = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        if code := cuda.cuInit(0):
+            return Driver(
+                cuda_version=shown, gpus=(), problem=f"the driver does not start (CUDA error {code})"
+            )
+        _ask(cuda.cuDeviceGetCount, ctypes.byref(count))
+        gpus = tuple(_gpu(cuda, index) for index in range(count.value))
+    except (_RefusalError, AttributeError) as err:
+        return Driver(cuda_version=shown, gpus=(), problem=f"the driver cannot be asked: {err}")
     return Driver(cuda_version=shown, gpus=gpus, problem=None if gpus else "the driver sees no GPU")

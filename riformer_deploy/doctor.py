@@ -72,7 +72,7 @@ def _required(name: str) -> Finding:
         importlib.import_module(name)
     except importlib.metadata.PackageNotFoundError:
         health, version, detail = Health.MISSING, None, "not installed"
-    except (ImportError, OSError) as err:
+    except Exception as err:  # noqa: BLE001  # a broken installation raises anything; that is the finding
         health, detail = Health.UNUSABLE, f"cannot be imported: {err}"
     else:
         health, detail = Health.OK, ""
@@ -95,7 +95,7 @@ def _optional(module: str) -> Finding:
     except MissingDependencyError as err:
         health = Health.MISSING if version is None else Health.UNUSABLE
         detail = "not installed" if version is None else err.message
-        remedy = PACKAGES[module].install_command
+        remedy = PACKAGES[module].install_command + ("" if version is None else " --force-reinstall")
     else:
         if module == "onnxruntime":
             detail = "providers: " + ", ".join(imported.get_available_providers())

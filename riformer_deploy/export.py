@@ -24,6 +24,8 @@ DEFAULT_OPSET = 20
 """The oldest operator set with Gelu: with it ONNX Runtime runs the folded S12 fastest."""
 OLDEST_OPSET = 18
 """The oldest that PyTorch's exporter writes."""
+NEWEST_OPSET = 25
+"""The newest that PyTorch's exporter, onnxsim and ONNX Runtime were tried with."""
 SMALLEST_SIDE_PX = 3
 """A 7x7 convolution with padding 2 needs three pixels."""
 
@@ -45,7 +47,7 @@ class OnnxOptions:
     opset: int = DEFAULT_OPSET
 
     def __post_init__(self) -> None:
-        newest = onnx.defs.onnx_opset_version()
+        newest = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
         problems = []
         if min(self.image_size_px) < SMALLEST_SIDE_PX:
             problems.append(
@@ -84,15 +86,17 @@ class _Tapped(nn.Module):
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what PyTorch's exporter says of itself; errors still raise."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _input(model: LoweredRIFormer, options: OnnxOptions) -> tuple[tuple[int, ...], torch.dtype]:

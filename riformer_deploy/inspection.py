@@ -13,7 +13,12 @@ from riformer_deploy.artifacts import MANIFEST, Manifest, TensorSpec, WeightSet
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.complexity import complexity
-from riformer_deploy.errors import BundleIntegrityError, OptionError, RuntimeFailureError
+from riformer_deploy.errors import (
+    BundleIntegrityError,
+    CheckpointUnreadableError,
+    OptionError,
+    RuntimeFailureError,
+)
 from riformer_deploy.files import sha256_of
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.preprocessing import resolve_preprocessing
@@ -151,7 +156,8 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
         onnx.checker.check_model(str(path))
     except Exception as err:  # protobuf's, onnx's and the system's own errors
         raise RuntimeFailureError(f"{path} is not a valid ONNX file: {err}") from err
-    floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    kinds = onnx.TensorProto
+    floating = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.DOUBLE}
     return OnnxInspection(
         kind="onnx",
         path=str(path),
@@ -196,10 +202,14 @@ def inspect_file(path: Path) -> Inspection:
         BundleError: It is a folder and not a bundle.
         RuntimeFailureError: It looks like ONNX and is not valid.
     """
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as err:  # a name that the system refuses
+        raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror}") from err
+    if folder:
         return _inspect_bundle(path)
     if path.name == MANIFEST:
         return _inspect_bundle(path.parent)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         return _inspect_onnx(path)
     return _inspect_checkpoint(path)

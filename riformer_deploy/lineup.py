@@ -18,7 +18,7 @@ from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import BundleError
-from riformer_deploy.fuse import fold
+from riformer_deploy.fusion import fold
 from riformer_deploy.images import pixels_of
 from riformer_deploy.lowering import InputForm, LoweringPlan, lower
 from riformer_deploy.model import RIFormer, model_from_state

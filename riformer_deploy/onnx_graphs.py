@@ -10,6 +10,14 @@ import onnx
 
 from riformer_deploy.artifacts import TensorSpec
 
+_FREE = frozenset(
+    {
+        "Add", "Cast", "Concat", "Constant", "DequantizeLinear", "Div", "Erf", "Expand", "Flatten", "Gather",
+        "Gelu", "Identity", "Mul", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Reshape", "Shape", "Slice",
+        "Softmax", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Operators that fvcore's counting gives no cost; any other that is not counted makes the sum unknown."""
 _NORM_FLOPS, _POOL_FLOPS = 5, 1  # per value, as riformer_deploy.complexity counts them
 
 
@@ -29,7 +37,9 @@ class NodeCount:
 
 
 def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
-    """Name, type and shape of a graph's input or output."""
+    """Name, type and shape of a graph's input or output; a sequence or map has type ``unsupported``."""
+    if not info.type.HasField("tensor_type"):
+        return TensorSpec(name=info.name, dtype="unsupported", shape=())
     tensor = info.type.tensor_type
     dims = tensor.shape.dim
     return TensorSpec(
@@ -40,21 +50,23 @@ def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def opset_of(graph: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
-    return next(int(item.version) for item in graph.opset_import if item.domain in ("", "ai.onnx"))
+    """Version of the default operator set; 0 where the graph uses none."""
+    return next((int(item.version) for item in graph.opset_import if item.domain in ("", "ai.onnx")), 0)
 
 
 def _sizes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...] | None]:
     """Shape of every tensor with the batch set to 1; None where another size is unknown."""
     one = onnx.ModelProto()
     one.CopyFrom(graph)
-    for info in one.graph.input:
-        dims = info.type.tensor_type.shape.dim
-        if len(dims) == 4 and not dims[0].dim_value:
-            dims[0].dim_value = 1
-    del one.graph.value_info[:]
-    for info in one.graph.output:
-        info.type.tensor_type.ClearField("shape")
+    symbols = {
+        info.type.tensor_type.shape.dim[0].dim_param
+        for info in one.graph.input
+        if len(info.type.tensor_type.shape.dim) > 1
+    } - {""}
+    for info in (*one.graph.input, *one.graph.value_info, *one.graph.output):
+        for place, dim in enumerate(info.type.tensor_type.shape.dim):
+            if dim.dim_param in symbols or (place == 0 and not dim.HasField("dim_value")):
+                dim.dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(one, data_prop=True).graph
     found: dict[str, tuple[int, ...] | None] = {
         item.name: tuple(item.dims) for item in graph.graph.initializer
@@ -67,20 +79,26 @@ def _sizes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...] | None]:
 
 
 def _node_flops(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...] | None]) -> int | None:
-    """Multiply-adds of one node for one image, or None where a shape is unknown."""
+    """Multiply-adds of one node for one image, or None where a shape or the operator is unknown."""
     source, result = sizes.get(node.input[0] if node.input else ""), sizes.get(node.output[0])
     weight = sizes.get(node.input[1]) if len(node.input) > 1 else None
+    cost: int | None = None
     match node.op_type:
-        case "Conv":
-            return prod(weight) * prod(result[2:]) if weight and result else None
-        case "Gemm" | "MatMul":
-            return prod(weight) if weight else None
-        case "InstanceNormalization" | "GroupNormalization":
-            return _NORM_FLOPS * prod(source) if source else None
-        case "ReduceMean" | "GlobalAveragePool":
-            return _POOL_FLOPS * prod(source) if source else None
-        case _:
-            return 0
+        case "Conv" if weight and result:
+            cost = prod(weight) * prod(result[2:])
+        case "Gemm" if weight:
+            cost = prod(weight)
+        case "MatMul" if source and result:
+            cost = prod(result[1:]) * source[-1]
+        case "InstanceNormalization" | "GroupNormalization" if source:
+            cost = _NORM_FLOPS * prod(source[1:])
+        case "ReduceMean" | "GlobalAveragePool" if source:
+            cost = _POOL_FLOPS * prod(source[1:])
+        case free if free in _FREE:
+            cost = 0
+        case _:  # its cost, or a shape that it depends on, is not known
+            pass
+    return cost
 
 
 def graph_flops(graph: onnx.ModelProto) -> int | None:
@@ -99,7 +117,8 @@ def graph_flops(graph: onnx.ModelProto) -> int | None:
 
 
 def _type_name(elem_type: int) -> str:
-    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    known = elem_type != onnx.TensorProto.UNDEFINED
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type)) if known else "unknown"
 
 
 def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:

@@ -26,11 +26,11 @@ from riformer_deploy.artifacts import (
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
-from riformer_deploy.errors import BundleConflictError, OptionError
+from riformer_deploy.errors import BundleConflictError, CheckpointValuesError, OptionError
 from riformer_deploy.evidence import Progress, prove_parity, silent
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.files import replacing
-from riformer_deploy.fuse import fold, fuse
+from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.machine import library_versions
 from riformer_deploy.model import model_from_state
 from riformer_deploy.preprocessing import resolve_preprocessing
@@ -77,7 +77,7 @@ class ExportReport:
         bundle: The bundle's folder, or None where nothing was written.
         model: What the model is.
         source: What it was made from.
-        files: Every file of the bundle but ``bundle.json``.
+        files: Every file of the bundle but ``bundle.json``; none where nothing was written.
         parity: The proof.
         notes: What the user should know, such as an assumption that was made.
     """
@@ -129,12 +129,21 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
 def _save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
     model = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
     state = model.state_dict() if form is checkpoint.form else fuse(model).state_dict()
+    endless = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if endless:
+        raise CheckpointValuesError(
+            f"The weights of {checkpoint.path} overflow float32 when they are fused.",
+            details=endless,
+            remedy="Each is finite, their products are not; look at the training's norms and affine weights.",
+        )
     provenance: dict[str, Any] = {
         "riformer_deploy": {
             "version": __version__,
             "source_sha256": checkpoint.sha256,
             "weights": str(checkpoint.weights),
             "form": str(form),
+            "mean": checkpoint.mean,
+            "std": checkpoint.std,
         }
     }
     with replacing(path) as partial, partial.open("wb") as file:
@@ -247,7 +256,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         bundle=str(options.output) if parity.status is Status.PASSED else None,
         model=model,
         source=source,
-        files=manifest.files,
+        files=manifest.files if parity.status is Status.PASSED else (),
         parity=parity,
         notes=tuple(notes),
     )
@@ -269,7 +278,11 @@ def fuse_checkpoint(
         BundleConflictError: ``output`` exists and ``force`` was not given.
         OptionError: ``output`` cannot be written.
     """
-    if output.exists() and (not force or output.is_dir()):
+    try:
+        taken = output.exists() and (not force or output.is_dir())
+    except OSError as err:  # a name that the system refuses
+        raise OptionError(f"{output} cannot be written: {err.strerror}") from err
+    if taken:
         raise BundleConflictError(
             f"{output} exists already.", remedy="Use --force to replace it, or another -o."
         )

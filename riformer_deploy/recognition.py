@@ -75,6 +75,8 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
         if not isinstance(value, Tensor) or value.ndim == 0:
             continue
         size = value.shape[0]
+        if size == 0:
+            continue  # no vote; its shape is reported with the others
         if match := _BLOCK.fullmatch(key):
             stage = int(match[1]) // 2
             layers[stage] = max(layers[stage], int(match[2]) + 1)
@@ -85,16 +87,18 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
         f"no block of stage {i + 1} (backbone.network.{2 * i}.*)" for i in range(STAGES) if not layers[i]
     ]
     problems += [
-        f"no mlp.fc1 in stage {i + 1}, so its width is unknown"
+        f"no {what} in stage {i + 1}, so its width is unknown"
         for i in range(STAGES)
-        if layers[i] and not hidden[i]
+        for what, votes in (("norm or mlp.fc2", dims[i]), ("mlp.fc1", hidden[i]))
+        if layers[i] and not votes
     ]
     if not classes:
         problems.append("no classifier (head.fc.weight, head.fc.bias)")
+    widths, hidden_widths = [_elected(votes) for votes in dims], [_elected(votes) for votes in hidden]
     problems += [
-        f"stage {i + 1} and stage {i + 2} have the same width {dims[i].most_common(1)[0][0]}"
+        f"stage {i + 1} and stage {i + 2} have the same width {widths[i]}"
         for i in range(STAGES - 1)
-        if layers[i] and layers[i + 1] and dims[i].most_common(1)[0][0] == dims[i + 1].most_common(1)[0][0]
+        if widths[i] and widths[i] == widths[i + 1]
     ]
     if problems:
         raise CheckpointKeysError(
@@ -104,10 +108,15 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
         )
     return Architecture(
         layers=tuple(layers),
-        embed_dims=tuple(votes.most_common(1)[0][0] for votes in dims),
-        hidden_dims=tuple(votes.most_common(1)[0][0] for votes in hidden),
-        num_classes=classes.most_common(1)[0][0],
+        embed_dims=tuple(widths),
+        hidden_dims=tuple(hidden_widths),
+        num_classes=_elected(classes),
     )
+
+
+def _elected(votes: Counter[int]) -> int:
+    """The size that most tensors have; 0 where nobody voted."""
+    return votes.most_common(1)[0][0] if votes else 0
 
 
 def check_keys(path: Path, state: Mapping[str, Any], architecture: Architecture, form: Form) -> None:

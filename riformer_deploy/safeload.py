@@ -11,9 +11,11 @@ from __future__ import annotations
 import _compat_pickle  # the renames of Python 2 that protocol 2 still writes, as the unpickler applies them
 import pickle
 import pickletools
+import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self
@@ -28,16 +30,26 @@ _INERT_PACKAGES = frozenset(
 _INERT_GLOBALS = frozenset(
     {
         "argparse.Namespace",
+        "builtins.bytes",
+        "builtins.dict",
+        "builtins.float",
         "builtins.getattr",
+        "builtins.int",
+        "builtins.list",
+        "builtins.str",
+        "builtins.tuple",
         "collections.defaultdict",
         "collections.deque",
+        "datetime.date",
         "datetime.datetime",
         "datetime.timedelta",
+        "datetime.timezone",
         "pathlib.PosixPath",
         "pathlib.WindowsPath",
+        "torch.torch_version.TorchVersion",
     }
 )
-_LEGACY_PICKLES = 4  # magic number, protocol version, system information, the object itself
+_LEGACY_PICKLES = 5  # magic number, protocol version, system information, the object, its storages' keys
 _REMEDY = "Get the file again from where it came, and compare its size or sha256."
 
 
@@ -55,6 +67,34 @@ class Inert:
         """Ignore what the object held."""
 
 
+class _EmptyList(Inert):
+    """A container that is filled after it was made: a plain list takes its place, and what is put in."""
+
+    def __new__(cls, *_args: object, **_options: object) -> Any:
+        """A list."""
+        return []
+
+
+class _EmptyDict(Inert):
+    """Likewise for mappings."""
+
+    def __new__(cls, *_args: object, **_options: object) -> Any:
+        """A dictionary."""
+        return {}
+
+
+_CONTAINERS: dict[str, type[Inert]] = {
+    "addict.addict.Dict": _EmptyDict,
+    "collections.defaultdict": _EmptyDict,
+    "collections.deque": _EmptyList,
+    "mmengine.config.config.ConfigDict": _EmptyDict,
+}
+
+
+def _placeholder(name: str) -> type[Inert]:
+    return type("Inert", (_CONTAINERS.get(name, Inert),), {})
+
+
 def read_checkpoint(path: Path) -> object:
     """What a checkpoint file holds, on the CPU; objects of training frameworks are :class:`Inert`.
 
@@ -67,31 +107,40 @@ def read_checkpoint(path: Path) -> object:
     """
     try:
         _check_kind(path)
-        names = sorted(_globals(path))
-        refused = [name for name in names if not _is_inert(name)]
-        if refused:
-            raise CheckpointUnsafeError(
-                f"{path} was not loaded: it names code that no training framework leaves in a checkpoint.",
-                details=refused,
-                remedy="Loading such a file with pickle would run that code. Do not, unless you wrote it.",
-            )
-        placeholders: list[Any] = [(type("Inert", (Inert,), {}), name) for name in names]
-        with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-            return loaded
+            return _load(path)
     except OSError as err:
         raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
     except (
         pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError, TypeError, KeyError, IndexError,
-        EOFError, AttributeError, AssertionError, MemoryError, OverflowError,
+        EOFError, AttributeError, AssertionError, MemoryError, OverflowError, RecursionError, struct.error,
+        zlib.error,
     ) as err:  # fmt: skip  # what torch.load and pickletools raise on damaged input
         raise CheckpointUnreadableError(
             f"{path} is damaged or not a PyTorch checkpoint: {_first_line(err)}", remedy=_REMEDY
         ) from err
 
 
-def _first_line(err: Exception) -> str:
+def _load(path: Path) -> object:
+    names = sorted(_globals(path))
+    refused = [name for name in names if not _is_inert(name)]
+    if refused:
+        raise CheckpointUnsafeError(
+            f"{path} was not loaded: it names code that no training framework leaves in a checkpoint.",
+            details=refused,
+            remedy="Loading such a file with pickle would run that code. Do not, unless you wrote it.",
+        )
+    placeholders: list[Any] = [(_placeholder(name), name) for name in names]
+    with torch.serialization.safe_globals(placeholders):
+        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    return loaded
+
+
+def _first_line(err: BaseException) -> str:
+    # torch.load hides the unpickler's error behind advice to load the file unsafely.
+    if err.__context__ is not None and "weights_only" in str(err):
+        err = err.__context__
     text = next(iter(str(err).strip().splitlines()), "") or type(err).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
@@ -118,19 +167,30 @@ def _check_kind(path: Path) -> None:
             remedy="The download went to an error or a sign-in page; fetch the file again.",
         )
     if head.startswith(b"PK"):
-        with zipfile.ZipFile(path) as archive:
-            names = [name.rpartition("/")[2] for name in archive.namelist()]
-        if "constants.pkl" in names:
-            raise CheckpointUnreadableError(
-                f"{path} is a TorchScript archive, which holds code.",
-                remedy="Give the training checkpoint that it was made from.",
-            )
-        if "data.pkl" not in names:
-            raise CheckpointUnreadableError(f"{path} is a zip archive without a data.pkl; not a checkpoint.")
+        _check_archive(path)
     elif not head.startswith(b"\x80"):
         raise CheckpointUnreadableError(f"{path} is not a PyTorch checkpoint.", remedy=_REMEDY)
     elif tarfile.is_tarfile(path):
         raise CheckpointUnreadableError(f"{path} is in PyTorch's tar format from before version 0.1.10.")
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip file that is no checkpoint, or whose content was altered."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.rpartition("/")[2] for name in archive.namelist()]
+        altered = archive.testzip()  # PyTorch's own reader does not compare the checksums
+    if altered is not None:
+        raise CheckpointUnreadableError(
+            f"{path} is damaged: the checksum of {altered} in it does not match its content.",
+            remedy=_REMEDY,
+        )
+    if "constants.pkl" in names:
+        raise CheckpointUnreadableError(
+            f"{path} is a TorchScript archive, which holds code.",
+            remedy="Give the training checkpoint that it was made from.",
+        )
+    if "data.pkl" not in names:
+        raise CheckpointUnreadableError(f"{path} is a zip archive without a data.pkl; not a checkpoint.")
 
 
 def _globals(path: Path) -> set[str]:

@@ -132,6 +132,10 @@ def _judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[Ou
     for name in got:
         if name not in reference:
             raise RuntimeFailureError(f"The model has an output {name} that the reference cannot be asked for.")
+        if got[name].shape != reference[name].shape:
+            raise RuntimeFailureError(
+                f"Output {name} has shape {got[name].shape}, the reference's has {reference[name].shape}."
+            )
         rtol, atol = _tolerance(reference[name], budget)
         distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
         choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
@@ -175,9 +179,13 @@ def _judge_taps(reference: Outputs, got: Outputs, budget: Budget) -> dict[str, S
 def _first_bad_block(
     task: ParityTask, runtime: Runtime, stages: Sequence[StageParity], budget: Budget
 ) -> str | None:
-    """Compare block by block from the first stage that is out; None where every block is within."""
+    """Compare every block up to the end of the first stage that is out; None where all are within.
+
+    Earlier stages are looked into as well: a block that is out may be followed by one that hides it.
+    """
     out = [stage.stage for stage in stages if stage.status is Status.FAILED]
-    names = task.blocks[out[0] - 1] if out else tuple(name for stage in task.blocks for name in stage)
+    searched = task.blocks[: out[0]] if out else task.blocks
+    names = tuple(name for stage in searched for name in stage)
     reference = task.reference.open()
     try:
         true = _tap_chunks(reference, task.sample, names)

@@ -80,7 +80,7 @@ def get_model(
         num_classes: Classes of the head; None takes the model's own.
 
     Returns:
-        The model, in the form that the checkpoint is in; :func:`~riformer_deploy.fuse.fuse` gives
+        The model, in the form that the checkpoint is in; :func:`~riformer_deploy.fusion.fuse` gives
         its deploy form.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,14 @@ from riformer_deploy.results import Status
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small models in one thread each: on a busy machine two threads mostly wait for each other."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -159,6 +167,7 @@ def other_checkpoint(
 
 
 def _export(checkpoint: Path, output: Path, size: tuple[int, int]) -> Path:
+    torch.set_num_threads(1)
     report = export_checkpoint(ExportOptions(checkpoint=checkpoint, output=output, image_size_px=size))
     assert report.status is Status.PASSED
     return output

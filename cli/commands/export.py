@@ -67,7 +67,7 @@ def export(
         model = report.model
         name = model.variant or f"custom, layers {list(model.architecture.layers)}"
         height, width = model.preprocessing.crop_px
-        output.say(f"{report.source.file_name}: {name}, {report.source.form} form, {width}x{height} px")
+        output.say(f"{report.source.file_name}: {name}, {report.source.form} form, {height}x{width} px")
         print_parity(report.parity)
         if report.bundle is not None:
             output.print_table(

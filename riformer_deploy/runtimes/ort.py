@@ -32,7 +32,7 @@ class OnnxRuntime:
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._path = path
         self._threads = threads
-        self._session = self._load(str(path))
+        self._session: Any = self._load(str(path))
         first = self._session.get_inputs()[0]
         self._input, self._dtype = first.name, _DTYPES.get(first.type, np.dtype(np.float32))
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -50,6 +50,8 @@ class OnnxRuntime:
             raise RuntimeFailureError(f"ONNX Runtime cannot load {self._path}: {err}") from err
 
     def _call(self, session: Any, names: list[str], images: Images) -> list[np.ndarray]:
+        if self._session is None:
+            raise RuntimeFailureError(f"The ONNX Runtime session of {self._path} was closed.")
         try:
             fed = images.astype(self._dtype, copy=False)
             results: list[np.ndarray] = session.run(names, {self._input: fed})
@@ -81,9 +83,10 @@ class OnnxRuntime:
             RuntimeFailureError: The graph has no such value, or ONNX Runtime failed.
         """
         wanted = tuple(tensors)
-        if self._tapped is None or self._tapped[0] != wanted:
+        if self._session is not None and (self._tapped is None or self._tapped[0] != wanted):
             self._tapped = (wanted, self._load(_with_outputs(self._path, wanted)))
-        return dict(zip(wanted, self._call(self._tapped[1], list(wanted), images), strict=True))
+        session = self._tapped[1] if self._tapped is not None else None
+        return dict(zip(wanted, self._call(session, list(wanted), images), strict=True))
 
     def close(self) -> None:
         """Destroy the sessions."""
@@ -92,7 +95,10 @@ class OnnxRuntime:
 
 def _with_outputs(path: Path, tensors: Sequence[str]) -> bytes:
     """The model with more outputs, serialised; raises RuntimeFailureError for unknown names."""
-    model = onnx.load(path)
+    try:
+        model = onnx.load(path)
+    except Exception as err:  # protobuf's and the system's errors
+        raise RuntimeFailureError(f"{path} cannot be read again: {err}") from err
     produced = {name for node in model.graph.node for name in node.output}
     unknown = [name for name in tensors if name not in produced]
     if unknown:

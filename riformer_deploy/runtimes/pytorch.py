@@ -37,10 +37,13 @@ class PyTorchRuntime:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._model = model
+        self._model: nn.Module | None = model
         self._outputs = tuple(outputs)
         self._dtype = dtype
-        self._forward = forward or (torch.compile(model, dynamic=False) if compiled else model)
+        try:
+            self._forward = forward or (torch.compile(model, dynamic=False) if compiled else model)
+        except Exception as err:  # an interpreter or platform that PyTorch cannot compile for
+            raise RuntimeFailureError(f"PyTorch cannot compile here: {_brief(err)}") from err
 
     def _feed(self, images: Images) -> Tensor:
         return torch.from_numpy(images).to(self._dtype)
@@ -54,6 +57,7 @@ class PyTorchRuntime:
         Raises:
             RuntimeFailureError: PyTorch could not compile or run the model.
         """
+        self._opened()
         try:
             with torch.inference_mode():
                 results = self._forward(self._feed(images))
@@ -72,7 +76,8 @@ class PyTorchRuntime:
         Raises:
             RuntimeFailureError: A module does not exist or PyTorch could not run the model.
         """
-        modules = dict(self._model.named_modules())
+        model = self._opened()
+        modules = dict(model.named_modules())
         unknown = [name for name in tensors if name not in modules]
         if unknown:
             raise RuntimeFailureError("The PyTorch model has no such modules.", details=unknown)
@@ -88,8 +93,8 @@ class PyTorchRuntime:
         handles = [keep(name) for name in tensors]
         try:
             with torch.inference_mode():
-                self._model(self._feed(images))
-        except RuntimeError as err:
+                model(self._feed(images))
+        except Exception as err:  # as above
             raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
         finally:
             for handle in handles:
@@ -98,8 +103,13 @@ class PyTorchRuntime:
 
     def close(self) -> None:
         """Let go of the model."""
-        self._model = nn.Identity()
-        self._forward = self._model
+        self._model = None
+        self._forward = nn.Identity()
+
+    def _opened(self) -> nn.Module:
+        if self._model is None:
+            raise RuntimeFailureError("The PyTorch runtime was closed.")
+        return self._model
 
 
 def _array(value: Tensor) -> np.ndarray:

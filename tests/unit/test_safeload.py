@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import argparse
 import collections
-import datetime
+import datetime as dt
 import os
 import pickle
 import sys
-import tarfile
 import types
 import zipfile
 from collections.abc import Callable
@@ -76,8 +75,8 @@ def test_plain_content_is_read_in_both_containers(
     [
         np.arange(4.0),
         np.float32(3),
-        datetime.datetime(2023, 4, 6, tzinfo=datetime.UTC),
-        datetime.timedelta(1),
+        dt.datetime(2023, 4, 6, tzinfo=dt.UTC),
+        dt.timedelta(1),
         Path("/some/where"),
         argparse.Namespace(lr=1e-3),
         collections.deque([1, 2], maxlen=3),
@@ -102,9 +101,9 @@ def test_a_framework_object_is_replaced_by_one_that_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, legacy: bool
 ) -> None:
     name = "mmengine.logging.history_buffer"
-    module = types.ModuleType(name)
-    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, name, module)
+    for parent in ("mmengine", "mmengine.logging", name):
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    monkeypatch.setattr(sys.modules[name], "HistoryBuffer", HistoryBuffer, raising=False)
     monkeypatch.setattr(HistoryBuffer, "__module__", name)
     path = tmp_path / "file.pth"
     torch.save({"x": HistoryBuffer()}, path, _use_new_zipfile_serialization=not legacy)
@@ -114,10 +113,18 @@ def test_a_framework_object_is_replaced_by_one_that_holds_nothing(
     assert vars(loaded["x"]) == {}
 
 
+def test_a_file_whose_name_is_no_text_is_read_like_any_other(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "plain.pth")
+    odd = (tmp_path / "plain.pth").rename(tmp_path / b"caf\xe9.pth".decode("utf-8", "surrogateescape"))
+    loaded = read_checkpoint(odd)
+    assert isinstance(loaded, dict)
+    assert loaded["w"].tolist() == [1, 1]
+
+
 def test_reading_leaves_no_global_allowed_behind(digits_checkpoint: Path) -> None:
     before = torch.serialization.get_safe_globals()
     read_checkpoint(digits_checkpoint)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == set(before)
 
 
 @CONTAINERS
@@ -127,9 +134,9 @@ def test_reading_leaves_no_global_allowed_behind(digits_checkpoint: Path) -> Non
         (os.system, ("touch {marker}",), f"{os.name}.system"),
         (eval, ("open({marker!r}, 'w')",), "builtins.eval"),
         (exec, ("open({marker!r}, 'w')",), "builtins.exec"),
-        (Path.touch, (Path("{marker}"),), "builtins.getattr"),
+        (Path.touch, (Path("{marker}"),), "pathlib.Path"),
     ],
-    ids=["os.system", "eval", "exec", "getattr"],
+    ids=["os.system", "eval", "exec", "method"],
 )
 def test_a_pickled_call_is_refused_and_never_made(
     tmp_path: Path,
@@ -143,13 +150,9 @@ def test_a_pickled_call_is_refused_and_never_made(
         item.format(marker=str(marker)) if isinstance(item, str) else Path(marker) for item in arguments
     ]
     path = container(tmp_path / "file.pth", pickle.dumps({"state_dict": Call(function, *filled)}, 2))
-    with pytest.raises((CheckpointUnsafeError, CheckpointUnreadableError)) as caught:
+    with pytest.raises(CheckpointUnsafeError) as caught:
         read_checkpoint(path)
-    if named == "builtins.getattr":  # inert, so there is nothing that could be called
-        assert isinstance(caught.value, CheckpointUnreadableError)
-    else:
-        assert isinstance(caught.value, CheckpointUnsafeError)
-        assert caught.value.details == (named,)
+    assert caught.value.details == (named,)
     assert not marker.exists()
 
 
@@ -233,46 +236,3 @@ def test_an_unsafe_optimiser_state_is_refused_although_the_weights_are_plain(
 ) -> None:
     with pytest.raises(CheckpointUnsafeError, match=r"system"):
         read_checkpoint(write_checkpoint(optimizer={"state": {0: Call(os.system, "true")}}))
-
-
-def _tar(path: Path) -> None:
-    with tarfile.open(path, "w") as archive:
-        archive.add(__file__, "storages")
-
-
-def _zip_of_text(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("readme.txt", "hello")
-
-
-def _torchscript(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
-            archive.writestr(f"model/{name}", b"")
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (Path.mkdir, "is a folder"),
-        (lambda path: None, "No such file"),
-        (Path.touch, "is empty"),
-        (lambda path: path.write_text("\n<!DOCTYPE html><html>Sign in"), "is a web page"),
-        (lambda path: path.write_text("<HTML><body>404"), "is a web page"),
-        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS pointer"),
-        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)), "not a PyTorch checkpoint"),
-        (lambda path: path.write_bytes(b"\x80\x02]q\x00."), "not a PyTorch checkpoint"),
-        (_torchscript, "TorchScript archive"),
-        (_zip_of_text, "without a data.pkl"),
-        (_tar, "not a PyTorch checkpoint"),
-    ],
-    ids=["folder", "missing", "empty", "web page", "HTML", "LFS", "PNG", "pickle", "script", "zip", "tar"],
-)
-def test_something_else_is_refused_by_what_it_is(
-    tmp_path: Path, make: Callable[[Path], object], said: str
-) -> None:
-    path = tmp_path / "file.pth"
-    make(path)
-    with pytest.raises(CheckpointUnreadableError, match=said) as caught:
-        read_checkpoint(path)
-    assert str(path) in caught.value.message

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import pickletools
 import random
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -118,3 +119,46 @@ def test_damage_is_never_answered_with_the_advice_to_load_unsafely(
     with pytest.raises(CheckpointUnreadableError) as caught:
         read_checkpoint(path)
     assert "weights_only" not in str(caught.value)
+
+
+def _tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "storages")
+
+
+def _zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+
+
+def _torchscript(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"model/{name}", b"")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Path.mkdir, "is a folder"),
+        (lambda _: None, "No such file"),
+        (Path.touch, "is empty"),
+        (lambda path: path.write_text("\n<!DOCTYPE html><html>Sign in"), "is a web page"),
+        (lambda path: path.write_text("<HTML><body>404"), "is a web page"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS pointer"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)), "not a PyTorch checkpoint"),
+        (lambda path: path.write_bytes(b"\x80\x02]q\x00."), "not a PyTorch checkpoint"),
+        (_torchscript, "TorchScript archive"),
+        (_zip_of_text, "without a data.pkl"),
+        (_tar, "not a PyTorch checkpoint"),
+    ],
+    ids=["folder", "missing", "empty", "web page", "HTML", "LFS", "PNG", "pickle", "script", "zip", "tar"],
+)
+def test_something_else_is_refused_by_what_it_is(
+    tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    path = tmp_path / "file.pth"
+    make(path)
+    with pytest.raises(CheckpointUnreadableError, match=said) as caught:
+        read_checkpoint(path)
+    assert str(path) in caught.value.message

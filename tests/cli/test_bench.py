@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from riformer_deploy import bench
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.records import load_json
+from riformer_deploy.results import LatencyResult, Skipped
+from riformer_deploy.runtimes.base import Contestant
+
+Run = Callable[..., CompletedProcess[str]]
+
+QUICK = ("--rounds", "5", "--repeats", "1", "--warmup", "1", "--batch", "1", "--threads", "1")
+EAGER = [f"PyTorch float32, {form} form" for form in ("training", "deploy", "folded")]
+COMPILED = "PyTorch float32, folded form, torch.compile"
+ONNX = "ONNX Runtime fp32"
+
+
+def test_json_is_the_result_with_raw_samples_that_the_bundle_then_holds(
+    cli: Run, tiny_bundle_copy: Path
+) -> None:
+    ran = cli("bench", tiny_bundle_copy, *QUICK, "--batch", "2", "--no-compile", "--json")
+    assert ran.returncode == 0, ran.stderr
+    result = load_json(LatencyResult, ran.stdout)
+    assert set(json.loads(ran.stdout)) == {field.name for field in dataclasses.fields(LatencyResult)}
+    assert (result.rounds, result.repeats, result.threads) == (5, 1, 1)
+    assert result.inputs.image_size_px == (64, 48)
+    assert [(s.name, s.batch) for s in result.samples] == [(n, b) for b in (1, 2) for n in (*EAGER, ONNX)]
+    assert {len(sample.samples_ms) for sample in result.samples} == {5}
+    bundle = Bundle.open(tiny_bundle_copy)
+    stored = bundle.path_of(bundle.manifest.results["latency"]).read_text(encoding="utf-8")
+    assert load_json(LatencyResult, stored) == result
+    assert set(bundle.manifest.results) == {"latency", "parity"}
+    assert ran.stderr.splitlines()[-2:] == [f"preparing {ONNX}, batch 2", "batch 2"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "names"),
+    [
+        (("--torch", "--no-compile"), EAGER),
+        (("--onnx",), [ONNX]),
+        (("--torch", "--onnx", "--no-compile"), [*EAGER, ONNX]),
+        (("--no-compile",), [*EAGER, ONNX]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_the_models_named_are_those_timed(
+    cli: Run, tiny_bundle_copy: Path, selection: tuple[str, ...], names: list[str]
+) -> None:
+    ran = cli("bench", tiny_bundle_copy, *QUICK, *selection, "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert [sample.name for sample in load_json(LatencyResult, ran.stdout).samples] == names
+
+
+def test_torch_is_compiled_too_unless_told_otherwise(
+    cli: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[str] = []
+
+    def note(contestant: Contestant, *_: object) -> Skipped:
+        entered.append(contestant.name)
+        return Skipped(name=contestant.name, reason="only its name was wanted")
+
+    monkeypatch.setattr(bench, "_enter", note)
+    ran = cli("bench", tiny_bundle, *QUICK, "--torch")
+    assert ran.returncode == 50
+    assert "Nothing could be measured" in ran.stderr
+    assert entered == [*EAGER, COMPILED]
+
+
+@pytest.mark.parametrize("selection", [("--engine",), ("--engine", "--onnx")], ids=" ".join)
+def test_engines_that_do_not_exist_yet_are_an_error_and_never_left_out_quietly(
+    cli: Run, tiny_bundle: Path, selection: tuple[str, ...]
+) -> None:
+    ran = cli("bench", tiny_bundle, *QUICK, *selection)
+    assert (ran.returncode, ran.stdout) == (30, "")
+    assert "holds no TensorRT engine" in ran.stderr
+    assert "--onnx" in ran.stderr
+
+
+def test_text_shows_every_model_and_how_it_was_measured(cli: Run, tiny_bundle_copy: Path) -> None:
+    ran = cli("bench", tiny_bundle_copy, *QUICK, "--onnx", "--threads", "2")
+    assert ran.returncode == 0, ran.stderr
+    assert "5 rounds of 1 calls, 2 threads" in ran.stdout
+    assert f"│ {ONNX}" in ran.stdout
+    assert "Speed-up is over the first model of each batch size." in ran.stdout
+
+
+def test_an_unstable_measurement_is_shown_with_its_reason(
+    cli: Run, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(10_000))
+    # every call takes twice as long as the one before it, so that the run drifts without end
+    monkeypatch.setattr(bench, "_call_ms", lambda *_: float(2 ** (next(ticks) % 5)))
+    ran = cli("bench", tiny_bundle_copy, *QUICK, "--onnx")
+    assert ran.returncode == 0
+    assert f"│ {ONNX} (!) " in ran.stdout
+    assert f"(!) {ONNX}, batch 1: unstable: the middle half of the calls spreads over 150 %" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--rounds", "4"), "rounds must be at least 5 for a median to mean anything, got 4"),
+        (("--repeats", "0"), "repeats must be at least 1, got 0"),
+        (("--warmup", "0"), "warmup must be at least 1, got 0"),
+        (("--threads", "0"), "threads must be at least 1, got 0"),
+        (("--batch", "0"), "batches must be positive, got (0,)"),
+        (("--batch", "dynamic"), "Invalid value for '--batch'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_measurement_that_would_mean_nothing_is_refused(
+    cli: Run, tiny_bundle: Path, options: tuple[str, ...], said: str
+) -> None:
+    ran = cli("bench", tiny_bundle, *options)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr

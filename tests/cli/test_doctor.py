@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import pytest
+
+from riformer_deploy import doctor, optional
+from riformer_deploy.cuda_driver import Driver
+from riformer_deploy.doctor import DoctorReport, Health
+from riformer_deploy.records import load_json
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+    absent = {name for package in optional.PACKAGES.values() for name in package.distributions}
+
+    def version(name: str) -> str:
+        if name in absent:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    none = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+    monkeypatch.setattr(doctor, "query_driver", lambda: none)
+
+
+def test_json_is_the_report_and_nothing_else(cli: Run) -> None:
+    ran = cli("doctor", "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    report = load_json(DoctorReport, ran.stdout)
+    assert set(json.loads(ran.stdout)) == {"machine", "findings"}
+    assert {finding.name: finding.health for finding in report.findings}["torch"] is Health.OK
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> None:
+    ran = cli("doctor")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for extra in ("cpu", "gpu", "rtx", "pycuda"):
+        assert f'pip install "riformer-deploy[{extra}]"' in ran.stdout
+    assert "no NVIDIA driver" in ran.stdout
+    assert ran.stdout.count(" missing ") == 6
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_a_bare_machine_is_no_error_for_scripts_either(cli: Run) -> None:
+    ran = cli("doctor", "--json")
+    assert ran.returncode == 0
+    report = load_json(DoctorReport, ran.stdout)
+    missing = {finding.name for finding in report.findings if finding.health is Health.MISSING}
+    assert missing == {
+        "ONNX Runtime", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "NVIDIA driver"
+    }  # fmt: skip
+    assert all(finding.remedy for finding in report.findings if finding.health is not Health.OK)

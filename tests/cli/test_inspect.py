@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import WeightSet
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.complexity import complexity
+from riformer_deploy.files import sha256_of
+from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection
+from riformer_deploy.records import load_json
+from riformer_deploy.variants import Variant
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+def _fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def test_a_real_training_checkpoint_as_json_is_the_record_and_nothing_else(
+    cli: Run, digits_checkpoint: Path
+) -> None:
+    ran = cli("inspect", digits_checkpoint, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert set(json.loads(ran.stdout)) == _fields(CheckpointInspection)
+    found = load_json(CheckpointInspection, ran.stdout)
+    assert (found.kind, found.sha256) == ("checkpoint", sha256_of(digits_checkpoint))
+    assert (found.form, found.weights, found.stored_dtypes) == (Form.TRAINING, WeightSet.ONLY, ("float32",))
+    assert found.architecture.layers == (2, 2, 6, 2)
+    assert (found.variants, found.class_names) == ((), tuple("0123456789"))
+    # per block, a deploy form has one norm where training has a norm and an affine branch
+    dims = zip(found.architecture.layers, found.architecture.embed_dims, strict=True)
+    assert found.parameters - found.deploy_parameters == sum(2 * depth * dim for depth, dim in dims)
+    assert found.training["epoch"] == "15"
+    assert (found.preprocessing, found.flops) == (None, None)
+    assert "image size" in found.notes[0]
+
+
+def test_a_checkpoint_as_text_tells_what_is_not_known(cli: Run, digits_checkpoint: Path) -> None:
+    ran = cli("inspect", digits_checkpoint)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "none: a custom architecture" in ran.stdout
+    assert "training (only weights, stored as float32)" in ran.stdout
+    assert "10: 0, 1, 2, 3, 4…" in ran.stdout
+    assert "724,602 (722,938 once fused)" in ran.stdout
+    assert "size unknown" in ran.stdout
+    assert sha256_of(digits_checkpoint) in ran.stdout
+
+
+def test_an_assumed_size_is_told_and_the_cost_is_that_of_the_deploy_form(
+    cli: Run,
+    tiny_checkpoint: Path,
+    tiny_architecture: Architecture,
+    tiny_variants: tuple[Variant, ...],
+) -> None:
+    found = load_json(CheckpointInspection, cli("inspect", tiny_checkpoint, "--json").stdout)
+    assert found.variants == tuple(variant.name for variant in tiny_variants)
+    assert found.preprocessing is not None
+    assert (found.preprocessing.source, found.preprocessing.crop_px) == ("assumed", (64, 64))
+    assert found.flops == complexity(tiny_architecture, Form.DEPLOY, (64, 64)).flops
+    assert "is assumed" in found.notes[0]
+    text = cli("inspect", tiny_checkpoint).stdout
+    assert "riformer-tiny-64 or riformer-tiny-96" in text
+    assert "64x64 px, from: assumed" in text
+
+
+def test_an_ema_checkpoint_says_that_the_average_was_looked_at(cli: Run, ema_checkpoint: Path) -> None:
+    ran = cli("inspect", ema_checkpoint, "--json")
+    assert load_json(CheckpointInspection, ran.stdout).weights is WeightSet.AVERAGED
+
+
+def test_an_onnx_file_as_json_is_the_record_with_the_cost_of_the_model_in_it(
+    cli: Run, tiny_bundle: Path, onnx_of: Callable[[Path], Path], tiny_architecture: Architecture
+) -> None:
+    path = onnx_of(tiny_bundle)
+    ran = cli("inspect", path, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert set(json.loads(ran.stdout)) == _fields(OnnxInspection)
+    found = load_json(OnnxInspection, ran.stdout)
+    assert found.flops == complexity(tiny_architecture, Form.FOLDED, (64, 48)).flops
+    assert (found.sha256, found.size_bytes) == (sha256_of(path), path.stat().st_size)
+    assert (found.inputs[0].shape, found.outputs[0].shape) == (("batch", 3, 64, 48), ("batch", 7))
+    assert found.provenance["source_sha256"] == Bundle.open(tiny_bundle).manifest.source.sha256
+
+
+def test_an_onnx_file_as_text_tells_cost_nodes_and_provenance(
+    cli: Run, tiny_bundle: Path, onnx_of: Callable[[Path], Path]
+) -> None:
+    ran = cli("inspect", onnx_of(tiny_bundle))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for said in (
+        "float32 ['batch', 3, 64, 48]",
+        "multiply-adds per image",
+        "source_sha256",
+        "│ Conv ",
+        "│ 20",
+    ):
+        assert said in ran.stdout
+
+
+@pytest.mark.parametrize("name", ["", "bundle.json"], ids=["folder", "manifest"])
+def test_a_bundle_is_told_by_its_folder_or_its_manifest(cli: Run, tiny_bundle: Path, name: str) -> None:
+    ran = cli("inspect", tiny_bundle / name, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert set(json.loads(ran.stdout)) == _fields(BundleInspection)
+    found = load_json(BundleInspection, ran.stdout)
+    assert (found.kind, found.intact, found.problems) == ("bundle", True, ())
+    assert found.manifest == Bundle.open(tiny_bundle).manifest
+
+
+def test_a_bundle_as_text_tells_every_file_and_that_all_are_intact(cli: Run, tiny_bundle: Path) -> None:
+    ran = cli("inspect", tiny_bundle)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "every file is as recorded" in ran.stdout
+    assert "tiny.pth (training form, only weights)" in ran.stdout
+    for record in Bundle.open(tiny_bundle).manifest.files:
+        assert record.path in ran.stdout
+        assert record.sha256 in ran.stdout
+
+
+@pytest.mark.parametrize("change", ["altered", "removed"])
+def test_a_bundle_with_a_changed_file_is_not_intact_and_names_that_file_alone(
+    cli: Run, tiny_bundle_copy: Path, change: str
+) -> None:
+    path = tiny_bundle_copy / "deploy.pth"
+    if change == "altered":
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    else:
+        path.unlink()
+    found = load_json(BundleInspection, cli("inspect", tiny_bundle_copy, "--json").stdout)
+    assert not found.intact
+    assert len(found.problems) == 1
+    assert str(path) in found.problems[0]
+    text = cli("inspect", tiny_bundle_copy).stdout
+    assert "every file is as recorded" not in text
+    integrity = text.partition("│ integrity")[2]
+    assert "deploy.pth" in "".join(integrity.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("garbage.pth", b"hello world", 10),
+        ("garbage", b"\x80\x02garbage", 10),
+        ("garbage.onnx", b"hello world", 50),
+        ("absent.onnx", None, 50),
+        ("bundle.json", b"{}", 30),
+    ],
+)
+def test_garbage_is_refused_by_name(
+    cli: Run, tmp_path: Path, name: str, content: bytes | None, code: int
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    ran = cli("inspect", tmp_path / name)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert str(tmp_path / name) in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,35 @@
+"""Ctrl-C, which only a process of its own can show."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("step", ["exporting to ONNX", "proving parity"])
+def test_ctrl_c_during_export_exits_130_and_leaves_nothing(
+    tmp_path: Path, tiny_checkpoint: Path, installed_command: str, step: str
+) -> None:
+    process = subprocess.Popen(  # noqa: S603 (the installed command)
+        [installed_command, "export", str(tiny_checkpoint), "--image-size", "64x48", "-o", "bundle"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if line.startswith(step):
+            assert list((tmp_path / "bundle").glob(".pending-*"))
+            process.send_signal(signal.SIGINT)
+            break
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == 130, seen + rest
+    assert out == ""
+    assert "Traceback" not in seen + rest
+    assert list(tmp_path.iterdir()) == []

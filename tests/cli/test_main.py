@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+import riformer_deploy
+from riformer_deploy import zoo
+
+Run = Callable[..., CompletedProcess[str]]
+
+COMMANDS = (
+    ("export",),
+    ("fuse",),
+    ("verify", "parity"),
+    ("bench",),
+    ("inspect",),
+    ("models",),
+    ("doctor",),
+)
+HEAVY = ("torch", "onnxruntime", "onnx", "numpy")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_tells_every_option_and_shows_an_example_of_the_command(
+    cli: Run, command: tuple[str, ...]
+) -> None:
+    ran = cli(*command, "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"Example: riformer-deploy {' '.join(command)}" in ran.stdout
+    assert "--json" in ran.stdout
+    assert "--debug" in ran.stdout
+
+
+def test_the_root_help_lists_every_command_and_an_example(cli: Run) -> None:
+    ran = cli("--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Example: riformer-deploy export" in ran.stdout
+    listed = {line.split()[0] for line in ran.stdout.splitlines() if line.startswith("  ") and line.split()}
+    assert {command[0] for command in COMMANDS} <= listed
+
+
+@pytest.mark.parametrize("arguments", [(), ("verify",)], ids=["riformer-deploy", "verify"])
+def test_a_bare_command_prints_its_help_and_is_a_wrong_command_line(
+    cli: Run, arguments: tuple[str, ...]
+) -> None:
+    ran = cli(*arguments)
+    assert ran.returncode == 2
+    assert "Commands:" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("exprot", "ckpt.pth"),
+        ("export",),
+        ("models", "--jsno"),
+        ("bench", "--rounds", "many"),
+        ("fuse", "a.pth"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_exits_2_with_the_reason_on_stderr_only(
+    cli: Run, arguments: tuple[str, ...]
+) -> None:
+    ran = cli(*arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "Usage: riformer-deploy" in ran.stderr
+    assert "Error: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "--json"),
+        ("export", "c.pth", "--image-size", "abc", "--json"),
+        ("bench", "--rounds", "many", "--json"),
+        ("models", "--jsno", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_with_json_is_one_json_object_too(cli: Run, arguments: tuple[str, ...]) -> None:
+    ran = cli(*arguments)
+    assert ran.returncode == 2
+    told = json.loads(ran.stdout)["error"]
+    assert set(told) == {"kind", "exit_code", "message"}
+    assert told["exit_code"] == 2
+    assert told["message"]
+
+
+@pytest.mark.parametrize("command", [("verify", "parity"), ("bench",)], ids=" ".join)
+def test_the_bundle_that_may_be_left_away_is_shown_in_one_pair_of_brackets(
+    cli: Run, command: tuple[str, ...]
+) -> None:
+    usage = cli(*command, "--help").stdout.splitlines()[0]
+    assert usage.endswith(" [OPTIONS] [BUNDLE]")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_terminal_that_does_not_know_a_character_is_no_internal_error(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, write_checkpoint: Callable[..., Path], options: tuple[str, ...]
+) -> None:
+    names = [f"třída {index}" for index in range(7)]
+    path = write_checkpoint(meta={"dataset_meta": {"classes": names}})
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="latin-1"))
+    ran = cli("inspect", path, *options)
+    sys.stdout.flush()
+    shown = screen.getvalue().decode("latin-1")
+    assert "internal error" not in ran.stderr
+    assert ran.returncode == 0
+    if options:
+        assert json.loads(shown)["class_names"] == names
+    else:
+        assert "custom architecture" in shown
+
+
+def _broken(_: object = None) -> None:
+    raise ZeroDivisionError("a defect of ours")
+
+
+def test_a_defect_is_an_internal_error_70_without_a_traceback(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "published_models", _broken)
+    ran = cli("models")
+    assert (ran.returncode, ran.stdout) == (70, "")
+    assert ran.stderr.startswith("error: internal error, ZeroDivisionError: a defect of ours\n")
+    assert "--debug" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_defect_with_json_and_debug_is_one_object_on_stdout_and_a_traceback_on_stderr(
+    cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "published_models", _broken)
+    ran = cli("models", "--json", "--debug")
+    told = json.loads(ran.stdout)["error"]
+    assert (told["kind"], told["exit_code"], ran.returncode) == ("InternalError", 70, 70)
+    assert "ZeroDivisionError: a defect of ours" in told["message"]
+    assert "Traceback (most recent call last)" in ran.stderr
+    assert "in _broken" in ran.stderr
+
+
+@pytest.mark.parametrize("line", [("--debug", "inspect"), ("inspect", "--debug")], ids=" ".join)
+def test_debug_before_or_after_the_command_shows_the_traceback(
+    cli: Run, tmp_path: Path, line: tuple[str, str]
+) -> None:
+    ran = cli(*line, tmp_path / "absent.pth")
+    assert ran.returncode == 10
+    assert "Traceback (most recent call last)" in ran.stderr
+    assert f"error: {tmp_path / 'absent.pth'} cannot be read" in ran.stderr
+    assert logging.getLogger().level == logging.DEBUG
+
+
+def test_without_debug_an_error_is_a_message_and_no_traceback(cli: Run, tmp_path: Path) -> None:
+    ran = cli("inspect", tmp_path / "absent.pth")
+    assert (ran.returncode, ran.stdout) == (10, "")
+    assert ran.stderr.startswith("error: ")
+    assert "Traceback" not in ran.stderr
+
+
+def test_version_is_the_package_s_by_either_way_of_starting(shell: Run, installed_command: str) -> None:
+    for line in ((installed_command,), (sys.executable, "-m", "riformer_deploy_cli")):
+        ran = shell(*line, "--version")
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert ran.stdout == f"riformer-deploy {riformer_deploy.__version__}\n"
+
+
+def test_the_installed_command_keeps_data_and_messages_apart(shell: Run, installed_command: str) -> None:
+    ran = shell(installed_command, "inspect", "absent.pth", "--json")
+    assert ran.returncode == 10
+    told = json.loads(ran.stdout)["error"]
+    assert (told["kind"], told["exit_code"]) == ("CheckpointUnreadableError", 10)
+    assert ran.stderr == f"error: {told['message']}\n"
+
+
+def test_help_imports_neither_torch_nor_onnx_nor_numpy(shell: Run) -> None:
+    program = f"""
+import sys
+from riformer_deploy_cli.main import run
+for command in {[[], *map(list, COMMANDS)]!r}:
+    sys.argv = ["riformer-deploy", *command, "--help"]
+    try:
+        run()
+    except SystemExit as end:
+        assert not end.code, command
+print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))
+"""
+    ran = shell(sys.executable, "-c", program)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("Example: riformer-deploy") == 1 + len(COMMANDS)
+    assert ran.stdout.endswith("HEAVY []\n")

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from riformer_deploy_cli import output
+
+
+def test_an_error_is_text_on_stderr_alone_unless_json_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.print_error("SomeError", 31, "line one\nline two", as_json=False)
+    assert capsys.readouterr() == ("", "error: line one\nline two\n")
+    output.print_error("SomeError", 31, 'pip install "x[gpu]"', as_json=True)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {
+        "error": {"kind": "SomeError", "exit_code": 31, "message": 'pip install "x[gpu]"'}
+    }
+    assert err == 'error: pip install "x[gpu]"\n'
+
+
+def test_data_goes_to_stdout_and_notes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say("figures [bold]")
+    output.note("assumed [bold]")
+    assert capsys.readouterr() == ("figures [bold]\n", "note: assumed [bold]\n")
+
+
+def test_brackets_and_colons_in_a_table_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(
+        "Bundle out[1]", ("what[x]",), [('pip install "riformer-deploy[gpu]"',), ("[red]:smile:[/red]",)]
+    )
+    out, err = capsys.readouterr()
+    for text in ("Bundle out[1]", "what[x]", 'pip install "riformer-deploy[gpu]"', "[red]:smile:[/red]"):
+        assert text in out
+    assert err == ""
+
+
+def test_a_piped_table_has_no_escape_codes_and_aligns_marked_columns_right(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.print_table("T", ("name", ">count"), [("a", "1"), ("b", "12345")])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert ">count" not in out
+    cells = {row.split("│")[1].strip(): row.split("│")[2] for row in out.splitlines() if "│" in row}
+    assert cells["a"].endswith("    1 ")
+    assert cells["b"].endswith("12345 ")
+
+
+def test_a_long_cell_is_folded_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "/".join(f"folder{index}" for index in range(40))
+    output.print_table("T", ("path", "n"), [(long, "1")])
+    out = capsys.readouterr().out
+    column = "".join(row.split("│")[1].strip() for row in out.splitlines() if "│" in row)
+    assert column == long
+    assert max(map(len, out.splitlines())) <= 160
+
+
+def test_progress_that_is_piped_names_each_step_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.progress() as step:
+        for text in (
+            "preparing A",
+            "batch 1, round 1 of 2",
+            "batch 1, round 2 of 2",
+            "batch 8, round 1 of 2",
+        ):
+            step(text)
+    assert capsys.readouterr() == ("", "preparing A\nbatch 1\nbatch 8\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "shown"),
+    [(None, ".2e", "-"), (0.0, ".2e", "0.00e+00"), (1.25e-7, ".2e", "1.25e-07"), (38.94, ".1f", "38.9")],
+)
+def test_a_missing_figure_is_a_dash_and_a_zero_is_a_zero(value: float | None, form: str, shown: str) -> None:
+    assert output.number(value, form) == shown

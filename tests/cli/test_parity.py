@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.records import load_json
+from riformer_deploy.results import ParityResult, Status
+
+Run = Callable[..., CompletedProcess[str]]
+
+CANDIDATES = [
+    "PyTorch float32, training form",
+    "PyTorch float32, deploy form",
+    "PyTorch float32, folded form",
+    "ONNX Runtime fp32",
+]
+
+
+def _stored(directory: Path) -> ParityResult:
+    bundle = Bundle.open(directory)
+    path = bundle.path_of(bundle.manifest.results["parity"])
+    return load_json(ParityResult, path.read_text(encoding="utf-8"))
+
+
+def test_json_is_the_result_that_the_bundle_then_holds(cli: Run, tiny_bundle_copy: Path) -> None:
+    ran = cli("verify", "parity", tiny_bundle_copy, "--json")
+    assert ran.returncode == 0
+    result = load_json(ParityResult, ran.stdout)
+    assert set(json.loads(ran.stdout)) == {field.name for field in dataclasses.fields(ParityResult)}
+    assert [candidate.name for candidate in result.candidates] == CANDIDATES
+    assert result.status is Status.PASSED
+    assert _stored(tiny_bundle_copy) == result
+    assert ran.stderr.splitlines() == ["PyTorch float64, training form", *CANDIDATES]
+
+
+def test_text_shows_every_candidate_and_the_default_limits(cli: Run, tiny_bundle_copy: Path) -> None:
+    ran = cli("verify", "parity", tiny_bundle_copy)
+    assert ran.returncode == 0
+    for name in CANDIDATES:
+        assert ran.stdout.count(f"│ {name} ") == 2  # its outputs and its stages
+    assert "limits changed" not in ran.stdout
+    assert "Reference: PyTorch float64, training form; 14 images" in ran.stdout
+    assert ran.stdout.endswith("Parity: passed\n")
+
+
+def test_failed_parity_exits_1_with_the_figures_and_marks_the_limits_as_the_user_s(
+    cli: Run, tiny_bundle_copy: Path
+) -> None:
+    ran = cli("verify", "parity", tiny_bundle_copy, "--rtol", "0", "--atol", "1e-12")
+    assert ran.returncode == 1
+    assert "Budget: |difference| <= 1e-12 + 0 |reference|, limits changed by the user\n" in ran.stdout
+    assert ran.stdout.endswith("Parity: failed\n")
+    assert "error" not in ran.stderr
+    kept = _stored(tiny_bundle_copy)
+    assert kept.status is Status.FAILED
+    assert {candidate.budget.stated for candidate in kept.candidates} == {"user"}
+    assert all(item.deviation.max_abs for candidate in kept.candidates for item in candidate.outputs)
+
+
+def test_a_stage_tolerance_fails_the_stages_alone_and_names_the_first_bad_block(
+    cli: Run, tiny_bundle_copy: Path
+) -> None:
+    ran = cli("verify", "parity", tiny_bundle_copy, "--stage-tolerance", "1e-15", "--json")
+    assert ran.returncode == 1
+    for candidate in load_json(ParityResult, ran.stdout).candidates:
+        assert {item.status for item in candidate.outputs} == {Status.PASSED}
+        assert candidate.stages[0].status is Status.FAILED
+        assert candidate.first_bad_block == "backbone.network.0.0"
+        assert candidate.status is Status.FAILED
+
+
+@pytest.mark.parametrize(("option", "value"), [("--rtol", "-1"), ("--atol", "nan"), ("--rtol", "inf")])
+def test_limits_that_mean_nothing_are_refused(cli: Run, tiny_bundle: Path, option: str, value: str) -> None:
+    ran = cli("verify", "parity", tiny_bundle, option, value)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "must be a finite number of at least 0" in ran.stderr
+
+
+def test_the_bundle_that_the_current_folder_is_is_found(
+    cli: Run, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_bundle_copy)
+    assert cli("verify", "parity").stdout.endswith("Parity: passed\n")
+
+
+def test_the_one_bundle_in_the_current_folder_is_found(
+    cli: Run, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_bundle_copy.parent)
+    (tiny_bundle_copy.parent / "other folder").mkdir()
+    assert cli("verify", "parity").stdout.endswith("Parity: passed\n")
+
+
+@pytest.mark.parametrize("command", [("verify", "parity"), ("bench",)], ids=" ".join)
+def test_among_several_bundles_none_is_chosen_and_all_are_named(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bundle.json").touch()
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*command)
+    assert (ran.returncode, ran.stdout) == (30, "")
+    assert "several bundles" in ran.stderr
+    assert "  - first\n  - second\n" in ran.stderr
+
+
+@pytest.mark.parametrize("command", [("verify", "parity"), ("bench",)], ids=" ".join)
+def test_a_folder_with_no_bundle_in_it_is_told_how_to_make_one(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*command)
+    assert (ran.returncode, ran.stdout) == (30, "")
+    assert "riformer-deploy export" in ran.stderr

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bench import BenchOptions, instability, measure_latency
+from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
+from riformer_deploy.results import Inputs, LatencyResult, Skipped
+from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+
+OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)
+IMAGES = np.zeros((4, 3, 8, 8), dtype=np.float32)
+INPUTS = Inputs(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
+
+
+@dataclass
+class Recorder(Runtime):
+    """Writes down whose turn it is; fails from a given call on."""
+
+    name: str
+    log: list[str]
+    fails_at: int | None = None
+    calls: int = 0
+
+    def run(self, images: Images) -> Outputs:
+        if self.calls == self.fails_at:
+            raise RuntimeFailureError(f"{self.name} broke down")
+        self.calls += 1
+        self.log.append(f"{self.name}{len(images)}")
+        return {"logits": np.zeros((len(images), 2))}
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.log.append(f"{self.name} closed")
+
+
+def _contestant(name: str, start: Callable[[], Runtime], *, batch: int | None = None) -> Contestant:
+    return Contestant(name=name, precision=Precision.FP32, artifact_sha256=name * 3, batch=batch, open=start)
+
+
+def _recorders(log: list[str], names: str, **fails_at: int) -> list[Contestant]:
+    return [
+        _contestant(name, lambda name=name: Recorder(name, log, fails_at.get(name)))  # type: ignore[misc]
+        for name in names
+    ]
+
+
+def _measure(contestants: Sequence[Contestant], options: BenchOptions = OPTIONS) -> LatencyResult:
+    return measure_latency(contestants, IMAGES, INPUTS, options)
+
+
+def test_every_contestant_has_one_turn_per_round_with_one_untimed_call_before_the_timed_ones() -> None:
+    log: list[str] = []
+    result = _measure(_recorders(log, "ABC"))
+    assert log[:6] == ["A2", "A2", "B2", "B2", "C2", "C2"]  # warming up
+    assert log[-3:] == ["A closed", "B closed", "C closed"]
+    calls = log[6:-3]
+    turn = 1 + OPTIONS.repeats
+    turns = [calls[start : start + turn] for start in range(0, len(calls), turn)]
+    assert len(turns) == OPTIONS.rounds * 3
+    assert all(len(set(names)) == 1 for names in turns)
+    rounds = [tuple(names[0] for names in turns[start : start + 3]) for start in range(0, len(turns), 3)]
+    assert all(sorted(order) == ["A2", "B2", "C2"] for order in rounds)
+    assert len(set(rounds)) > 1  # the order is shuffled
+    assert [len(item.samples_ms) for item in result.samples] == [OPTIONS.rounds * OPTIONS.repeats] * 3
+
+
+def test_the_order_of_turns_follows_from_the_seed() -> None:
+    orders = []
+    for seed in (1, 1, 2):
+        log: list[str] = []
+        _measure(_recorders(log, "ABC"), replace(OPTIONS, seed=seed))
+        orders.append(log)
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_each_batch_size_is_measured_on_that_many_images_in_rounds_of_its_own() -> None:
+    log: list[str] = []
+    result = _measure(_recorders(log, "AB"), replace(OPTIONS, batches=(1, 4)))
+    assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("B", 1), ("A", 4), ("B", 4)]
+    count = OPTIONS.warmup + OPTIONS.rounds * (1 + OPTIONS.repeats)
+    for name in ("A1", "B1", "A4", "B4"):
+        assert log.count(name) == count
+    assert log.index("A closed") < log.index("A4")
+
+
+def test_a_batch_larger_than_the_images_is_never_measured_as_a_smaller_one() -> None:
+    with pytest.raises((OptionError, ValueError)):
+        _measure(_recorders([], "A"), replace(OPTIONS, batches=(8,)))
+
+
+def test_samples_are_real_times_of_the_timed_calls_alone() -> None:
+    class Slow(Recorder):
+        def run(self, images: Images) -> Outputs:
+            super().run(images)
+            untimed = self.calls <= OPTIONS.warmup or (self.calls - OPTIONS.warmup) % 4 == 1
+            time.sleep(0.02 if untimed else 0.002)
+            return {"logits": np.zeros((len(images), 2))}
+
+    (samples,) = _measure([_contestant("S", lambda: Slow("S", []))]).samples
+    assert min(samples.samples_ms) >= 2
+    assert np.median(samples.samples_ms) < 20
+    assert samples.preparation_ms >= 20 * OPTIONS.warmup
+    assert samples.summary.images_per_s == pytest.approx(2000 / np.median(samples.samples_ms))
+
+
+def test_a_contestant_of_another_fixed_batch_is_left_out_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log: list[str] = []
+    fixed = _contestant("F", lambda: Recorder("F", log), batch=2)
+    with caplog.at_level(logging.WARNING):
+        result = _measure([*_recorders(log, "A"), fixed], replace(OPTIONS, batches=(1, 2)))
+    assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("A", 2), ("F", 2)]
+    assert result.skipped == (Skipped(name="F", reason="takes batch 2 only, not 1"),)
+    assert "F1" not in log
+    assert "F was left out: takes batch 2 only, not 1" in caplog.text
+
+
+def _cannot_open() -> Runtime:
+    raise RuntimeFailureError("no kernel image", details=["sm_00"])
+
+
+def test_a_contestant_that_cannot_be_loaded_or_run_is_left_out_with_the_reason() -> None:
+    log: list[str] = []
+    result = _measure([_contestant("O", _cannot_open), *_recorders(log, "AB", B=1)])
+    assert [item.name for item in result.samples] == ["A"]
+    assert result.skipped == (
+        Skipped(name="O", reason="no kernel image"),
+        Skipped(name="B", reason="B broke down"),
+    )
+    assert log.count("B closed") == log.count("A closed") == 1
+
+
+def test_a_contestant_that_breaks_down_in_the_rounds_does_not_take_the_others_figures_along() -> None:
+    log: list[str] = []
+    result = _measure(_recorders(log, "AB", B=9))
+    assert [item.name for item in result.samples] == ["A"]
+    assert result.skipped == (Skipped(name="B", reason="failed in round 2: B broke down"),)
+    assert len(result.samples[0].samples_ms) == OPTIONS.rounds * OPTIONS.repeats
+    assert log.count("B closed") == 1
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated. Please switch to `torch.compile` or `torch.export`."
+    ":DeprecationWarning"
+)
+def test_a_model_that_cannot_be_compiled_is_left_out_with_the_reason() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 1, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            raise ValueError(f"no kernel for {tuple(images.shape)}")
+
+    broken = _contestant("compiled", lambda: PyTorchRuntime(Broken(), compiled=True, threads=1))
+    result = _measure([*_recorders([], "A"), broken])
+    assert [item.name for item in result.samples] == ["A"]
+    assert [item.name for item in result.skipped] == ["compiled"]
+    assert result.skipped[0].reason.startswith("PyTorch could not run the model: ")
+
+
+def test_nothing_measured_is_an_error_that_says_why() -> None:
+    with pytest.raises(RuntimeFailureError, match="Nothing could be measured") as caught:
+        _measure([_contestant("O", _cannot_open)])
+    assert caught.value.details == ("O: no kernel image",)
+
+
+def test_a_missing_backend_ends_the_measurement_and_closes_what_was_open() -> None:
+    def missing() -> Runtime:
+        raise MissingDependencyError("onnxruntime is not installed.")
+
+    log: list[str] = []
+    with pytest.raises(MissingDependencyError):
+        _measure([*_recorders(log, "A"), _contestant("M", missing)])
+    assert log[-1] == "A closed"
+
+
+def test_the_result_says_how_it_was_measured() -> None:
+    said: list[str] = []
+    beforehand = [Skipped(name="engine", reason="no GPU")]
+    result = measure_latency(
+        _recorders([], "A"), IMAGES, INPUTS, OPTIONS, skipped=beforehand, progress=said.append
+    )
+    assert (result.rounds, result.repeats, result.threads, result.inputs) == (6, 3, 1, INPUTS)
+    assert result.skipped == tuple(beforehand)
+    assert result.samples[0].artifact_sha256 == "AAA"
+    assert result.process_peak_rss_bytes > 10**7
+    assert said[0] == "preparing A, batch 2"
+    assert said[-1] == "batch 2, round 6 of 6"
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ([10.0] * 20, None),
+        ([10.0, 10.5] * 10, None),
+        ([10.0, 10.0, 14.0, 14.0] * 5, "middle half of the calls spreads over 33 %"),
+        ([10.0] * 10 + [12.0] * 10, "the second half is 20% slower"),
+        ([12.0] * 10 + [10.0] * 10, "the second half is 17% faster"),
+        ([10.0, 10.0], None),
+        ([10.0, 20.0], "100% slower"),
+    ],
+)
+def test_series_that_spread_or_drift_are_called_unstable(samples: list[float], said: str | None) -> None:
+    found = instability(samples)
+    assert found is None if said is None else said in str(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batches": ()}, "batches"),
+        ({"batches": (1, 0)}, "batches"),
+        ({"rounds": 4}, "rounds"),
+        ({"repeats": 0}, "repeats"),
+        ({"warmup": 0}, "warmup"),
+        ({"threads": 0}, "threads"),
+    ],
+)
+def test_options_that_measure_nothing_are_refused(change: dict[str, int], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        replace(OPTIONS, **change)  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from riformer_deploy.artifacts import WeightSet
+from riformer_deploy.checkpoints import check_expectations, load_checkpoint
+from riformer_deploy.errors import (
+    CheckpointMismatchError,
+    CheckpointUnreadableError,
+    CheckpointValuesError,
+)
+from riformer_deploy.variants import get_variant
+
+Write = Callable[..., Path]
+State = dict[str, Tensor]
+
+
+@pytest.mark.parametrize("wanted", [WeightSet.AVERAGED, WeightSet.RAW])
+def test_a_set_that_the_file_does_not_hold_is_refused(write_checkpoint: Write, wanted: WeightSet) -> None:
+    with pytest.raises(CheckpointMismatchError, match="one set of weights"):
+        load_checkpoint(write_checkpoint(), weights=wanted)
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), "text", None])
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_file_of_something_else_is_unreadable(tmp_path: Path, content: object, *, legacy: bool) -> None:
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointUnreadableError, match="dictionary or state dict was expected"):
+        load_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_every_weight_that_is_no_finite_number_is_named(
+    write_checkpoint: Write, tiny_state: State, *, legacy: bool
+) -> None:
+    tiny_state["head.fc.bias"][2:4] = float("nan")
+    tiny_state["backbone.norm6.weight"][0] = float("-inf")
+    tiny_state["backbone.patch_embed.proj.bias"] = torch.ones(8, dtype=torch.int64)
+    tiny_state["backbone.norm6.bias"] = torch.full((32,), 1e300, dtype=torch.float64)
+    tiny_state["backbone.network.0.0.norm2.bias"] = torch.ones(8).to_sparse()
+    with pytest.raises(CheckpointValuesError) as caught:
+        load_checkpoint(write_checkpoint(legacy=legacy))
+    found = {detail.split(":")[0]: detail for detail in caught.value.details}
+    assert found.keys() == {
+        "head.fc.bias",
+        "backbone.norm6.weight",
+        "backbone.norm6.bias",
+        "backbone.patch_embed.proj.bias",
+        "backbone.network.0.0.norm2.bias",
+    }
+    assert "2 of 7 values are not finite (the first kind: NaN)" in found["head.fc.bias"]
+    assert "1 of 32 values are not finite (the first kind: infinite)" in found["backbone.norm6.weight"]
+    assert "torch.int64" in found["backbone.patch_embed.proj.bias"]
+
+
+def test_published_variants_are_recognised_by_shape_whatever_the_head(
+    write_checkpoint: Write, filled: Callable[..., State]
+) -> None:
+    s12 = get_variant("riformer-s12_in1k").architecture
+    found = load_checkpoint(write_checkpoint(filled(replace(s12, num_classes=5))))
+    assert [variant.name for variant in found.variants] == ["riformer-s12_in1k", "riformer-s12_in1k-384"]
+    check_expectations(found, architecture=s12, num_classes=5)
+    with pytest.raises(CheckpointMismatchError) as caught:
+        check_expectations(found, architecture=s12, num_classes=None)
+    assert caught.value.details == ("classes: 5, but 1000 were asked for",)
+
+
+def test_every_contradiction_to_what_was_asked_for_is_listed(write_checkpoint: Write) -> None:
+    found = load_checkpoint(write_checkpoint())
+    check_expectations(found, architecture=None, num_classes=None)
+    check_expectations(found, architecture=None, num_classes=7)
+    assert found.variants == ()
+    with pytest.raises(CheckpointMismatchError) as caught:
+        check_expectations(found, architecture=get_variant("riformer-m36_in1k").architecture, num_classes=9)
+    kinds = [detail.split(":")[0] for detail in caught.value.details]
+    assert kinds == ["layers", "embed_dims", "hidden_dims", "classes"]

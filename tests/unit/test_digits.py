@@ -1,0 +1,54 @@
+"""The trained example, end to end: every form of it scores what mmpretrain's own model scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from riformer_deploy.fusion import fold, fuse
+from riformer_deploy.lineup import model_of
+from riformer_deploy.model import RIFormer
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+
+Data = dict[str, NDArray[Any]]
+
+
+def _judge(logits: NDArray[Any], data: Data) -> None:
+    assert f"{100 * float((logits.argmax(1) == data['val_labels']).mean()):.3f}" == "95.466"
+    for name in ("val_logits", "val_logits_deploy"):
+        np.testing.assert_allclose(logits, data[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("change", [lambda model: model, fuse, fold], ids=["training", "fused", "folded"])
+def test_every_form_scores_as_trained(
+    digits_checkpoint: Path,
+    digits_inputs: NDArray[np.float32],
+    digits_data: Data,
+    change: Callable[[RIFormer], RIFormer],
+) -> None:
+    _judge(PyTorchRuntime(change(model_of(digits_checkpoint))).run(digits_inputs)["logits"], digits_data)
+
+
+def test_the_exported_graph_scores_as_trained(
+    digits_bundle: Path,
+    digits_inputs: NDArray[np.float32],
+    digits_data: Data,
+    onnx_of: Callable[[Path], Path],
+) -> None:
+    _judge(OnnxRuntime(onnx_of(digits_bundle)).run(digits_inputs)["logits"], digits_data)
+
+
+def test_the_bundles_own_weights_files_score_as_trained(
+    digits_bundle: Path, digits_inputs: NDArray[np.float32], digits_data: Data
+) -> None:
+    for name in ("training.pth", "deploy.pth"):
+        stored = torch.load(digits_bundle / name, weights_only=True)
+        assert stored["meta"]["dataset_meta"]["classes"] == [str(digit) for digit in range(10)]
+        _judge(PyTorchRuntime(model_of(digits_bundle / name)).run(digits_inputs)["logits"], digits_data)

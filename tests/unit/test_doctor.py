@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from riformer_deploy import doctor, optional
+from riformer_deploy.cuda_driver import Driver, Gpu
+from riformer_deploy.doctor import DoctorReport, Finding, Health, examine
+from riformer_deploy.records import dump_json, load_json
+
+H200 = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=139 * 2**30)
+
+
+def _finding(name: str) -> Finding:
+    (found,) = [finding for finding in examine().findings if finding.name == name]
+    return found
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``pretend("tensorrt", "10.3", failure)``: that version is installed; importing it fails so."""
+
+    def install(module: str, version: str | None, failure: Exception | None = None) -> None:
+        real_version, real_import = importlib.metadata.version, importlib.import_module
+        absent = {name for package in optional.PACKAGES.values() for name in package.distributions}
+        preferred = optional.PACKAGES[module].distributions[0] if module in optional.PACKAGES else None
+
+        def installed(name: str) -> str:
+            if name == preferred and version is not None:
+                return version
+            if name in absent:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return real_version(name)
+
+        def load(name: str, package: str | None = None) -> ModuleType:
+            if name != module:
+                return real_import(name, package)
+            if failure is not None:
+                raise failure
+            return ModuleType(name)
+
+        monkeypatch.setattr(importlib.metadata, "version", installed)
+        monkeypatch.setattr(importlib, "import_module", load)
+
+    return install
+
+
+@pytest.fixture
+def with_driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], None]:
+    def install(driver: Driver) -> None:
+        monkeypatch.setattr(doctor, "query_driver", lambda: driver)
+
+    return install
+
+
+def test_this_machine_is_described_without_an_error_and_survives_json() -> None:
+    report = examine()
+    assert load_json(DoctorReport, dump_json(report)) == report
+    for name in ("torch", "onnx", "onnxscript", "onnxsim"):
+        (found,) = [finding for finding in report.findings if finding.name == name]
+        assert (found.health, found.remedy) == (Health.OK, "")
+        assert found.version == importlib.metadata.version(name)
+
+
+def test_onnx_runtime_is_told_with_its_providers() -> None:
+    found = _finding("ONNX Runtime")
+    assert found.health is Health.OK
+    assert "CPUExecutionProvider" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "extra"),
+    [
+        ("onnxruntime", "ONNX Runtime", "cpu"),
+        ("tensorrt", "TensorRT", "gpu"),
+        ("tensorrt_rtx", "TensorRT-RTX", "rtx"),
+        ("cuda.bindings", "cuda-python", "gpu"),
+        ("pycuda", "PyCUDA", "pycuda"),
+    ],
+)
+def test_what_is_not_installed_is_missing_with_the_command_that_installs_it(
+    pretend: Callable[..., None], module: str, name: str, extra: str
+) -> None:
+    pretend(module, None)
+    found = _finding(name)
+    assert (found.health, found.version, found.detail) == (Health.MISSING, None, "not installed")
+    assert found.remedy == f'pip install "riformer-deploy[{extra}]"'
+
+
+def test_what_is_too_old_is_unusable_and_says_what_is_needed(pretend: Callable[..., None]) -> None:
+    pretend("tensorrt", "8.6.1")
+    found = _finding("TensorRT")
+    assert (found.health, found.version) == (Health.UNUSABLE, "8.6.1")
+    assert "8.6.1 is too old: 10.0 or newer is needed" in found.detail
+    assert found.remedy
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ImportError("libnvinfer.so.10: cannot open shared object file"),
+        OSError("libcuda.so.1: no such file"),
+        RuntimeError("TensorRT currently only builds wheels for x86_64"),
+        AttributeError("module 'numpy' has no attribute 'bool'"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_what_fails_to_import_is_a_finding_with_the_reason_and_never_an_error(
+    pretend: Callable[..., None], failure: Exception
+) -> None:
+    pretend("tensorrt", "10.3", failure)
+    found = _finding("TensorRT")
+    assert (found.health, found.version) == (Health.UNUSABLE, "10.3")
+    assert str(failure) in found.detail
+    assert found.remedy
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ImportError("undefined symbol"),
+        OSError("libgomp.so.1: no such file"),
+        RuntimeError("module compiled against another ABI version of NumPy"),
+        AttributeError("_ARRAY_API not found"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_required_package_that_fails_to_import_is_a_finding_too(
+    pretend: Callable[..., None], failure: Exception
+) -> None:
+    version = importlib.metadata.version("onnxsim")
+    pretend("onnxsim", None, failure)
+    found = _finding("onnxsim")
+    assert (found.health, found.version) == (Health.UNUSABLE, version)
+    assert str(failure) in found.detail
+    assert "pip install" in found.remedy
+
+
+def test_a_required_package_that_is_gone_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "onnxscript":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = _finding("onnxscript")
+    assert (found.health, found.version, found.detail) == (Health.MISSING, None, "not installed")
+    assert "pip install" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("driver", "health", "version", "detail"),
+    [
+        (Driver(cuda_version=None, gpus=(), problem="no driver"), Health.MISSING, None, "no driver"),
+        (Driver(cuda_version="12.6", gpus=(), problem="no GPU"), Health.UNUSABLE, "CUDA 12.6", "no GPU"),
+        (Driver(cuda_version="13.0", gpus=(H200,), problem=None), Health.OK, "CUDA 13.0", "1 GPU(s)"),
+    ],
+    ids=["no driver", "no GPU", "a GPU"],
+)
+def test_the_driver_is_missing_unusable_or_ok(
+    with_driver: Callable[[Driver], None],
+    driver: Driver,
+    health: Health,
+    version: str | None,
+    detail: str,
+) -> None:
+    with_driver(driver)
+    found = _finding("NVIDIA driver")
+    assert (found.health, found.version, found.detail) == (health, version, detail)
+    assert bool(found.remedy) == (health is not Health.OK)
+
+
+def test_every_gpu_is_a_finding_of_its_own(with_driver: Callable[[Driver], None]) -> None:
+    with_driver(Driver(cuda_version="13.0", gpus=(H200, H200), problem=None))
+    gpus = [finding for finding in examine().findings if finding.name == "NVIDIA H200"]
+    assert len(gpus) == 2
+    assert (gpus[0].health, gpus[0].version, gpus[0].detail) == (
+        Health.OK,
+        "compute capability 9.0",
+        "139 GiB",
+    )

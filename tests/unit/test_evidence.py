@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from riformer_deploy.artifacts import MANIFEST, Precision
+from riformer_deploy.bench import BenchOptions
+from riformer_deploy.budgets import BUDGETS, Budget
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.evidence import PARITY_BATCHES, bench_bundle, prove_parity, store_result, verify_bundle
+from riformer_deploy.files import sha256_of
+from riformer_deploy.lineup import Group
+from riformer_deploy.records import dump_json, load_json
+from riformer_deploy.results import CandidateParity, LatencyResult, ParityResult, Status
+
+QUICK = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1, threads=1)
+LOOSE = {Precision.FP32: Budget(rtol=10, atol=10, stage_relative_l2=10, stated="user")}
+
+
+def _damage(directory: Path, tensor: str, change: Callable[[np.ndarray], None]) -> None:
+    """Change one tensor of a bundle's ONNX file and record the file as if it were right."""
+    bundle = Bundle.open(directory)
+    (artifact,) = bundle.manifest.onnx
+    path = directory / artifact.file.path
+    graph = onnx.load(path)
+    (stored,) = [item for item in graph.graph.initializer if item.name.endswith(tensor)]
+    values = onnx.numpy_helper.to_array(stored).copy()
+    change(values)
+    stored.CopyFrom(onnx.numpy_helper.from_array(values, stored.name))
+    onnx.save(graph, path)
+    record = dataclasses.replace(artifact.file, sha256=sha256_of(path), size_bytes=path.stat().st_size)
+    manifest = dataclasses.replace(bundle.manifest, onnx=(dataclasses.replace(artifact, file=record),))
+    (directory / MANIFEST).write_text(dump_json(manifest), encoding="utf-8")
+
+
+def _off_by_a_hundredth(values: np.ndarray) -> None:
+    values.reshape(-1)[0] += 1e-2
+
+
+def _graph_verdict(directory: Path, budgets: dict[Precision, Budget] = BUDGETS) -> CandidateParity:
+    """The ONNX file's; everything else must have passed."""
+    *others, graph = prove_parity(Bundle.open(directory), budgets).candidates
+    assert {item.status for item in others} == {Status.PASSED}
+    assert graph.name == "ONNX Runtime fp32"
+    return graph
+
+
+@pytest.mark.parametrize("block", ["0.0", "0.1", "4.3", "6.1"])
+def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_named(
+    tmp_path: Path, digits_bundle: Path, block: str
+) -> None:
+    copy = Path(shutil.copytree(digits_bundle, tmp_path / "copy"))
+    _damage(copy, f"backbone.network.{block}.mlp.fc1.weight", _off_by_a_hundredth)
+    found = _graph_verdict(copy)
+    assert found.status is Status.FAILED
+    assert found.first_bad_block == f"backbone.network.{block}"
+    out = [item.stage for item in found.stages if item.status is Status.FAILED]
+    assert out[0] == int(block[0]) // 2 + 1
+
+
+@pytest.mark.parametrize("block", ["0.0", "2.0", "4.0", "4.1", "6.0"])
+def test_one_wrong_weight_in_any_block_of_the_tiny_graph_fails_and_its_block_is_named(
+    tiny_bundle_copy: Path, block: str
+) -> None:
+    _damage(tiny_bundle_copy, f"backbone.network.{block}.mlp.fc2.bias", _off_by_a_hundredth)
+    found = _graph_verdict(tiny_bundle_copy)
+    assert found.status is Status.FAILED
+    assert found.first_bad_block == f"backbone.network.{block}"
+
+
+def test_a_wrong_classifier_fails_and_no_block_is_blamed(tiny_bundle_copy: Path) -> None:
+    _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
+    found = _graph_verdict(tiny_bundle_copy)
+    assert found.status is Status.FAILED
+    assert found.first_bad_block is None
+
+
+def test_a_graph_that_gives_nan_fails_under_the_loosest_budget(tiny_bundle_copy: Path) -> None:
+    _damage(tiny_bundle_copy, "backbone.network.4.1.mlp.fc2.bias", lambda values: values.fill(np.nan))
+    found = _graph_verdict(tiny_bundle_copy, LOOSE)
+    assert found.status is Status.FAILED
+    assert found.first_bad_block == "backbone.network.4.1"
+    assert found.outputs[0].deviation.finite is False
+
+
+def test_a_loosened_budget_passes_a_damaged_graph_and_is_marked_as_the_users(tiny_bundle_copy: Path) -> None:
+    _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
+    found = _graph_verdict(tiny_bundle_copy, LOOSE)
+    assert (found.status, found.budget.stated) == (Status.PASSED, "user")
+
+
+def test_every_artifact_of_a_sound_bundle_is_proven_on_every_batch_size(tiny_bundle: Path) -> None:
+    said: list[str] = []
+    result = prove_parity(Bundle.open(tiny_bundle), BUDGETS, said.append)
+    assert result.status is Status.PASSED
+    assert said == [result.reference, *(item.name for item in result.candidates)]
+    assert [item.name for item in result.candidates] == [
+        "PyTorch float32, training form",
+        "PyTorch float32, deploy form",
+        "PyTorch float32, folded form",
+        "ONNX Runtime fp32",
+    ]
+    assert result.inputs.batches == PARITY_BATCHES
+    assert result.inputs.image_size_px == (64, 48)
+    for item in result.candidates:
+        assert item.outputs[0].decisions is not None
+        assert item.outputs[0].decisions.images == sum(PARITY_BATCHES)
+
+
+def test_verifying_stores_the_result_in_the_bundle_with_its_parent(tiny_bundle_copy: Path) -> None:
+    before = Bundle.open(tiny_bundle_copy).manifest
+    result = verify_bundle(tiny_bundle_copy)
+    bundle = Bundle.open(tiny_bundle_copy)
+    record = bundle.manifest.results["parity"]
+    assert record.parent_sha256 == bundle.manifest.onnx[0].file.sha256
+    stored = load_json(ParityResult, bundle.path_of(record).read_text(encoding="utf-8"))
+    assert stored == result
+    assert dataclasses.replace(bundle.manifest, results={}) == dataclasses.replace(before, results={})
+
+
+def test_a_failed_verification_is_stored_as_failed(tiny_bundle_copy: Path) -> None:
+    _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
+    assert verify_bundle(tiny_bundle_copy).status is Status.FAILED
+    stored = load_json(ParityResult, (tiny_bundle_copy / "parity.json").read_text(encoding="utf-8"))
+    assert stored.status is Status.FAILED
+    Bundle.open(tiny_bundle_copy).path_of(Bundle.open(tiny_bundle_copy).manifest.results["parity"])
+
+
+def test_benching_stores_the_result_beside_the_proof(tiny_bundle_copy: Path) -> None:
+    parity = Bundle.open(tiny_bundle_copy).manifest.results["parity"]
+    result = bench_bundle(tiny_bundle_copy, (Group.TORCH, Group.ONNX), QUICK)
+    bundle = Bundle.open(tiny_bundle_copy)
+    assert bundle.manifest.results.keys() == {"parity", "latency"}
+    assert bundle.manifest.results["parity"] == parity
+    path = bundle.path_of(bundle.manifest.results["latency"])
+    assert load_json(LatencyResult, path.read_text(encoding="utf-8")) == result
+    assert len(result.samples) == 2 * 4
+    assert result.inputs.batches == (1, 2)
+    assert {item.artifact_sha256 for item in result.samples} <= {
+        file.sha256 for file in bundle.manifest.files
+    }
+
+
+@pytest.mark.parametrize("name", ["training.pth", "model.fp32.onnx"])
+def test_a_bundle_with_a_changed_file_is_not_verified(tiny_bundle_copy: Path, name: str) -> None:
+    before = (tiny_bundle_copy / MANIFEST).read_bytes()
+    with (tiny_bundle_copy / name).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleIntegrityError, match=name):
+        verify_bundle(tiny_bundle_copy)
+    assert (tiny_bundle_copy / MANIFEST).read_bytes() == before
+
+
+def test_a_result_that_cannot_be_stored_is_still_given(
+    tiny_bundle_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose_the_bundle(step: str) -> None:
+        if step == "batch 2, round 5 of 5":
+            shutil.rmtree(tiny_bundle_copy)
+
+    with caplog.at_level(logging.WARNING):
+        result = bench_bundle(tiny_bundle_copy, (Group.ONNX,), QUICK, lose_the_bundle)
+    assert [item.batch for item in result.samples] == [1, 2]
+    assert "the latency result could not be stored in the bundle" in caplog.text
+    assert not tiny_bundle_copy.exists()
+
+
+def test_a_result_is_never_stored_in_a_bundle_that_it_was_not_measured_on(
+    tiny_bundle_copy: Path, digits_bundle: Path
+) -> None:
+    def replace_the_bundle(step: str) -> None:
+        if step == "batch 2, round 5 of 5":
+            shutil.rmtree(tiny_bundle_copy)
+            shutil.copytree(digits_bundle, tiny_bundle_copy)
+
+    bench_bundle(tiny_bundle_copy, (Group.ONNX,), QUICK, replace_the_bundle)
+    assert "latency" not in Bundle.open(tiny_bundle_copy).manifest.results
+
+
+def test_storing_into_what_is_no_bundle_is_an_error_that_leaves_nothing(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    result = load_json(ParityResult, (tiny_bundle / "parity.json").read_text(encoding="utf-8"))
+    with pytest.raises(BundleError):
+        store_result(Bundle(tmp_path / "gone", bundle.manifest), "parity", result)
+    assert list(tmp_path.iterdir()) == []

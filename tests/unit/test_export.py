@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from riformer_deploy.artifacts import TensorSpec
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.errors import ExportError, OptionError, RuntimeFailureError
+from riformer_deploy.export import DEFAULT_OPSET, NEWEST_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.fusion import fold, fuse
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.lineup import model_of
+from riformer_deploy.model import RIFormer
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+
+METADATA = {"tool_version": "1.2.3", "source_sha256": "ab" * 32}
+
+
+def _agrees(path: Path, model: RIFormer, size: tuple[int, int], batch: int) -> None:
+    images = synthetic_images(batch, size, seed=batch)
+    found, expected = OnnxRuntime(path).run(images), PyTorchRuntime(model).run(images)
+    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize("form", ["training", "folded"])
+def test_other_opsets_compute_the_same_and_stay_dynamic(
+    tiny_model: RIFormer, tmp_path: Path, opset: int, form: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    model = fold(tiny_model) if form == "folded" else tiny_model
+    inputs, outputs = export_onnx(model, path, OnnxOptions(image_size_px=(40, 56), opset=opset), METADATA)
+    assert inputs == (TensorSpec(name="images", dtype="float32", shape=("batch", 3, 40, 56)),)
+    assert outputs == (TensorSpec(name="logits", dtype="float32", shape=("batch", 7)),)
+    graph = onnx.load(path)
+    assert [item.version for item in graph.opset_import if item.domain == ""] == [opset]
+    for batch in (1, 2, 3, 8):
+        _agrees(path, tiny_model, (40, 56), batch)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_the_default_graph_is_one_file_for_every_batch(
+    tiny_bundle: Path, tiny_model: RIFormer, onnx_of: Callable[[Path], Path], batch: int
+) -> None:
+    path = onnx_of(tiny_bundle)
+    assert [item.version for item in onnx.load(path).opset_import if item.domain == ""] == [DEFAULT_OPSET]
+    _agrees(path, tiny_model, (64, 48), batch)
+
+
+def test_a_fixed_batch_takes_that_batch_and_no_other(tiny_model: RIFormer, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = fuse(tiny_model)
+    inputs, outputs = export_onnx(model, path, OnnxOptions(image_size_px=(32, 32), batch=3), {})
+    assert (inputs[0].shape, outputs[0].shape) == ((3, 3, 32, 32), (3, 7))
+    _agrees(path, tiny_model, (32, 32), 3)
+    for batch in (1, 4):
+        with pytest.raises(RuntimeFailureError):
+            OnnxRuntime(path).run(synthetic_images(batch, (32, 32), seed=0))
+
+
+def test_the_smallest_image_can_be_exported(tiny_model: RIFormer, tmp_path: Path) -> None:
+    export_onnx(fold(tiny_model), tmp_path / "model.onnx", OnnxOptions(image_size_px=(3, 3)), {})
+    for batch in (1, 5):
+        _agrees(tmp_path / "model.onnx", tiny_model, (3, 3), batch)
+
+
+def test_every_blocks_output_carries_the_blocks_name(
+    tiny_bundle: Path, onnx_of: Callable[[Path], Path]
+) -> None:
+    graph = onnx.load(onnx_of(tiny_bundle)).graph
+    produced = {name for node in graph.node for name in node.output}
+    blocks = ("0.0", "2.0", "4.0", "4.1", "6.0")
+    assert {f"backbone.network.{block}" for block in blocks} <= produced
+    assert [item.name for item in graph.output] == ["logits"]
+
+
+@pytest.mark.parametrize("which", ["tiny_bundle", "digits_bundle"])
+def test_nothing_local_is_in_the_file(
+    which: str, request: pytest.FixtureRequest, onnx_of: Callable[[Path], Path], repository: Path
+) -> None:
+    directory: Path = request.getfixturevalue(which)
+    path = onnx_of(directory)
+    content = path.read_bytes()
+    traces = (b"site-packages", b"riformer_deploy/", b".py", b"Traceback", b"stack_trace", b"pkg.torch")
+    for trace in (*traces, str(repository).encode(), str(Path.home()).encode() + b"/", b"/tmp/"):
+        assert trace not in content, trace
+    assert _documented(onnx.load(path)) == []
+
+
+def _documented(message: Any) -> list[str]:
+    """Every ``doc_string`` that is not empty, and every metadata entry below the model's own."""
+    found = []
+    for field, value in message.ListFields():
+        own = field.name == "metadata_props" and message.DESCRIPTOR.name == "ModelProto"
+        if field.name in {"doc_string", "metadata_props"} and value and not own:
+            found.append(f"{message.DESCRIPTOR.name}.{field.name}: {value}")
+        elif field.type == field.TYPE_MESSAGE:
+            items = [value] if hasattr(value, "ListFields") else value
+            found += [line for item in items for line in _documented(item)]
+    return found
+
+
+def test_the_model_says_where_it_comes_from_and_nothing_else(
+    tiny_bundle: Path, onnx_of: Callable[[Path], Path]
+) -> None:
+    manifest = Bundle.open(tiny_bundle).manifest
+    graph = onnx.load(onnx_of(tiny_bundle))
+    assert {item.key: item.value for item in graph.metadata_props} == {
+        "tool_version": manifest.tool_version,
+        "precision": "fp32",
+        "source_sha256": manifest.source.sha256,
+        "weights_sha256": manifest.source.weights_sha256,
+    }
+    assert (graph.producer_name, graph.producer_version) == ("riformer-deploy", manifest.tool_version)
+
+
+def test_two_exports_are_the_same_bytes(
+    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, onnx_of: Callable[[Path], Path]
+) -> None:
+    first = onnx_of(tiny_bundle)
+    metadata = {item.key: item.value for item in onnx.load(first).metadata_props}
+    second = tmp_path / "another name.onnx"
+    export_onnx(fold(model_of(tiny_checkpoint)), second, OnnxOptions(image_size_px=(64, 48)), metadata)
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_exporting_changes_nothing_about_the_model(tiny_model: RIFormer, tmp_path: Path) -> None:
+    before = {key: value.clone() for key, value in tiny_model.state_dict().items()}
+    export_onnx(tiny_model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16), batch=1), {})
+    assert not any(module._forward_hooks for module in tiny_model.modules())
+    assert all(torch.equal(before[key], value) for key, value in tiny_model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "opset", "said"),
+    [
+        ((2, 64), None, 20, "at least 3 px"),
+        ((64, 0), None, 20, "at least 3 px"),
+        ((64, 64), 0, 20, "batch must be positive"),
+        ((64, 64), -1, 20, "batch must be positive"),
+        ((64, 64), None, 17, "opset must be from 18"),
+        ((64, 64), None, 999, "opset must be from 18"),
+    ],
+)
+def test_an_option_that_cannot_be_honoured_is_refused(
+    size: tuple[int, int], batch: int | None, opset: int, said: str
+) -> None:
+    with pytest.raises(OptionError, match=said):
+        OnnxOptions(image_size_px=size, batch=batch, opset=opset)
+
+
+def test_all_bad_options_are_told_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        OnnxOptions(image_size_px=(1, 1), batch=0, opset=1)
+    assert len(caught.value.details) == 3
+
+
+def _written_opset(model: RIFormer, path: Path, opset: int) -> int | str:
+    try:
+        export_onnx(model, path, OnnxOptions(image_size_px=(16, 16), batch=1, opset=opset), {})
+    except ExportError as err:
+        return str(err)
+    return next(int(item.version) for item in onnx.load(path).opset_import if item.domain == "")
+
+
+def test_an_opset_that_the_exporter_was_not_tried_with_is_refused_before_any_work() -> None:
+    with pytest.raises(OptionError, match=f"from 18 to {NEWEST_OPSET}, got {NEWEST_OPSET + 1}"):
+        OnnxOptions(image_size_px=(16, 16), opset=NEWEST_OPSET + 1)
+
+
+def test_the_newest_opset_on_offer_is_really_written(tiny_model: RIFormer, tmp_path: Path) -> None:
+    assert _written_opset(fold(tiny_model), tmp_path / "model.onnx", NEWEST_OPSET) == NEWEST_OPSET
+
+
+def test_a_model_that_cannot_be_traced_is_an_export_error(tiny_model: RIFormer, tmp_path: Path) -> None:
+    tiny_model.head.fc = torch.nn.Linear(5, 7)  # does not fit the features
+    with pytest.raises(ExportError, match="could not export the model"):
+        export_onnx(tiny_model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16)), {})
+    assert not (tmp_path / "model.onnx").exists()

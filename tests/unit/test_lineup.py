@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from riformer_deploy.architecture import Form
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.lineup import Group, chosen_groups, contestants, model_of, reference
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "form"), [("training.pth", Form.TRAINING), ("deploy.pth", Form.DEPLOY)])
+def test_a_model_is_loaded_in_its_files_form_and_the_type_asked_for(
+    tiny_bundle: Path, name: str, form: Form, dtype: torch.dtype
+) -> None:
+    model = model_of(tiny_bundle / name, dtype)
+    assert model.form is form
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert not model.training
+
+
+def test_the_reference_is_the_training_form_in_float64(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    found = reference(bundle)
+    assert found.name == "PyTorch float64, training form"
+    assert found.artifact_sha256 == bundle.manifest.weights[0].file.sha256
+    assert found.open().run(synthetic_images(1, (64, 48), seed=0))["logits"].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [
+        (
+            [Group.TORCH],
+            [f"PyTorch float32, {form} form" for form in ("training", "deploy", "folded")],
+        ),
+        ([Group.COMPILED], ["PyTorch float32, folded form, torch.compile"]),
+        ([Group.ONNX], ["ONNX Runtime fp32"]),
+        ([], []),
+    ],
+    ids=["torch", "compiled", "onnx", "none"],
+)
+def test_a_group_gives_its_contestants(tiny_bundle: Path, groups: list[Group], names: list[str]) -> None:
+    found = contestants(Bundle.open(tiny_bundle), groups)
+    assert [item.name for item in found] == names
+    assert {item.precision for item in found} <= {Precision.FP32}
+
+
+def test_every_contestant_runs_the_file_that_it_names(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    images = synthetic_images(2, (64, 48), seed=0)
+    expected = reference(bundle).open().run(images)["logits"]
+    hashes = {item.name: item.artifact_sha256 for item in contestants(bundle, [Group.TORCH, Group.ONNX])}
+    files = {record.path: record.sha256 for record in bundle.manifest.files}
+    assert hashes == {
+        "PyTorch float32, training form": files["training.pth"],
+        "PyTorch float32, deploy form": files["deploy.pth"],
+        "PyTorch float32, folded form": files["training.pth"],
+        "ONNX Runtime fp32": files["model.fp32.onnx"],
+    }
+    for item in contestants(bundle, [Group.TORCH, Group.ONNX]):
+        runtime = item.open()
+        logits = runtime.run(images)["logits"]
+        runtime.close()
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5, err_msg=item.name)
+
+
+@pytest.mark.parametrize("name", ["training.pth", "deploy.pth", "model.fp32.onnx"])
+def test_a_file_that_was_changed_since_is_never_run(tiny_bundle_copy: Path, name: str) -> None:
+    path = tiny_bundle_copy / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    bundle = Bundle.open(tiny_bundle_copy)
+    (changed,) = [record for record in bundle.manifest.files if record.path == name]
+    found = contestants(bundle, [Group.TORCH, Group.ONNX])
+    affected = [item for item in found if item.artifact_sha256 == changed.sha256]
+    assert affected
+    for item in affected:
+        with pytest.raises(BundleIntegrityError, match=name):
+            item.open()
+
+
+def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no TensorRT engine"):
+        contestants(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE])
+
+
+@pytest.mark.parametrize(
+    ("asked", "groups"),
+    [
+        ("", (Group.TORCH, Group.ONNX)),
+        ("compiled", (Group.TORCH, Group.COMPILED, Group.ONNX)),
+        ("torch", (Group.TORCH,)),
+        ("onnx compiled", (Group.ONNX,)),
+        ("torch onnx engine compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.ENGINE)),
+        ("engine", (Group.ENGINE,)),
+    ],
+)
+def test_a_command_line_chooses_groups_and_none_named_means_all(
+    asked: str, groups: tuple[Group, ...]
+) -> None:
+    words: Callable[[str], bool] = asked.split().__contains__
+    found = chosen_groups(
+        torch=words("torch"), onnx=words("onnx"), engine=words("engine"), compiled=words("compiled")
+    )
+    assert found == groups
