@@ -38,6 +38,9 @@ app.add_typer(verify_app, name="verify")
 app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
     commands.bench
 )
+app.command("sensitivity", epilog="Example: riformer-deploy sensitivity bundle --calibration images.npz")(
+    commands.sensitivity
+)
 app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
 app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)

@@ -45,7 +45,7 @@ def print_parity(result: ParityResult) -> None:
                 number(item.deviation.sqnr_db, ".1f"),
                 number(item.deviation.cosine, ".9f"),
                 "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
-                number(item.deviation.tolerance_used, ".1%"),
+                number(item.budget_used, ".1%"),
                 str(item.status),
             )
             for candidate in result.candidates
@@ -68,11 +68,16 @@ def print_parity(result: ParityResult) -> None:
     )
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
-    budget = result.candidates[0].budget
-    stated = (
-        "" if all(c.budget.stated == "default" for c in result.candidates) else ", limits changed by the user"
-    )
-    say(f"Budget: |difference| <= {budget.atol:g} + {budget.rtol:g} |reference|{stated}")
+    for precision in dict.fromkeys(candidate.precision for candidate in result.candidates):
+        budget = next(c.budget for c in result.candidates if c.precision is precision)
+        limits = []
+        if budget.elementwise is not None:
+            rtol, atol = budget.elementwise
+            limits.append(f"|difference| <= {atol:g} + {rtol:g} |reference|")
+        if budget.min_sqnr_db is not None:
+            limits.append(f"SQNR >= {budget.min_sqnr_db:g} dB")
+        stated = "" if budget.stated == "default" else " (limits changed by the user)"
+        say(f"Budget of {precision}: {', '.join(limits)}, stages <= {budget.stage_relative_l2:g}{stated}")
     say(f"Parity: {result.status}")
 
 

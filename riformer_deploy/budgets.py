@@ -42,14 +42,15 @@ class Budget:
         ]
         if self.rtol is None and self.atol is None and self.min_sqnr_db is None:
             problems.append("outputs need a tolerance or a least SQNR")
-        if not problems and self.elementwise == (0, 0):
+        pair = self.elementwise
+        if not problems and pair is not None and not any(pair):
             problems.append("rtol and atol cannot both be 0: float32 itself differs from the reference")
         if problems:
             raise OptionError("This is not a budget.", details=problems)
 
     @property
     def elementwise(self) -> tuple[float, float] | None:
-        """rtol and atol, or None where outputs are held to the SQNR alone."""
+        """Rtol and atol, or None where outputs are held to the SQNR alone."""
         if self.rtol is None and self.atol is None:
             return None
         return self.rtol or 0.0, self.atol or 0.0
@@ -62,7 +63,9 @@ class Budget:
         min_sqnr_db: float | None = None,
         stage_relative_l2: float | None = None,
     ) -> Budget:
-        """This budget with some limits replaced, marked as stated by the user.
+        """This budget with some of its limits replaced, marked as stated by the user.
+
+        A limit that the budget does not have stays away: a tolerance for float32 is none for int8.
 
         Raises:
             OptionError: A limit is negative or not finite.
@@ -73,7 +76,11 @@ class Budget:
             "min_sqnr_db": min_sqnr_db,
             "stage_relative_l2": stage_relative_l2,
         }
-        changes = {name: value for name, value in asked.items() if value is not None}
+        changes = {
+            name: value
+            for name, value in asked.items()
+            if value is not None and getattr(self, name) is not None
+        }
         if not changes:
             return self
         return dataclasses.replace(self, stated="user", **changes)

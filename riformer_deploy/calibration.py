@@ -1,4 +1,4 @@
-"""Measures a folded model on images: ranges for int8, peaks for half precision. Measured once, then cached."""
+"""Measures a folded model on images, once: ranges for int8, peaks for half precision."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ class Calibration:
 
 def quantizable(model: RIFormer) -> tuple[str, ...]:
     """Names of the convolutions and the head, in the network's order."""
-    return tuple(
-        name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
-    )
+    return tuple(name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
 
 
 def _equalized(name: str) -> bool:

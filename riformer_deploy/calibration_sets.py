@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ BATCH = 16
 FEWEST = 64
 """With fewer images a range is a matter of luck."""
 RANDOM_IMAGES = 64
+_NAMES = ("images", "calibration_images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,23 @@ class CalibrationSet:
         return np.concatenate(taken)[:count]
 
 
-def _stream(path: Path, member: str) -> Iterator[NDArray[np.generic]]:
-    """The rows of one array of an ``.npz`` file, ``BATCH`` at a time; the array is never whole in memory."""
+@contextlib.contextmanager
+def _opened(path: Path, member: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]]:
+    """One array of an ``.npz`` file, its header read: the file at the first value, the shape and the type."""
+    formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = formats.get(np.lib.format.read_magic(file))
+        if read is None:
+            raise CalibrationError(f"{path}: {member} is in a format of NumPy that is not known.")
         shape, fortran, dtype = read(file)
-        if fortran:
+        if fortran and len(shape) > 1:
             raise CalibrationError(f"{path}: {member} is stored column by column; save a C-contiguous array.")
+        yield file, shape, dtype
+
+
+def _stream(path: Path, member: str) -> Iterator[NDArray[Any]]:
+    """The rows of one array of an ``.npz`` file, ``BATCH`` at a time; the array is never whole in memory."""
+    with _opened(path, member) as (file, shape, dtype):
         row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         for start in range(0, shape[0], BATCH):
             rows = min(BATCH, shape[0] - start)
@@ -71,46 +83,46 @@ def _stream(path: Path, member: str) -> Iterator[NDArray[np.generic]]:
             yield np.frombuffer(data, dtype).reshape(rows, *shape[1:])
 
 
-def _header(path: Path, member: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return shape, dtype
-
-
-def _image_member(path: Path, size: tuple[int, int]) -> tuple[str, int, bool]:
-    """The one array of images in the file: its member, the count, and whether it is uint8."""
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every array in the file, by name."""
+    found = {}
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
-        headers = {name: _header(path, name) for name in members}
+        for member in members:
+            with _opened(path, member) as (_, shape, dtype):
+                found[member.removesuffix(".npy")] = (shape, dtype)
     except (OSError, zipfile.BadZipFile, ValueError) as err:
         raise CalibrationError(
-            f"{path} cannot be read as an .npz file: {err}", remedy="Write it with numpy.savez(path, images=...)."
+            f"{path} cannot be read as an .npz file: {err}",
+            remedy="Write it with numpy.savez(path, images=...).",
         ) from err
-    images = {
-        name: (shape, dtype)
-        for name, (shape, dtype) in headers.items()
-        if len(shape) == 4 and (dtype == np.uint8 or dtype == np.float32)
-    }
-    named = [name for name in images if "calib" in name] or [name for name in images if name == "images.npy"]
-    chosen = named if len(named) == 1 else list(images)
+    return found
+
+
+def _image_array(path: Path, size: tuple[int, int]) -> tuple[str, int, bool]:
+    """The one array of images in the file: its name, the count, and whether it is uint8."""
+    headers = _headers(path)
+    kinds = (np.dtype(np.uint8), np.dtype(np.float32))
+    images = [name for name, (shape, dtype) in headers.items() if len(shape) == 4 and dtype in kinds]
+    chosen = [name for name in _NAMES if name in images] or images
     if len(chosen) != 1:
+        listed = [f"{name} {shape} {dtype}" for name, (shape, dtype) in headers.items()]
         raise CalibrationError(
-            f"{path} must hold one array of images, named images; it holds "
-            f"{', '.join(f'{n.removesuffix(chr(46) + "npy")} {s} {d}' for n, (s, d) in headers.items()) or 'nothing'}.",
+            f"{path} must hold one array of images, named images.",
+            details=[f"it holds {', '.join(listed) or 'no arrays'}"],
             remedy="Images are (N, H, W, 3) uint8 RGB, or (N, 3, H, W) float32 already normalised.",
         )
-    shape, dtype = images[chosen[0]]
-    expected = (*size, 3) if dtype == np.uint8 else (3, *size)
+    shape, dtype = headers[chosen[0]]
+    raw = dtype == np.dtype(np.uint8)
+    expected = (*size, 3) if raw else (3, *size)
     if shape[1:] != expected or shape[0] == 0:
         raise CalibrationError(
-            f"{path}: {chosen[0].removesuffix('.npy')} has shape {shape}, expected (N, {', '.join(map(str, expected))})"
-            f" for {dtype} images of the model's {size[0]}x{size[1]} px.",
-            remedy="Resize and crop the images as the model's preprocessing says, or give a folder of image files.",
+            f"{path}: {chosen[0]} is {shape} {dtype}; (N, {', '.join(map(str, expected))}) was expected, "
+            f"at least one image of the model's {size[0]}x{size[1]} px.",
+            remedy="Resize and crop the images as the model's preprocessing says.",
         )
-    return chosen[0], shape[0], dtype == np.uint8
+    return chosen[0], shape[0], raw
 
 
 def npz_set(path: Path, preprocessing: Preprocessing) -> CalibrationSet:
@@ -124,7 +136,8 @@ def npz_set(path: Path, preprocessing: Preprocessing) -> CalibrationSet:
     Raises:
         CalibrationError: The file cannot be read, or its images are not of that kind.
     """
-    member, count, raw = _image_member(path, preprocessing.crop_px)
+    name, count, raw = _image_array(path, preprocessing.crop_px)
+    member = f"{name}.npy"
     digest = hashlib.sha256(dump_json(preprocessing).encode())
     firsts: set[bytes] = set()
     for rows in _stream(path, member):
@@ -170,7 +183,8 @@ def random_set(preprocessing: Preprocessing, seed: int = 0) -> CalibrationSet:
 
     def batches() -> Iterator[Tensor]:
         images = normalised(synthetic_pixels(RANDOM_IMAGES, size, seed=seed), preprocessing)
-        yield from torch.from_numpy(images).split(BATCH)
+        for start in range(0, len(images), BATCH):
+            yield torch.from_numpy(images[start : start + BATCH])
 
     return CalibrationSet(
         source="random",

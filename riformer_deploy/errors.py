@@ -16,6 +16,7 @@
     │   ├── BundleIntegrityError       31   a file is not the one the manifest recorded
     │   └── BundleConflictError        32   would replace somebody else's work
     ├── ExportError                    40   ONNX export, simplification or checking failed
+    ├── GateError                       1   no choice of int8 layers holds the gate
     ├── CalibrationError               41   calibration images are missing or unusable
     └── RuntimeFailureError            50   a backend could not load or run a model
 
@@ -125,6 +126,12 @@ class ExportError(RIFormerDeployError):
     """ONNX export, simplification or checking failed."""
 
     exit_code = 40
+
+
+class GateError(RIFormerDeployError):
+    """A gate that was asked for cannot be held, whatever is spared."""
+
+    exit_code = 1
 
 
 class CalibrationError(RIFormerDeployError):

@@ -36,7 +36,7 @@ def normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Image
         (N, 3, H, W) float32, in the network's channel order.
     """
     ordered = pixels[..., ::-1] if preprocessing.channel_order == "BGR" else pixels
-    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return np.ascontiguousarray(((ordered.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
 
@@ -53,7 +53,7 @@ def pixels_of(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]
     Raises:
         OptionError: The images are not normalised pictures of 8 bits.
     """
-    mean, std = np.float64(preprocessing.mean), np.float64(preprocessing.std)
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     raw = images.transpose(0, 2, 3, 1).astype(np.float64) * std + mean
     pixels = np.round(raw)
     if np.abs(raw - pixels).max() > 0.01 or pixels.min() < 0 or pixels.max() > 255:

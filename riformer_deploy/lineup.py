@@ -176,9 +176,7 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
     )
 
     def start() -> Runtime:
-        model = lower(
-            fold(model_of(bundle.path_of(weights.file))), plan, bundle.manifest.model.preprocessing
-        )
+        model = lower(fold(model_of(bundle.path_of(weights.file))), plan, bundle.manifest.model.preprocessing)
         return PyTorchRuntime(model)
 
     return Contestant(

@@ -91,7 +91,7 @@ class PlainLayer(nn.Module):
                 layer.out_channels,
                 (layer.kernel_size[0], layer.kernel_size[1]),
                 stride=(layer.stride[0], layer.stride[1]),
-                padding=layer.padding,
+                padding=_pair(layer.padding),
                 device="meta",
             )
         else:
@@ -104,6 +104,12 @@ class PlainLayer(nn.Module):
         """The layer's result in its type."""
         result: Tensor = self.layer(x.to(self.dtype))
         return result
+
+
+def _pair(padding: str | tuple[int, ...]) -> tuple[int, int]:
+    if isinstance(padding, str):
+        raise TypeError(f"padding by name ({padding}) is nothing that a RIFormer has")
+    return padding[0], padding[1]
 
 
 class LoweredMlp(nn.Module):
@@ -134,8 +140,8 @@ class LoweredBlock(nn.Module):
         self.mlp = LoweredMlp(block, name, plan)
         ranges = plan.residual_ranges
         self.stream, self.branch = (
-            ActivationQuantizer(ranges[f"{name}.{part}"], self.dtype) if f"{name}.{part}" in ranges else nn.Identity()
-            for part in ("stream", "branch")
+            ActivationQuantizer(ranges[place], self.dtype) if place in ranges else nn.Identity()
+            for place in (f"{name}.stream", f"{name}.branch")
         )
 
     def mixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,7 +224,9 @@ class LoweredRIFormer(nn.Module):
         self.architecture: Architecture = model.architecture
         self.plan = plan
         self.backbone = LoweredBackbone(model, plan)
-        self.head = plan.layer("head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base)
+        self.head = plan.layer(
+            "head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base
+        )
         self.flipped = preprocessing.channel_order == "BGR"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
@@ -226,7 +234,11 @@ class LoweredRIFormer(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the graph's outputs, in order."""
-        return ("scores", "labels") if self.plan.output_form is OutputForm.TOPK else (str(self.plan.output_form),)
+        return (
+            ("scores", "labels")
+            if self.plan.output_form is OutputForm.TOPK
+            else (str(self.plan.output_form),)
+        )
 
     def _normalised(self, images: Tensor) -> Tensor:
         if self.plan.input_form is InputForm.NORMALISED:
@@ -239,7 +251,7 @@ class LoweredRIFormer(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The outputs that the plan asks for, of images in the form that it asks for."""
         plan = self.plan
-        features = self.backbone(self._normalised(images))
+        features: Tensor = self.backbone(self._normalised(images))
         if plan.output_form is OutputForm.FEATURES:
             return features.to(plan.io)
         logits = widened(self.head(features))

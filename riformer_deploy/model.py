@@ -188,7 +188,6 @@ class RIFormer(nn.Module):
         """Class scores before softmax, (N, classes), of ``images`` (N, 3, H, W), normalised."""
         return self.head(self.extract_feat(images))
 
-
     def all_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, probabilities (both (N, classes)) and features (N, dim) of ``images`` (N, 3, H, W)."""
         features = self.extract_feat(images)

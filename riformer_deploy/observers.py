@@ -60,7 +60,8 @@ class Histogram:
     @property
     def centres(self) -> NDArray[np.float64]:
         """Middle of each bin."""
-        return (np.arange(len(self.counts)) + 0.5) * (self.largest / len(self.counts))
+        count = len(self.counts)
+        return np.linspace(0, self.largest, count, endpoint=False) + self.largest / (2 * count)
 
 
 def _weight_by_input(layer: nn.Module) -> Tensor:
@@ -150,9 +151,7 @@ def histograms(
         bins: Number of bins.
     """
     modules = dict(model.named_modules())
-    shares = {
-        name: (divisors or {}).get(name, torch.ones_like(top)).float() for name, top in largest.items()
-    }
+    shares = {name: (divisors or {}).get(name, torch.ones_like(top)).float() for name, top in largest.items()}
     tops = {name: float((top / shares[name]).max()) for name, top in largest.items()}
     energies = {
         name: (_weight_by_input(modules[name]) * shares[name].double()[:, None]).square().sum(1)
@@ -190,7 +189,7 @@ def _percentile(histogram: Histogram) -> float:
 
 
 def _divergence(counts: NDArray[np.float64], kept: int) -> float:
-    """KL divergence between the first ``kept`` bins, outliers in the last, and their merging to 128 levels."""
+    """KL divergence of the first ``kept`` bins, outliers in the last, from their merging to 128 levels."""
     true = counts[:kept].copy()
     true[-1] += counts[kept:].sum()
     occupied = counts[:kept] > 0

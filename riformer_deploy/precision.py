@@ -8,7 +8,7 @@ from typing import assert_never
 import torch
 
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precision
-from riformer_deploy.calibration import Calibration, calibrate, quantizable
+from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering import InputForm, LoweringPlan, OutputForm
@@ -105,12 +105,11 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
 
 
 def plan_lowering(
-    model: RIFormer, precision: Precision, options: PrecisionOptions, calibration: Calibration | None
+    precision: Precision, options: PrecisionOptions, calibration: Calibration | None
 ) -> LoweringPlan:
     """Every choice of a lowering.
 
     Args:
-        model: In folded form.
         precision: The precision.
         options: How to lower.
         calibration: Ranges and peaks; needed for int8, and for fp16 or a half base to find overflows.
@@ -123,7 +122,9 @@ def plan_lowering(
     residual: dict[str, float] = {}
     if precision is Precision.INT8:
         if calibration is None:
-            raise OptionError("int8 needs calibration images.", remedy="Give --calibration FOLDER or FILE.npz.")
+            raise OptionError(
+                "int8 needs calibration images.", remedy="Give --calibration FOLDER or FILE.npz."
+            )
         quantized = {name: top for name, top in calibration.ranges.items() if name not in options.keep}
         residual = dict(calibration.residual_ranges) if options.quantize_residual else {}
     wide: frozenset[str] = frozenset()
@@ -194,17 +195,3 @@ def needs_calibration(precision: Precision, options: PrecisionOptions) -> bool:
     """Whether a lowering depends on images: for ranges, or to find what half precision cannot hold."""
     base = options.int8_base if precision is Precision.INT8 else precision
     return precision is Precision.INT8 or base is Precision.FP16
-
-
-def calibrated(
-    model: RIFormer, weights_sha256: str, images: CalibrationSet, options: PrecisionOptions
-) -> Calibration:
-    """The calibration that these options ask for.
-
-    Args:
-        model: In folded form, float32.
-        weights_sha256: Of its weights.
-        images: What to run.
-        options: How ranges are chosen.
-    """
-    return calibrate(model, weights_sha256, images, options.method, equalize=options.equalize)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from riformer_deploy.artifacts import ModelRecord, Precision
 from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering import lower
 from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Preprocessing
 
@@ -120,12 +123,10 @@ class Meter:
             quantize_residual=self.options.quantize_residual,
             keep=kept,
         )
-        plan = plan_lowering(self.model, Precision.INT8, options, self.calibration)
+        plan = plan_lowering(Precision.INT8, options, self.calibration)
         lowered = lower(self.model, plan, self.preprocessing)
         with torch.inference_mode():
-            logits = np.concatenate(
-                [lowered(part).numpy() for part in torch.from_numpy(self.images).split(_CHUNK)]
-            )
+            logits = np.concatenate([lowered(part).numpy() for part in _parts(self.images)])
         distance = deviation(self.reference, logits, rtol=0, atol=1)
         choice = decisions(self.reference, logits, rtol=0, atol=0)
         worst = None if distance.finite else -200.0
@@ -133,12 +134,19 @@ class Meter:
         return Cost(sqnr_db=sqnr, drop_points=100 * choice.flips / choice.images)
 
 
+def _parts(images: Images) -> Iterator[Tensor]:
+    for start in range(0, len(images), _CHUNK):
+        yield torch.from_numpy(images[start : start + _CHUNK])
+
+
 def _order(cost: Cost) -> tuple[float, float]:
     """Costliest first."""
     return (float("inf") if cost.sqnr_db is None else cost.sqnr_db, -cost.drop_points)
 
 
-def rank_layers(meter: Meter, calibration_source: str, progress: Progress = lambda _: None) -> SensitivityReport:
+def rank_layers(
+    meter: Meter, calibration_source: str, progress: Progress = lambda _: None
+) -> SensitivityReport:
     """Quantise each layer alone and rank the layers by what that costs.
 
     Args:
@@ -182,3 +190,37 @@ def spared_layers(meter: Meter, ranking: Sequence[LayerCost], gate: Gate) -> tup
         kept |= {item.layer}
         cost = meter.cost(kept)
     return kept, cost
+
+
+_METER_IMAGES = 64
+"""Calibration images that costs are measured on, at most."""
+
+
+def int8_meter(
+    model: RIFormer,
+    reference: RIFormer,
+    record: ModelRecord,
+    measured: tuple[CalibrationSet, Calibration],
+    options: PrecisionOptions,
+) -> Meter:
+    """A meter on the calibration images, against the reference in float64.
+
+    Args:
+        model: In folded form, float32.
+        reference: In training or deploy form.
+        record: The model's.
+        measured: The calibration images and what was measured on them.
+        options: How to lower.
+    """
+    images = measured[0].first(_METER_IMAGES)
+    wide = copy.deepcopy(reference).double()
+    with torch.inference_mode():
+        logits = np.concatenate([wide(part.double()).numpy() for part in _parts(images)])
+    return Meter(
+        model=model,
+        calibration=measured[1],
+        options=options,
+        preprocessing=record.preprocessing,
+        images=images,
+        reference=logits,
+    )

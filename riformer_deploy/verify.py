@@ -90,8 +90,11 @@ def _chunks(count: int) -> list[int]:
 
 
 def _with_choices(reference: Outputs, got: Outputs) -> tuple[Outputs, Outputs]:
-    """Where a model gives its first K classes: their scores beside the reference's K largest, and beside
-    the reference's scores of the very labels that it named (as ``labels``)."""
+    """Where a model gives its first K classes, what to compare with what.
+
+    ``scores``: its scores beside the reference's K largest. ``labels``: the reference's own scores of the
+    classes that it named beside the reference's K largest.
+    """
     if "labels" not in got:
         return reference, got
     probabilities, labels = reference["probabilities"], got["labels"].astype(np.int64)
@@ -105,11 +108,12 @@ def _with_choices(reference: Outputs, got: Outputs) -> tuple[Outputs, Outputs]:
 
 
 def _tolerance(reference: NDArray[np.floating], budget: Budget) -> tuple[float, float]:
-    """rtol and atol: the budget's, or four standard deviations of the noise that its SQNR allows."""
+    """Rtol and atol: the budget's, or four standard deviations of the noise that its SQNR allows."""
     if budget.elementwise is not None:
         return budget.elementwise
     rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
-    return 0.0, 4 * rms * 10 ** (-(budget.min_sqnr_db or 0.0) / 20) or np.finfo(np.float32).tiny
+    allowed = 4 * rms * 10 ** (-(budget.min_sqnr_db or 0.0) / 20)
+    return 0.0, allowed or float(np.finfo(np.float32).tiny)
 
 
 def _budget_used(distance: Deviation, budget: Budget) -> float | None:
@@ -131,7 +135,9 @@ def _judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[Ou
     judged = []
     for name in got:
         if name not in reference:
-            raise RuntimeFailureError(f"The model has an output {name} that the reference cannot be asked for.")
+            raise RuntimeFailureError(
+                f"The model has an output {name} that the reference cannot be asked for."
+            )
         if got[name].shape != reference[name].shape:
             raise RuntimeFailureError(
                 f"Output {name} has shape {got[name].shape}, the reference's has {reference[name].shape}."

@@ -7,5 +7,6 @@ from .fuse import fuse
 from .inspect import inspect
 from .models import models
 from .parity import parity
+from .sensitivity import sensitivity
 
-__all__ = ["bench", "doctor", "export", "fuse", "inspect", "models", "parity"]
+__all__ = ["bench", "doctor", "export", "fuse", "inspect", "models", "parity", "sensitivity"]

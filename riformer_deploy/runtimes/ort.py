@@ -13,7 +13,10 @@ from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import Images, Outputs
 
-_DTYPES = {"tensor(float16)": np.dtype(np.float16), "tensor(uint8)": np.dtype(np.uint8)}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(uint8)": np.dtype(np.uint8),
+}
 """Inputs that are not float32; images are cast to them."""
 
 
