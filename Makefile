@@ -20,7 +20,7 @@ $(VENV)/.cpu: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
-	@$(INSTALL) --editable ".[cpu,dev]"
+	@$(INSTALL) --editable ".[cpu,dev,openvino,rtx]"
 	@touch $@
 
 demo: $(VENV)/.cpu

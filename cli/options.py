@@ -144,6 +144,9 @@ Calibration = Annotated[
     str | None,
     typer.Option(metavar="FOLDER|FILE.npz|random", help="Images that int8 is calibrated on."),
 ]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Use the rest where part of the calibration images cannot be used.")
+]
 Norm = Annotated[NormChoice, typer.Option("--norm-form", help="Operators that compute the norms.")]
 Method = Annotated[MethodChoice, typer.Option(help="How int8 ranges are chosen.")]
 Int8Base = Annotated[FloatChoice, typer.Option(help="What int8 models compute in where they are not int8.")]

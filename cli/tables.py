@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
+    from riformer_deploy.artifacts import OnnxArtifact
     from riformer_deploy.inspection import (
         BundleInspection,
         CheckpointInspection,
@@ -158,6 +159,32 @@ def _print_onnx(found: OnnxInspection) -> None:
     )
 
 
+def _lowering(artifact: OnnxArtifact) -> str:
+    """How a model came to its precision, in words."""
+    record = artifact.lowering
+    output = record.output_form if record.topk is None else f"top {record.topk}"
+    parts = [
+        f"opset {artifact.opset}",
+        f"norm {record.norm}",
+        f"{record.input_form} input",
+        f"{output} output",
+    ]
+    if record.io != "fp32":
+        parts.append(f"inputs and outputs {record.io}")
+    if artifact.precision == "int8":
+        parts.append(f"the rest {record.base}")
+    if record.quantized_residual:
+        parts.append("residual inputs int8")
+    parts += [f"{name} kept in {record.base}" for name in record.unquantized]
+    parts += [f"{name} kept in fp32: half would overflow" for name in record.float32_blocks]
+    if record.calibration is not None:
+        images = record.calibration
+        kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
+        ranges = f", {images.method} scales" if artifact.precision == "int8" else ""
+        parts.append(f"calibrated on {images.images} {kind}{ranges}")
+    return "; ".join(parts)
+
+
 def _print_bundle(found: BundleInspection) -> None:
     manifest = found.manifest
     model = manifest.model
@@ -170,6 +197,7 @@ def _print_bundle(found: BundleInspection) -> None:
             f"{manifest.source.file_name} ({manifest.source.form} form, {manifest.source.weights} weights)",
         ),
         ("source sha256", manifest.source.sha256),
+        *((f"{item.precision} model", _lowering(item)) for item in manifest.onnx),
         ("made by", f"riformer-deploy {manifest.tool_version}, {manifest.created_utc}"),
         *(
             (record.path, f"{record.size_bytes / 2**20:.2f} MiB, sha256 {record.sha256}")

@@ -18,7 +18,8 @@
     ├── ExportError                    40   ONNX export, simplification or checking failed
     ├── GateError                       1   no choice of int8 layers holds the gate
     ├── CalibrationError               41   calibration images are missing or unusable
-    └── RuntimeFailureError            50   a backend could not load or run a model
+    ├── RuntimeFailureError            50   a backend could not load or run a model
+    └── ImageError                     60   a picture cannot be decoded, or not be brought to size
 
 Exit code 0 is success, 1 a gate that did not hold (a result, not an error), 2 a wrong command
 line, 70 a defect of the toolkit itself and 130 an interruption.
@@ -144,3 +145,9 @@ class RuntimeFailureError(RIFormerDeployError):
     """A backend could not load or run a model."""
 
     exit_code = 50
+
+
+class ImageError(RIFormerDeployError):
+    """A picture cannot be decoded, is too large, or is too small for the crop."""
+
+    exit_code = 60

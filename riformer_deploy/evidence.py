@@ -15,8 +15,9 @@ from riformer_deploy.artifacts import Manifest, Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
-from riformer_deploy.errors import BundleError
-from riformer_deploy.images import normalised, synthetic_pixels
+from riformer_deploy.errors import BundleError, OptionError
+from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
+from riformer_deploy.plans import InputForm
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import Inputs, LatencyResult, ParityResult
 from riformer_deploy.runtimes.base import Images
@@ -48,25 +49,36 @@ def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> In
 _PROVEN = (lineup.Group.TORCH, lineup.Group.ONNX, lineup.Group.OPENVINO)
 
 
+def _stored(bundle: Bundle) -> Images | None:
+    """The bundle's own samples; None where it has none, or a graph takes pictures and they are not."""
+    model, samples = bundle.manifest.model, bundle.manifest.samples
+    if samples is None:
+        return None
+    stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
+    if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
+        try:
+            pixels_of(stored, model.preprocessing)
+        except OptionError:
+            return None
+    return stored
+
+
 def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
     """The bundle's own samples where it has enough of them, else synthetic images."""
-    model, samples = bundle.manifest.model, bundle.manifest.samples
-    size, count = model.preprocessing.crop_px, sum(batches)
-    if samples is not None:
-        stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
-        if len(stored) >= count:
-            inputs = Inputs(
-                description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
-            )
-            return np.ascontiguousarray(stored[:count]), inputs
+    size, count, stored = bundle.manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
+    if stored is not None and len(stored) >= count:
+        inputs = Inputs(
+            description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
+        )
+        return np.ascontiguousarray(stored[:count]), inputs
     pixels = synthetic_pixels(count, size, seed=seed)
-    return normalised(pixels, model.preprocessing), _synthetic(size, batches, seed)
+    return normalise(pixels, bundle.manifest.model.preprocessing), _synthetic(size, batches, seed)
 
 
 def prove_parity(
     bundle: Bundle, budgets: dict[Precision, Budget], progress: Progress = silent, *, seed: int = PARITY_SEED
 ) -> ParityResult:
-    """Compare everything that a bundle holds with its reference, on synthetic images.
+    """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
 
     Args:
         bundle: Open, or still staged.
@@ -177,7 +189,7 @@ def bench_bundle(
     bundle = Bundle.open(directory)
     size = bundle.manifest.model.preprocessing.crop_px
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
-    images = normalised(pixels, bundle.manifest.model.preprocessing)
+    images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = _synthetic(size, options.batches, options.seed)
     entered = lineup.contestants(bundle, groups, threads=options.used_threads)
     result = measure_latency(

@@ -1,68 +1,91 @@
-"""Images as the network takes them."""
+"""Images as the network takes them: resized, cropped and normalised as mmpretrain's test pipeline does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from riformer_deploy.errors import OptionError
+from riformer_deploy.decoding import Rgb, check_size
+from riformer_deploy.errors import ImageError, OptionError
 from riformer_deploy.runtimes.base import Images
-from riformer_deploy.variants import Preprocessing
+from riformer_deploy.variants import Interpolation, Preprocessing
+
+_FILTERS = {
+    Interpolation.NEAREST: Image.Resampling.NEAREST,
+    Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+    Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+    Interpolation.LANCZOS: Image.Resampling.LANCZOS,
+    Interpolation.BOX: Image.Resampling.BOX,
+    Interpolation.HAMMING: Image.Resampling.HAMMING,
+}
 
 
-def synthetic_pixels(count: int, image_size_px: tuple[int, int], *, seed: int) -> NDArray[np.uint8]:
-    """The images of :func:`synthetic_images` as pictures: mean grey 116, deviation 57.
+def resized_size(size: tuple[int, int], short_edge_px: int) -> tuple[int, int]:
+    """Size after bringing the short edge to ``short_edge_px``; the other is rounded down, as mmpretrain does.
 
     Args:
-        count: How many.
-        image_size_px: Height and width.
-        seed: The same seed gives the same images, whatever ``count`` is.
+        size: Width and height.
+        short_edge_px: The new short edge.
+    """
+    width, height = size
+    if width < height:
+        return short_edge_px, int(short_edge_px * height / width)
+    return int(short_edge_px * width / height), short_edge_px
+
+
+def fit(picture: Rgb, preprocessing: Preprocessing, *, name: str = "the picture") -> Rgb:
+    """Resize and crop; the result is what mmpretrain's test pipeline gives before normalisation, in RGB.
+
+    Args:
+        picture: (H, W, 3) uint8, RGB.
+        preprocessing: The short edge, the filter and the centre crop.
+        name: What errors call it.
 
     Returns:
-        (count, H, W, 3) uint8.
+        (crop height, crop width, 3) uint8, RGB, C-contiguous.
+
+    Raises:
+        ImageError: The picture is smaller than the crop (mmpretrain passes a smaller one on, which no
+            artifact of fixed size takes), or so long and narrow that resizing it would exhaust memory.
     """
-    scaled = synthetic_images(count, image_size_px, seed=seed) * np.float32(57) + np.float32(116)
-    return np.clip(np.round(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    if preprocessing.resize_short_edge_px is not None:
+        height, width = picture.shape[:2]
+        size = resized_size((width, height), preprocessing.resize_short_edge_px)
+        check_size(size, f"{name}, resized from {width}x{height} px,")
+        resampling = _FILTERS[Interpolation(preprocessing.interpolation)]
+        picture = np.asarray(Image.fromarray(picture).resize(size, resampling))
+    height, width = picture.shape[:2]
+    crop_height, crop_width = preprocessing.crop_px
+    if height < crop_height or width < crop_width:
+        raise ImageError(
+            f"{name} is {width}x{height} px where it is cropped, smaller than the crop of "
+            f"{crop_width}x{crop_height} px.",
+            remedy="Export with a short edge (--preprocess short-edge=PX), or leave such pictures out.",
+        )
+    top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+    return np.ascontiguousarray(picture[top : top + crop_height, left : left + crop_width])
 
 
-def normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Images:
-    """Pictures as the network takes them.
+def normalise(pictures: Sequence[Rgb] | NDArray[np.uint8], preprocessing: Preprocessing) -> Images:
+    """Pictures of one size as the network's input.
 
     Args:
-        pixels: (N, H, W, 3) uint8 RGB.
+        pictures: Each (H, W, 3) uint8, RGB, of the crop's size.
         preprocessing: Mean, deviation and channel order.
 
     Returns:
-        (N, 3, H, W) float32, in the network's channel order.
+        (N, 3, H, W) float32.
     """
-    ordered = pixels[..., ::-1] if preprocessing.channel_order == "BGR" else pixels
-    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
-    return np.ascontiguousarray(((ordered.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
-
-
-def pixels_of(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The pictures that normalised images were made of.
-
-    Args:
-        images: (N, 3, H, W) float32 from :func:`normalised`.
-        preprocessing: The same.
-
-    Returns:
-        (N, H, W, 3) uint8 RGB.
-
-    Raises:
-        OptionError: The images are not normalised pictures of 8 bits.
-    """
-    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-    raw = images.transpose(0, 2, 3, 1).astype(np.float64) * std + mean
-    pixels = np.round(raw)
-    if np.abs(raw - pixels).max() > 0.01 or pixels.min() < 0 or pixels.max() > 255:
-        raise OptionError(
-            "A model that takes uint8 can only be compared on pictures; these images are normalised already.",
-            remedy="Calibrate with (N, H, W, 3) uint8 images.",
-        )
-    ordered = pixels[..., ::-1] if preprocessing.channel_order == "BGR" else pixels
-    return np.ascontiguousarray(ordered.astype(np.uint8))
+    stacked = np.stack(list(pictures)).transpose(0, 3, 1, 2)
+    if preprocessing.channel_order == "BGR":
+        stacked = stacked[:, ::-1]
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+    images: Images = np.subtract(stacked, mean, dtype=np.float32, order="C")
+    images /= std
+    return images
 
 
 def synthetic_images(count: int, image_size_px: tuple[int, int], *, seed: int) -> Images:
@@ -95,3 +118,43 @@ def synthetic_images(count: int, image_size_px: tuple[int, int], *, seed: int) -
                 waves[channel] += np.sin(down * rows + across * columns + phase, dtype=np.float32)
         images[index] = waves / np.float32(np.sqrt(2)) + rng.normal(0, 0.5, (3, 1, 1)).astype(np.float32)
     return images
+
+
+def synthetic_pixels(count: int, image_size_px: tuple[int, int], *, seed: int) -> NDArray[np.uint8]:
+    """The images of :func:`synthetic_images` as pictures: mean grey 116, deviation 57.
+
+    Args:
+        count: How many.
+        image_size_px: Height and width.
+        seed: The same seed gives the same images, whatever ``count`` is.
+
+    Returns:
+        (count, H, W, 3) uint8.
+    """
+    scaled = synthetic_images(count, image_size_px, seed=seed) * np.float32(57) + np.float32(116)
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def pixels_of(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The pictures that normalised images were made of.
+
+    Args:
+        images: (N, 3, H, W) float32 from :func:`normalise`.
+        preprocessing: The same.
+
+    Returns:
+        (N, H, W, 3) uint8 RGB.
+
+    Raises:
+        OptionError: The images are not normalised pictures of 8 bits.
+    """
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+    raw = images.transpose(0, 2, 3, 1).astype(np.float64) * std + mean
+    pixels = np.round(raw)
+    if np.abs(raw - pixels).max() > 0.01 or pixels.min() < 0 or pixels.max() > 255:
+        raise OptionError(
+            "A model that takes uint8 can only be compared on pictures; these images are normalised already.",
+            remedy="Calibrate with (N, H, W, 3) uint8 images.",
+        )
+    ordered = pixels[..., ::-1] if preprocessing.channel_order == "BGR" else pixels
+    return np.ascontiguousarray(ordered.astype(np.uint8))

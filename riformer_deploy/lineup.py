@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
@@ -20,17 +22,17 @@ from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import pixels_of
-from riformer_deploy.lowering import InputForm, LoweringPlan, lower
+from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.norms import NormForm
 from riformer_deploy.optional import PACKAGES, installed_version
+from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
-from riformer_deploy.variants import Preprocessing
 
 
 class Group(StrEnum):
@@ -128,41 +130,51 @@ def _torch(
     )
 
 
-class _FedPixels:
-    """A runtime whose graph takes uint8 pictures, fed with the normalised images that others take."""
+class _Fed:
+    """A runtime that takes images in another form than the normalised float32 that others take.
 
-    def __init__(self, runtime: Runtime, preprocessing: Preprocessing) -> None:
-        self._runtime, self._preprocessing = runtime, preprocessing
+    What the last images became is remembered, so that a benchmark's timed calls do not convert.
+    """
 
-    def _pixels(self, images: Images) -> Images:
-        # The graph's type is uint8; the runtime casts to it, and every value is a whole number.
-        return pixels_of(images, self._preprocessing).astype(np.float32)
+    def __init__(self, runtime: Runtime, convert: Callable[[Images], NDArray[Any]]) -> None:
+        self._runtime, self._convert = runtime, convert
+        self._last: tuple[Images, NDArray[Any]] | None = None
+
+    def _converted(self, images: Images) -> NDArray[Any]:
+        if self._last is None or self._last[0] is not images:
+            self._last = images, self._convert(images)
+        return self._last[1]
 
     def run(self, images: Images) -> Outputs:
-        return self._runtime.run(self._pixels(images))
+        return self._runtime.run(self._converted(images))
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
-        return self._runtime.tap(self._pixels(images), tensors)
+        return self._runtime.tap(self._converted(images), tensors)
 
     def close(self) -> None:
+        self._last = None
         self._runtime.close()
+
+
+def _fed(runtime: Runtime, bundle: Bundle, artifact: OnnxArtifact) -> Runtime:
+    """The runtime, given what the graph's input takes."""
+    preprocessing = bundle.manifest.model.preprocessing
+    if artifact.lowering.input_form == InputForm.UINT8:
+        return _Fed(runtime, lambda images: pixels_of(images, preprocessing))
+    if artifact.lowering.io is Precision.FP16:
+        return _Fed(runtime, lambda images: images.astype(np.float16))
+    return runtime
 
 
 def _graph(
     bundle: Bundle, artifact: OnnxArtifact, backend: str, load: Callable[[Path], Runtime]
 ) -> Contestant:
-    def start() -> Runtime:
-        runtime = load(bundle.path_of(artifact.file))
-        if artifact.lowering.input_form == InputForm.UINT8:
-            return _FedPixels(runtime, bundle.manifest.model.preprocessing)
-        return runtime
-
     return Contestant(
         name=f"{backend} {artifact.precision}",
         precision=artifact.precision,
         artifact_sha256=artifact.file.sha256,
         batch=artifact.batch,
-        open=start,
+        open=lambda: _fed(load(bundle.path_of(artifact.file)), bundle, artifact),
     )
 
 
@@ -173,11 +185,17 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
         base=torch_dtype(artifact.precision),
         norm=NormForm(record.norm),
         float32_blocks=frozenset(record.float32_blocks),
+        io=torch_dtype(record.io),
+        input_form=InputForm(record.input_form),
+        output_form=OutputForm(record.output_form),
+        topk=record.topk or 1,
     )
 
     def start() -> Runtime:
-        model = lower(fold(model_of(bundle.path_of(weights.file))), plan, bundle.manifest.model.preprocessing)
-        return PyTorchRuntime(model)
+        folded = fold(model_of(bundle.path_of(weights.file)))
+        model = lower(folded, plan, bundle.manifest.model.preprocessing)
+        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=None)
+        return _fed(runtime, bundle, artifact)
 
     return Contestant(
         name=f"PyTorch {artifact.precision}, lowered",
@@ -234,17 +252,15 @@ def left_out(bundle: Bundle, groups: Sequence[Group]) -> list[Skipped]:
         bundle: Whose.
         groups: Which kinds.
     """
-    if Group.OPENVINO not in groups or installed_version("openvino") is not None:
-        return []
-    return [
-        Skipped(
-            name=f"OpenVINO {artifact.precision}",
-            reason=f"OpenVINO is not installed ({PACKAGES['openvino'].install_command})"
-            + (
-                "; the bf16 file itself has not been run, only the module it was exported from"
-                if artifact.precision is Precision.BF16
-                else ""
-            ),
-        )
-        for artifact in bundle.manifest.onnx
-    ]
+    absent = Group.OPENVINO in groups and installed_version("openvino") is None
+    command = PACKAGES["openvino"].install_command
+    found = []
+    for artifact in bundle.manifest.onnx:
+        half = artifact.precision is Precision.BF16
+        if half and Group.ONNX in groups:
+            reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
+            found.append(Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason))
+        if absent:
+            reason = f"OpenVINO is not installed ({command})" + "; the file itself has not been run" * half
+            found.append(Skipped(name=f"OpenVINO {artifact.precision}", reason=reason))
+    return found

@@ -7,76 +7,15 @@ builder keeps them there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-
 import torch
 from torch import Tensor, nn
 
 from riformer_deploy.architecture import Architecture
 from riformer_deploy.model import FoldedBlock, PatchEmbed, RIFormer
 from riformer_deploy.norms import NormForm, channel_moments, normalise, widened
+from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
 from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
 from riformer_deploy.variants import Preprocessing
-
-
-class InputForm(StrEnum):
-    """What the graph takes."""
-
-    NORMALISED = "normalised"
-    """(N, 3, H, W) floating point, normalised by the caller."""
-    UINT8 = "uint8"
-    """(N, H, W, 3) uint8 RGB as decoded; the normalisation is in the graph."""
-
-
-class OutputForm(StrEnum):
-    """What the graph gives."""
-
-    LOGITS = "logits"
-    PROBABILITIES = "probabilities"
-    FEATURES = "features"
-    TOPK = "topk"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoweringPlan:
-    """How to rebuild a folded model; every choice is made here, none while building.
-
-    Attributes:
-        base: Type of the convolutions and the residual stream.
-        norm: Which operators compute the norms.
-        float32_blocks: Blocks and layers that stay in float32, by name.
-        ranges: For each layer to quantise, by name, the absolute input value that 127 steps reach.
-        divisors: For some of these layers, what their input channels are divided by first.
-        residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
-            ``branch``, likewise.
-        io: Type of floating-point inputs and outputs.
-        input_form: What the graph takes.
-        output_form: What the graph gives.
-        topk: Number of classes where the output is ``topk``.
-    """
-
-    base: torch.dtype = torch.float32
-    norm: NormForm = NormForm.INSTANCE
-    float32_blocks: frozenset[str] = frozenset()
-    ranges: Mapping[str, float] = field(default_factory=dict)
-    divisors: Mapping[str, Tensor] = field(default_factory=dict)
-    residual_ranges: Mapping[str, float] = field(default_factory=dict)
-    io: torch.dtype = torch.float32
-    input_form: InputForm = InputForm.NORMALISED
-    output_form: OutputForm = OutputForm.LOGITS
-    topk: int = 5
-
-    def dtype_of(self, name: str) -> torch.dtype:
-        """Type that a block or layer computes in."""
-        return torch.float32 if name in self.float32_blocks else self.base
-
-    def layer(self, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
-        """A layer of the folded model as the plan wants it."""
-        if name in self.ranges:
-            return QuantizedLayer(layer, self.ranges[name], dtype, self.divisors.get(name))
-        return PlainLayer(layer, dtype)
 
 
 class PlainLayer(nn.Module):
@@ -106,6 +45,13 @@ class PlainLayer(nn.Module):
         return result
 
 
+def _layer(plan: LoweringPlan, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
+    """A layer of the folded model as the plan wants it."""
+    if name in plan.ranges:
+        return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name))
+    return PlainLayer(layer, dtype)
+
+
 def _pair(padding: str | tuple[int, ...]) -> tuple[int, int]:
     if isinstance(padding, str):
         raise TypeError(f"padding by name ({padding}) is nothing that a RIFormer has")
@@ -118,9 +64,9 @@ class LoweredMlp(nn.Module):
     def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
         super().__init__()
         dtype = plan.dtype_of(name)
-        self.fc1 = plan.layer(f"{name}.mlp.fc1", block.mlp.fc1, dtype)
+        self.fc1 = _layer(plan, f"{name}.mlp.fc1", block.mlp.fc1, dtype)
         self.act = nn.GELU()
-        self.fc2 = plan.layer(f"{name}.mlp.fc2", block.mlp.fc2, dtype)
+        self.fc2 = _layer(plan, f"{name}.mlp.fc2", block.mlp.fc2, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x`` (N, C, H, W); the shape stays."""
@@ -171,7 +117,7 @@ class LoweredPatchEmbed(nn.Module):
 
     def __init__(self, embed: PatchEmbed, name: str, plan: LoweringPlan) -> None:
         super().__init__()
-        self.proj = plan.layer(f"{name}.proj", embed.proj, plan.dtype_of(f"{name}.proj"))
+        self.proj = _layer(plan, f"{name}.proj", embed.proj, plan.dtype_of(f"{name}.proj"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``."""
@@ -224,8 +170,8 @@ class LoweredRIFormer(nn.Module):
         self.architecture: Architecture = model.architecture
         self.plan = plan
         self.backbone = LoweredBackbone(model, plan)
-        self.head = plan.layer(
-            "head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base
+        self.head = _layer(
+            plan, "head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base
         )
         self.flipped = preprocessing.channel_order == "BGR"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))

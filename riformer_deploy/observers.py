@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 BINS = 8192
 PERCENTILE = 99.99
 _STEPS = 127
-_SEARCH = np.linspace(0.2, 1.0, 321)
+_SEARCH = np.concatenate([np.geomspace(0.002, 0.2, 100, endpoint=False), np.linspace(0.2, 1.0, 321)])
 """Fractions of the largest value that are tried as ranges."""
 _ENTROPY_BINS, _ENTROPY_STRIDE = 2048, 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -11,15 +12,19 @@ from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precisi
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.errors import OptionError
-from riformer_deploy.lowering import InputForm, LoweringPlan, OutputForm
 from riformer_deploy.model import RIFormer
 from riformer_deploy.norms import NormForm
 from riformer_deploy.observers import Method
+from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""
 GROUP_NORM_OPSET = 21
 """The first operator set whose GroupNormalization has one scale per channel."""
+BF16_OPSET = 22
+"""The first whose Conv takes bfloat16."""
+HALF_SCALE_OPSET = 19
+"""The first whose QuantizeLinear takes half."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,27 +86,59 @@ def torch_dtype(precision: Precision) -> torch.dtype:
             assert_never(precision)
 
 
-def check_options(precision: Precision, options: PrecisionOptions, model: RIFormer, opset: int) -> None:
-    """See that a lowering can be expressed, before any work is done.
+def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opset: int) -> None:
+    """See that an operator set can express what is asked for.
 
     Args:
-        precision: The precision.
+        precisions: The precisions.
         options: How to lower.
-        model: Whose layers ``options.keep`` names.
         opset: Version of ONNX's default operator set.
 
     Raises:
         OptionError: It cannot; everything wrong is listed.
     """
-    layers = set(quantizable(model))
+    needs = []
+    if options.norm is NormForm.GROUP:
+        needs.append(("norm form group", GROUP_NORM_OPSET))
+    if Precision.BF16 in precisions:
+        needs.append(("bf16 (convolutions in bfloat16)", BF16_OPSET))
+    if Precision.INT8 in precisions and options.int8_base is Precision.FP16:
+        needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
+    problems = [f"{what} needs opset {least}" for what, least in needs if opset < least]
+    if problems:
+        least = max(least for _, least in needs)
+        raise OptionError(
+            f"Opset {opset} cannot express what is asked for.",
+            details=problems,
+            remedy=f"Say --opset {least}.",
+        )
+
+
+def check_options(precision: Precision, options: PrecisionOptions, model: RIFormer) -> None:
+    """See that a model can be lowered as asked, before any work is done.
+
+    Args:
+        precision: The precision.
+        options: How to lower.
+        model: Whose layers ``options.keep`` names.
+
+    Raises:
+        OptionError: It cannot; everything wrong is listed.
+    """
+    layers = quantizable(model)
     classes = model.architecture.num_classes
-    problems = [f"no layer is called {name}" for name in sorted(options.keep - layers)]
-    if options.norm is NormForm.GROUP and opset < GROUP_NORM_OPSET:
-        problems.append(f"norm form group needs opset {GROUP_NORM_OPSET}, got {opset}")
+    unknown = sorted(options.keep - set(layers))
+    problems = [f"no layer is called {name}" for name in unknown]
     if options.output_form is OutputForm.TOPK and options.topk > classes:
         problems.append(f"topk {options.topk} of {classes} classes")
+    if options.io is Precision.FP16 and precision is Precision.FP32:
+        problems.append("inputs and outputs in fp16 round more than the budget of fp32 allows")
     if problems:
-        raise OptionError(f"{precision} cannot be exported as asked.", details=problems)
+        raise OptionError(
+            f"{precision} cannot be exported as asked.",
+            details=problems,
+            remedy=f"Its layers are: {', '.join(layers)}." if unknown else "",
+        )
 
 
 def plan_lowering(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,16 +14,18 @@ from torch import Tensor
 
 from riformer_deploy.artifacts import ModelRecord, Precision
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.calibration_sets import CalibrationSet, batch_size
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering import lower
 from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model import RIFormer
+from riformer_deploy.plans import InputForm, OutputForm
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Preprocessing
 
-_CHUNK = 16
+_WORST_DB = -200.0
+"""Stands for logits that are not finite, or that differ from logits of zero."""
 
 Progress = Callable[[str], None]
 """Called with the name of each step as it begins."""
@@ -63,12 +66,16 @@ class SensitivityReport:
         calibration: What the ranges were calibrated on.
         everything: Cost of quantising every layer.
         layers: Cost of each layer alone.
+        random: Whether the images were random, so that costs on real ones are not known.
+        warnings: What the user should know of the images.
     """
 
     images: int
     calibration: str
     everything: Cost
     layers: tuple[LayerCost, ...]
+    random: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +124,12 @@ class Meter:
 
     def cost(self, kept: frozenset[str]) -> Cost:
         """Cost of quantising everything but ``kept``."""
-        options = PrecisionOptions(
-            norm=self.options.norm,
-            int8_base=self.options.int8_base,
-            quantize_residual=self.options.quantize_residual,
+        options = dataclasses.replace(
+            self.options,
             keep=kept,
+            io=Precision.FP32,
+            input_form=InputForm.NORMALISED,
+            output_form=OutputForm.LOGITS,
         )
         plan = plan_lowering(Precision.INT8, options, self.calibration)
         lowered = lower(self.model, plan, self.preprocessing)
@@ -129,14 +137,17 @@ class Meter:
             logits = np.concatenate([lowered(part).numpy() for part in _parts(self.images)])
         distance = deviation(self.reference, logits, rtol=0, atol=1)
         choice = decisions(self.reference, logits, rtol=0, atol=0)
-        worst = None if distance.finite else -200.0
-        sqnr = distance.sqnr_db if distance.finite else worst
-        return Cost(sqnr_db=sqnr, drop_points=100 * choice.flips / choice.images)
+        comparable = distance.finite and (distance.relative_l2 is not None or distance.max_abs == 0)
+        return Cost(
+            sqnr_db=distance.sqnr_db if comparable else _WORST_DB,
+            drop_points=100 * choice.flips / choice.images,
+        )
 
 
 def _parts(images: Images) -> Iterator[Tensor]:
-    for start in range(0, len(images), _CHUNK):
-        yield torch.from_numpy(images[start : start + _CHUNK])
+    step = batch_size((images.shape[2], images.shape[3]))
+    for start in range(0, len(images), step):
+        yield torch.from_numpy(images[start : start + step])
 
 
 def _order(cost: Cost) -> tuple[float, float]:
@@ -168,7 +179,9 @@ def rank_layers(
     )
 
 
-def spared_layers(meter: Meter, ranking: Sequence[LayerCost], gate: Gate) -> tuple[frozenset[str], Cost]:
+def spared_layers(
+    meter: Meter, ranking: Sequence[LayerCost], gate: Gate, progress: Progress = lambda _: None
+) -> tuple[frozenset[str], Cost]:
     """The costliest layers that must stay in the base precision for a gate to hold.
 
     Layers are spared one by one in the order of the ranking until the gate holds.
@@ -177,6 +190,7 @@ def spared_layers(meter: Meter, ranking: Sequence[LayerCost], gate: Gate) -> tup
         meter: What to measure with.
         ranking: Costliest first.
         gate: What must hold.
+        progress: Told of each layer that is spared.
 
     Returns:
         The layers to spare, and the cost that is left; every layer where nothing less will do, and
@@ -187,12 +201,15 @@ def spared_layers(meter: Meter, ranking: Sequence[LayerCost], gate: Gate) -> tup
     for item in ranking:
         if gate.holds(cost):
             break
+        if item.layer in kept:
+            continue
+        progress(f"sparing {item.layer}")
         kept |= {item.layer}
         cost = meter.cost(kept)
     return kept, cost
 
 
-_METER_IMAGES = 64
+_METER_IMAGES = 128
 """Calibration images that costs are measured on, at most."""
 
 
@@ -212,7 +229,7 @@ def int8_meter(
         measured: The calibration images and what was measured on them.
         options: How to lower.
     """
-    images = measured[0].first(_METER_IMAGES)
+    images = measured[0].spread(_METER_IMAGES)
     wide = copy.deepcopy(reference).double()
     with torch.inference_mode():
         logits = np.concatenate([wide(part.double()).numpy() for part in _parts(images)])

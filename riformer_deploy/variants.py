@@ -8,12 +8,24 @@ deploy form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from riformer_deploy.architecture import Architecture
 from riformer_deploy.errors import OptionError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class Interpolation(StrEnum):
+    """Pillow's filters, by the names that mmcv gives them."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+    BOX = "box"
+    HAMMING = "hamming"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ def bench(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Time a bundle's models side by side; without --torch, --onnx, --openvino or --engine, all that it has."""
+    """Time a bundle's models side by side: those of the kinds named, or all that it has."""
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.evidence import bench_bundle

@@ -30,6 +30,7 @@ def export(
         list[options.PrecisionChoice] | None, typer.Option(help="What to export.", show_default="fp32")
     ] = None,
     calibration: options.Calibration = None,
+    skip_bad: options.SkipBad = False,
     method: options.Method = options.MethodChoice.MSE,
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
@@ -69,10 +70,10 @@ def export(
     from riformer_deploy.artifacts import Precision, WeightSet
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.export import DEFAULT_OPSET
-    from riformer_deploy.lowering import InputForm, OutputForm
     from riformer_deploy.norms import NormForm
     from riformer_deploy.observers import Method
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
+    from riformer_deploy.plans import InputForm, OutputForm
     from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.results import Status
     from riformer_deploy.sensitivity import Gate
@@ -91,7 +92,7 @@ def export(
             rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
         ),
         force=force,
-        precisions=tuple(Precision(item) for item in precision or [Precision.FP32]),
+        precisions=tuple(map(Precision, precision)) if precision else (Precision.FP32,),
         lowering=PrecisionOptions(
             norm=NormForm(norm_form),
             int8_base=Precision(int8_base),
@@ -105,6 +106,7 @@ def export(
             topk=topk,
         ),
         calibration=calibration,
+        skip_bad=skip_bad,
         gate=None
         if min_sqnr is None and max_drop is None
         else Gate(min_sqnr_db=min_sqnr, max_drop_points=max_drop),

@@ -15,6 +15,7 @@ def sensitivity(
     method: options.Method = options.MethodChoice.MSE,
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
+    skip_bad: options.SkipBad = False,
     top: Annotated[int | None, typer.Option(help="Show so many layers.", show_default="all")] = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -23,12 +24,15 @@ def sensitivity(
     from riformer_deploy.artifacts import Precision
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.observers import Method
-    from riformer_deploy.pipeline import bundle_sensitivity
     from riformer_deploy.precision import PrecisionOptions
+    from riformer_deploy.tuning import Images, bundle_sensitivity
 
     asked = PrecisionOptions(method=Method(method), equalize=equalize, int8_base=Precision(int8_base))
+    images = Images(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
-        report = bundle_sensitivity(find_bundle(bundle), calibration or "random", asked, progress)
+        report = bundle_sensitivity(find_bundle(bundle), images, asked, progress)
+    for text in report.warnings:
+        output.note(text)
     if json:
         output.print_json(report)
         return

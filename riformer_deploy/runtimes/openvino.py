@@ -53,6 +53,8 @@ class OpenVinoRuntime:
             raise RuntimeFailureError(f"OpenVINO cannot load {self._path}: {err}") from err
 
     def _call(self, compiled: Any, images: Images) -> Any:
+        if self._compiled is None:
+            raise RuntimeFailureError(f"The OpenVINO model of {self._path} was closed.")
         try:
             return compiled(images.astype(self._dtype, copy=False))
         except RuntimeError as err:
@@ -83,9 +85,9 @@ class OpenVinoRuntime:
             RuntimeFailureError: The graph has no such value, or OpenVINO failed.
         """
         wanted = tuple(tensors)
-        if self._tapped is None or self._tapped[0] != wanted:
+        if self._compiled is not None and (self._tapped is None or self._tapped[0] != wanted):
             self._tapped = (wanted, self._compile(wanted))
-        results = self._call(self._tapped[1], images)
+        results = self._call(self._tapped[1] if self._tapped is not None else None, images)
         return {name: np.array(results[name]).astype(np.float32) for name in wanted}
 
     def close(self) -> None:

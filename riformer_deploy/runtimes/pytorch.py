@@ -20,7 +20,7 @@ class PyTorchRuntime:
         model: In evaluation mode; its block names are those of ``named_modules``.
         outputs: Names of what it gives, in order.
         forward: What to call instead of the module itself; it gives the outputs named.
-        dtype: What the images are cast to.
+        dtype: What the images are cast to; None leaves them as they are.
         compiled: Run the module through ``torch.compile``.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
     """
@@ -31,7 +31,7 @@ class PyTorchRuntime:
         *,
         outputs: Sequence[str] = ("logits",),
         forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
         compiled: bool = False,
         threads: int | None = None,
     ) -> None:
@@ -46,7 +46,8 @@ class PyTorchRuntime:
             raise RuntimeFailureError(f"PyTorch cannot compile here: {_brief(err)}") from err
 
     def _feed(self, images: Images) -> Tensor:
-        return torch.from_numpy(images).to(self._dtype)
+        given = torch.from_numpy(images)
+        return given if self._dtype is None else given.to(self._dtype)
 
     def run(self, images: Images) -> Outputs:
         """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.

@@ -1,0 +1,134 @@
+"""Picture files as RGB arrays, as OpenCV (which mmpretrain decodes with) gives them.
+
+Decoding equals OpenCV 5's ``IMREAD_COLOR`` to the last bit for every kind of file that the tests name:
+EXIF orientation is applied, 16 bits are cut to the upper 8, grey is repeated, a palette is looked up,
+alpha is dropped (not blended), CMYK is converted with OpenCV's own rounding. Where it differs, on purpose:
+
+- a truncated or damaged file is refused; OpenCV fills what is missing with grey and says nothing;
+- CMYK that Adobe did not invert is read as CMYK; OpenCV takes it for inverted and gives a negative;
+- a file is refused by the size in its header before anything is decoded (:data:`MAX_PIXELS`).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from riformer_deploy.errors import ImageError
+
+Rgb = NDArray[np.uint8]
+"""A picture, (H, W, 3) uint8, RGB, C-contiguous."""
+
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded, 256 MiB as RGB: the size from which Pillow suspects a bomb."""
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""File names that are pictures, in any case; mmpretrain's list with ``.tiff`` and ``.webp``."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # none of these runs a program
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(source: Path | bytes, *, name: str | None = None) -> Rgb:
+    """Decode one picture; of an animation, its first frame.
+
+    Args:
+        source: A file, or its content.
+        name: What errors call it; the path, or "the picture" for bytes.
+
+    Raises:
+        ImageError: The file cannot be read, is no picture of a known format, is damaged, truncated or
+            has more than :data:`MAX_PIXELS` pixels.
+    """
+    called = name or (str(source) if isinstance(source, Path) else "the picture")
+    try:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+        ) as image:
+            check_size(image.size, called)
+            image.load()
+            return _to_rgb(image, called)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
+        raise _too_large(called, str(err)) from err
+    except Exception as err:  # decoders raise OSError, SyntaxError, struct.error and more for damage
+        raise ImageError(
+            f"{called} cannot be decoded: {_reason(err)}",
+            remedy="Replace or remove the file; JPEG, PNG, WebP, BMP, TIFF, PPM and GIF are read.",
+        ) from err
+
+
+def check_size(size: tuple[int, int], called: str) -> None:
+    """Refuse a picture of too many pixels.
+
+    Args:
+        size: Width and height in pixels.
+        called: What the error calls it.
+
+    Raises:
+        ImageError: It has more than :data:`MAX_PIXELS`.
+    """
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise _too_large(called, f"{width}x{height} px are {width * height:,} pixels")
+
+
+def _too_large(called: str, what: str) -> ImageError:
+    return ImageError(
+        f"{called} is too large: {what}; at most {MAX_PIXELS:,} are decoded.",
+        remedy="Scale it down first; a file this large may be made to exhaust memory.",
+    )
+
+
+def _reason(err: Exception) -> str:
+    if isinstance(err, FileNotFoundError):
+        return "there is no such file"
+    return str(err).partition(" <_io")[0] or type(err).__name__
+
+
+def _to_rgb(image: Image.Image, called: str) -> Rgb:
+    match image.mode:
+        case "RGB":
+            flat = image
+        case "I;16" | "I;16L" | "I;16B":
+            upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+            flat = Image.fromarray(upper).convert("RGB")
+        case "CMYK":
+            flat = Image.fromarray(_from_cmyk(np.asarray(image)))
+        case "I" | "F":
+            raise ImageError(
+                f"{called} holds numbers of 32 bits; their range is not known, so no 8 bits are made of it.",
+                remedy="Convert it to 8 or 16 bits per channel.",
+            )
+        case _:
+            image.info.pop("transparency", None)  # alpha is dropped, whatever it is
+            flat = image.convert("RGB")
+    turn = _TURNS.get(_orientation(image))
+    return np.ascontiguousarray(np.asarray(flat.transpose(turn) if turn is not None else flat))
+
+
+def _from_cmyk(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB of (H, W, 4) inks with OpenCV's rounding: ``k - (c * k >> 8)``, ``k`` being 255 less the black."""
+    light = 255 - inks[..., 3:].astype(np.int32)
+    return (light - (inks[..., :3] * light >> 8)).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation; damaged EXIF data counts as none, as in OpenCV."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  # whatever a parser meets in damaged data
+        return 1
