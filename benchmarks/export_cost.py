@@ -13,9 +13,11 @@ from riformer_deploy.variants import VARIANTS
 
 _BARE = """
 import sys, torch, onnx, onnxsim
-from riformer_deploy.lineup import model_of
-from pathlib import Path
-model = model_of(Path(sys.argv[1]))
+from riformer_deploy.architecture import Form
+from riformer_deploy.model import model_from_state
+from riformer_deploy.variants import VARIANTS
+state = torch.load(sys.argv[1], weights_only=True)["state_dict"]
+model = model_from_state(VARIANTS["riformer-s12_in1k"].architecture, Form.TRAINING, state)
 program = torch.onnx.export(
     model, (torch.zeros(2, 3, 224, 224),), input_names=["images"], output_names=["logits"],
     opset_version=20, dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),

@@ -83,7 +83,7 @@ def print_parity(result: ParityResult) -> None:
 
 
 def print_latency(result: LatencyResult) -> None:
-    """Every contestant and batch size, the slowest first named as the baseline."""
+    """Every contestant and batch size; speed-ups are over the first contestant of each batch size."""
     baseline: dict[int, float] = {}
     for sample in result.samples:
         baseline.setdefault(sample.batch, sample.summary.median_ms)
@@ -110,7 +110,7 @@ def print_latency(result: LatencyResult) -> None:
             say(f"(!) {sample.name}, batch {sample.batch}: unstable: {sample.warning}")
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
-    say(f"Speed-up is over the first model of each batch size. Machine: {result.machine.cpu}")
+    say(f"Speed-up is over {result.samples[0].name} of the same batch size. Machine: {result.machine.cpu}")
 
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> None:
@@ -203,9 +203,17 @@ def _print_bundle(found: BundleInspection) -> None:
             (record.path, f"{record.size_bytes / 2**20:.2f} MiB, sha256 {record.sha256}")
             for record in manifest.files
         ),
+        ("parameters", f"{found.deploy_parameters:,} once fused"),
+        ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds, fused"),
+        (
+            "parity",
+            f"{found.parity}, {found.parity_utc}" if found.parity else "none under default limits",
+        ),
         ("integrity", "every file is as recorded" if found.intact else "; ".join(found.problems)),
     ]
     _pairs(f"Bundle {found.path}", rows)
+    for graph in found.graphs:
+        _print_onnx(graph)
 
 
 def print_inspection(found: Inspection) -> None:

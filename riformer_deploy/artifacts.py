@@ -154,6 +154,10 @@ class OnnxArtifact:
     outputs: tuple[TensorSpec, ...]
     lowering: LoweringRecord
 
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.inputs[0].shape or not self.outputs:
+            raise ValueError(f"{self.file.path} is recorded without inputs or outputs")
+
     @property
     def batch(self) -> int | None:
         """The fixed batch size, or None when it is dynamic."""
@@ -196,6 +200,11 @@ class ModelRecord:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
 
+    def __post_init__(self) -> None:
+        count = self.architecture.num_classes
+        if self.class_names is not None and len(self.class_names) != count:
+            raise ValueError(f"{len(self.class_names)} class names for {count} classes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -231,6 +240,10 @@ class Manifest:
                 f"schema version {self.schema_version}; this toolkit reads version {SCHEMA_VERSION}"
             )
         paths = [record.path for record in self.files]
+        if not self.weights or not self.onnx:
+            raise ValueError("a bundle holds weights and at least one ONNX model")
+        if self.weights[0].form is not self.source.form:
+            raise ValueError(f"the first weights are the reference and must be in {self.source.form} form")
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"listed more than once: {', '.join(twice)}")
 

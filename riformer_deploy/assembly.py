@@ -22,9 +22,8 @@ from riformer_deploy.artifacts import (
 from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.checkpoints import Checkpoint
+from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
 from riformer_deploy.errors import BundleConflictError, BundleError, CheckpointValuesError
-from riformer_deploy.evidence import PARITY_BATCHES
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.files import replacing
 from riformer_deploy.fusion import fuse
@@ -33,7 +32,7 @@ from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering, record_lowering
 from riformer_deploy.version import VERSION
 
-_SAMPLES = sum(PARITY_BATCHES)
+_SAMPLES = 32
 """Calibration images that a bundle keeps for its proofs."""
 
 Measured = tuple[CalibrationSet, Calibration]
@@ -72,6 +71,8 @@ def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
     }
     with replacing(path) as partial, partial.open("wb") as file:
         torch.save({"meta": {**checkpoint.meta, **provenance}, "state_dict": dict(state)}, file)
+        file.flush()
+        load_checkpoint(partial)  # what cannot be read back is not put in place
 
 
 def stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact, ...]:

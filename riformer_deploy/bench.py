@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from riformer_deploy.errors import OptionError, RuntimeFailureError
 from riformer_deploy.machine import describe_machine, peak_rss_bytes, usable_cores
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     Inputs,
@@ -28,9 +29,6 @@ _LOG = logging.getLogger(__name__)
 _MIN_ROUNDS = 5
 _UNSTABLE_SPREAD = 0.15
 _UNSTABLE_DRIFT = 0.10
-
-Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +191,7 @@ def measure_latency(
     options: BenchOptions,
     *,
     skipped: Sequence[Skipped] = (),
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> LatencyResult:
     """Time every contestant on every batch size, from call to result on the host.
 

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from riformer_deploy.artifacts import MANIFEST, FileRecord, Manifest
+from riformer_deploy.artifacts import MANIFEST, FileRecord, Manifest, Source
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.files import sha256_of, sync_directory, sync_file
 from riformer_deploy.records import RecordError, dump_json, load_json
@@ -42,12 +42,13 @@ class Bundle:
         self._verified: set[tuple[str, str]] = set()
 
     @classmethod
-    def open(cls, directory: Path) -> Bundle:
+    def open(cls, directory: Path | str) -> Bundle:
         """Open a bundle, finishing an interrupted write first.
 
         Raises:
             BundleError: The folder is not a bundle or its manifest is invalid.
         """
+        directory = Path(directory)
         try:
             if (directory / _COMMIT).is_dir():
                 with _locked(directory):
@@ -138,12 +139,12 @@ def _is_bundle(directory: Path) -> bool:
     return (directory / MANIFEST).is_file() or (directory / _COMMIT).is_dir()
 
 
-def check_target(directory: Path, source_sha256: str, *, force: bool) -> None:
+def check_target(directory: Path, source: Source, *, force: bool) -> None:
     """See that a bundle may be written here, before any work is done.
 
     Args:
         directory: The bundle's folder.
-        source_sha256: Of the checkpoint that it is made from.
+        source: The checkpoint, and the weights of it, that it is made from.
         force: Allow a bundle of another checkpoint, or a damaged one, to be replaced.
 
     Raises:
@@ -170,17 +171,18 @@ def check_target(directory: Path, source_sha256: str, *, force: bool) -> None:
     if force:
         return
     try:
-        source = Bundle.open(directory).manifest.source
+        present = Bundle.open(directory).manifest.source
     except BundleError as err:
         raise BundleConflictError(
             f"{directory} holds a bundle that cannot be read: {err.message}",
             details=err.details,
             remedy="Use --force to replace it, or choose another -o.",
         ) from err
-    if source.sha256 != source_sha256:
+    if (present.sha256, present.weights) != (source.sha256, source.weights):
         raise BundleConflictError(
-            f"{directory} is the bundle of another checkpoint ({source.file_name}, "
-            f"sha256 {source.sha256[:12]}…; this one is {source_sha256[:12]}…).",
+            f"{directory} is the bundle of another checkpoint or of its other weights "
+            f"({present.file_name}, {present.weights} weights, sha256 {present.sha256[:12]}…; "
+            f"this one: {source.weights} weights, {source.sha256[:12]}…).",
             remedy="Use --force to replace it, or choose another -o.",
         )
 
@@ -219,18 +221,25 @@ def record_file(path: Path, parent_sha256: str) -> FileRecord:
     )
 
 
-def commit(directory: Path, staged: Path, manifest: Manifest) -> Bundle:
+def commit(directory: Path, staged: Path, manifest: Manifest, *, force: bool) -> Bundle:
     """Make the staged files and this manifest the bundle's.
 
     Args:
         directory: The bundle's folder.
         staged: From :func:`staging`; the new files, each listed in ``manifest``.
         manifest: The new manifest; a listed file that is not staged must be in place already.
+        force: As for :func:`check_target`, which is asked again: others may have written meanwhile.
 
     Raises:
+        BundleConflictError: The folder holds something else by now.
         BundleError: The folder cannot be written; the bundle is as it was or complete.
     """
-    return _commit(directory, staged, lambda: manifest)
+
+    def guarded() -> Manifest:
+        check_target(directory, manifest.source, force=force)
+        return manifest
+
+    return _commit(directory, staged, guarded)
 
 
 def update(directory: Path, staged: Path, change: Callable[[Manifest], Manifest]) -> Bundle:
@@ -252,6 +261,7 @@ def _commit(directory: Path, staged: Path, manifest_of: Callable[[], Manifest]) 
         with _locked(directory):
             _roll_forward(directory)
             manifest = manifest_of()
+            _check_foreign(directory, staged)
             path = staged / MANIFEST
             path.write_text(dump_json(manifest), encoding="utf-8")
             sync_file(path)
@@ -263,6 +273,21 @@ def _commit(directory: Path, staged: Path, manifest_of: Callable[[], Manifest]) 
         raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
     _remove_stale(directory)
     return Bundle(directory, manifest)
+
+
+def _check_foreign(directory: Path, staged: Path) -> None:
+    """Refuse to replace files that the bundle in the folder does not list."""
+    try:
+        listed = {record.path for record in _read(directory).files}
+    except BundleError:
+        listed = set()
+    foreign = [p.name for p in staged.iterdir() if p.name not in listed and (directory / p.name).exists()]
+    if foreign:
+        raise BundleConflictError(
+            f"{directory} holds files of these names that are not the bundle's.",
+            details=sorted(foreign),
+            remedy="Move them away, or choose another -o.",
+        )
 
 
 def _roll_forward(directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from riformer_deploy.files import replacing
 from riformer_deploy.model import RIFormer
 from riformer_deploy.observers import Batches, Method, chosen_range, equalizer, histograms
 from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.records import RecordError, dump_json, load_json
 from riformer_deploy.version import VERSION
 
@@ -25,9 +26,6 @@ _LOG = logging.getLogger(__name__)
 
 CACHE_VERSION = 2
 """Part of every key: raise it when the measurement changes."""
-
-Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,7 @@ def _finite(largest: Mapping[str, Tensor]) -> None:
 
 
 def measure(
-    model: RIFormer, images: CalibrationSet, key: str, wish: Wish, progress: Progress = lambda _: None
+    model: RIFormer, images: CalibrationSet, key: str, wish: Wish, progress: Progress = silent
 ) -> Calibration:
     """Run the images through the folded model and choose every range.
 
@@ -181,7 +179,7 @@ def calibrate(
     weights_sha256: str,
     images: CalibrationSet,
     wish: Wish,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Calibration:
     """The calibration of these weights on these images, from the cache where it holds it.
 

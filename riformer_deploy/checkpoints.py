@@ -16,11 +16,14 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.errors import (
+    CheckpointKeysError,
     CheckpointMismatchError,
     CheckpointUnreadableError,
     CheckpointValuesError,
+    OptionError,
 )
 from riformer_deploy.files import sha256_of
+from riformer_deploy.mmconfig import contradictions
 from riformer_deploy.recognition import check_keys, recognise_architecture, recognise_form
 from riformer_deploy.safeload import read_checkpoint
 from riformer_deploy.variants import VARIANTS, Variant
@@ -92,7 +95,7 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def load_checkpoint(path: Path, *, weights: WeightSet | None = None) -> Checkpoint:
+def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None) -> Checkpoint:
     """Load a RIFormer checkpoint of any form without executing anything in it.
 
     Args:
@@ -107,25 +110,41 @@ def load_checkpoint(path: Path, *, weights: WeightSet | None = None) -> Checkpoi
         CheckpointKeysError: Keys are missing, unexpected, mis-shaped, or mix both forms.
         CheckpointValuesError: A weight is NaN, infinite or not a floating-point tensor.
         CheckpointMismatchError: ``weights`` asks for a set that the file does not hold.
+        OptionError: ``weights`` is neither ``averaged`` nor ``raw``.
     """
+    path = Path(path)
+    wanted = _wanted(weights)
+    before = _signature(path)
     content = read_checkpoint(path)
     if not isinstance(content, dict):
         raise CheckpointUnreadableError(
             f"{path} holds a {type(content).__name__}; a checkpoint dictionary or state dict was expected."
         )
-    raw, taken = _choose(path, content, weights)
+    raw, taken = _choose(path, content, wanted)
     found = _strip_prefixes(raw)
     extra = {key: found.pop(key) for key in list(found) if key.startswith("data_preprocessor.")}
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
-    check_keys(path, found, architecture, form)
+    state, odd = _read_values(found)
+    check_keys(path, found, architecture, form, also=odd)
+    if odd:
+        raise CheckpointValuesError(
+            f"{path} holds weights that are not finite floating-point numbers.",
+            details=odd,
+            remedy="Training diverged or the file was damaged; go back to an earlier checkpoint.",
+        )
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
-    state = _check_values(path, found)
     meta = _plain(content.get("meta"))
     meta = meta if isinstance(meta, dict) else {}
+    _check_config(path, meta, architecture)
     ours = meta.get("riformer_deploy")
     kept = ours if isinstance(ours, dict) else {}
     digest = sha256_of(path)
+    if _signature(path) != before:
+        raise CheckpointUnreadableError(
+            f"{path} was changed while it was being read.",
+            remedy="Training may be writing it; export a checkpoint that is finished.",
+        )
     _check_published_name(path, digest)
     return Checkpoint(
         path=path,
@@ -141,6 +160,23 @@ def load_checkpoint(path: Path, *, weights: WeightSet | None = None) -> Checkpoi
     )
 
 
+def _wanted(weights: WeightSet | str | None) -> WeightSet | None:
+    if weights is None:
+        return None
+    if weights not in (WeightSet.AVERAGED, WeightSet.RAW):
+        raise OptionError(f"weights are {WeightSet.AVERAGED} or {WeightSet.RAW}, got {str(weights)!r}.")
+    return WeightSet(weights)
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written; None where it cannot be asked for."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def _choose(
     path: Path, content: Mapping[Any, Any], wanted: WeightSet | None
 ) -> tuple[Mapping[Any, Any], WeightSet]:
@@ -152,7 +188,7 @@ def _choose(
             main = inner
             break
     other = content.get("ema_state_dict")
-    if not isinstance(other, dict):
+    if not isinstance(other, dict) or not other:
         if wanted in (WeightSet.AVERAGED, WeightSet.RAW):
             raise CheckpointMismatchError(
                 f"{path} holds one set of weights; no moving average was stored beside it.",
@@ -178,30 +214,26 @@ def _strip_prefixes(state: Mapping[Any, Any]) -> dict[str, Any]:
             return found
 
 
-def _check_values(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as contiguous float32; everything that is not a finite number is named."""
-    checked, problems = {}, []
+def _read_values(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors as contiguous float32, and a sentence on each that holds no finite numbers."""
+    read, problems = {}, []
     for key, value in state.items():
+        if not isinstance(value, Tensor):
+            continue  # the check of the keys says so
         if value.dtype not in _ACCEPTED or value.layout is not torch.strided or value.is_meta:
-            problems.append(
-                f"{key}: {value.dtype}, {value.layout}; a dense floating-point tensor was expected"
-            )
+            problems.append(f"{key}: {value.dtype}, {value.layout}; expected a dense floating-point tensor")
             continue
         narrow = value.detach().to(torch.float32).contiguous()
         bad = int((~torch.isfinite(narrow)).sum())
         if bad:
-            kind = "NaN" if bool(torch.isnan(narrow).any()) else "infinite"
-            problems.append(
-                f"{key}: {bad} of {narrow.numel()} values are not finite (the first kind: {kind})"
-            )
-        checked[key] = narrow
-    if problems:
-        raise CheckpointValuesError(
-            f"{path} holds weights that are not finite numbers.",
-            details=problems,
-            remedy="Training diverged or the file was damaged; go back to an earlier checkpoint.",
-        )
-    return checked
+            kinds = [
+                kind
+                for kind, found in (("NaN", torch.isnan(narrow)), ("infinite", torch.isinf(narrow)))
+                if bool(found.any())
+            ]
+            problems.append(f"{key}: {bad} of {narrow.numel()} values are {' or '.join(kinds)}")
+        read[key] = narrow
+    return read, problems
 
 
 def _channel_values(value: Any) -> tuple[float, float, float] | None:
@@ -212,6 +244,18 @@ def _channel_values(value: Any) -> tuple[float, float, float] | None:
     if not all(isinstance(item, (int, float)) and math.isfinite(item) for item in numbers):
         return None
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def _check_config(path: Path, meta: Mapping[str, Any], architecture: Architecture) -> None:
+    """Refuse tensors that are not all that the stored config describes, such as a stage cut short."""
+    config = meta.get("cfg")
+    problems = contradictions(config, architecture) if isinstance(config, str) else []
+    if problems:
+        raise CheckpointKeysError(
+            f"{path} holds another network than the config that is stored in it describes.",
+            details=problems,
+            remedy="Tensors were lost or exchanged; go back to the file as training wrote it.",
+        )
 
 
 def _check_published_name(path: Path, digest: str) -> None:

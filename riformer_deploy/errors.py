@@ -14,7 +14,8 @@
     ├── MissingDependencyError         20   an optional package is absent or too old
     ├── BundleError                    30   not a bundle, or its manifest is invalid
     │   ├── BundleIntegrityError       31   a file is not the one the manifest recorded
-    │   └── BundleConflictError        32   would replace somebody else's work
+    │   ├── BundleConflictError        32   would replace somebody else's work
+    │   └── BundleChangedError         33   another process replaced it meanwhile
     ├── ExportError                    40   ONNX export, simplification or checking failed
     ├── GateError                       1   no choice of int8 layers holds the gate
     ├── CalibrationError               41   calibration images are missing or unusable
@@ -121,6 +122,12 @@ class BundleConflictError(BundleError):
     """Writing would replace files that are not ours to replace."""
 
     exit_code = 32
+
+
+class BundleChangedError(BundleError):
+    """Another process replaced the bundle while it was in use."""
+
+    exit_code = 33
 
 
 class ExportError(RIFormerDeployError):

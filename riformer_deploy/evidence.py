@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from riformer_deploy import lineup
 from riformer_deploy.artifacts import Manifest, Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
-from riformer_deploy.errors import BundleError, OptionError
+from riformer_deploy.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
 from riformer_deploy.plans import InputForm
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import Inputs, LatencyResult, ParityResult
 from riformer_deploy.runtimes.base import Images
@@ -28,13 +30,8 @@ _LOG = logging.getLogger(__name__)
 PARITY_BATCHES = (2, 1, 3, 8)
 """Batches that a dynamic graph must take, one file for all; stages are compared on the first."""
 PARITY_SEED = 20230406
-
-Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
-
-
-def silent(_step: str) -> None:
-    """Progress that nobody watches."""
+_FEWEST_IMAGES = 8
+"""A graph of fixed batch runs as often as it takes to see so many."""
 
 
 def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> Inputs:
@@ -93,7 +90,7 @@ def prove_parity(
     """
     manifest = bundle.manifest
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
-    batches = (fixed[0],) if fixed else PARITY_BATCHES
+    batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
     images, inputs = _proof_images(bundle, batches, seed)
     task = ParityTask(
         reference=lineup.reference(bundle),
@@ -112,6 +109,8 @@ def _recording_failures(what: str) -> Iterator[None]:
     """A result that was measured is given to the user even where it cannot be stored."""
     try:
         yield
+    except BundleChangedError:
+        raise
     except (OSError, BundleError) as err:
         _LOG.warning("the %s result could not be stored in the bundle: %s", what, err)
 
@@ -121,7 +120,7 @@ def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult
 
     Args:
         bundle: Open.
-        kind: ``parity`` or ``latency``; the file is named after it.
+        kind: ``parity``, ``parity-user`` (limits of the user's own) or ``latency``; the file's name.
         result: What was measured.
 
     Raises:
@@ -130,18 +129,22 @@ def store_result(bundle: Bundle, kind: str, result: ParityResult | LatencyResult
     with staging(bundle.directory) as staged:
         path = staged / f"{kind}.json"
         path.write_text(dump_json(result), encoding="utf-8")
-        record = record_file(path, bundle.manifest.onnx[0].file.sha256)
+        record = record_file(path, bundle.manifest.weights[0].file.sha256)
 
         def add(current: Manifest) -> Manifest:
-            if current.onnx != bundle.manifest.onnx:
-                raise BundleError("The bundle was exported anew while its old models were being measured.")
+            if (current.onnx, current.weights) != (bundle.manifest.onnx, bundle.manifest.weights):
+                raise BundleChangedError(
+                    f"The bundle {bundle.directory} was exported anew while its old models were being "
+                    f"measured; the {kind} result is not of what it holds now.",
+                    remedy="Run the command again.",
+                )
             return dataclasses.replace(current, results={**current.results, kind: record})
 
         update(bundle.directory, staged, add)
 
 
 def verify_bundle(
-    directory: Path, budgets: dict[Precision, Budget] | None = None, progress: Progress = silent
+    directory: Path | str, budgets: dict[Precision, Budget] | None = None, progress: Progress = silent
 ) -> ParityResult:
     """``verify parity``: prove a bundle again, and store the result in it.
 
@@ -154,15 +157,17 @@ def verify_bundle(
         BundleError: It is not a bundle, or a file was changed.
         RuntimeFailureError: A model cannot be run.
     """
-    bundle = Bundle.open(directory)
+    bundle = Bundle.open(Path(directory))
     result = prove_parity(bundle, BUDGETS if budgets is None else budgets, progress)
-    with _recording_failures("parity"):
-        store_result(bundle, "parity", result)
+    # Evidence under limits of the user's own never takes the place of that under the default ones.
+    kind = "parity" if all(c.budget.stated == "default" for c in result.candidates) else "parity-user"
+    with _recording_failures(kind):
+        store_result(bundle, kind, result)
     return result
 
 
 def bench_bundle(
-    directory: Path,
+    directory: Path | str,
     groups: tuple[lineup.Group, ...] = (
         lineup.Group.TORCH,
         lineup.Group.COMPILED,
@@ -186,15 +191,19 @@ def bench_bundle(
         MissingDependencyError: A contestant's backend is not installed.
     """
     options = options or BenchOptions()
-    bundle = Bundle.open(directory)
+    bundle = Bundle.open(Path(directory))
     size = bundle.manifest.model.preprocessing.crop_px
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
     images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = _synthetic(size, options.batches, options.seed)
     entered = lineup.contestants(bundle, groups, threads=options.used_threads)
-    result = measure_latency(
-        entered, images, inputs, options, skipped=lineup.left_out(bundle, groups), progress=progress
-    )
+    threads = torch.get_num_threads()
+    try:
+        result = measure_latency(
+            entered, images, inputs, options, skipped=lineup.left_out(bundle, groups), progress=progress
+        )
+    finally:
+        torch.set_num_threads(threads)
     with _recording_failures("latency"):
         store_result(bundle, "latency", result)
     return result

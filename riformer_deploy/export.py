@@ -156,7 +156,7 @@ def _simplify(graph: onnx.ModelProto) -> onnx.ModelProto:
     except Exception as err:  # onnxsim raises bare RuntimeError and its C++ exceptions
         raise ExportError(f"onnxsim could not simplify the graph: {err}") from err
     if not same:
-        raise ExportError("onnxsim's result does not pass its own comparison with the graph it was given.")
+        raise ExportError("onnxsim reports that its result is not valid.")
     result: onnx.ModelProto = simplified
     return result
 

@@ -22,6 +22,8 @@ from riformer_deploy.errors import (
 from riformer_deploy.files import sha256_of
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.preprocessing import resolve_preprocessing
+from riformer_deploy.records import RecordError, load_json
+from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.variants import Preprocessing
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
@@ -108,6 +110,11 @@ class BundleInspection:
         kind: Always ``bundle``.
         path: Its folder.
         manifest: ``bundle.json``.
+        flops: Multiply-adds of one image in the deploy form.
+        deploy_parameters: Number of weights once fused.
+        graphs: Every ONNX file that is as recorded.
+        parity: The verdict of the stored proof under the default limits; None where there is none.
+        parity_utc: When that proof was made.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
     """
@@ -115,6 +122,11 @@ class BundleInspection:
     kind: str
     path: str
     manifest: Manifest
+    flops: int
+    deploy_parameters: int
+    graphs: tuple[OnnxInspection, ...]
+    parity: Status | None
+    parity_utc: str | None
     intact: bool
     problems: tuple[str, ...]
 
@@ -174,24 +186,47 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
     )
 
 
+def _stored_parity(bundle: Bundle, problems: list[str]) -> ParityResult | None:
+    record = bundle.manifest.results.get("parity")
+    if record is None:
+        return None
+    try:
+        return load_json(ParityResult, bundle.path_of(record).read_text(encoding="utf-8"))
+    except BundleIntegrityError:
+        return None  # listed already
+    except (RecordError, UnicodeDecodeError) as err:
+        problems.append(f"{bundle.directory / record.path} is no valid result: {err}")
+        return None
+
+
 def _inspect_bundle(path: Path) -> BundleInspection:
     bundle = Bundle.open(path)
-    problems = []
-    for record in bundle.manifest.files:
+    manifest = bundle.manifest
+    problems, intact = [], set()
+    for record in manifest.files:
         try:
             bundle.path_of(record)
+            intact.add(record.path)
         except BundleIntegrityError as err:
             problems.append(err.message)
+    parity = _stored_parity(bundle, problems)
+    model = manifest.model
+    cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
     return BundleInspection(
         kind="bundle",
         path=str(path),
-        manifest=bundle.manifest,
+        manifest=manifest,
+        flops=cost.flops,
+        deploy_parameters=cost.parameters,
+        graphs=tuple(_inspect_onnx(path / g.file.path) for g in manifest.onnx if g.file.path in intact),
+        parity=parity.status if parity else None,
+        parity_utc=parity.created_utc if parity else None,
         intact=not problems,
         problems=tuple(problems),
     )
 
 
-def inspect_file(path: Path) -> Inspection:
+def inspect_file(path: Path | str) -> Inspection:
     """Say what a file or folder is.
 
     Args:
@@ -202,10 +237,13 @@ def inspect_file(path: Path) -> Inspection:
         BundleError: It is a folder and not a bundle.
         RuntimeFailureError: It looks like ONNX and is not valid.
     """
+    path = Path(path)
     try:
-        folder = path.is_dir()
+        folder, there = path.is_dir(), path.exists()
     except OSError as err:  # a name that the system refuses
         raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror}") from err
+    if not there:
+        raise CheckpointUnreadableError(f"There is no file {path}.")
     if folder:
         return _inspect_bundle(path)
     if path.name == MANIFEST:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import BundleError
+from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+from riformer_deploy.errors import BundleError, BundleIntegrityError
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import pixels_of
 from riformer_deploy.lowering import lower
@@ -70,6 +70,19 @@ def chosen_groups(
     return tuple(groups)
 
 
+def _stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -> RIFormer:
+    """The model of one of the bundle's weights files, which is the recorded one while it is read."""
+    checkpoint = load_checkpoint(bundle.path_of(weights.file))
+    if checkpoint.sha256 != weights.file.sha256:
+        raise BundleIntegrityError(f"{checkpoint.path} was changed while it was being used.")
+    return _model(checkpoint, dtype)
+
+
+def _model(checkpoint: Checkpoint, dtype: torch.dtype) -> RIFormer:
+    state = {key: value.to(dtype) for key, value in checkpoint.state.items()}
+    return model_from_state(checkpoint.architecture, checkpoint.form, state)
+
+
 def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
     """The model of a checkpoint file, in the form that it is stored in.
 
@@ -80,9 +93,7 @@ def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
     Raises:
         CheckpointError: As ``load_checkpoint``.
     """
-    checkpoint = load_checkpoint(path)
-    state = {key: value.to(dtype) for key, value in checkpoint.state.items()}
-    return model_from_state(checkpoint.architecture, checkpoint.form, state)
+    return _model(load_checkpoint(path), dtype)
 
 
 def reference(bundle: Bundle) -> Contestant:
@@ -95,12 +106,9 @@ def reference(bundle: Bundle) -> Contestant:
     weights = bundle.manifest.weights[0]
 
     def start() -> Runtime:
-        model = model_of(bundle.path_of(weights.file), torch.float64)
+        model = _stored_model(bundle, weights, torch.float64)
         return PyTorchRuntime(
-            model,
-            outputs=("logits", "probabilities", "features"),
-            forward=model.all_outputs,
-            dtype=torch.float64,
+            model, outputs=("logits", "probabilities", "features"), forward=model.all_outputs
         )
 
     return Contestant(
@@ -116,7 +124,7 @@ def _torch(
     bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
 ) -> Contestant:
     def start() -> Runtime:
-        model = model_of(bundle.path_of(weights.file))
+        model = _stored_model(bundle, weights, torch.float32)
         return PyTorchRuntime(
             fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads
         )
@@ -192,9 +200,10 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
     )
 
     def start() -> Runtime:
-        folded = fold(model_of(bundle.path_of(weights.file)))
+        folded = fold(_stored_model(bundle, weights, torch.float32))
         model = lower(folded, plan, bundle.manifest.model.preprocessing)
-        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=None)
+        taken = torch.uint8 if plan.input_form is InputForm.UINT8 else plan.io
+        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=taken)
         return _fed(runtime, bundle, artifact)
 
     return Contestant(

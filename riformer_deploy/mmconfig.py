@@ -9,7 +9,8 @@ import ast
 import math
 from typing import Any
 
-from riformer_deploy.variants import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from riformer_deploy.architecture import Architecture
+from riformer_deploy.variants import ARCHITECTURES, Preprocessing
 
 
 def _value(node: ast.expr, known: dict[str, Any]) -> Any:
@@ -80,15 +81,56 @@ def _geometry(pipeline: list[Any]) -> tuple[int | None, str, tuple[int, int]] | 
     return (short_edge, interpolation, crop) if crop is not None else None
 
 
+def _test_pipeline(known: dict[str, Any]) -> list[Any] | None:
+    """What mmengine runs: the test dataloader's pipeline; the variable that it was made of may be stale."""
+    loader = known.get("test_dataloader")
+    dataset = loader.get("dataset") if isinstance(loader, dict) else None
+    used = dataset.get("pipeline") if isinstance(dataset, dict) else None
+    pipeline = known.get("test_pipeline") if used is None else used
+    return pipeline if isinstance(pipeline, list) else None
+
+
 def _normalisation(known: dict[str, Any]) -> dict[str, Any] | None:
     """The preprocessor's settings; mmengine lets the model's own go before the top level's."""
     model = known.get("model")
     found = model.get("data_preprocessor") if isinstance(model, dict) else None
     if found is None:
         found = known.get("data_preprocessor")
-    if found is None:
-        return {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "to_rgb": True}
     return found if isinstance(found, dict) else None
+
+
+def contradictions(text: str, architecture: Architecture) -> list[str]:
+    """Where a stored config describes another network than the tensors do.
+
+    Args:
+        text: Content of ``meta['cfg']``.
+        architecture: Recognised from the tensors.
+
+    Returns:
+        A sentence for each; empty where the text says nothing of the network, or is not Python.
+    """
+    try:
+        model = _assignments(text).get("model")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    backbone = model.get("backbone") if isinstance(model, dict) else None
+    head = model.get("head") if isinstance(model, dict) else None
+    arch = backbone.get("arch") if isinstance(backbone, dict) else None
+    if isinstance(arch, str) and arch.lower() in ARCHITECTURES:
+        known = ARCHITECTURES[arch.lower()]
+        arch = {"layers": list(known.layers), "embed_dims": list(known.embed_dims)}
+    described: list[tuple[str, Any, Any]] = [
+        (name, arch.get(name), list(getattr(architecture, name)))
+        for name in ("layers", "embed_dims")
+        if isinstance(arch, dict)
+    ]
+    if isinstance(head, dict):
+        described.append(("num_classes", head.get("num_classes"), architecture.num_classes))
+    return [
+        f"{name}: the tensors say {found}, the stored config {said}"
+        for name, said, found in described
+        if said is not None and said != found
+    ]
 
 
 def preprocessing_of(text: str) -> Preprocessing | None:
@@ -105,8 +147,8 @@ def preprocessing_of(text: str) -> Preprocessing | None:
         known = _assignments(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    pipeline = known.get("test_pipeline")
-    if not isinstance(pipeline, list):
+    pipeline = _test_pipeline(known)
+    if pipeline is None:
         return None
     geometry, normalise = _geometry(pipeline), _normalisation(known)
     if geometry is None or normalise is None:

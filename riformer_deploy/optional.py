@@ -11,8 +11,6 @@ from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.errors import MissingDependencyError
 
-DISTRIBUTION = "riformer-deploy"
-
 
 @dataclass(frozen=True, kw_only=True)
 class OptionalPackage:
@@ -21,19 +19,17 @@ class OptionalPackage:
     Attributes:
         module: Import name.
         distributions: Names it is installed under, the preferred one first.
-        extra: The extra of this project that installs it.
         minimum: Oldest version that works.
     """
 
     module: str
     distributions: tuple[str, ...]
-    extra: str
     minimum: str
 
     @property
     def install_command(self) -> str:
         """The one command that installs it."""
-        return f'pip install "{DISTRIBUTION}[{self.extra}]"'
+        return f'pip install "{self.distributions[0]}>={self.minimum}"'
 
 
 PACKAGES = {
@@ -42,16 +38,13 @@ PACKAGES = {
         OptionalPackage(
             module="onnxruntime",
             distributions=("onnxruntime", "onnxruntime-gpu"),
-            extra="cpu",
             minimum="1.20",
         ),
-        OptionalPackage(module="tensorrt", distributions=("tensorrt",), extra="gpu", minimum="10.0"),
-        OptionalPackage(module="tensorrt_rtx", distributions=("tensorrt-rtx",), extra="rtx", minimum="1.0"),
-        OptionalPackage(
-            module="cuda.bindings", distributions=("cuda-bindings",), extra="gpu", minimum="12.6"
-        ),
-        OptionalPackage(module="openvino", distributions=("openvino",), extra="openvino", minimum="2024.0"),
-        OptionalPackage(module="pycuda", distributions=("pycuda",), extra="pycuda", minimum="2024.1"),
+        OptionalPackage(module="tensorrt", distributions=("tensorrt",), minimum="10.0"),
+        OptionalPackage(module="tensorrt_rtx", distributions=("tensorrt-rtx",), minimum="1.0"),
+        OptionalPackage(module="cuda.bindings", distributions=("cuda-bindings",), minimum="12.6"),
+        OptionalPackage(module="openvino", distributions=("openvino",), minimum="2024.0"),
+        OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }
 """Every optional package by import name."""

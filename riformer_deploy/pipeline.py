@@ -30,13 +30,15 @@ from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.errors import BundleConflictError, OptionError
-from riformer_deploy.evidence import Progress, prove_parity, silent
+from riformer_deploy.evidence import prove_parity
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.fusion import fold
 from riformer_deploy.machine import library_versions
 from riformer_deploy.model import model_from_state
+from riformer_deploy.optional import require
 from riformer_deploy.precision import PrecisionOptions, check_opset, check_options
 from riformer_deploy.preprocessing import resolve_preprocessing
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate
@@ -164,10 +166,12 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         BundleConflictError: The output folder holds something else.
         OptionError: An option cannot be honoured.
         ExportError: ONNX export failed.
+        MissingDependencyError: ONNX Runtime is not installed.
         RuntimeFailureError: A model cannot be run.
         CalibrationError: The calibration images cannot be used.
         GateError: int8 cannot hold the gate.
     """
+    require("onnxruntime")  # the proof runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
     checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
     check_expectations(
@@ -178,7 +182,6 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     notes: list[str] = []
     model = _model_record(checkpoint, options, notes)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
-    check_target(options.output, checkpoint.sha256, force=options.force)
     source = Source(
         file_name=checkpoint.path.name.encode(errors="replace").decode(),
         sha256=checkpoint.sha256,
@@ -186,6 +189,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights=checkpoint.weights,
         weights_sha256=checkpoint.weights_sha256,
     )
+    check_target(options.output, source, force=options.force)
     kept, lost = kept_models(options.output, model, source, options.precisions, options.batch)
     if not options.force:
         refuse_losses(options.output, lost)
@@ -237,8 +241,10 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         if parity.status is Status.PASSED:
             path = staged / "parity.json"
             path.write_text(dump_json(parity), encoding="utf-8")
-            manifest = dataclasses.replace(manifest, results={"parity": record_file(path, parent)})
-            commit(options.output, staged, manifest)
+            manifest = dataclasses.replace(
+                manifest, results={"parity": record_file(path, manifest.onnx[0].file.sha256)}
+            )
+            commit(options.output, staged, manifest, force=options.force)
     return ExportReport(
         status=parity.status,
         bundle=str(options.output) if parity.status is Status.PASSED else None,
@@ -251,7 +257,11 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
 
 
 def fuse_checkpoint(
-    checkpoint_path: Path, output: Path, *, weights: WeightSet | None = None, force: bool = False
+    checkpoint_path: Path | str,
+    output: Path | str,
+    *,
+    weights: WeightSet | None = None,
+    force: bool = False,
 ) -> FuseReport:
     """Mmpretrain's reparameterize tool: a checkpoint in training form as one in deploy form.
 
@@ -266,7 +276,12 @@ def fuse_checkpoint(
         BundleConflictError: ``output`` exists and ``force`` was not given.
         OptionError: ``output`` cannot be written.
     """
+    checkpoint_path, output = Path(checkpoint_path), Path(output)
     try:
+        if output.exists() and checkpoint_path.exists() and output.samefile(checkpoint_path):
+            raise OptionError(
+                f"{output} is the checkpoint itself; it is not replaced.", remedy="Choose another -o."
+            )
         taken = output.exists() and (not force or output.is_dir())
     except OSError as err:  # a name that the system refuses
         raise OptionError(f"{output} cannot be written: {err.strerror}") from err

@@ -6,23 +6,46 @@ import dataclasses
 import math
 
 from riformer_deploy.checkpoints import Checkpoint
-from riformer_deploy.errors import OptionError
+from riformer_deploy.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.mmconfig import preprocessing_of
 from riformer_deploy.variants import Preprocessing, Variant
 
 
 def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) -> Preprocessing | None:
     """What was asked for, else what training stored, else what the published file's name says."""
-    if variant is not None:
-        return variant.preprocessing
     config = checkpoint.meta.get("cfg")
     stored = preprocessing_of(config) if isinstance(config, str) else None
+    if variant is not None:
+        _check_variant(checkpoint, variant, stored)
+        return variant.preprocessing
     if stored is not None:
         return stored
     if isinstance(config, str) and "test_pipeline" in config:
         notes.append("the stored config has a test pipeline that this toolkit does not know; it was not used")
     named = [item.preprocessing for item in checkpoint.variants if item.file_name == checkpoint.path.name]
     return named[0] if named else None
+
+
+def _check_variant(checkpoint: Checkpoint, variant: Variant, stored: Preprocessing | None) -> None:
+    """Refuse a variant that what is stored with the weights, or the file's name, contradicts."""
+    problems = [
+        f"the file bears the published name of {other.name}"
+        for other in checkpoint.variants
+        if other.file_name == checkpoint.path.name and other is not variant
+    ]
+    if stored is not None:
+        problems += [
+            f"{name}: the stored config says {getattr(stored, name)}, {variant.name} has "
+            f"{getattr(variant.preprocessing, name)}"
+            for name in ("resize_short_edge_px", "crop_px", "mean", "std", "channel_order")
+            if getattr(stored, name) != getattr(variant.preprocessing, name)
+        ]
+    if problems:
+        raise CheckpointMismatchError(
+            f"{checkpoint.path} is not {variant.name}.",
+            details=problems,
+            remedy="Leave --variant away; --image-size alone changes the input's size.",
+        )
 
 
 def _of_size(checkpoint: Checkpoint, size: tuple[int, int]) -> Preprocessing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,14 @@ from torch import Tensor
 from riformer_deploy.architecture import STAGES, Architecture, Form
 from riformer_deploy.errors import CheckpointKeysError, NotRIFormerError
 
+_PARTS = frozenset(
+    {
+        "layer_scale_1", "layer_scale_2", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias",
+        "norm_reparam.weight", "norm_reparam.bias", "token_mixer.affine.weight", "token_mixer.affine.bias",
+        "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight", "mlp.fc2.bias",
+    }
+)  # fmt: skip
+_QUORUM = 3
 _BLOCK = re.compile(r"backbone\.network\.([0246])\.(\d{1,3})\.(.+)")
 
 
@@ -67,7 +75,7 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
     Raises:
         CheckpointKeysError: A stage, its width or the classifier is missing altogether.
     """
-    layers = [0] * STAGES
+    parts = [Counter[int]() for _ in range(STAGES)]
     dims = [Counter[int]() for _ in range(STAGES)]
     hidden = [Counter[int]() for _ in range(STAGES)]
     classes = Counter[int]()
@@ -79,10 +87,12 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
             continue  # no vote; its shape is reported with the others
         if match := _BLOCK.fullmatch(key):
             stage = int(match[1]) // 2
-            layers[stage] = max(layers[stage], int(match[2]) + 1)
+            parts[stage][int(match[2])] += match[3] in _PARTS
             (hidden if match[3].startswith("mlp.fc1.") else dims)[stage][size] += 1
         elif key.startswith("head.fc."):
             classes[size] += 1
+    # A stray key does not make a block: a few of its parts must be there.
+    layers = [max((i + 1 for i, seen in found.items() if seen >= _QUORUM), default=0) for found in parts]
     problems = [
         f"no block of stage {i + 1} (backbone.network.{2 * i}.*)" for i in range(STAGES) if not layers[i]
     ]
@@ -119,7 +129,9 @@ def _elected(votes: Counter[int]) -> int:
     return votes.most_common(1)[0][0] if votes else 0
 
 
-def check_keys(path: Path, state: Mapping[str, Any], architecture: Architecture, form: Form) -> None:
+def check_keys(
+    path: Path, state: Mapping[str, Any], architecture: Architecture, form: Form, also: Sequence[str] = ()
+) -> None:
     """See that every tensor is there, in its shape, and nothing else.
 
     Args:
@@ -127,6 +139,7 @@ def check_keys(path: Path, state: Mapping[str, Any], architecture: Architecture,
         state: Tensors by mmpretrain's keys, without prefixes.
         architecture: What the state dict was recognised as.
         form: Likewise.
+        also: What else is wrong with the file, listed along.
 
     Raises:
         CheckpointKeysError: Something is missing, unexpected or mis-shaped; all of it is listed.
@@ -144,6 +157,6 @@ def check_keys(path: Path, state: Mapping[str, Any], architecture: Architecture,
         raise CheckpointKeysError(
             f"{path} does not fit the RIFormer that it was recognised as ({form} form, layers "
             f"{architecture.layers}, embed_dims {architecture.embed_dims}): {len(problems)} problem(s).",
-            details=problems,
+            details=[*problems, *also],
             remedy="Loading it with strict=False would leave such tensors at their initial values.",
         )

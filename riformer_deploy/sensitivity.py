@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +21,12 @@ from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import InputForm, OutputForm
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Preprocessing
 
 _WORST_DB = -200.0
 """Stands for logits that are not finite, or that differ from logits of zero."""
-
-Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +153,7 @@ def _order(cost: Cost) -> tuple[float, float]:
     return (float("inf") if cost.sqnr_db is None else cost.sqnr_db, -cost.drop_points)
 
 
-def rank_layers(
-    meter: Meter, calibration_source: str, progress: Progress = lambda _: None
-) -> SensitivityReport:
+def rank_layers(meter: Meter, calibration_source: str, progress: Progress = silent) -> SensitivityReport:
     """Quantise each layer alone and rank the layers by what that costs.
 
     Args:
@@ -180,7 +176,7 @@ def rank_layers(
 
 
 def spared_layers(
-    meter: Meter, ranking: Sequence[LayerCost], gate: Gate, progress: Progress = lambda _: None
+    meter: Meter, ranking: Sequence[LayerCost], gate: Gate, progress: Progress = silent
 ) -> tuple[frozenset[str], Cost]:
     """The costliest layers that must stay in the base precision for a gate to hold.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from riformer_deploy.artifacts import ModelRecord, Precision
@@ -16,6 +16,7 @@ from riformer_deploy.fusion import fold
 from riformer_deploy.lineup import model_of
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions, needs_calibration
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.sensitivity import (
     Cost,
     Gate,
@@ -24,9 +25,6 @@ from riformer_deploy.sensitivity import (
     rank_layers,
     spared_layers,
 )
-
-Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
 
 SWEEP = "fp16: whether an activation overflows was tried on random images; real ones were not given"
 
@@ -142,7 +140,7 @@ def gated(
 
 
 def bundle_sensitivity(
-    directory: Path, images: Images, options: PrecisionOptions, progress: Progress = lambda _: None
+    directory: Path, images: Images, options: PrecisionOptions, progress: Progress = silent
 ) -> SensitivityReport:
     """``sensitivity``: what quantising each layer of a bundle's model alone costs.
 

@@ -94,13 +94,14 @@ class Variant:
 
 
 _SMALL, _MEDIUM = (64, 128, 320, 512), (96, 192, 384, 768)
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "s12": Architecture.from_arch((2, 2, 6, 2), _SMALL),
     "s24": Architecture.from_arch((4, 4, 12, 4), _SMALL),
     "s36": Architecture.from_arch((6, 6, 18, 6), _SMALL),
     "m36": Architecture.from_arch((6, 6, 18, 6), _MEDIUM),
     "m48": Architecture.from_arch((8, 8, 24, 8), _MEDIUM),
 }
+"""mmpretrain's named architectures, 1000 classes."""
 _SHORT_EDGE_PX = {("s", 224): 248, ("m", 224): 236, ("s", 384): 426, ("m", 384): 404}
 # size, side, images per GPU in the config, params (M), multiply-adds (G), top-1, top-5, hash prefix
 _PUBLISHED = (
@@ -125,7 +126,7 @@ def _variants() -> dict[str, Variant]:
         found[name] = Variant(
             name=name,
             config=f"riformer-{size}_8xb{per_gpu}_in1k{'-384px' if large else ''}",
-            architecture=_ARCHITECTURES[size],
+            architecture=ARCHITECTURES[size],
             image_size_px=side,
             resize_short_edge_px=_SHORT_EDGE_PX[size[0], side],
             top1_percent=top1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from riformer_deploy.budgets import Budget
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.judgement import judge_outputs, judge_taps, status
 from riformer_deploy.machine import describe_machine
+from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     CandidateParity,
@@ -29,9 +30,8 @@ _LOG = logging.getLogger(__name__)
 
 _CHUNK = 8
 """Images that the reference runs at once: in float64 its activations are large."""
-
-Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
+_TAPPED = 2
+"""Images whose stages and blocks are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class ParityTask:
 
     @property
     def sample(self) -> Images:
-        """The first batch: activations are large, so stages are compared on it alone."""
+        """The first batch, which every candidate takes."""
         return self.images[: self.inputs.batches[0]]
 
 
@@ -73,10 +73,9 @@ def _run_batches(runtime: Runtime, images: Images, batches: Sequence[int]) -> Ou
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _tap_chunks(runtime: Runtime, images: Images, tensors: Sequence[str]) -> Outputs:
-    """Taps of all images, a few at a time, for a runtime that takes any batch."""
-    parts = [runtime.tap(images[i : i + _CHUNK], tensors) for i in range(0, len(images), _CHUNK)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in tensors}
+def _taps(runtime: Runtime, images: Images, tensors: Sequence[str]) -> Outputs:
+    """Taps of the first images alone: activations are large."""
+    return {name: values[:_TAPPED] for name, values in runtime.tap(images, tensors).items()}
 
 
 def _chunks(count: int) -> list[int]:
@@ -91,15 +90,17 @@ def _first_bad_block(
     Earlier stages are looked into as well: a block that is out may be followed by one that hides it.
     """
     out = [stage.stage for stage in stages if stage.status is Status.FAILED]
-    searched = task.blocks[: out[0]] if out else task.blocks
-    names = tuple(name for stage in searched for name in stage)
     reference = task.reference.open()
     try:
-        true = _tap_chunks(reference, task.sample, names)
+        for names in task.blocks[: out[0]] if out else task.blocks:
+            true = reference.tap(task.sample[:_TAPPED], names)
+            judged = judge_taps(true, _taps(runtime, task.sample, names), budget)
+            bad = next((name for name in names if judged[name].status is Status.FAILED), None)
+            if bad is not None:
+                return bad
     finally:
         reference.close()
-    judged = judge_taps(true, runtime.tap(task.sample, names), budget)
-    return next((name for name in names if judged[name].status is Status.FAILED), None)
+    return None
 
 
 def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs) -> CandidateParity:
@@ -107,7 +108,7 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
     runtime = candidate.open()
     try:
         outputs = judge_outputs(true, _run_batches(runtime, task.images, task.inputs.batches), budget)
-        stages = tuple(judge_taps(taps, runtime.tap(task.sample, list(taps)), budget).values())
+        stages = tuple(judge_taps(taps, _taps(runtime, task.sample, list(taps)), budget).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
         block = None if passed else _first_bad_block(task, runtime, stages, budget)
@@ -125,7 +126,7 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
     )
 
 
-def verify_parity(task: ParityTask, progress: Progress = lambda _: None) -> ParityResult:
+def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult:
     """Compare every candidate with the reference; one model is open at a time.
 
     Args:
@@ -144,7 +145,7 @@ def verify_parity(task: ParityTask, progress: Progress = lambda _: None) -> Pari
     reference = task.reference.open()
     try:
         true = _run_batches(reference, task.images, _chunks(len(task.images)))
-        taps = _tap_chunks(reference, task.sample, [stage[-1] for stage in task.blocks])
+        taps = reference.tap(task.sample[:_TAPPED], [stage[-1] for stage in task.blocks])
     finally:
         reference.close()
     endless = [name for name, values in {**true, **taps}.items() if not np.isfinite(values).all()]

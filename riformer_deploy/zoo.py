@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
 from riformer_deploy.complexity import complexity
 from riformer_deploy.model import RIFormer, model_from_state
@@ -70,7 +71,11 @@ def published_models() -> ModelTable:
 
 
 def get_model(
-    name: str | Architecture, checkpoint: Path | str | None = None, *, num_classes: int | None = None
+    name: str | Architecture,
+    checkpoint: Path | str | None = None,
+    *,
+    num_classes: int | None = None,
+    weights: WeightSet | str | None = None,
 ) -> RIFormer:
     """A RIFormer in evaluation mode.
 
@@ -78,6 +83,7 @@ def get_model(
         name: A published model, such as ``riformer-s12_in1k``, or an architecture of your own.
         checkpoint: A file to load; None leaves PyTorch's initial weights, in training form.
         num_classes: Classes of the head; None takes the model's own.
+        weights: ``averaged`` or ``raw`` where the file holds both.
 
     Returns:
         The model, in the form that the checkpoint is in; :func:`~riformer_deploy.fusion.fuse` gives
@@ -91,6 +97,7 @@ def get_model(
     wanted = base if num_classes is None else dataclasses.replace(base, num_classes=num_classes)
     if checkpoint is None:
         return RIFormer(wanted, Form.TRAINING).eval()
-    loaded = load_checkpoint(Path(checkpoint))
+    loaded = load_checkpoint(checkpoint, weights=weights)
     check_expectations(loaded, architecture=wanted, num_classes=None)
-    return model_from_state(loaded.architecture, loaded.form, loaded.state)
+    # Trainable, as an unloaded one is; the toolkit's own models are not.
+    return model_from_state(loaded.architecture, loaded.form, loaded.state).requires_grad_()

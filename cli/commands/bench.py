@@ -12,7 +12,9 @@ from ..tables import print_latency
 
 def bench(
     bundle: options.BundlePath = None,
-    torch: Annotated[bool, typer.Option("--torch", help="PyTorch: each form, eager and compiled.")] = False,
+    torch: Annotated[
+        bool, typer.Option("--torch", help="PyTorch: each form, and the folded one compiled.")
+    ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="ONNX Runtime.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="OpenVINO.")] = False,
     engine: Annotated[bool, typer.Option("--engine", help="TensorRT engines.")] = False,

@@ -17,10 +17,13 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     """Say what a file is: variant, form, size, cost, inputs and outputs, precision, provenance."""
-    from riformer_deploy.inspection import inspect_file
+    from riformer_deploy.errors import BundleIntegrityError
+    from riformer_deploy.inspection import BundleInspection, inspect_file
 
     inspection = inspect_file(file)
     if json:
         output.print_json(inspection)
     else:
         print_inspection(inspection)
+    if isinstance(inspection, BundleInspection) and not inspection.intact:
+        raise typer.Exit(BundleIntegrityError.exit_code)

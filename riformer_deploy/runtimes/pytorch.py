@@ -20,7 +20,7 @@ class PyTorchRuntime:
         model: In evaluation mode; its block names are those of ``named_modules``.
         outputs: Names of what it gives, in order.
         forward: What to call instead of the module itself; it gives the outputs named.
-        dtype: What the images are cast to; None leaves them as they are.
+        dtype: What the images are cast to; None takes the type of the model's first parameter.
         compiled: Run the module through ``torch.compile``.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
     """
@@ -31,7 +31,7 @@ class PyTorchRuntime:
         *,
         outputs: Sequence[str] = ("logits",),
         forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None,
-        dtype: torch.dtype | None = torch.float32,
+        dtype: torch.dtype | None = None,
         compiled: bool = False,
         threads: int | None = None,
     ) -> None:
@@ -39,15 +39,22 @@ class PyTorchRuntime:
             torch.set_num_threads(threads)
         self._model: nn.Module | None = model
         self._outputs = tuple(outputs)
-        self._dtype = dtype
+        self._dtype = dtype or next(model.parameters()).dtype
         try:
-            self._forward = forward or (torch.compile(model, dynamic=False) if compiled else model)
+            if compiled:
+                # Dynamo stops compiling a function, without a word, once it has compiled it eight times;
+                # one compiled model is alive at a time, so earlier ones can go. Nothing may stay eager.
+                torch.compiler.reset()
+                self._forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = torch.compile(
+                    model, dynamic=False, fullgraph=True
+                )
+            else:
+                self._forward = forward or model
         except Exception as err:  # an interpreter or platform that PyTorch cannot compile for
             raise RuntimeFailureError(f"PyTorch cannot compile here: {_brief(err)}") from err
 
     def _feed(self, images: Images) -> Tensor:
-        given = torch.from_numpy(images)
-        return given if self._dtype is None else given.to(self._dtype)
+        return torch.from_numpy(images).to(self._dtype)
 
     def run(self, images: Images) -> Outputs:
         """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.

@@ -110,6 +110,10 @@ def test_a_command_line_chooses_groups_and_none_named_means_all(
 ) -> None:
     words: Callable[[str], bool] = asked.split().__contains__
     found = chosen_groups(
-        torch=words("torch"), onnx=words("onnx"), engine=words("engine"), compiled=words("compiled")
+        torch=words("torch"),
+        onnx=words("onnx"),
+        openvino=words("openvino"),
+        engine=words("engine"),
+        compiled=words("compiled"),
     )
     assert found == groups
