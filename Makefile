@@ -46,10 +46,12 @@ unit: $(VENV)/.dev
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term
 
-benchmarks: $(VENV)/.cpu
+benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/fp32_latency.py
+	$(BIN)/python benchmarks/cpu_latency.py
+	$(BIN)/python benchmarks/quantization_comparison.py
 
 clean:
 	rm -rf $(VENV) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from riformer_deploy.architecture import Architecture
 from riformer_deploy.model import FoldedBlock, PatchEmbed, RIFormer
@@ -24,25 +25,19 @@ class PlainLayer(nn.Module):
     def __init__(self, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        if isinstance(layer, nn.Conv2d):
-            copy: nn.Module = nn.Conv2d(
-                layer.in_channels,
-                layer.out_channels,
-                (layer.kernel_size[0], layer.kernel_size[1]),
-                stride=(layer.stride[0], layer.stride[1]),
-                padding=_pair(layer.padding),
-                device="meta",
-            )
-        else:
-            copy = nn.Linear(layer.in_features, layer.out_features, device="meta")
-        state = {key: value.detach().to(dtype) for key, value in layer.state_dict().items()}
-        copy.load_state_dict(state, assign=True)
-        self.layer = copy
+        bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight))
+        self.weight, self.bias = (
+            nn.Parameter(value.detach().to(dtype), requires_grad=False) for value in (layer.weight, bias)
+        )
+        self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
+        self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's result in its type."""
-        result: Tensor = self.layer(x.to(self.dtype))
-        return result
+        x = x.to(self.dtype)
+        if self._stride is None:
+            return functional.linear(x, self.weight, self.bias)
+        return functional.conv2d(x, self.weight, self.bias, self._stride, self._padding)
 
 
 def _layer(plan: LoweringPlan, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
@@ -50,12 +45,6 @@ def _layer(plan: LoweringPlan, name: str, layer: nn.Conv2d | nn.Linear, dtype: t
     if name in plan.ranges:
         return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name))
     return PlainLayer(layer, dtype)
-
-
-def _pair(padding: str | tuple[int, ...]) -> tuple[int, int]:
-    if isinstance(padding, str):
-        raise TypeError(f"padding by name ({padding}) is nothing that a RIFormer has")
-    return padding[0], padding[1]
 
 
 class LoweredMlp(nn.Module):

@@ -60,8 +60,10 @@ class OpenVinoRuntime:
     def _call(self, compiled: Any, images: Images) -> Any:
         if self._compiled is None:
             raise RuntimeFailureError(f"The OpenVINO model of {self._path} was closed.")
+        if images.dtype != self._dtype:  # OpenVINO itself would take the bytes for what it expects
+            raise RuntimeFailureError(f"{self._path} takes {self._dtype}, and was given {images.dtype}.")
         try:
-            return compiled(images.astype(self._dtype, copy=False))
+            return compiled(images)
         except RuntimeError as err:
             raise RuntimeFailureError(
                 f"OpenVINO cannot run {self._path} on images of shape {images.shape}: {err}"

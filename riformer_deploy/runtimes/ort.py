@@ -13,12 +13,6 @@ from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import Images, Outputs
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(uint8)": np.dtype(np.uint8),
-}
-"""Inputs that are not float32; images are cast to them."""
-
 
 class OnnxRuntime:
     """An ONNX file in ONNX Runtime's CPU provider.
@@ -36,8 +30,7 @@ class OnnxRuntime:
         self._path = path
         self._threads = threads
         self._session: Any = self._load(str(path))
-        first = self._session.get_inputs()[0]
-        self._input, self._dtype = first.name, _DTYPES.get(first.type, np.dtype(np.float32))
+        self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._tapped: tuple[tuple[str, ...], Any] | None = None
 
@@ -56,8 +49,7 @@ class OnnxRuntime:
         if self._session is None:
             raise RuntimeFailureError(f"The ONNX Runtime session of {self._path} was closed.")
         try:
-            fed = images.astype(self._dtype, copy=False)
-            results: list[np.ndarray] = session.run(names, {self._input: fed})
+            results: list[np.ndarray] = session.run(names, {self._input: images})
         except Exception as err:  # as above
             raise RuntimeFailureError(
                 f"ONNX Runtime cannot run {self._path} on images of shape {images.shape}: {err}"

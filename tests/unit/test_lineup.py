@@ -97,12 +97,13 @@ def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "groups"),
     [
-        ("", (Group.TORCH, Group.ONNX)),
-        ("compiled", (Group.TORCH, Group.COMPILED, Group.ONNX)),
+        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO)),
+        ("compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.OPENVINO)),
         ("torch", (Group.TORCH,)),
         ("onnx compiled", (Group.ONNX,)),
         ("torch onnx engine compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.ENGINE)),
         ("engine", (Group.ENGINE,)),
+        ("openvino", (Group.OPENVINO,)),
     ],
 )
 def test_a_command_line_chooses_groups_and_none_named_means_all(
