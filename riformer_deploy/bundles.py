@@ -239,7 +239,7 @@ def commit(directory: Path, staged: Path, manifest: Manifest, *, force: bool) ->
         check_target(directory, manifest.source, force=force)
         return manifest
 
-    return _commit(directory, staged, guarded)
+    return _commit(directory, staged, guarded, force=force)
 
 
 def update(directory: Path, staged: Path, change: Callable[[Manifest], Manifest]) -> Bundle:
@@ -256,12 +256,14 @@ def update(directory: Path, staged: Path, change: Callable[[Manifest], Manifest]
     return _commit(directory, staged, lambda: change(_read(directory)))
 
 
-def _commit(directory: Path, staged: Path, manifest_of: Callable[[], Manifest]) -> Bundle:
+def _commit(
+    directory: Path, staged: Path, manifest_of: Callable[[], Manifest], *, force: bool = False
+) -> Bundle:
     try:
         with _locked(directory):
             _roll_forward(directory)
             manifest = manifest_of()
-            _check_foreign(directory, staged)
+            _check_foreign(directory, staged, force=force)
             path = staged / MANIFEST
             path.write_text(dump_json(manifest), encoding="utf-8")
             sync_file(path)
@@ -275,11 +277,16 @@ def _commit(directory: Path, staged: Path, manifest_of: Callable[[], Manifest]) 
     return Bundle(directory, manifest)
 
 
-def _check_foreign(directory: Path, staged: Path) -> None:
-    """Refuse to replace files that the bundle in the folder does not list."""
+def _check_foreign(directory: Path, staged: Path, *, force: bool) -> None:
+    """Refuse to replace files that the bundle in the folder does not list.
+
+    A damaged manifest lists nothing; to replace such a bundle is what ``force`` is for.
+    """
     try:
         listed = {record.path for record in _read(directory).files}
     except BundleError:
+        if force and _is_bundle(directory):
+            return
         listed = set()
     foreign = [p.name for p in staged.iterdir() if p.name not in listed and (directory / p.name).exists()]
     if foreign:

@@ -242,7 +242,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             path = staged / "parity.json"
             path.write_text(dump_json(parity), encoding="utf-8")
             manifest = dataclasses.replace(
-                manifest, results={"parity": record_file(path, manifest.onnx[0].file.sha256)}
+                manifest, results={"parity": record_file(path, weights[0].file.sha256)}
             )
             commit(options.output, staged, manifest, force=options.force)
     return ExportReport(

@@ -42,8 +42,8 @@ def test_json_is_the_report_and_nothing_else(cli: Run) -> None:
 def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> None:
     ran = cli("doctor")
     assert (ran.returncode, ran.stderr) == (0, "")
-    for extra in ("cpu", "gpu", "rtx", "pycuda"):
-        assert f'pip install "riformer-deploy[{extra}]"' in ran.stdout
+    for package in optional.PACKAGES.values():
+        assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
     assert ran.stdout.count(" missing ") == 6
 

@@ -84,6 +84,8 @@ def test_a_bad_checkpoint_ends_each_command_with_its_own_code_and_writes_nothing
     case: Case,
 ) -> None:
     make, code, kind, said = case
+    if (make, command) == (_missing, "inspect"):  # which does not know yet what the file would be
+        said = "There is no file"
     path = make(tmp_path, write_checkpoint, tiny_state)
     before = sorted(tmp_path.iterdir())
     output = () if command == "inspect" else ("-o", tmp_path / "output")
@@ -140,7 +142,11 @@ def test_weights_that_contradict_the_command_line_exit_15(
 
 
 def test_a_missing_onnx_runtime_exits_20_with_the_command_that_installs_it(
-    cli: Run, monkeypatch: pytest.MonkeyPatch, tiny_bundle_copy: Path
+    cli: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_bundle_copy: Path,
+    tiny_checkpoint: Path,
 ) -> None:
     real = importlib.metadata.version
 
@@ -152,7 +158,12 @@ def test_a_missing_onnx_runtime_exits_20_with_the_command_that_installs_it(
     monkeypatch.setattr(importlib.metadata, "version", version)
     ran = cli("verify", "parity", tiny_bundle_copy)
     assert (ran.returncode, ran.stdout) == (20, "")
-    assert 'pip install "riformer-deploy[cpu]"' in ran.stderr
+    assert 'pip install "onnxruntime>=1.20"' in ran.stderr
+    ran = cli("export", tiny_checkpoint, "-o", tmp_path / "output", "--image-size", "64")
+    assert (ran.returncode, ran.stdout) == (20, "")
+    assert 'pip install "onnxruntime>=1.20"' in ran.stderr
+    assert "loading" not in ran.stderr  # told before any work
+    assert not (tmp_path / "output").exists()
 
 
 def test_a_folder_that_is_no_bundle_exits_30(cli: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.complexity import complexity
 from riformer_deploy.files import sha256_of
-from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection
+from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection, inspect_file
 from riformer_deploy.records import load_json
 from riformer_deploy.variants import Variant
 
@@ -120,6 +120,13 @@ def test_a_bundle_as_text_tells_every_file_and_that_all_are_intact(cli: Run, tin
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "every file is as recorded" in ran.stdout
     assert "tiny.pth (training form, only weights)" in ran.stdout
+    found = inspect_file(tiny_bundle)
+    assert isinstance(found, BundleInspection)
+    assert f"{found.deploy_parameters:,} once fused" in ran.stdout
+    assert f"{found.flops / 1e9:.3f} G multiply-adds, fused" in ran.stdout
+    assert f"passed, {found.parity_utc}" in ran.stdout
+    assert "model.fp32.onnx" in ran.stdout
+    assert "│ Conv " in ran.stdout  # the graph's own operators
     for record in Bundle.open(tiny_bundle).manifest.files:
         assert record.path in ran.stdout
         assert record.sha256 in ran.stdout
@@ -134,11 +141,15 @@ def test_a_bundle_with_a_changed_file_is_not_intact_and_names_that_file_alone(
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     else:
         path.unlink()
-    found = load_json(BundleInspection, cli("inspect", tiny_bundle_copy, "--json").stdout)
+    ran = cli("inspect", tiny_bundle_copy, "--json")
+    assert ran.returncode == 31
+    found = load_json(BundleInspection, ran.stdout)
     assert not found.intact
     assert len(found.problems) == 1
     assert str(path) in found.problems[0]
-    text = cli("inspect", tiny_bundle_copy).stdout
+    ran = cli("inspect", tiny_bundle_copy)
+    assert ran.returncode == 31
+    text = ran.stdout
     assert "every file is as recorded" not in text
     integrity = text.partition("│ integrity")[2]
     assert "deploy.pth" in "".join(integrity.replace("│", "").split())
@@ -150,7 +161,9 @@ def test_a_bundle_with_a_changed_file_is_not_intact_and_names_that_file_alone(
         ("garbage.pth", b"hello world", 10),
         ("garbage", b"\x80\x02garbage", 10),
         ("garbage.onnx", b"hello world", 50),
-        ("absent.onnx", None, 50),
+        ("absent.onnx", None, 10),
+        ("absent.pth", None, 10),
+        ("absent", None, 10),
         ("bundle.json", b"{}", 30),
     ],
 )

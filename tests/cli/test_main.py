@@ -156,7 +156,7 @@ def test_debug_before_or_after_the_command_shows_the_traceback(
     ran = cli(*line, tmp_path / "absent.pth")
     assert ran.returncode == 10
     assert "Traceback (most recent call last)" in ran.stderr
-    assert f"error: {tmp_path / 'absent.pth'} cannot be read" in ran.stderr
+    assert f"error: There is no file {tmp_path / 'absent.pth'}" in ran.stderr
     assert logging.getLogger().level == logging.DEBUG
 
 

@@ -22,9 +22,9 @@ CANDIDATES = [
 ]
 
 
-def _stored(directory: Path) -> ParityResult:
+def _stored(directory: Path, kind: str = "parity") -> ParityResult:
     bundle = Bundle.open(directory)
-    path = bundle.path_of(bundle.manifest.results["parity"])
+    path = bundle.path_of(bundle.manifest.results[kind])
     return load_json(ParityResult, path.read_text(encoding="utf-8"))
 
 
@@ -52,12 +52,15 @@ def test_text_shows_every_candidate_and_the_default_limits(cli: Run, tiny_bundle
 def test_failed_parity_exits_1_with_the_figures_and_marks_the_limits_as_the_user_s(
     cli: Run, tiny_bundle_copy: Path
 ) -> None:
+    before = _stored(tiny_bundle_copy)
+    assert before.status is Status.PASSED
     ran = cli("verify", "parity", tiny_bundle_copy, "--rtol", "0", "--atol", "1e-12")
     assert ran.returncode == 1
     assert "Budget: |difference| <= 1e-12 + 0 |reference|, limits changed by the user\n" in ran.stdout
     assert ran.stdout.endswith("Parity: failed\n")
     assert "error" not in ran.stderr
-    kept = _stored(tiny_bundle_copy)
+    assert _stored(tiny_bundle_copy) == before
+    kept = _stored(tiny_bundle_copy, "parity-user")
     assert kept.status is Status.FAILED
     assert {candidate.budget.stated for candidate in kept.candidates} == {"user"}
     assert all(item.deviation.max_abs for candidate in kept.candidates for item in candidate.outputs)

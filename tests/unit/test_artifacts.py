@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,10 @@ def make_manifest() -> Manifest:
             weights=WeightSet.AVERAGED,
             weights_sha256="d" * 64,
         ),
-        weights=(WeightsArtifact(file=file_record("deploy.pth"), form=Form.DEPLOY),),
+        weights=(
+            WeightsArtifact(file=file_record("training.pth"), form=Form.TRAINING),
+            WeightsArtifact(file=file_record("deploy.pth"), form=Form.DEPLOY),
+        ),
         onnx=(graph("batch"),),
         results={"parity": file_record("parity.json")},
         libraries={"torch": "2.9.0"},
@@ -105,6 +109,7 @@ def test_a_manifest_comes_back_equal() -> None:
 
 def test_a_manifest_lists_every_file() -> None:
     assert [record.path for record in make_manifest().files] == [
+        "training.pth",
         "deploy.pth",
         "model.fp32.onnx",
         "parity.json",
@@ -134,3 +139,38 @@ def test_a_path_out_of_the_bundle_is_refused_when_read_with_its_place() -> None:
         load_json(Manifest, json.dumps(data))
     places = [problem.partition(":")[0] for problem in caught.value.problems]
     assert places == ["weights[0].file", "results.parity"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights": ()}, "holds weights and at least one ONNX model"),
+        ({"onnx": ()}, "holds weights and at least one ONNX model"),
+        ({"weights": make_manifest().weights[::-1]}, "must be in training form"),
+    ],
+    ids=["no weights", "no onnx", "another form first"],
+)
+def test_a_manifest_that_describes_no_bundle_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(make_manifest(), **changes)
+    data = json.loads(dump_json(make_manifest()))
+    (name,) = changes
+    data[name] = data[name][::-1] if changes[name] else []
+    with pytest.raises(RecordError, match=said):
+        load_json(Manifest, json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"inputs": ()}, {"outputs": ()}, {"inputs": (TensorSpec(name="images", dtype="float32", shape=()),)}],
+    ids=["no inputs", "no outputs", "a scalar"],
+)
+def test_a_graph_without_inputs_or_outputs_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"model\.fp32\.onnx is recorded without inputs or outputs"):
+        dataclasses.replace(graph("batch"), **changes)
+
+
+@pytest.mark.parametrize("names", [(), ("cat",), ("cat", "dog", "cow")])
+def test_class_names_of_another_count_than_the_classes_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=f"{len(names)} class names for 2 classes"):
+        dataclasses.replace(make_manifest().model, class_names=names)

@@ -7,14 +7,36 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import SCHEMA_VERSION, FileRecord, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.artifacts import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    OnnxArtifact,
+    Precision,
+    Source,
+    TensorSpec,
+    WeightsArtifact,
+    WeightSet,
+)
 from riformer_deploy.bundles import Bundle, check_target, commit, find_bundle, record_file, staging
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.records import dump_json
 from riformer_deploy.variants import Preprocessing
 
 
-def manifest_of(*files: FileRecord, source_sha256: str = "c" * 64) -> Manifest:
+def source_of(sha256: str = "c" * 64, weights: WeightSet = WeightSet.ONLY) -> Source:
+    return Source(
+        file_name="a.pth", sha256=sha256, form=Form.TRAINING, weights=weights, weights_sha256="d" * 64
+    )
+
+
+ABSENT = tuple(FileRecord(path=n, sha256="", size_bytes=0, parent_sha256="") for n in ("w.pth", "g.onnx"))
+
+
+def manifest_of(*files: FileRecord, source: Source | None = None) -> Manifest:
+    """The first file as weights, the second as the graph, the others as results."""
+    weights, graph, *results = files if len(files) >= 2 else (*files, *ABSENT)[:2]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         tool_version="0.1.0",
@@ -25,25 +47,33 @@ def manifest_of(*files: FileRecord, source_sha256: str = "c" * 64) -> Manifest:
             preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(64, 64)),
             class_names=None,
         ),
-        source=Source(
-            file_name="a.pth",
-            sha256=source_sha256,
-            form=Form.TRAINING,
-            weights=WeightSet.ONLY,
-            weights_sha256="d" * 64,
+        source=source or source_of(),
+        weights=(WeightsArtifact(file=weights, form=Form.TRAINING),),
+        onnx=(
+            OnnxArtifact(
+                file=graph,
+                precision=Precision.FP32,
+                opset=20,
+                inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 64, 64)),),
+                outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
+            ),
         ),
-        weights=(),
-        onnx=(),
-        results={record.path: record for record in files},
+        results={record.path: record for record in results},
     )
 
 
-def write_bundle(directory: Path, contents: dict[str, str], *kept: FileRecord) -> Bundle:
+def write_bundle(
+    directory: Path,
+    contents: dict[str, str],
+    *kept: FileRecord,
+    source: Source | None = None,
+    force: bool = False,
+) -> Bundle:
     with staging(directory) as staged:
         for name, text in contents.items():
             (staged / name).write_text(text)
         records = [record_file(staged / name, "") for name in contents]
-        return commit(directory, staged, manifest_of(*kept, *records))
+        return commit(directory, staged, manifest_of(*kept, *records, source=source), force=force)
 
 
 def names_in(directory: Path) -> set[str]:
@@ -79,7 +109,7 @@ def test_every_problem_of_a_damaged_manifest_is_listed(directory: Path) -> None:
     path = directory / "bundle.json"
     data = json.loads(path.read_text())
     del data["created_utc"]
-    data["results"]["a.json"]["path"] = "../a.json"
+    data["weights"][0]["file"]["path"] = "../a.json"
     data["model"]["architecture"]["num_classes"] = "two"
     path.write_text(json.dumps(data))
     with pytest.raises(BundleError, match="not a valid manifest") as caught:
@@ -87,7 +117,7 @@ def test_every_problem_of_a_damaged_manifest_is_listed(directory: Path) -> None:
     assert sorted(detail.partition(":")[0] for detail in caught.value.details) == [
         "created_utc",
         "model.architecture.num_classes",
-        "results.a.json",
+        "weights[0].file",
     ]
 
 
@@ -172,23 +202,23 @@ def test_find_bundle_passes_over_what_a_killed_writer_left(
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_new_empty_or_killed_target_may_be_written(tmp_path: Path, *, force: bool) -> None:
-    check_target(tmp_path / "new", "c" * 64, force=force)
-    check_target(tmp_path, "c" * 64, force=force)
+    check_target(tmp_path / "new", source_of(), force=force)
+    check_target(tmp_path, source_of(), force=force)
     (tmp_path / ".pending-x").mkdir()
-    check_target(tmp_path, "c" * 64, force=force)
+    check_target(tmp_path, source_of(), force=force)
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_file_or_a_folder_of_foreign_files_is_never_a_target(tmp_path: Path, *, force: bool) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(BundleConflictError, match=r"thesis\.tex is a file"):
-        check_target(tmp_path / "thesis.tex", "c" * 64, force=force)
+        check_target(tmp_path / "thesis.tex", source_of(), force=force)
     with pytest.raises(BundleConflictError, match=r"among them thesis\.tex"):
-        check_target(tmp_path, "c" * 64, force=force)
+        check_target(tmp_path, source_of(), force=force)
 
 
 def test_a_bundle_of_the_same_checkpoint_is_a_target(directory: Path) -> None:
-    check_target(directory, "c" * 64, force=False)
+    check_target(directory, source_of(), force=False)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -197,8 +227,8 @@ def test_another_or_a_damaged_bundle_is_a_target_only_by_force(directory: Path, 
         (directory / "bundle.json").write_text("{}")
     message = "cannot be read" if damaged else "bundle of another checkpoint"
     with pytest.raises(BundleConflictError, match=message):
-        check_target(directory, "e" * 64, force=False)
-    check_target(directory, "e" * 64, force=True)
+        check_target(directory, source_of("e" * 64), force=False)
+    check_target(directory, source_of("e" * 64), force=True)
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -232,3 +262,61 @@ def test_a_commit_replaces_keeps_adds_and_drops(directory: Path) -> None:
         found = {r.path: bundle.path_of(r).read_text() for r in bundle.manifest.files}
         assert found == {"a.json": "1", "c.json": "3"}
     assert names_in(directory) == {"a.json", "c.json", "bundle.json", "notes.txt"}
+
+
+def test_the_other_weights_of_the_same_checkpoint_are_another_bundle(directory: Path) -> None:
+    other = source_of(weights=WeightSet.RAW)
+    with pytest.raises(BundleConflictError, match="or of its other weights") as caught:
+        check_target(directory, other, force=False)
+    assert "only weights" in caught.value.message
+    assert "raw weights" in caught.value.message
+    check_target(directory, other, force=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_of_two_exports_of_different_checkpoints_the_second_loses_without_force(
+    tmp_path: Path, *, force: bool
+) -> None:
+    target, late = tmp_path / "bundle", source_of("e" * 64)
+    check_target(target, late, force=force)  # nothing there yet: the work begins
+    write_bundle(target, {"a.json": "first", "b.json": "first"})
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    if force:
+        write_bundle(target, {"a.json": "2", "b.json": "2"}, source=late, force=True)
+        assert Bundle.open(target).manifest.source == late
+    else:
+        with pytest.raises(BundleConflictError, match="bundle of another checkpoint"):
+            write_bundle(target, {"a.json": "2", "b.json": "2"}, source=late)
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_that_the_bundle_does_not_list_is_never_replaced(directory: Path, *, force: bool) -> None:
+    (directory / "c.json").write_text("the user's own")
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(BundleConflictError, match="not the bundle's") as caught:
+        write_bundle(directory, {"a.json": "2", "c.json": "2"}, force=force)
+    assert caught.value.details == ("c.json",)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_a_bundle_whose_manifest_is_damaged_is_really_replaced_by_force(directory: Path) -> None:
+    (directory / "bundle.json").write_text("{}")
+    with pytest.raises(BundleConflictError, match="cannot be read"):
+        write_bundle(directory, {"a.json": "2", "b.json": "2"})
+    write_bundle(directory, {"a.json": "2", "b.json": "2"}, force=True)
+    bundle = Bundle.open(directory)
+    assert [bundle.path_of(record).read_text() for record in bundle.manifest.files] == ["2", "2"]
+
+
+@pytest.mark.parametrize("part", ["weights", "onnx"])
+def test_a_manifest_without_weights_or_a_graph_is_a_bundle_error(directory: Path, part: str) -> None:
+    path = directory / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: []}))
+    with pytest.raises(BundleError, match="not a valid manifest") as caught:
+        Bundle.open(directory)
+    assert "holds weights and at least one ONNX model" in str(caught.value)
+
+
+def test_a_folder_may_be_given_as_text(directory: Path) -> None:
+    assert Bundle.open(str(directory)).directory == directory

@@ -17,20 +17,31 @@ from typing import Any
 import pytest
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import SCHEMA_VERSION, FileRecord, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.artifacts import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    OnnxArtifact,
+    Precision,
+    Source,
+    TensorSpec,
+    WeightsArtifact,
+    WeightSet,
+)
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
 from riformer_deploy.variants import Preprocessing
 
 OLD = {"a.bin": "old a", "dropped.bin": "old d", "kept.bin": "kept", "z.bin": "old z"}
 NEW = {"a.bin": "new a", "added.bin": "new b", "kept.bin": "kept", "z.bin": "new z"}
-NEXT = {"a.bin": "next a"}
+NEXT = {"a.bin": "next a", "b.bin": "next b"}
 
 
 def write_bundle(directory: Path, contents: dict[str, str], *kept: FileRecord) -> None:
     with staging(directory) as staged:
         for name, text in contents.items():
             (staged / name).write_text(text)
-        files = (*kept, *(record_file(staged / name, "") for name in contents))
+        weights, graph, *results = (*kept, *(record_file(staged / name, "") for name in contents))
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             tool_version="0.1.0",
@@ -44,11 +55,19 @@ def write_bundle(directory: Path, contents: dict[str, str], *kept: FileRecord) -
             source=Source(
                 file_name="", sha256="", form=Form.DEPLOY, weights=WeightSet.ONLY, weights_sha256=""
             ),
-            weights=(),
-            onnx=(),
-            results={record.path: record for record in files},
+            weights=(WeightsArtifact(file=weights, form=Form.DEPLOY),),
+            onnx=(
+                OnnxArtifact(
+                    file=graph,
+                    precision=Precision.FP32,
+                    opset=20,
+                    inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 64, 64)),),
+                    outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
+                ),
+            ),
+            results={record.path: record for record in results},
         )
-        commit(directory, staged, manifest)
+        commit(directory, staged, manifest, force=False)
 
 
 def write_new(directory: Path) -> None:

@@ -211,3 +211,23 @@ def test_class_names_that_do_not_fit_the_outputs_are_not_taken(
     write_checkpoint: Write, names: object
 ) -> None:
     assert load_checkpoint(write_checkpoint(meta={"dataset_meta": {"classes": names}})).class_names is None
+
+
+@pytest.mark.parametrize(("weights", "seed"), [("averaged", 0), ("raw", 1), (None, 0)])
+def test_paths_and_weights_may_be_given_as_text(
+    write_checkpoint: Write,
+    tiny_architecture: Architecture,
+    filled: Callable[..., State],
+    weights: str | None,
+    seed: int,
+) -> None:
+    raw = {f"module.{key}": value for key, value in filled(tiny_architecture, seed=1).items()}
+    found = load_checkpoint(str(write_checkpoint(ema_state_dict=raw)), weights=weights)
+    assert _same(found.state, filled(tiny_architecture, seed=seed))
+    assert found.weights is WeightSet(weights or "averaged")
+
+
+def test_an_empty_moving_average_is_none(write_checkpoint: Write, tiny_state: State) -> None:
+    found = load_checkpoint(write_checkpoint(ema_state_dict={}))
+    assert found.weights is WeightSet.ONLY
+    assert _same(found.state, tiny_state)

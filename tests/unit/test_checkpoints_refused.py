@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy import checkpoints
 from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
 from riformer_deploy.errors import (
+    CheckpointKeysError,
     CheckpointMismatchError,
     CheckpointUnreadableError,
     CheckpointValuesError,
+    OptionError,
 )
+from riformer_deploy.files import sha256_of
 from riformer_deploy.variants import get_variant
 
 Write = Callable[..., Path]
@@ -54,8 +59,8 @@ def test_every_weight_that_is_no_finite_number_is_named(
         "backbone.patch_embed.proj.bias",
         "backbone.network.0.0.norm2.bias",
     }
-    assert "2 of 7 values are not finite (the first kind: NaN)" in found["head.fc.bias"]
-    assert "1 of 32 values are not finite (the first kind: infinite)" in found["backbone.norm6.weight"]
+    assert "2 of 7 values are NaN" in found["head.fc.bias"]
+    assert "1 of 32 values are infinite" in found["backbone.norm6.weight"]
     assert "torch.int64" in found["backbone.patch_embed.proj.bias"]
 
 
@@ -80,3 +85,70 @@ def test_every_contradiction_to_what_was_asked_for_is_listed(write_checkpoint: W
         check_expectations(found, architecture=get_variant("riformer-m36_in1k").architecture, num_classes=9)
     kinds = [detail.split(":")[0] for detail in caught.value.details]
     assert kinds == ["layers", "embed_dims", "hidden_dims", "classes"]
+
+
+@pytest.mark.parametrize("weights", ["only", WeightSet.ONLY, "best", "", "Averaged"])
+def test_weights_that_are_neither_averaged_nor_raw_are_an_option_error(
+    write_checkpoint: Write, weights: WeightSet | str
+) -> None:
+    with pytest.raises(OptionError, match="weights are averaged or raw"):
+        load_checkpoint(write_checkpoint(), weights=weights)
+
+
+def test_keys_and_values_that_are_wrong_are_listed_together(
+    write_checkpoint: Write, tiny_state: State
+) -> None:
+    tiny_state["head.fc.bias"][0], tiny_state["head.fc.bias"][1] = float("nan"), float("inf")
+    del tiny_state["backbone.norm6.weight"]
+    with pytest.raises(CheckpointKeysError) as caught:
+        load_checkpoint(write_checkpoint())
+    assert caught.value.details == (
+        "missing: backbone.norm6.weight (32,)",
+        "head.fc.bias: 2 of 7 values are NaN or infinite",
+    )
+
+
+def test_stray_keys_are_named_and_make_no_block(write_checkpoint: Write, tiny_state: State) -> None:
+    stray = [
+        "backbone.network.0.40.foo",
+        "backbone.network.2.7.layer_scale_1",
+        "backbone.network.2.7.layer_scale_2",
+    ]
+    tiny_state.update({key: torch.ones(8) for key in stray})
+    with pytest.raises(CheckpointKeysError) as caught:
+        load_checkpoint(write_checkpoint())
+    assert sorted(caught.value.details) == [f"unexpected: {key}" for key in stray]
+
+
+def _config(layers: list[int], classes: int = 7) -> str:
+    arch = f"dict(layers={layers}, embed_dims=[8, 16, 24, 32])"
+    return f"model = dict(backbone=dict(arch={arch}), head=dict(num_classes={classes}))"
+
+
+def test_a_stage_cut_short_is_refused_by_the_stored_config(
+    write_checkpoint: Write, tiny_state: State
+) -> None:
+    meta = {"cfg": _config([1, 1, 2, 1])}
+    assert load_checkpoint(write_checkpoint(meta=meta)).architecture.layers == (1, 1, 2, 1)
+    cut = {key: v for key, v in tiny_state.items() if not key.startswith("backbone.network.4.1.")}
+    with pytest.raises(CheckpointKeysError, match="another network than the config") as caught:
+        load_checkpoint(write_checkpoint(cut, meta=meta))
+    assert caught.value.details == ("layers: the tensors say [1, 1, 1, 1], the stored config [1, 1, 2, 1]",)
+
+
+def test_a_stored_config_of_other_classes_is_refused(write_checkpoint: Write) -> None:
+    with pytest.raises(CheckpointKeysError) as caught:
+        load_checkpoint(write_checkpoint(meta={"cfg": _config([1, 1, 2, 1], classes=9)}))
+    assert caught.value.details == ("num_classes: the tensors say 7, the stored config 9",)
+
+
+def test_a_file_that_changes_while_it_is_read_is_unreadable(
+    write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(path: Path) -> str:
+        os.utime(path, ns=(1, 1))
+        return sha256_of(path)
+
+    monkeypatch.setattr(checkpoints, "sha256_of", meanwhile)
+    with pytest.raises(CheckpointUnreadableError, match="changed while it was being read"):
+        load_checkpoint(write_checkpoint())

@@ -73,22 +73,22 @@ def test_onnx_runtime_is_told_with_its_providers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "extra"),
+    ("module", "name", "requirement"),
     [
-        ("onnxruntime", "ONNX Runtime", "cpu"),
-        ("tensorrt", "TensorRT", "gpu"),
-        ("tensorrt_rtx", "TensorRT-RTX", "rtx"),
-        ("cuda.bindings", "cuda-python", "gpu"),
-        ("pycuda", "PyCUDA", "pycuda"),
+        ("onnxruntime", "ONNX Runtime", "onnxruntime>=1.20"),
+        ("tensorrt", "TensorRT", "tensorrt>=10.0"),
+        ("tensorrt_rtx", "TensorRT-RTX", "tensorrt-rtx>=1.0"),
+        ("cuda.bindings", "cuda-python", "cuda-bindings>=12.6"),
+        ("pycuda", "PyCUDA", "pycuda>=2024.1"),
     ],
 )
 def test_what_is_not_installed_is_missing_with_the_command_that_installs_it(
-    pretend: Callable[..., None], module: str, name: str, extra: str
+    pretend: Callable[..., None], module: str, name: str, requirement: str
 ) -> None:
     pretend(module, None)
     found = _finding(name)
     assert (found.health, found.version, found.detail) == (Health.MISSING, None, "not installed")
-    assert found.remedy == f'pip install "riformer-deploy[{extra}]"'
+    assert found.remedy == f'pip install "{requirement}"'
 
 
 def test_what_is_too_old_is_unusable_and_says_what_is_needed(pretend: Callable[..., None]) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from riformer_deploy import errors
-from riformer_deploy.errors import CheckpointError, OptionError, RIFormerDeployError
+from riformer_deploy.errors import CheckpointError, GateError, OptionError, RIFormerDeployError
 
 CLASSES: list[type[RIFormerDeployError]] = [
     cls

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -9,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from riformer_deploy.artifacts import MANIFEST, Precision
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.evidence import PARITY_BATCHES, bench_bundle, prove_parity, store_result, verify_bundle
 from riformer_deploy.files import sha256_of
 from riformer_deploy.lineup import Group
@@ -122,7 +124,7 @@ def test_verifying_stores_the_result_in_the_bundle_with_its_parent(tiny_bundle_c
     result = verify_bundle(tiny_bundle_copy)
     bundle = Bundle.open(tiny_bundle_copy)
     record = bundle.manifest.results["parity"]
-    assert record.parent_sha256 == bundle.manifest.onnx[0].file.sha256
+    assert record.parent_sha256 == bundle.manifest.weights[0].file.sha256
     stored = load_json(ParityResult, bundle.path_of(record).read_text(encoding="utf-8"))
     assert stored == result
     assert dataclasses.replace(bundle.manifest, results={}) == dataclasses.replace(before, results={})
@@ -183,7 +185,9 @@ def test_a_result_is_never_stored_in_a_bundle_that_it_was_not_measured_on(
             shutil.rmtree(tiny_bundle_copy)
             shutil.copytree(digits_bundle, tiny_bundle_copy)
 
-    bench_bundle(tiny_bundle_copy, (Group.ONNX,), QUICK, replace_the_bundle)
+    with pytest.raises(BundleChangedError, match="exported anew") as caught:
+        bench_bundle(tiny_bundle_copy, (Group.ONNX,), QUICK, replace_the_bundle)
+    assert caught.value.exit_code == 33
     assert "latency" not in Bundle.open(tiny_bundle_copy).manifest.results
 
 
@@ -195,3 +199,32 @@ def test_storing_into_what_is_no_bundle_is_an_error_that_leaves_nothing(
     with pytest.raises(BundleError):
         store_result(Bundle(tmp_path / "gone", bundle.manifest), "parity", result)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_benching_gives_back_the_threads_that_it_found(tiny_bundle_copy: Path, *, fails: bool) -> None:
+    seen: list[int] = []
+
+    def look(_step: str) -> None:
+        seen.append(torch.get_num_threads())
+        if fails and seen[-1] == 1:
+            raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
+        bench_bundle(tiny_bundle_copy, (Group.TORCH,), QUICK, look)
+    assert 1 in seen  # as the options say, meanwhile
+    assert torch.get_num_threads() == 2
+
+
+def test_proof_under_limits_of_the_users_own_is_kept_beside_that_under_the_default_ones(
+    tiny_bundle_copy: Path,
+) -> None:
+    before = Bundle.open(tiny_bundle_copy).manifest.results["parity"]
+    result = verify_bundle(str(tiny_bundle_copy), LOOSE)
+    bundle = Bundle.open(tiny_bundle_copy)
+    assert bundle.manifest.results.keys() == {"parity", "parity-user"}
+    assert bundle.manifest.results["parity"] == before
+    path = bundle.path_of(bundle.manifest.results["parity-user"])
+    assert path.name == "parity-user.json"
+    assert load_json(ParityResult, path.read_text(encoding="utf-8")) == result

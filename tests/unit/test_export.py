@@ -125,6 +125,10 @@ def test_the_model_says_where_it_comes_from_and_nothing_else(
         "precision": "fp32",
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.source.weights_sha256,
+        "norm": "instance",
+        "input": "normalised",
+        "output": "logits",
+        "calibration": "none",
     }
     assert (graph.producer_name, graph.producer_version) == ("riformer-deploy", manifest.tool_version)
 

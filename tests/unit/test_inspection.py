@@ -28,12 +28,14 @@ from riformer_deploy.inspection import (
     inspect_file,
 )
 from riformer_deploy.records import dump_json, load_json
+from riformer_deploy.results import ParityResult, Status
 
 CONFIG = """
 test_pipeline = [
     dict(type='ResizeEdge', scale=72, edge='short', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=64),
 ]
+data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 """
 
 
@@ -203,7 +205,7 @@ def test_what_is_nothing_of_ours_is_refused_by_kind_and_name(
         (tmp_path / "junk", CheckpointUnreadableError),
         (tmp_path / "absent", CheckpointUnreadableError),
         (tmp_path / "junk.onnx", RuntimeFailureError),
-        (tmp_path / "absent.onnx", RuntimeFailureError),
+        (tmp_path / "absent.onnx", CheckpointUnreadableError),
         (damaged, CheckpointKeysError),
         (tmp_path, BundleError),
     )
@@ -211,3 +213,24 @@ def test_what_is_nothing_of_ours_is_refused_by_kind_and_name(
         with pytest.raises(kind) as caught:
             inspect_file(path)
         assert str(path) in str(caught.value)
+
+
+def test_a_bundle_is_told_with_its_graphs_its_cost_and_its_stored_proof(
+    tiny_bundle: Path, onnx_of: Callable[[Path], Path], tiny_architecture: Architecture
+) -> None:
+    found = inspect_file(str(tiny_bundle))
+    assert isinstance(found, BundleInspection)
+    cost = complexity(tiny_architecture, Form.DEPLOY, (64, 48))
+    assert (found.flops, found.deploy_parameters) == (cost.flops, cost.parameters)
+    assert found.graphs == (inspect_file(onnx_of(tiny_bundle)),)
+    stored = load_json(ParityResult, (tiny_bundle / "parity.json").read_text(encoding="utf-8"))
+    assert (found.parity, found.parity_utc) == (Status.PASSED, stored.created_utc)
+
+
+def test_a_changed_graph_or_proof_of_a_bundle_is_not_described(tiny_bundle_copy: Path) -> None:
+    for name in ("model.fp32.onnx", "parity.json"):
+        (tiny_bundle_copy / name).write_bytes(b"{}")
+    found = inspect_file(tiny_bundle_copy)
+    assert isinstance(found, BundleInspection)
+    assert (found.graphs, found.parity, found.parity_utc) == ((), None, None)
+    assert len(found.problems) == 2

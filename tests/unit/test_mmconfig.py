@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.mmconfig import preprocessing_of
+from riformer_deploy.mmconfig import contradictions, preprocessing_of
 from riformer_deploy.variants import VARIANTS, Preprocessing
 
 # As mmengine's Config.pretty_text writes a config: sorted, one item to a line, by yapf.
@@ -193,3 +193,39 @@ def test_a_models_own_data_preprocessor_goes_first_as_in_mmengines_runner() -> N
     found = preprocessing_of(S12.replace("model = dict(", f"model = dict({own}, "))
     assert found is not None
     assert (found.mean, found.std, found.channel_order) == ((1, 2, 3), (4, 5, 6), "BGR")
+
+
+def test_the_test_dataloaders_pipeline_goes_before_the_variable_that_it_was_made_of() -> None:
+    loader = "test_dataloader = dict(dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=96)]))"
+    found = preprocessing_of(f"{S12}\n{loader}")
+    assert found is not None
+    assert (found.crop_px, found.resize_short_edge_px) == ((96, 96), None)
+
+
+@pytest.mark.parametrize("loader", ["None", "dict(batch_size=8)", "dict(dataset=dict(type='ImageNet'))"])
+def test_a_dataloader_without_a_pipeline_leaves_the_variable(loader: str) -> None:
+    assert preprocessing_of(f"{S12}\ntest_dataloader = {loader}") == preprocessing_of(S12)
+
+
+def test_a_dataloaders_pipeline_that_is_not_understood_is_not_guessed() -> None:
+    assert preprocessing_of(f"{S12}\ntest_dataloader = dict(dataset=dict(pipeline='steps'))") is None
+
+
+def test_without_a_data_preprocessor_no_normalisation_is_guessed() -> None:
+    text = S12.replace("data_preprocessor = ", "something = ")
+    assert text != S12
+    assert preprocessing_of(text) is None
+
+
+def test_a_config_that_describes_the_tensors_is_no_contradiction() -> None:
+    s12 = VARIANTS["riformer-s12_in1k"].architecture
+    own = "model = dict(backbone=dict(arch=dict(layers=[2, 2, 6, 2], embed_dims=[64, 128, 320, 512])))"
+    silent = ("", "model = [", "model = None", "model = dict(backbone=dict(arch='s99'))")
+    assert [contradictions(text, s12) for text in (S12, own, *silent)] == [[]] * 6
+
+
+def test_every_contradiction_of_a_config_is_told() -> None:
+    text = S12.replace("num_classes=1000, type", "num_classes=10, type")
+    assert text != S12
+    found = contradictions(text, VARIANTS["riformer-m36_in1k"].architecture)
+    assert [problem.partition(":")[0] for problem in found] == ["layers", "embed_dims", "num_classes"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy import pipeline
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import Precision, WeightSet
 from riformer_deploy.bench import BenchOptions
@@ -19,6 +21,7 @@ from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import (
     BundleConflictError,
     CheckpointMismatchError,
+    MissingDependencyError,
     OptionError,
     RIFormerDeployError,
 )
@@ -63,7 +66,7 @@ def test_a_bundle_holds_weights_graph_and_proof_each_with_its_parent(
     assert (training.form, deploy.form) == (Form.TRAINING, Form.DEPLOY)
     assert training.file.parent_sha256 == source.sha256
     assert deploy.file.parent_sha256 == manifest.onnx[0].file.parent_sha256 == training.file.sha256
-    assert manifest.results["parity"].parent_sha256 == manifest.onnx[0].file.sha256
+    assert manifest.results["parity"].parent_sha256 == training.file.sha256
     for record in manifest.files:
         path = bundle.path_of(record)
         assert path.stat().st_size == record.size_bytes
@@ -162,7 +165,7 @@ def test_the_same_checkpoint_again_with_a_fixed_batch_replaces_the_bundle(
     assert report.bundle == str(tiny_bundle_copy)
     (artifact,) = Bundle.open(tiny_bundle_copy).manifest.onnx
     assert (artifact.batch, artifact.opset) == (2, 18)
-    assert report.parity.inputs.batches == (2,)
+    assert report.parity.inputs.batches == (2, 2, 2, 2)
     stored = load_json(ParityResult, (tiny_bundle_copy / "parity.json").read_text(encoding="utf-8"))
     assert stored == report.parity
     assert onnx.load(onnx_of(tiny_bundle_copy)).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
@@ -233,3 +236,50 @@ def test_a_file_name_that_is_no_text_is_no_crash(
         assert not (tmp_path / "out").exists()
     else:
         assert Bundle.open(tmp_path / "out").manifest.source.file_name.startswith("caf")
+
+
+def test_a_bundle_with_a_damaged_manifest_is_replaced_by_force(
+    tiny_bundle_copy: Path, tiny_checkpoint: Path
+) -> None:
+    (tiny_bundle_copy / "bundle.json").write_text("{}")
+    report = export_checkpoint(_options(tiny_checkpoint, tiny_bundle_copy, force=True))
+    assert report.status is Status.PASSED
+    bundle = Bundle.open(tiny_bundle_copy)
+    assert all(bundle.path_of(record) for record in bundle.manifest.files)
+
+
+def test_an_export_that_another_one_overtook_leaves_that_ones_bundle(
+    tmp_path: Path, tiny_bundle: Path, other_checkpoint: Path
+) -> None:
+    output = tmp_path / "out"
+
+    def overtake(said: str) -> None:
+        if said == "fusing":
+            shutil.copytree(tiny_bundle, output, dirs_exist_ok=True)
+
+    with pytest.raises(BundleConflictError, match="bundle of another checkpoint"):
+        export_checkpoint(_options(other_checkpoint, output), overtake)
+    assert _content(output) == _content(tiny_bundle)
+
+
+def test_without_onnx_runtime_an_export_fails_before_any_work(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(module: str) -> None:
+        raise MissingDependencyError(f"{module} is not installed.")
+
+    monkeypatch.setattr(pipeline, "require", absent)
+    said: list[str] = []
+    with pytest.raises(MissingDependencyError, match="onnxruntime"):
+        export_checkpoint(_options(tiny_checkpoint, tmp_path / "new"), said.append)
+    assert said == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("batch", "runs"), [(1, 8), (3, 3), (8, 1), (9, 1)])
+def test_a_fixed_batch_is_proven_on_eight_images_or_more(
+    tmp_path: Path, tiny_checkpoint: Path, batch: int, runs: int
+) -> None:
+    report = export_checkpoint(_options(tiny_checkpoint, tmp_path / "out", batch=batch))
+    assert report.status is Status.PASSED
+    assert report.parity.inputs.batches == (batch,) * runs

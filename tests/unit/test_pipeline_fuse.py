@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -141,3 +142,32 @@ def test_a_checkpoint_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         fuse_checkpoint(tmp_path / "bad.pth", tmp_path / "deploy.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("link", [False, True], ids=["itself", "a link to it"])
+def test_a_checkpoint_is_never_fused_onto_itself(
+    tmp_path: Path, write_checkpoint: Write, *, force: bool, link: bool
+) -> None:
+    checkpoint = write_checkpoint()
+    output = tmp_path / "link.pth" if link else checkpoint
+    if link:
+        output.symlink_to(checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(OptionError, match="is the checkpoint itself"):
+        fuse_checkpoint(checkpoint, str(output), force=force)
+    assert checkpoint.read_bytes() == before
+
+
+def test_what_cannot_be_read_back_is_not_put_in_place(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deploy.pth").write_text("precious")
+
+    def save(_content: object, file: IO[bytes]) -> None:
+        file.write(b"half")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(CheckpointError):
+        fuse_checkpoint(tiny_checkpoint, tmp_path / "deploy.pth", force=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"deploy.pth": "precious"}

@@ -9,7 +9,7 @@ import pytest
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.checkpoints import Checkpoint
-from riformer_deploy.errors import OptionError
+from riformer_deploy.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, Preprocessing, Variant
 
@@ -60,9 +60,29 @@ def resolve(
     return resolve_preprocessing(source, variant=variant, image_size_px=size, notes=notes), notes
 
 
-def test_the_variant_asked_for_goes_before_everything_in_the_file() -> None:
-    source = checkpoint(config=CONFIG, name=S12.file_name)
-    assert resolve(source, S12_384) == (S12_384.preprocessing, [])
+def test_a_variant_that_the_stored_config_contradicts_is_refused_with_every_difference() -> None:
+    with pytest.raises(CheckpointMismatchError, match=f"is not {S12.name}") as caught:
+        resolve(checkpoint(config=CONFIG), S12)
+    assert [detail.partition(":")[0] for detail in caught.value.details] == [
+        "resize_short_edge_px",
+        "crop_px",
+        "mean",
+        "std",
+        "channel_order",
+    ]
+    assert "--variant" in caught.value.remedy
+
+
+def test_a_variant_that_the_published_files_name_contradicts_is_refused() -> None:
+    with pytest.raises(CheckpointMismatchError) as caught:
+        resolve(checkpoint(name=S12.file_name), S12_384)
+    assert caught.value.details == (f"the file bears the published name of {S12.name}",)
+
+
+@pytest.mark.parametrize("variant", [S12, S12_384], ids=["224", "384"])
+def test_a_variant_that_nothing_contradicts_is_taken(variant: Variant) -> None:
+    assert resolve(checkpoint(), variant) == (variant.preprocessing, [])
+    assert resolve(checkpoint(name=variant.file_name), variant) == (variant.preprocessing, [])
 
 
 def test_the_stored_config_goes_before_the_files_name() -> None:
@@ -117,7 +137,8 @@ def test_the_models_own_size_asked_for_changes_nothing() -> None:
 
 @pytest.mark.parametrize("variant", [None, S12])
 def test_normalisation_saved_with_the_weights_goes_before_any_other(variant: Variant | None) -> None:
-    found, _ = resolve(checkpoint(config=CONFIG, mean=(7, 8, 9), std=(10, 11, 12)), variant)
+    config = CONFIG if variant is None else None  # which would contradict the variant
+    found, _ = resolve(checkpoint(config=config, mean=(7, 8, 9), std=(10, 11, 12)), variant)
     expected = STORED if variant is None else variant.preprocessing
     assert found == dataclasses.replace(expected, mean=(7, 8, 9), std=(10, 11, 12))
 

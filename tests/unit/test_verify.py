@@ -230,3 +230,37 @@ def test_outputs_of_another_shape_are_a_runtime_failure_and_close_the_candidate(
     with pytest.raises(RuntimeFailureError):
         verify_parity(replace(task, candidates=[_canned("candidate", candidate)]))
     assert candidate.log[-1] == "close"
+
+
+@dataclass
+class Late(Canned):
+    """Wrong in a block from the given image on."""
+
+    first: int = 0
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        clean = Canned({}).tap(images, tensors)
+        self.log.append(f"tap {len(images)} {len(tensors)}")
+        for name in tensors:
+            clean[name][self.first :] += self.noise.get(name, 0.0)
+        return clean
+
+
+@pytest.mark.parametrize(("first", "status"), [(1, Status.FAILED), (2, Status.PASSED)])
+def test_stages_are_compared_on_the_first_two_images(task: ParityTask, first: int, status: Status) -> None:
+    candidate = Late({"backbone.network.2.1": 1.0}, first=first)
+    reference = Canned({})
+    inputs = replace(task.inputs, batches=(6,))
+    task = replace(task, reference=_canned("reference", reference), blocks=BLOCKS, inputs=inputs)
+    result = verify_parity(replace(task, candidates=[_canned("candidate", candidate)]))
+    assert result.candidates[0].status is status
+    assert {line for line in reference.log if line.startswith("tap")} == {"tap 2"}
+
+
+def test_looking_for_the_bad_block_goes_stage_by_stage_and_ends_there(task: ParityTask) -> None:
+    candidate = Late({"backbone.network.2.1": 1.0})
+    task = replace(task, reference=_canned("reference", Canned({})), blocks=BLOCKS)
+    result = verify_parity(replace(task, candidates=[_canned("candidate", candidate)]))
+    assert result.candidates[0].first_bad_block == "backbone.network.2.1"
+    taps = [line for line in candidate.log if line.startswith("tap")]
+    assert taps == ["tap 2 4", "tap 2 2", "tap 2 2"]  # the stages' ends, then stages 1 and 2

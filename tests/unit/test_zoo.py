@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.errors import CheckpointMismatchError, CheckpointUnreadableError, OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.records import dump_json, load_json
@@ -103,3 +104,24 @@ def test_a_missing_checkpoint_is_an_error_and_no_initial_weights(
 ) -> None:
     with pytest.raises(CheckpointUnreadableError):
         get_model(tiny_architecture, tmp_path / "absent.pth")
+
+
+def test_models_are_trainable_whether_or_not_they_were_loaded(
+    tiny_architecture: Architecture, tiny_checkpoint: Path
+) -> None:
+    for model in (get_model(tiny_architecture), get_model(tiny_architecture, tiny_checkpoint)):
+        model(torch.ones(1, 3, 32, 32)).sum().backward()
+        assert all(value.grad is not None for value in model.parameters())
+
+
+@pytest.mark.parametrize(("weights", "seed"), [("averaged", 0), ("raw", 1), (WeightSet.RAW, 1)])
+def test_the_weights_asked_for_are_the_model_s(
+    write_checkpoint: Callable[..., Path],
+    filled: Callable[..., dict[str, Tensor]],
+    tiny_architecture: Architecture,
+    weights: WeightSet | str,
+    seed: int,
+) -> None:
+    path = write_checkpoint(ema_state_dict=filled(tiny_architecture, seed=1))
+    model = get_model(tiny_architecture, path, weights=weights)
+    assert torch.equal(model.head.fc.weight, filled(tiny_architecture, seed=seed)["head.fc.weight"])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.images import synthetic_images
@@ -132,3 +135,42 @@ def test_a_closed_runtime_gives_an_error_and_never_an_answer(tiny_model: RIForme
     images = synthetic_images(1, (32, 32), seed=1)
     with pytest.raises(RuntimeFailureError):
         runtime.tap(images, [BLOCK]) if tapped else runtime.run(images)
+
+
+@pytest.fixture(name="graphs")
+def fixture_graphs(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
+    """Every graph that PyTorch compiles, which is quick here: nothing is made of it."""
+    found: list[GraphModule] = []
+    real = torch.compile
+
+    def keep(graph: GraphModule, _inputs: list[Tensor]) -> Callable[..., object]:
+        found.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, **options: real(model, backend=keep, **options))
+    return found
+
+
+@COMPILES
+def test_ten_batches_in_a_row_are_really_compiled(tiny_model: RIFormer, graphs: list[GraphModule]) -> None:
+    images = synthetic_images(10, (32, 32), seed=1)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for batch in range(1, 11):
+            runtime = PyTorchRuntime(tiny_model, compiled=True)
+            runtime.run(images[:batch])
+            runtime.close()
+            assert len(graphs) == batch
+
+
+@COMPILES
+def test_a_batch_that_pytorch_will_not_compile_any_more_fails_and_is_not_run_eagerly(
+    tiny_model: RIFormer, graphs: list[GraphModule]
+) -> None:
+    images = synthetic_images(3, (32, 32), seed=1)
+    runtime = PyTorchRuntime(tiny_model, compiled=True)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for batch in (1, 2):
+            runtime.run(images[:batch])
+        with pytest.raises(RuntimeFailureError, match="could not run the model"):
+            runtime.run(images)
+    assert len(graphs) == 2
