@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from _common import random_state, target, write_result
+from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
@@ -43,21 +43,6 @@ def _opset(precision: Precision, norm: NormForm) -> int:
     return max(DEFAULT_OPSET, GROUP_NORM_OPSET) if norm is NormForm.GROUP else DEFAULT_OPSET
 
 
-def _naive(model: RIFormer, path: Path) -> None:
-    """What ``torch.onnx.export`` makes of the training form, as a user without this toolkit would."""
-    torch.onnx.export(
-        model,
-        (torch.zeros(2, 3, *_SIZE),),
-        path,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-        external_data=False,
-        verbose=False,
-    )
-
-
 def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
     """Our files by name: every norm form of every precision."""
     folded = fold(model)
@@ -74,9 +59,8 @@ def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
 
 
 def _contestants(model: RIFormer, folder: Path, threads: int) -> list[Contestant]:
-    folded, naive = fold(model), folder / "naive.onnx"
+    folded, naive = fold(model), naive_export(model, folder / "naive.onnx", _SIZE[0])
     half = fold(model).to(torch.bfloat16)
-    _naive(model, naive)
     fp32, bf16 = Precision.FP32, Precision.BF16
     entered: list[tuple[str, Precision, Callable[[], Runtime]]] = [
         (_EAGER, fp32, lambda: PyTorchRuntime(model, threads=threads)),

@@ -10,6 +10,7 @@ form in float64. ModelOpt needs packages that clash with ours, so it runs in an 
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import target, write_result
+from _common import naive_export, target, write_result
 from numpy.typing import NDArray
 
 from riformer_deploy.artifacts import Precision
@@ -80,23 +81,7 @@ def _ours(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _naive(path: Path) -> Path:
-    """The training form as ``torch.onnx.export`` writes it: what a user without this toolkit quantises."""
-    torch.onnx.export(
-        model_of(_CHECKPOINT),
-        (torch.zeros(2, 3, *_SIZE),),
-        path,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-        external_data=False,
-        verbose=False,
-    )
-    return path
-
-
-def _onnxruntime(source: Path, output: Path, images: Images, method: str, layers: list[str] | None) -> None:
+def _onnxruntime(source: Path, images: Images, method: str, layers: list[str] | None, output: Path) -> None:
     """``quantize_static`` as ONNX Runtime's documentation sets it for TensorRT."""
     from onnxruntime import quantization  # noqa: PLC0415  # slow to import, and only here
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
@@ -128,6 +113,15 @@ def _onnxruntime(source: Path, output: Path, images: Images, method: str, layers
     )
 
 
+def _modelopt(python: str | None, source: Path, images: Path, method: str, output: Path) -> None:
+    subprocess.run(  # noqa: S603  # an interpreter that the user named
+        (str(python), "-c", _MODELOPT, str(source), str(images), str(output), method),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
 def _attempt(make: Callable[[], object]) -> str | None:
     """Run a rival; why it failed, or None."""
     try:
@@ -149,30 +143,25 @@ def _rivals(
     for form, source in sources.items():
         for method in ("MinMax", "Entropy", "Percentile"):
             for what, layers in (("default operators", None), ("Conv and Gemm", ["Conv", "Gemm"])):
-                todo[f"ONNX Runtime quantize_static {method}, {what}, {form}"] = (
-                    lambda output, source=source, method=method, layers=layers: _onnxruntime(
-                        source, output, images, method, layers
-                    )
-                )
+                name = f"ONNX Runtime quantize_static {method}, {what}, {form}"
+                todo[name] = functools.partial(_onnxruntime, source, images, method, layers)
         for method in ("max", "entropy"):
-            todo[f"ModelOpt {method}, {form}"] = lambda output, source=source, method=method: subprocess.run(  # noqa: S603  # given by the user
-                (str(modelopt), "-c", _MODELOPT, str(source), str(stored), str(output), method),
-                check=True,
-                capture_output=True,
-                text=True,
+            todo[f"ModelOpt {method}, {form}"] = functools.partial(
+                _modelopt, modelopt, source, stored, method
             )
-    files, failures = {}, {}
+    files: dict[str, Path] = {}
+    failures: dict[str, JsonValue] = {}
     for number, (name, make) in enumerate(todo.items()):
         path = folder / f"rival{number}.onnx"
         if name.startswith("ModelOpt") and modelopt is None:
             failures[name] = "not run: no --modelopt was given"
             continue
-        reason = _attempt(lambda make=make, path=path: make(path))
+        reason = _attempt(functools.partial(make, path))
         if reason is None:
             files[name] = path
         else:
             failures[name] = reason
-    return files, dict(failures)
+    return files, failures
 
 
 def _judge(
@@ -206,7 +195,7 @@ def main() -> None:
         folder = Path(name)
         files = _ours(folder)
         sources = {
-            "naive export": _naive(folder / "naive.onnx"),
+            "naive export": naive_export(model_of(_CHECKPOINT), folder / "naive.onnx", _SIZE[0]),
             "our folded export": files[f"{_OURS} fp32"],
         }
         theirs, failures = _rivals(sources, folder, calibration, asked.modelopt)
@@ -235,7 +224,11 @@ def main() -> None:
         "quantization_comparison",
         "riformer-digits, 128 calibration images, 397 judged in ONNX Runtime against the training form in "
         "float64",
-        {"reference_top1_percent": exact, "judged": judged, "failed": failures},
+        {
+            "reference_top1_percent": exact,
+            "judged": {name: dict(row) for name, row in judged.items()},
+            "failed": failures,
+        },
         targets,
     )
 

@@ -71,7 +71,7 @@ class Built:
     layer_types: dict[str, int]
 
 
-class _Log(trt.ILogger):  # type: ignore[misc]  # untyped
+class _Log(trt.ILogger):  # type: ignore[name-defined, misc]  # untyped
     """Keeps errors, which the builder only logs."""
 
     def __init__(self) -> None:
