@@ -25,7 +25,7 @@ $(VENV)/.cpu: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu
-	@$(INSTALL) --editable ".[cpu,dev]"
+	@$(INSTALL) --editable ".[cpu,dev,openvino,rtx]"
 	@touch $@
 
 demo: $(VENV)/.cpu
@@ -51,11 +51,13 @@ unit: $(VENV)/.dev
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term
 
-benchmarks: $(VENV)/.cpu
+benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/fp32_latency.py
 	$(BIN)/python benchmarks/accuracy_overlap.py
+	$(BIN)/python benchmarks/cpu_latency.py
+	$(BIN)/python benchmarks/quantization_comparison.py
 
 # mmcv-lite and mmpretrain name requirements that inference does not need and that do not install here.
 $(PEER)/.done: pyproject.toml constraints.txt tests/peer/constraints.txt

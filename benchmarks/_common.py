@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.machine import describe_machine
@@ -35,6 +37,25 @@ def random_state(architecture: Architecture, seed: int = 0) -> dict[str, torch.T
             value = 1 + 0.2 * value if "norm" in key or "affine" in key else 0.1 * value.abs()
         state[key] = value
     return state
+
+
+def naive_export(model: nn.Module, path: Path, side_px: int) -> Path:
+    """What ``torch.onnx.export`` makes of a model, as a user without this toolkit would."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (torch.zeros(2, 3, side_px, side_px),),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=20,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            external_data=False,
+            verbose=False,
+        )
+    return path
 
 
 def wall_s(command: Sequence[str]) -> float:

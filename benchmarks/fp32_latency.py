@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from _common import random_state, target, write_result
+from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
@@ -15,13 +15,15 @@ from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images
+from riformer_deploy.lowering import lower
 from riformer_deploy.model import model_from_state
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.records import to_jsonable
 from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
-from riformer_deploy.variants import VARIANTS
+from riformer_deploy.variants import VARIANTS, Preprocessing
 
 _SIZE = (224, 224)
 _BATCHES = (1, 8)
@@ -37,8 +39,9 @@ def main() -> None:
     threads = options.used_threads
     with tempfile.TemporaryDirectory() as folder:
         naive, ours = Path(folder) / "naive.onnx", Path(folder) / "ours.onnx"
-        export_onnx(model, naive, OnnxOptions(image_size_px=_SIZE), {})
-        export_onnx(fold(model), ours, OnnxOptions(image_size_px=_SIZE), {})
+        naive_export(model, naive, _SIZE[0])
+        lowered = lower(fold(model), LoweringPlan(), Preprocessing(resize_short_edge_px=None, crop_px=_SIZE))
+        export_onnx(lowered, ours, OnnxOptions(image_size_px=_SIZE), {})
         runtimes: dict[str, Callable[[], Runtime]] = {
             _EAGER: lambda: PyTorchRuntime(model, threads=threads),
             _COMPILED: lambda: PyTorchRuntime(model, compiled=True, threads=threads),

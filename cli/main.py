@@ -53,6 +53,9 @@ app.command("download", epilog="Example: riformer-deploy download riformer-s12_i
 app.command("reproduce", epilog="Example: riformer-deploy reproduce riformer-s12_in1k --data imagenet")(
     commands.reproduce
 )
+app.command("sensitivity", epilog="Example: riformer-deploy sensitivity bundle --calibration images.npz")(
+    commands.sensitivity
+)
 app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
 app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)

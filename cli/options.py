@@ -120,6 +120,87 @@ Mirror = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.", show_default="1e-4")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]
-StageTolerance = Annotated[
-    float | None, typer.Option(help="Largest relative L2 error of a stage.", show_default="1e-5")
+SqnrBudget = Annotated[
+    float | None,
+    typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30"),
 ]
+StageTolerance = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest relative L2 error of a stage.",
+        show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 5e-2",
+    ),
+]
+
+
+class PrecisionChoice(StrEnum):
+    """``--precision``."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class NormChoice(StrEnum):
+    """``--norm-form``."""
+
+    INSTANCE = "instance"
+    GROUP = "group"
+    MOMENTS = "moments"
+
+
+class MethodChoice(StrEnum):
+    """``--method``."""
+
+    MAX = "max"
+    MSE = "mse"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+
+
+class FloatChoice(StrEnum):
+    """``--int8-base`` and ``--io-dtype``."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class InputChoice(StrEnum):
+    """``--input``."""
+
+    NORMALISED = "normalised"
+    UINT8 = "uint8"
+
+
+def parse_output(text: str) -> tuple[str, int]:
+    """``logits``, ``probabilities``, ``features`` or ``topk=K`` as the form and K (5 where it has none).
+
+    Raises:
+        typer.BadParameter: The text is none of these.
+    """
+    if text in ("logits", "probabilities", "features"):
+        return text, 5
+    match = re.fullmatch(r"topk=([1-9][0-9]*)", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no output; say logits, probabilities, features or topk=K")
+    return "topk", int(match[1])
+
+
+Calibration = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER|FILE.npz|random", help="Images that int8 is calibrated on."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Use the rest where part of the calibration images cannot be used.")
+]
+Norm = Annotated[NormChoice, typer.Option("--norm-form", help="Operators that compute the norms.")]
+Method = Annotated[MethodChoice, typer.Option(help="How int8 ranges are chosen.")]
+Int8Base = Annotated[FloatChoice, typer.Option(help="What int8 models compute in where they are not int8.")]
+Equalize = Annotated[
+    bool, typer.Option("--equalize/--no-equalize", help="Equalise downsampling inputs before quantising.")
+]
+QuantizeResidual = Annotated[
+    bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")
+]
+Keep = Annotated[list[str] | None, typer.Option(metavar="LAYER", help="A layer to keep out of int8.")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
+    from riformer_deploy.artifacts import OnnxArtifact
     from riformer_deploy.inspection import (
         BundleInspection,
         CheckpointInspection,
@@ -45,7 +46,7 @@ def print_parity(result: ParityResult) -> None:
                 number(item.deviation.sqnr_db, ".1f"),
                 number(item.deviation.cosine, ".9f"),
                 "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
-                number(item.deviation.tolerance_used, ".1%"),
+                number(item.budget_used, ".1%"),
                 str(item.status),
             )
             for candidate in result.candidates
@@ -68,11 +69,16 @@ def print_parity(result: ParityResult) -> None:
     )
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
-    budget = result.candidates[0].budget
-    stated = (
-        "" if all(c.budget.stated == "default" for c in result.candidates) else ", limits changed by the user"
-    )
-    say(f"Budget: |difference| <= {budget.atol:g} + {budget.rtol:g} |reference|{stated}")
+    for precision in dict.fromkeys(candidate.precision for candidate in result.candidates):
+        budget = next(c.budget for c in result.candidates if c.precision is precision)
+        limits = []
+        if budget.elementwise is not None:
+            rtol, atol = budget.elementwise
+            limits.append(f"|difference| <= {atol:g} + {rtol:g} |reference|")
+        if budget.min_sqnr_db is not None:
+            limits.append(f"SQNR >= {budget.min_sqnr_db:g} dB")
+        stated = "" if budget.stated == "default" else " (limits changed by the user)"
+        say(f"Budget of {precision}: {', '.join(limits)}, stages <= {budget.stage_relative_l2:g}{stated}")
     say(f"Parity: {result.status}")
 
 
@@ -153,6 +159,32 @@ def _print_onnx(found: OnnxInspection) -> None:
     )
 
 
+def _lowering(artifact: OnnxArtifact) -> str:
+    """How a model came to its precision, in words."""
+    record = artifact.lowering
+    output = record.output_form if record.topk is None else f"top {record.topk}"
+    parts = [
+        f"opset {artifact.opset}",
+        f"norm {record.norm}",
+        f"{record.input_form} input",
+        f"{output} output",
+    ]
+    if record.io != "fp32":
+        parts.append(f"inputs and outputs {record.io}")
+    if artifact.precision == "int8":
+        parts.append(f"the rest {record.base}")
+    if record.quantized_residual:
+        parts.append("residual inputs int8")
+    parts += [f"{name} kept in {record.base}" for name in record.unquantized]
+    parts += [f"{name} kept in fp32: half would overflow" for name in record.float32_blocks]
+    if record.calibration is not None:
+        images = record.calibration
+        kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
+        ranges = f", {images.method} scales" if artifact.precision == "int8" else ""
+        parts.append(f"calibrated on {images.images} {kind}{ranges}")
+    return "; ".join(parts)
+
+
 def _print_bundle(found: BundleInspection) -> None:
     manifest = found.manifest
     model = manifest.model
@@ -165,6 +197,7 @@ def _print_bundle(found: BundleInspection) -> None:
             f"{manifest.source.file_name} ({manifest.source.form} form, {manifest.source.weights} weights)",
         ),
         ("source sha256", manifest.source.sha256),
+        *((f"{item.precision} model", _lowering(item)) for item in manifest.onnx),
         ("made by", f"riformer-deploy {manifest.tool_version}, {manifest.created_utc}"),
         *(
             (record.path, f"{record.size_bytes / 2**20:.2f} MiB, sha256 {record.sha256}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from riformer_deploy.version import VERSION
+
 if TYPE_CHECKING:
     from riformer_deploy.architecture import Architecture, Form
     from riformer_deploy.artifacts import Precision, WeightSet
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from riformer_deploy.variants import VARIANTS, get_variant
     from riformer_deploy.zoo import get_model, published_models
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "AccuracyOptions": "evidence",

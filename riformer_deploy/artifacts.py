@@ -17,6 +17,9 @@ class Precision(StrEnum):
     """The precision that a lowered model computes in."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
 
 
 class WeightSet(StrEnum):
@@ -82,6 +85,56 @@ class WeightsArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationRecord:
+    """What a lowering was calibrated on.
+
+    Attributes:
+        source: What the user named, without its folder.
+        random: Whether the images were random, so that accuracy on real ones is not proven.
+        images: How many.
+        key: sha256 of everything that the calibration depends on.
+        method: How ranges were chosen.
+    """
+
+    source: str
+    random: bool
+    images: int
+    key: str
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoweringRecord:
+    """How a graph was lowered.
+
+    Attributes:
+        norm: Operators that compute the norms: ``instance``, ``group`` or ``moments``.
+        base: What everything that is not int8, and not a statistic, computes in.
+        io: Type of floating-point inputs and outputs.
+        input_form: ``normalised`` or ``uint8``.
+        output_form: ``logits``, ``probabilities``, ``features`` or ``topk``.
+        topk: Number of classes where the output is ``topk``.
+        float32_blocks: Blocks kept in float32 because half precision would overflow.
+        unquantized: Layers kept in the base precision.
+        equalized: Layers whose input channels are scaled before they are quantised.
+        quantized_residual: Whether the inputs of residual additions are int8 too.
+        calibration: What it was calibrated on, where it was.
+    """
+
+    norm: str
+    base: Precision
+    io: Precision
+    input_form: str
+    output_form: str
+    topk: int | None
+    float32_blocks: tuple[str, ...]
+    unquantized: tuple[str, ...]
+    equalized: tuple[str, ...]
+    quantized_residual: bool
+    calibration: CalibrationRecord | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnnxArtifact:
     """An exported graph.
 
@@ -91,6 +144,7 @@ class OnnxArtifact:
         opset: Version of the default operator set.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
+        lowering: How it came to its precision.
     """
 
     file: FileRecord
@@ -98,6 +152,7 @@ class OnnxArtifact:
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    lowering: LoweringRecord
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.inputs[0].shape or not self.outputs:
@@ -163,6 +218,7 @@ class Manifest:
         source: What it was made from.
         weights: Weights in each form kept: the reference first.
         onnx: Exported graphs.
+        samples: Normalised images that proofs run on, float32 (N, 3, H, W); None for synthetic ones.
         results: Files of evidence, by kind (``parity``, ``latency``).
         libraries: Versions of the libraries that took part.
     """
@@ -174,6 +230,7 @@ class Manifest:
     source: Source
     weights: tuple[WeightsArtifact, ...]
     onnx: tuple[OnnxArtifact, ...]
+    samples: FileRecord | None = None
     results: dict[str, FileRecord] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
 
@@ -195,4 +252,5 @@ class Manifest:
         """Every file of the bundle but ``bundle.json`` itself."""
         weights = (artifact.file for artifact in self.weights)
         graphs = (artifact.file for artifact in self.onnx)
-        return (*weights, *graphs, *self.results.values())
+        samples = () if self.samples is None else (self.samples,)
+        return (*weights, *graphs, *samples, *self.results.values())

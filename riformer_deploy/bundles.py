@@ -31,11 +31,14 @@ class Bundle:
     Attributes:
         directory: The folder.
         manifest: Its ``bundle.json``.
+        base: Where files are looked for that ``directory`` does not hold: the bundle that a staged one
+            is going to change.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, base: Path | None = None) -> None:
         self.directory = directory
         self.manifest = manifest
+        self.base = base
         self._verified: set[tuple[str, str]] = set()
 
     @classmethod
@@ -61,6 +64,8 @@ class Bundle:
             BundleIntegrityError: The file is missing or not the one that was recorded.
         """
         path = self.directory / record.path
+        if self.base is not None and not path.exists():
+            path = self.base / record.path
         if (record.path, record.sha256) not in self._verified:
             remedy = "Restore the file, or export the checkpoint again."
             try:

@@ -17,6 +17,8 @@
     │   ├── BundleConflictError        32   would replace somebody else's work
     │   └── BundleChangedError         33   another process replaced it meanwhile
     ├── ExportError                    40   ONNX export, simplification or checking failed
+    ├── GateError                       1   no choice of int8 layers holds the gate
+    ├── CalibrationError               41   calibration images are missing or unusable
     ├── RuntimeFailureError            50   a backend could not load or run a model
     ├── ImageError                     60   a picture cannot be decoded, or not be brought to size
     ├── DatasetError                   61   a folder of pictures or .npz cannot be used as asked
@@ -134,6 +136,18 @@ class ExportError(RIFormerDeployError):
     """ONNX export, simplification or checking failed."""
 
     exit_code = 40
+
+
+class GateError(RIFormerDeployError):
+    """A gate that was asked for cannot be held, whatever is spared."""
+
+    exit_code = 1
+
+
+class CalibrationError(RIFormerDeployError):
+    """Calibration images are missing, unreadable or not what the model takes."""
+
+    exit_code = 41
 
 
 class RuntimeFailureError(RIFormerDeployError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from riformer_deploy import lineup
@@ -21,10 +22,12 @@ from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.feeding import Feeding
-from riformer_deploy.images import synthetic_images
+from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
+from riformer_deploy.plans import InputForm
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import Inputs, LatencyResult, ParityResult
+from riformer_deploy.runtimes.base import Images
 from riformer_deploy.scorecards import AccuracyResult, Published
 from riformer_deploy.variants import VARIANTS
 from riformer_deploy.verify import ParityTask, verify_parity
@@ -47,10 +50,39 @@ def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> In
     )
 
 
+_PROVEN = (lineup.Group.TORCH, lineup.Group.ONNX, lineup.Group.OPENVINO)
+
+
+def _stored(bundle: Bundle) -> Images | None:
+    """The bundle's own samples; None where it has none, or a graph takes pictures and they are not."""
+    model, samples = bundle.manifest.model, bundle.manifest.samples
+    if samples is None:
+        return None
+    stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
+    if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
+        try:
+            pixels_of(stored, model.preprocessing)
+        except OptionError:
+            return None
+    return stored
+
+
+def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
+    """The bundle's own samples where it has enough of them, else synthetic images."""
+    size, count, stored = bundle.manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
+    if stored is not None and len(stored) >= count:
+        inputs = Inputs(
+            description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
+        )
+        return np.ascontiguousarray(stored[:count]), inputs
+    pixels = synthetic_pixels(count, size, seed=seed)
+    return normalise(pixels, bundle.manifest.model.preprocessing), _synthetic(size, batches, seed)
+
+
 def prove_parity(
     bundle: Bundle, budgets: dict[Precision, Budget], progress: Progress = silent, *, seed: int = PARITY_SEED
 ) -> ParityResult:
-    """Compare everything that a bundle holds with its reference, on synthetic images.
+    """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
 
     Args:
         bundle: Open, or still staged.
@@ -66,16 +98,15 @@ def prove_parity(
     manifest = bundle.manifest
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
     batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
-    size = manifest.model.preprocessing.crop_px
-    images = synthetic_images(sum(batches), size, seed=seed)
-    inputs = _synthetic(size, batches, seed)
+    images, inputs = _proof_images(bundle, batches, seed)
     task = ParityTask(
         reference=lineup.reference(bundle),
-        candidates=lineup.contestants(bundle, (lineup.Group.TORCH, lineup.Group.ONNX)),
+        candidates=lineup.contestants(bundle, _PROVEN),
         budgets=budgets,
         blocks=manifest.model.architecture.block_names,
         images=images,
         inputs=inputs,
+        skipped=lineup.left_out(bundle, _PROVEN),
     )
     return verify_parity(task, progress)
 
@@ -197,6 +228,7 @@ def accuracy_bundle(
         RuntimeFailureError: An artifact cannot be run.
         MissingDependencyError: An artifact's backend is not installed.
     """
+    lineup.require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
@@ -222,7 +254,12 @@ def accuracy_bundle(
 
 def bench_bundle(
     directory: Path | str,
-    groups: tuple[lineup.Group, ...] = (lineup.Group.TORCH, lineup.Group.COMPILED, lineup.Group.ONNX),
+    groups: tuple[lineup.Group, ...] = (
+        lineup.Group.TORCH,
+        lineup.Group.COMPILED,
+        lineup.Group.ONNX,
+        lineup.Group.OPENVINO,
+    ),
     options: BenchOptions | None = None,
     progress: Progress = silent,
 ) -> LatencyResult:
@@ -242,12 +279,15 @@ def bench_bundle(
     options = options or BenchOptions()
     bundle = Bundle.open(Path(directory))
     size = bundle.manifest.model.preprocessing.crop_px
-    images = synthetic_images(max(options.batches), size, seed=options.seed)
+    pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
+    images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = _synthetic(size, options.batches, options.seed)
     entered = lineup.contestants(bundle, groups, threads=options.used_threads)
     threads = torch.get_num_threads()
     try:
-        result = measure_latency(entered, images, inputs, options, progress=progress)
+        result = measure_latency(
+            entered, images, inputs, options, skipped=lineup.left_out(bundle, groups), progress=progress
+        )
     finally:
         torch.set_num_threads(threads)
     with _recording_failures("latency"):

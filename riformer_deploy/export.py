@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.errors import ExportError, OptionError
-from riformer_deploy.model import RIFormer
+from riformer_deploy.lowering import LoweredRIFormer
 from riformer_deploy.onnx_graphs import opset_of, spec_of
+from riformer_deploy.plans import InputForm, OutputForm
 
 DEFAULT_OPSET = 20
 """The oldest operator set with Gelu: with it ONNX Runtime runs the folded S12 fastest."""
@@ -28,7 +30,6 @@ NEWEST_OPSET = 25
 """The newest that PyTorch's exporter, onnxsim and ONNX Runtime were tried with."""
 
 INPUT_NAME = "images"
-OUTPUT_NAME = "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class OnnxOptions:
 class _Tapped(nn.Module):
     """The model with its block outputs beside its scores, so that the exporter names them."""
 
-    def __init__(self, model: RIFormer) -> None:
+    def __init__(self, model: LoweredRIFormer) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(name for stage in model.architecture.block_names for name in stage)
@@ -76,10 +77,10 @@ class _Tapped(nn.Module):
             taken.append(output)
 
         handles = [modules[name].register_forward_hook(hook) for name in self.names]
-        scores = self.model(images)
+        results = self.model(images)
         for handle in handles:
             handle.remove()
-        return (scores, *taken)
+        return (*(results if isinstance(results, tuple) else (results,)), *taken)
 
 
 @contextlib.contextmanager
@@ -98,10 +99,35 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trace(model: RIFormer, options: OnnxOptions) -> onnx.ModelProto:
+def _input(model: LoweredRIFormer, options: OnnxOptions) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape without the batch, and type, of the graph's input."""
+    if model.plan.input_form is InputForm.UINT8:
+        return (*options.image_size_px, 3), torch.uint8
+    return (3, *options.image_size_px), model.plan.io
+
+
+def _expected(model: LoweredRIFormer, options: OnnxOptions) -> tuple[TensorSpec, ...]:
+    """Inputs and outputs that the graph must have."""
+    plan, architecture = model.plan, model.architecture
+    size: int | str = options.batch or "batch"
+    shape, dtype = _input(model, options)
+    io = str(plan.io).removeprefix("torch.")
+    width = {
+        OutputForm.FEATURES: architecture.embed_dims[-1],
+        OutputForm.TOPK: plan.topk,
+    }.get(plan.output_form, architecture.num_classes)
+    outputs = [TensorSpec(name=name, dtype=io, shape=(size, width)) for name in model.output_names]
+    if plan.output_form is OutputForm.TOPK:
+        outputs[1] = dataclasses.replace(outputs[1], dtype="int64")
+    given = TensorSpec(name=INPUT_NAME, dtype=str(dtype).removeprefix("torch."), shape=(size, *shape))
+    return (given, *outputs)
+
+
+def _trace(model: LoweredRIFormer, options: OnnxOptions) -> onnx.ModelProto:
     tapped = _Tapped(model)
     batch = options.batch or 2
-    example = torch.zeros(batch, 3, *options.image_size_px, dtype=next(model.parameters()).dtype)
+    shape, dtype = _input(model, options)
+    example = torch.zeros(batch, *shape, dtype=dtype)
     dynamic = None if options.batch else ({0: torch.export.Dim("batch", min=1)},)
     try:
         with _quiet():
@@ -109,7 +135,7 @@ def _trace(model: RIFormer, options: OnnxOptions) -> onnx.ModelProto:
                 tapped,
                 (example,),
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME, *tapped.names],
+                output_names=[*model.output_names, *tapped.names],
                 opset_version=options.opset,
                 dynamic_shapes=dynamic,
                 dynamo=True,
@@ -147,17 +173,13 @@ def _scrub(graph: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(graph, dict(metadata))
 
 
-def _check(path: Path, graph: onnx.ModelProto, model: RIFormer, options: OnnxOptions) -> None:
+def _check(path: Path, graph: onnx.ModelProto, model: LoweredRIFormer, options: OnnxOptions) -> None:
     """See that the file is valid and is what was asked for."""
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(f"onnx.checker refuses the exported graph: {err}") from err
-    size: int | str = options.batch or "batch"
-    expected = (
-        TensorSpec(name=INPUT_NAME, dtype="float32", shape=(size, 3, *options.image_size_px)),
-        TensorSpec(name=OUTPUT_NAME, dtype="float32", shape=(size, model.architecture.num_classes)),
-    )
+    expected = _expected(model, options)
     found = tuple(spec_of(info) for info in (*graph.graph.input, *graph.graph.output))
     produced = {name for node in graph.graph.node for name in node.output}
     problems = []
@@ -176,9 +198,9 @@ def _check(path: Path, graph: onnx.ModelProto, model: RIFormer, options: OnnxOpt
 
 
 def export_onnx(
-    model: RIFormer, path: Path, options: OnnxOptions, metadata: Mapping[str, str]
+    model: LoweredRIFormer, path: Path, options: OnnxOptions, metadata: Mapping[str, str]
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Write a model as ONNX: one input ``images``, one output ``logits``.
+    """Write a model as ONNX: one input ``images``, and the outputs of its plan.
 
     The tensors that carry the blocks' outputs are named after the blocks
     (``backbone.network.0.1``), so that any runtime can be asked for them.
@@ -196,7 +218,7 @@ def export_onnx(
         ExportError: Export, simplification or the full check failed.
     """
     graph = _simplify(_trace(model, options))
-    del graph.graph.output[1:]
+    del graph.graph.output[len(model.output_names) :]
     _scrub(graph, metadata)
     onnx.save(graph, path)
     _check(path, graph, model, options)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.decoding import Picture, Rgb, check_size
-from riformer_deploy.errors import ImageError
+from riformer_deploy.errors import ImageError, OptionError
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Interpolation, Preprocessing
 
@@ -118,3 +118,43 @@ def synthetic_images(count: int, image_size_px: tuple[int, int], *, seed: int) -
                 waves[channel] += np.sin(down * rows + across * columns + phase, dtype=np.float32)
         images[index] = waves / np.float32(np.sqrt(2)) + rng.normal(0, 0.5, (3, 1, 1)).astype(np.float32)
     return images
+
+
+def synthetic_pixels(count: int, image_size_px: tuple[int, int], *, seed: int) -> NDArray[np.uint8]:
+    """The images of :func:`synthetic_images` as pictures: mean grey 116, deviation 57.
+
+    Args:
+        count: How many.
+        image_size_px: Height and width.
+        seed: The same seed gives the same images, whatever ``count`` is.
+
+    Returns:
+        (count, H, W, 3) uint8.
+    """
+    scaled = synthetic_images(count, image_size_px, seed=seed) * np.float32(57) + np.float32(116)
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def pixels_of(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The pictures that normalised images were made of.
+
+    Args:
+        images: (N, 3, H, W) float32 from :func:`normalise`.
+        preprocessing: The same.
+
+    Returns:
+        (N, H, W, 3) uint8 RGB.
+
+    Raises:
+        OptionError: The images are not normalised pictures of 8 bits.
+    """
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+    raw = images.transpose(0, 2, 3, 1).astype(np.float64) * std + mean
+    pixels = np.round(raw)
+    if np.abs(raw - pixels).max() > 0.01 or pixels.min() < 0 or pixels.max() > 255:
+        raise OptionError(
+            "A model that takes uint8 can only be compared on pictures; these images are normalised already.",
+            remedy="Calibrate with (N, H, W, 3) uint8 images.",
+        )
+    ordered = pixels[..., ::-1] if preprocessing.channel_order == "BGR" else pixels
+    return np.ascontiguousarray(ordered.astype(np.uint8))

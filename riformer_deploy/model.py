@@ -188,6 +188,12 @@ class RIFormer(nn.Module):
         """Class scores before softmax, (N, classes), of ``images`` (N, 3, H, W), normalised."""
         return self.head(self.extract_feat(images))
 
+    def all_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, probabilities (both (N, classes)) and features (N, dim) of ``images`` (N, 3, H, W)."""
+        features = self.extract_feat(images)
+        logits = self.head(features)
+        return logits, torch.softmax(logits, 1), features
+
 
 def empty_model(architecture: Architecture, form: Form) -> RIFormer:
     """A model without storage, for counting or for ``load_state_dict(..., assign=True)``."""

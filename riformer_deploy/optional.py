@@ -43,6 +43,7 @@ PACKAGES = {
         OptionalPackage(module="tensorrt", distributions=("tensorrt",), minimum="10.0"),
         OptionalPackage(module="tensorrt_rtx", distributions=("tensorrt-rtx",), minimum="1.0"),
         OptionalPackage(module="cuda.bindings", distributions=("cuda-bindings",), minimum="12.6"),
+        OptionalPackage(module="openvino", distributions=("openvino",), minimum="2024.0"),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }

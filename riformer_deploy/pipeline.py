@@ -6,41 +6,47 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from riformer_deploy import __version__
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import (
     SCHEMA_VERSION,
     FileRecord,
     Manifest,
     ModelRecord,
-    OnnxArtifact,
     Precision,
     Source,
-    WeightsArtifact,
     WeightSet,
+)
+from riformer_deploy.assembly import (
+    Ingredients,
+    kept_models,
+    refuse_losses,
+    save_weights,
+    stage_onnx,
+    stage_samples,
+    stage_weights,
 )
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.classes import resolve_class_names
-from riformer_deploy.errors import BundleConflictError, CheckpointValuesError, OptionError
+from riformer_deploy.errors import BundleConflictError, OptionError
 from riformer_deploy.evidence import prove_parity
-from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.files import replacing
-from riformer_deploy.fusion import fold, fuse
+from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
+from riformer_deploy.fusion import fold
 from riformer_deploy.machine import library_versions
 from riformer_deploy.model import model_from_state
 from riformer_deploy.optional import require
+from riformer_deploy.precision import PrecisionOptions, check_opset, check_options
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
+from riformer_deploy.sensitivity import Gate
+from riformer_deploy.tuning import Images, calibrated, gated
 from riformer_deploy.variants import Variant
+from riformer_deploy.version import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,11 @@ class ExportOptions:
         batch: A fixed batch size, or None for a dynamic one.
         budgets: Limits by precision.
         force: Replace a bundle of another checkpoint.
+        precisions: What to export; models of other precisions that the bundle holds already stay.
+        lowering: How to lower.
+        calibration: ``random``, an ``.npz`` file or a folder of images; None for none.
+        skip_bad: Use the rest of the calibration images where part of them cannot be used.
+        gate: What int8 must hold to on the calibration images, sparing layers if need be.
     """
 
     checkpoint: Path
@@ -75,6 +86,18 @@ class ExportOptions:
     batch: int | None = None
     budgets: dict[Precision, Budget] = dataclasses.field(default_factory=lambda: dict(BUDGETS))
     force: bool = False
+    precisions: tuple[Precision, ...] = (Precision.FP32,)
+    lowering: PrecisionOptions = dataclasses.field(default_factory=PrecisionOptions)
+    calibration: str | None = None
+    skip_bad: bool = False
+    gate: Gate | None = None
+
+    def __post_init__(self) -> None:
+        if not self.precisions or len(set(self.precisions)) != len(self.precisions):
+            raise OptionError(f"Each precision can be asked for once, got {list(map(str, self.precisions))}.")
+        if self.gate is not None and Precision.INT8 not in self.precisions:
+            raise OptionError("--min-sqnr and --max-drop choose layers of int8, which was not asked for.")
+        check_opset(self.precisions, self.lowering, self.opset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,70 +164,6 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
     )
 
 
-def _save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
-    model = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
-    state = model.state_dict() if form is checkpoint.form else fuse(model).state_dict()
-    endless = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
-    if endless:
-        raise CheckpointValuesError(
-            f"The weights of {checkpoint.path} overflow float32 when they are fused.",
-            details=endless,
-            remedy="Each is finite, their products are not; look at the training's norms and affine weights.",
-        )
-    provenance: dict[str, Any] = {
-        "riformer_deploy": {
-            "version": __version__,
-            "source_sha256": checkpoint.sha256,
-            "weights": str(checkpoint.weights),
-            "form": str(form),
-            "mean": checkpoint.mean,
-            "std": checkpoint.std,
-        }
-    }
-    with replacing(path) as partial, partial.open("wb") as file:
-        torch.save({"meta": {**checkpoint.meta, **provenance}, "state_dict": dict(state)}, file)
-        file.flush()
-        load_checkpoint(partial)  # what cannot be read back is not put in place
-
-
-def _stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact, ...]:
-    """The reference first: the training form if there is one; then the deploy form."""
-    forms = (Form.TRAINING, Form.DEPLOY) if checkpoint.form is Form.TRAINING else (Form.DEPLOY,)
-    parent = checkpoint.sha256
-    artifacts = []
-    for form in forms:
-        path = staged / f"{form}.pth"
-        _save_weights(path, checkpoint, form)
-        artifacts.append(WeightsArtifact(file=record_file(path, parent), form=form))
-        parent = artifacts[0].file.sha256
-    return tuple(artifacts)
-
-
-def _stage_onnx(
-    staged: Path, checkpoint: Checkpoint, parent_sha256: str, options: OnnxOptions, source: Source
-) -> OnnxArtifact:
-    model = fold(model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state))
-    path = staged / f"model.{Precision.FP32}.onnx"
-    inputs, outputs = export_onnx(
-        model,
-        path,
-        options,
-        {
-            "tool_version": __version__,
-            "precision": str(Precision.FP32),
-            "source_sha256": source.sha256,
-            "weights_sha256": source.weights_sha256,
-        },
-    )
-    return OnnxArtifact(
-        file=record_file(path, parent_sha256),
-        precision=Precision.FP32,
-        opset=options.opset,
-        inputs=inputs,
-        outputs=outputs,
-    )
-
-
 def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
     """Checkpoint to bundle: load, recognise, fuse, fold, export, prove; then put it in place.
 
@@ -222,6 +181,8 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         ExportError: ONNX export failed.
         MissingDependencyError: ONNX Runtime is not installed.
         RuntimeFailureError: A model cannot be run.
+        CalibrationError: The calibration images cannot be used.
+        GateError: int8 cannot hold the gate.
     """
     require("onnxruntime")  # the proof runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
@@ -233,9 +194,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     )
     notes: list[str] = []
     model = _model_record(checkpoint, options, notes)
-    onnx_options = OnnxOptions(
-        image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset
-    )
+    graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     source = Source(
         file_name=checkpoint.path.name.encode(errors="replace").decode(),
         sha256=checkpoint.sha256,
@@ -244,24 +203,53 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights_sha256=checkpoint.weights_sha256,
     )
     check_target(options.output, source, force=options.force)
+    kept, lost = kept_models(options.output, model, source, options.precisions, options.batch)
+    if not options.force:
+        refuse_losses(options.output, lost)
+    notes += [f"dropped from the bundle: {text}" for text in lost]
+    training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
+    folded = fold(training)
+    for precision in options.precisions:
+        check_options(precision, options.lowering, folded)
+    images = Images(source=options.calibration, skip_bad=options.skip_bad)
+    measured, remarks = calibrated(
+        folded, source.weights_sha256, model, options.precisions, options.lowering, images, progress
+    )
+    notes += remarks
+    lowering = options.lowering
+    if measured is not None and options.gate is not None:
+        lowering, text = gated(folded, training, model, measured, lowering, options.gate, progress)
+        notes.append(text)
     with staging(options.output) as staged:
         progress("fusing")
-        weights = _stage_weights(staged, checkpoint)
-        progress("exporting to ONNX")
-        onnx_artifact = _stage_onnx(staged, checkpoint, weights[0].file.sha256, onnx_options, source)
+        weights = stage_weights(staged, checkpoint)
+        parent = weights[0].file.sha256
+        del checkpoint, training
+        made_of = Ingredients(
+            model=folded, record=model, source=source, parent_sha256=parent, measured=measured
+        )
+        artifacts = list(kept.onnx)
+        for precision in options.precisions:
+            progress(f"exporting {precision} to ONNX")
+            artifacts.append(stage_onnx(staged, made_of, precision, lowering, graph))
+        del folded, made_of
+        samples = stage_samples(staged, measured, parent) or kept.samples
+        order = list(Precision)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
-            tool_version=__version__,
+            tool_version=VERSION,
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             model=model,
             source=source,
             weights=weights,
-            onnx=(onnx_artifact,),
+            onnx=tuple(sorted(artifacts, key=lambda artifact: order.index(artifact.precision))),
+            samples=samples,
             libraries=library_versions(),
         )
-        del checkpoint
         parity = prove_parity(
-            Bundle(staged, manifest), options.budgets, lambda step: progress(f"proving parity: {step}")
+            Bundle(staged, manifest, base=options.output),
+            options.budgets,
+            lambda step: progress(f"proving parity: {step}"),
         )
         if parity.status is Status.PASSED:
             path = staged / "parity.json"
@@ -318,7 +306,7 @@ def fuse_checkpoint(
         raise OptionError(f"The folder {output.parent} does not exist.", remedy="Create it first.")
     checkpoint = load_checkpoint(checkpoint_path, weights=weights)
     try:
-        _save_weights(output, checkpoint, Form.DEPLOY)
+        save_weights(output, checkpoint, Form.DEPLOY)
     except OSError as err:
         raise OptionError(f"{output} cannot be written: {err}") from err
     written = load_checkpoint(output)

@@ -65,12 +65,15 @@ class OutputParity:
         name: ``logits`` or ``features``.
         deviation: The distance.
         decisions: First classes, for logits.
+        budget_used: The share of the budget that the distance takes, the largest over the budget's limits;
+            above 1 is out, None where a value is not finite.
         status: Whether the distance is within the budget and no decided class flipped.
     """
 
     name: str
     deviation: Deviation
     decisions: Decisions | None
+    budget_used: float | None
     status: Status
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.runtimes.base import Contestant, Images, Runtime
+from riformer_deploy.errors import BundleError, RuntimeFailureError
+from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 
 
 def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArray[np.float64]:
@@ -18,9 +18,10 @@ def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArr
         images: (N, 3, H, W) float32, normalised, N at least 1.
 
     Returns:
-        (N, classes), as the model gave them.
+        (N, classes), as the model gave them; logarithms where it gives probabilities.
 
     Raises:
+        BundleError: The model gives no scores of every class.
         RuntimeFailureError: The model cannot run them.
     """
     size = contestant.batch or len(images)
@@ -29,8 +30,21 @@ def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArr
         part = images[first : first + size]
         missing = size - len(part)
         padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-        parts.append(runtime.run(padded)["logits"][: len(part)].astype(np.float64))
+        parts.append(_scores(contestant, runtime.run(padded))[: len(part)])
     return np.concatenate(parts)
+
+
+def _scores(contestant: Contestant, outputs: Outputs) -> NDArray[np.float64]:
+    """Logits, or the logarithms of probabilities, which softmax turns back into them."""
+    if "logits" in outputs:
+        return outputs["logits"].astype(np.float64)
+    if "probabilities" in outputs:
+        with np.errstate(divide="ignore"):  # a class of probability 0 comes last
+            return np.maximum(np.log(outputs["probabilities"].astype(np.float64)), -1e4)
+    raise BundleError(
+        f"{contestant.name} gives {' and '.join(outputs)}; classes need logits or probabilities.",
+        remedy="Export the model with --output-form logits.",
+    )
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

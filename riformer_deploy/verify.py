@@ -12,14 +12,13 @@ import numpy as np
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import Budget
 from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.judgement import judge_outputs, judge_taps, status
 from riformer_deploy.machine import describe_machine
-from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     CandidateParity,
     Inputs,
-    OutputParity,
     ParityResult,
     Skipped,
     StageParity,
@@ -63,10 +62,6 @@ class ParityTask:
         return self.images[: self.inputs.batches[0]]
 
 
-def _status(*, passed: bool) -> Status:
-    return Status.PASSED if passed else Status.FAILED
-
-
 def _run_batches(runtime: Runtime, images: Images, batches: Sequence[int]) -> Outputs:
     """Outputs of all images, run batch by batch and put together again."""
     parts: dict[str, list[np.ndarray]] = {}
@@ -87,55 +82,6 @@ def _chunks(count: int) -> list[int]:
     return [_CHUNK] * (count // _CHUNK) + ([count % _CHUNK] if count % _CHUNK else [])
 
 
-def _judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[OutputParity, ...]:
-    judged = []
-    for name in reference:
-        if name not in got:
-            continue
-        if got[name].shape != reference[name].shape:
-            raise RuntimeFailureError(
-                f"Output {name} has shape {got[name].shape}, the reference's has {reference[name].shape}."
-            )
-        distance = deviation(reference[name], got[name], rtol=budget.rtol, atol=budget.atol)
-        choice = (
-            decisions(reference[name], got[name], rtol=budget.rtol, atol=budget.atol)
-            if name == "logits"
-            else None
-        )
-        within = distance.tolerance_used is not None and distance.tolerance_used <= 1
-        judged.append(
-            OutputParity(
-                name=name,
-                deviation=distance,
-                decisions=choice,
-                status=_status(passed=within and (choice is None or choice.decided_flips == 0)),
-            )
-        )
-    return tuple(judged)
-
-
-def _stage_passes(relative_l2: float | None, *, finite: bool, max_abs: float | None, budget: Budget) -> bool:
-    if not finite:
-        return False
-    # A stage of zeros has no relative error; then nothing may differ at all.
-    return max_abs == 0 if relative_l2 is None else relative_l2 <= budget.stage_relative_l2
-
-
-def _judge_taps(reference: Outputs, got: Outputs, budget: Budget) -> dict[str, StageParity]:
-    """Every tap by name; ``stage`` is the number of the stage that the block belongs to."""
-    judged = {}
-    for name, true in reference.items():
-        distance = deviation(true, got[name], rtol=budget.rtol, atol=budget.atol)
-        passed = _stage_passes(
-            distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, budget=budget
-        )
-        stage = int(name.split(".")[2]) // 2 + 1
-        judged[name] = StageParity(
-            stage=stage, tensor=name, deviation=distance, status=_status(passed=passed)
-        )
-    return judged
-
-
 def _first_bad_block(
     task: ParityTask, runtime: Runtime, stages: Sequence[StageParity], budget: Budget
 ) -> str | None:
@@ -148,7 +94,7 @@ def _first_bad_block(
     try:
         for names in task.blocks[: out[0]] if out else task.blocks:
             true = reference.tap(task.sample[:_TAPPED], names)
-            judged = _judge_taps(true, _taps(runtime, task.sample, names), budget)
+            judged = judge_taps(true, _taps(runtime, task.sample, names), budget)
             bad = next((name for name in names if judged[name].status is Status.FAILED), None)
             if bad is not None:
                 return bad
@@ -161,8 +107,8 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
     budget = task.budgets[candidate.precision]
     runtime = candidate.open()
     try:
-        outputs = _judge_outputs(true, _run_batches(runtime, task.images, task.inputs.batches), budget)
-        stages = tuple(_judge_taps(taps, _taps(runtime, task.sample, list(taps)), budget).values())
+        outputs = judge_outputs(true, _run_batches(runtime, task.images, task.inputs.batches), budget)
+        stages = tuple(judge_taps(taps, _taps(runtime, task.sample, list(taps)), budget).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
         block = None if passed else _first_bad_block(task, runtime, stages, budget)
@@ -176,7 +122,7 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
         outputs=outputs,
         stages=stages,
         first_bad_block=block,
-        status=_status(passed=passed),
+        status=status(passed=passed),
     )
 
 
@@ -224,5 +170,5 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
         inputs=task.inputs,
         candidates=tuple(judged),
         skipped=tuple(task.skipped),
-        status=_status(passed=bool(judged) and all(item.status is Status.PASSED for item in judged)),
+        status=status(passed=bool(judged) and all(item.status is Status.PASSED for item in judged)),
     )

@@ -16,10 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.calibration import Calibration, Wish, calibrate
+from riformer_deploy.calibration_files import npz_set
+from riformer_deploy.fusion import fold
+from riformer_deploy.lineup import model_of
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status
+from riformer_deploy.variants import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
@@ -31,6 +37,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Calibrations are cached in a folder of this run, not in the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +65,47 @@ def digits_data() -> dict[str, NDArray[Any]]:
     """Validation images, labels, mmpretrain's logits in both forms, and calibration images."""
     with np.load(DATA / "riformer-digits.npz") as stored:
         return {name: stored[name] for name in stored.files}
+
+
+@pytest.fixture(scope="session")
+def calibration_file(tmp_path_factory: pytest.TempPathFactory, digits_data: dict[str, NDArray[Any]]) -> Path:
+    """The 128 calibration images of the digits, as a user would give them; none is a validation image."""
+    path = tmp_path_factory.mktemp("calibration") / "calibration.npz"
+    np.savez(path, images=digits_data["calibration_images"])
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_folded(digits_checkpoint: Path) -> RIFormer:
+    """The digits' model in folded form; read only."""
+    return fold(model_of(digits_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def digits_preprocessing() -> Preprocessing:
+    """What is done to a digit: ImageNet's normalisation, 64 px, no resizing."""
+    return Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
+
+
+@pytest.fixture(scope="session")
+def digits_reference(digits_checkpoint: Path, digits_inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logits of the training form in float64 on the 397 validation images."""
+    torch.set_num_threads(1)
+    model = model_of(digits_checkpoint, torch.float64)
+    with torch.inference_mode():
+        parts = [model(part.double()) for part in torch.from_numpy(digits_inputs).split(32)]
+    result: NDArray[np.float64] = torch.cat(parts).numpy()
+    return result
+
+
+@pytest.fixture(scope="session")
+def calibrated(
+    digits_folded: RIFormer, digits_preprocessing: Preprocessing, calibration_file: Path
+) -> Calibration:
+    """The digits' model calibrated on its calibration images; MSE scales, equalised."""
+    torch.set_num_threads(1)
+    images = npz_set(calibration_file, digits_preprocessing)
+    return calibrate(digits_folded, "digits", images, Wish())
 
 
 @pytest.fixture(scope="session")
@@ -183,6 +239,24 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
 def digits_bundle(tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path) -> Path:
     """The bundle of ``digits_checkpoint`` at 64 px, dynamic batch; read only."""
     return _export(digits_checkpoint, tmp_path_factory.mktemp("bundles") / "riformer-digits", (64, 64))
+
+
+@pytest.fixture(scope="session")
+def precise_bundle(
+    tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path, calibration_file: Path
+) -> Path:
+    """The digits in fp32, fp16 and int8, calibrated on their calibration images; read only."""
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("bundles") / "precise"
+    options = ExportOptions(
+        checkpoint=digits_checkpoint,
+        output=output,
+        image_size_px=(64, 64),
+        precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
+        calibration=str(calibration_file),
+    )
+    assert export_checkpoint(options).status is Status.PASSED
+    return output
 
 
 @pytest.fixture

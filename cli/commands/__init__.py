@@ -12,6 +12,7 @@ from .models import models
 from .parity import parity
 from .predict import predict
 from .reproduce import reproduce
+from .sensitivity import sensitivity
 
 __all__ = [
     "accuracy",
@@ -26,4 +27,5 @@ __all__ = [
     "parity",
     "predict",
     "reproduce",
+    "sensitivity",
 ]

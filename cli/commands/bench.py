@@ -16,6 +16,7 @@ def bench(
         bool, typer.Option("--torch", help="PyTorch: each form, and the folded one compiled.")
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="ONNX Runtime.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="OpenVINO.")] = False,
     engine: Annotated[bool, typer.Option("--engine", help="TensorRT engines.")] = False,
     batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.", show_default="1, 8")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds per batch size.", show_default="10")] = None,
@@ -28,7 +29,7 @@ def bench(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Time a bundle's models side by side; without --torch, --onnx or --engine, all that it has."""
+    """Time a bundle's models side by side: those of the kinds named, or all that it has."""
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.evidence import bench_bundle
@@ -42,7 +43,7 @@ def bench(
         warmup=default.warmup if warmup is None else warmup,
         threads=threads,
     )
-    groups = chosen_groups(torch=torch, onnx=onnx, engine=engine, compiled=compile_torch)
+    groups = chosen_groups(torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch)
     with output.progress() as progress:
         result = bench_bundle(find_bundle(bundle), groups, asked, progress)
     if json:

@@ -34,9 +34,37 @@ def export(
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
     batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
     mirror: options.Mirror = None,
+    precision: Annotated[
+        list[options.PrecisionChoice] | None, typer.Option(help="What to export.", show_default="fp32")
+    ] = None,
+    calibration: options.Calibration = None,
+    skip_bad: options.SkipBad = False,
+    method: options.Method = options.MethodChoice.MSE,
+    equalize: options.Equalize = True,
+    int8_base: options.Int8Base = options.FloatChoice.FP32,
+    quantize_residual: options.QuantizeResidual = False,
+    keep: options.Keep = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(help="Spare int8 layers until this SQNR (dB) holds.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Spare int8 layers until no more first classes (percent) change.")
+    ] = None,
+    norm_form: options.Norm = options.NormChoice.INSTANCE,
+    io_dtype: Annotated[
+        options.FloatChoice, typer.Option(help="Inputs and outputs.")
+    ] = options.FloatChoice.FP32,
+    input_form: Annotated[
+        options.InputChoice, typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.")
+    ] = options.InputChoice.NORMALISED,
+    output_form: Annotated[
+        str,
+        typer.Option("--output-form", metavar="logits|probabilities|features|topk=K", help="What it gives."),
+    ] = "logits",
     weights: options.Weights = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
+    sqnr_budget: options.SqnrBudget = None,
     stage_tolerance: options.StageTolerance = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -45,14 +73,20 @@ def export(
     """Turn a checkpoint into a bundle: fused weights, ONNX, and the proof that they agree."""
     size = options.parse_image_size(image_size) if image_size is not None else None
     fixed = options.parse_batch(batch)
+    form, topk = options.parse_output(output_form)
 
-    from riformer_deploy.artifacts import WeightSet
+    from riformer_deploy.artifacts import Precision, WeightSet
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.download import DownloadOptions, named_checkpoint
     from riformer_deploy.export import DEFAULT_OPSET
+    from riformer_deploy.norms import NormForm
+    from riformer_deploy.observers import Method
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
+    from riformer_deploy.plans import InputForm, OutputForm
+    from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.results import Status
+    from riformer_deploy.sensitivity import Gate
     from riformer_deploy.variants import get_variant
 
     with output.counter("bytes") as count:
@@ -68,8 +102,28 @@ def export(
         class_names=classes,
         opset=DEFAULT_OPSET if opset is None else opset,
         batch=fixed,
-        budgets=changed_budgets(rtol=rtol, atol=atol, stage_relative_l2=stage_tolerance),
+        budgets=changed_budgets(
+            rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
+        ),
         force=force,
+        precisions=tuple(map(Precision, precision)) if precision else (Precision.FP32,),
+        lowering=PrecisionOptions(
+            norm=NormForm(norm_form),
+            int8_base=Precision(int8_base),
+            method=Method(method),
+            equalize=equalize,
+            quantize_residual=quantize_residual,
+            keep=frozenset(keep or []),
+            io=Precision(io_dtype),
+            input_form=InputForm(input_form),
+            output_form=OutputForm(form),
+            topk=topk,
+        ),
+        calibration=calibration,
+        skip_bad=skip_bad,
+        gate=None
+        if min_sqnr is None and max_drop is None
+        else Gate(min_sqnr_db=min_sqnr, max_drop_points=max_drop),
     )
     with output.progress() as progress:
         report = export_checkpoint(asked, progress)

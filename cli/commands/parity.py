@@ -12,6 +12,7 @@ def parity(
     bundle: options.BundlePath = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
+    sqnr_budget: options.SqnrBudget = None,
     stage_tolerance: options.StageTolerance = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -22,7 +23,9 @@ def parity(
     from riformer_deploy.evidence import verify_bundle
     from riformer_deploy.results import Status
 
-    budgets = changed_budgets(rtol=rtol, atol=atol, stage_relative_l2=stage_tolerance)
+    budgets = changed_budgets(
+        rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
+    )
     with output.progress() as progress:
         result = verify_bundle(find_bundle(bundle), budgets, progress)
     if json:

@@ -100,8 +100,11 @@ def _with_outputs(path: Path, tensors: Sequence[str]) -> bytes:
         raise RuntimeFailureError(
             f"{path} has no tensors of these names; it was not exported by this toolkit.", details=unknown
         )
-    known = {info.name: info for info in model.graph.value_info}
-    for name in tensors:
-        info = known.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        model.graph.output.append(info)
+    inferred = onnx.shape_inference.infer_shapes(model).graph  # an output must name its type
+    known = {info.name: info for info in (*inferred.value_info, *inferred.output)}
+    unknown = [name for name in tensors if name not in known]
+    if unknown:
+        raise RuntimeFailureError(f"The types of these tensors of {path} are not known.", details=unknown)
+    present = {info.name for info in model.graph.output}
+    model.graph.output.extend(known[name] for name in tensors if name not in present)
     return bytes(model.SerializeToString())

@@ -14,29 +14,42 @@ from riformer_deploy.runtimes.base import Images, Outputs
 
 
 class PyTorchRuntime:
-    """Runs a module that gives class scores, in the module's own dtype.
+    """Runs a module.
 
     Args:
         model: In evaluation mode; its block names are those of ``named_modules``.
-        compiled: Run it through ``torch.compile``.
+        outputs: Names of what it gives, in order.
+        forward: What to call instead of the module itself; it gives the outputs named.
+        dtype: What the images are cast to; None takes the type of the model's first parameter.
+        compiled: Run the module through ``torch.compile``.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
     """
 
-    def __init__(self, model: nn.Module, *, compiled: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        outputs: Sequence[str] = ("logits",),
+        forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None,
+        dtype: torch.dtype | None = None,
+        compiled: bool = False,
+        threads: int | None = None,
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self._model: nn.Module | None = model
-        self._dtype = next(model.parameters()).dtype
+        self._outputs = tuple(outputs)
+        self._dtype = dtype or next(model.parameters()).dtype
         try:
             if compiled:
                 # Dynamo stops compiling a function, without a word, once it has compiled it eight times;
                 # one compiled model is alive at a time, so earlier ones can go. Nothing may stay eager.
                 torch.compiler.reset()
-                self._forward: Callable[[Tensor], Tensor] = torch.compile(
+                self._forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = torch.compile(
                     model, dynamic=False, fullgraph=True
                 )
             else:
-                self._forward = model
+                self._forward = forward or model
         except Exception as err:  # an interpreter or platform that PyTorch cannot compile for
             raise RuntimeFailureError(f"PyTorch cannot compile here: {_brief(err)}") from err
 
@@ -44,7 +57,7 @@ class PyTorchRuntime:
         return torch.from_numpy(images).to(self._dtype)
 
     def run(self, images: Images) -> Outputs:
-        """Class scores (N, classes), in the model's dtype.
+        """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.
 
         Args:
             images: (N, 3, H, W) float32, normalised.
@@ -55,10 +68,11 @@ class PyTorchRuntime:
         self._opened()
         try:
             with torch.inference_mode():
-                scores: Tensor = self._forward(self._feed(images))
+                results = self._forward(self._feed(images))
         except Exception as err:  # whatever a compiler, a C++ toolchain or a kernel raises
             raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
-        return {"logits": scores.numpy()}
+        tensors = results if isinstance(results, tuple) else (results,)
+        return {name: _array(value) for name, value in zip(self._outputs, tensors, strict=True)}
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Activations after the named modules, run eagerly.
@@ -79,7 +93,7 @@ class PyTorchRuntime:
 
         def keep(name: str) -> RemovableHandle:
             def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                taken[name] = output.numpy()
+                taken[name] = _array(output)
 
             handle: RemovableHandle = modules[name].register_forward_hook(hook)
             return handle
@@ -104,6 +118,11 @@ class PyTorchRuntime:
         if self._model is None:
             raise RuntimeFailureError("The PyTorch runtime was closed.")
         return self._model
+
+
+def _array(value: Tensor) -> np.ndarray:
+    result: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return result
 
 
 def _brief(err: Exception) -> str:

@@ -34,7 +34,7 @@ def test_json_is_the_report_and_the_bundle_is_named_after_the_checkpoint(
     assert ran.returncode == 0, ran.stderr
     report = load_json(ExportReport, ran.stdout)
     assert set(json.loads(ran.stdout)) == {field.name for field in dataclasses.fields(ExportReport)}
-    assert ran.stderr.splitlines()[:3] == ["loading the checkpoint", "fusing", "exporting to ONNX"]
+    assert ran.stderr.splitlines()[:3] == ["loading the checkpoint", "fusing", "exporting fp32 to ONNX"]
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny"]
     assert (report.bundle, report.status) == ("tiny", Status.PASSED)
     manifest = Bundle.open(tmp_path / "tiny").manifest
@@ -147,7 +147,7 @@ def test_another_checkpoint_s_bundle_is_kept_and_replaced_only_with_force(
     assert "is the bundle of another checkpoint or of its other weights (tiny.pth" in ran.stderr
     assert sha256_of(tiny_checkpoint)[:12] in ran.stderr
     assert "--force" in ran.stderr
-    assert "exporting to ONNX" not in ran.stderr  # told before the work, not after it
+    assert "exporting fp32 to ONNX" not in ran.stderr  # told before the work, not after it
     assert _files(tiny_bundle_copy) == before
 
     assert cli(*line, "--force").returncode == 0

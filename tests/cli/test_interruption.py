@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("step", ["exporting to ONNX", "proving parity"])
+@pytest.mark.parametrize("step", ["exporting fp32 to ONNX", "proving parity"])
 def test_ctrl_c_during_export_exits_130_and_leaves_nothing(
     tmp_path: Path, tiny_checkpoint: Path, installed_command: str, step: str
 ) -> None:

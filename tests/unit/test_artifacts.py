@@ -10,6 +10,7 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
     SCHEMA_VERSION,
     FileRecord,
+    LoweringRecord,
     Manifest,
     ModelRecord,
     OnnxArtifact,
@@ -34,6 +35,19 @@ def graph(batch: int | str) -> OnnxArtifact:
         opset=18,
         inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 3, 224, 224)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=(batch, 1000)),),
+        lowering=LoweringRecord(
+            norm="instance",
+            base=Precision.FP32,
+            io=Precision.FP32,
+            input_form="normalised",
+            output_form="logits",
+            topk=None,
+            float32_blocks=(),
+            unquantized=(),
+            equalized=(),
+            quantized_residual=False,
+            calibration=None,
+        ),
     )
 
 

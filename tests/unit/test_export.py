@@ -16,11 +16,19 @@ from riformer_deploy.export import DEFAULT_OPSET, NEWEST_OPSET, OnnxOptions, exp
 from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import model_of
+from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.model import RIFormer
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+from riformer_deploy.variants import Preprocessing
 
+PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 48))
 METADATA = {"tool_version": "1.2.3", "source_sha256": "ab" * 32}
+
+
+def _lowered(model: RIFormer) -> LoweredRIFormer:
+    return lower(fold(model), LoweringPlan(), PLAIN)
 
 
 def _agrees(path: Path, model: RIFormer, size: tuple[int, int], batch: int) -> None:
@@ -30,12 +38,12 @@ def _agrees(path: Path, model: RIFormer, size: tuple[int, int], batch: int) -> N
 
 
 @pytest.mark.parametrize("opset", [18, 21])
-@pytest.mark.parametrize("form", ["training", "folded"])
+@pytest.mark.parametrize("form", ["training", "deploy"])
 def test_other_opsets_compute_the_same_and_stay_dynamic(
     tiny_model: RIFormer, tmp_path: Path, opset: int, form: str
 ) -> None:
     path = tmp_path / "model.onnx"
-    model = fold(tiny_model) if form == "folded" else tiny_model
+    model = _lowered(fuse(tiny_model) if form == "deploy" else tiny_model)
     inputs, outputs = export_onnx(model, path, OnnxOptions(image_size_px=(40, 56), opset=opset), METADATA)
     assert inputs == (TensorSpec(name="images", dtype="float32", shape=("batch", 3, 40, 56)),)
     assert outputs == (TensorSpec(name="logits", dtype="float32", shape=("batch", 7)),)
@@ -57,7 +65,7 @@ def test_the_default_graph_is_one_file_for_every_batch(
 def test_a_fixed_batch_takes_that_batch_and_no_other(tiny_model: RIFormer, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = fuse(tiny_model)
-    inputs, outputs = export_onnx(model, path, OnnxOptions(image_size_px=(32, 32), batch=3), {})
+    inputs, outputs = export_onnx(_lowered(model), path, OnnxOptions(image_size_px=(32, 32), batch=3), {})
     assert (inputs[0].shape, outputs[0].shape) == ((3, 3, 32, 32), (3, 7))
     _agrees(path, tiny_model, (32, 32), 3)
     for batch in (1, 4):
@@ -66,7 +74,7 @@ def test_a_fixed_batch_takes_that_batch_and_no_other(tiny_model: RIFormer, tmp_p
 
 
 def test_the_smallest_image_can_be_exported(tiny_model: RIFormer, tmp_path: Path) -> None:
-    export_onnx(fold(tiny_model), tmp_path / "model.onnx", OnnxOptions(image_size_px=(3, 3)), {})
+    export_onnx(_lowered(tiny_model), tmp_path / "model.onnx", OnnxOptions(image_size_px=(3, 3)), {})
     for batch in (1, 5):
         _agrees(tmp_path / "model.onnx", tiny_model, (3, 3), batch)
 
@@ -117,6 +125,10 @@ def test_the_model_says_where_it_comes_from_and_nothing_else(
         "precision": "fp32",
         "source_sha256": manifest.source.sha256,
         "weights_sha256": manifest.source.weights_sha256,
+        "norm": "instance",
+        "input": "normalised",
+        "output": "logits",
+        "calibration": "none",
     }
     assert (graph.producer_name, graph.producer_version) == ("riformer-deploy", manifest.tool_version)
 
@@ -127,13 +139,15 @@ def test_two_exports_are_the_same_bytes(
     first = onnx_of(tiny_bundle)
     metadata = {item.key: item.value for item in onnx.load(first).metadata_props}
     second = tmp_path / "another name.onnx"
-    export_onnx(fold(model_of(tiny_checkpoint)), second, OnnxOptions(image_size_px=(64, 48)), metadata)
+    export_onnx(_lowered(model_of(tiny_checkpoint)), second, OnnxOptions(image_size_px=(64, 48)), metadata)
     assert second.read_bytes() == first.read_bytes()
 
 
 def test_exporting_changes_nothing_about_the_model(tiny_model: RIFormer, tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in tiny_model.state_dict().items()}
-    export_onnx(tiny_model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16), batch=1), {})
+    export_onnx(
+        _lowered(tiny_model), tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16), batch=1), {}
+    )
     assert not any(module._forward_hooks for module in tiny_model.modules())
     assert all(torch.equal(before[key], value) for key, value in tiny_model.state_dict().items())
 
@@ -164,7 +178,7 @@ def test_all_bad_options_are_told_at_once() -> None:
 
 def _written_opset(model: RIFormer, path: Path, opset: int) -> int | str:
     try:
-        export_onnx(model, path, OnnxOptions(image_size_px=(16, 16), batch=1, opset=opset), {})
+        export_onnx(_lowered(model), path, OnnxOptions(image_size_px=(16, 16), batch=1, opset=opset), {})
     except ExportError as err:
         return str(err)
     return next(int(item.version) for item in onnx.load(path).opset_import if item.domain == "")
@@ -176,11 +190,12 @@ def test_an_opset_that_the_exporter_was_not_tried_with_is_refused_before_any_wor
 
 
 def test_the_newest_opset_on_offer_is_really_written(tiny_model: RIFormer, tmp_path: Path) -> None:
-    assert _written_opset(fold(tiny_model), tmp_path / "model.onnx", NEWEST_OPSET) == NEWEST_OPSET
+    assert _written_opset(tiny_model, tmp_path / "model.onnx", NEWEST_OPSET) == NEWEST_OPSET
 
 
 def test_a_model_that_cannot_be_traced_is_an_export_error(tiny_model: RIFormer, tmp_path: Path) -> None:
-    tiny_model.head.fc = torch.nn.Linear(5, 7)  # does not fit the features
+    model = _lowered(tiny_model)
+    model.head = torch.nn.Linear(5, 7)  # does not fit the features
     with pytest.raises(ExportError, match="could not export the model"):
-        export_onnx(tiny_model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16)), {})
+        export_onnx(model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16)), {})
     assert not (tmp_path / "model.onnx").exists()

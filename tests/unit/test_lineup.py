@@ -97,12 +97,13 @@ def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "groups"),
     [
-        ("", (Group.TORCH, Group.ONNX)),
-        ("compiled", (Group.TORCH, Group.COMPILED, Group.ONNX)),
+        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO)),
+        ("compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.OPENVINO)),
         ("torch", (Group.TORCH,)),
         ("onnx compiled", (Group.ONNX,)),
         ("torch onnx engine compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.ENGINE)),
         ("engine", (Group.ENGINE,)),
+        ("openvino", (Group.OPENVINO,)),
     ],
 )
 def test_a_command_line_chooses_groups_and_none_named_means_all(
@@ -110,6 +111,10 @@ def test_a_command_line_chooses_groups_and_none_named_means_all(
 ) -> None:
     words: Callable[[str], bool] = asked.split().__contains__
     found = chosen_groups(
-        torch=words("torch"), onnx=words("onnx"), engine=words("engine"), compiled=words("compiled")
+        torch=words("torch"),
+        onnx=words("onnx"),
+        openvino=words("openvino"),
+        engine=words("engine"),
+        compiled=words("compiled"),
     )
     assert found == groups

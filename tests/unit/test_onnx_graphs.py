@@ -13,8 +13,11 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.complexity import complexity
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
+from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
+from riformer_deploy.plans import LoweringPlan
+from riformer_deploy.variants import Preprocessing
 
 Shape = Sequence[int | str | None]
 
@@ -121,7 +124,9 @@ def test_an_exported_graph_costs_per_image_what_its_model_does(
     opset: int,
 ) -> None:
     path = tmp_path / "model.onnx"
-    export_onnx(fold(tiny_model), path, OnnxOptions(image_size_px=(64, 48), batch=batch, opset=opset), {})
+    plain = Preprocessing(resize_short_edge_px=None, crop_px=(64, 48))
+    lowered = lower(fold(tiny_model), LoweringPlan(), plain)
+    export_onnx(lowered, path, OnnxOptions(image_size_px=(64, 48), batch=batch, opset=opset), {})
     expected = complexity(tiny_architecture, Form.FOLDED, (64, 48)).flops
     assert graph_flops(onnx.load(path)) == expected
 

@@ -98,7 +98,9 @@ def test_an_export_whose_parity_fails_writes_nothing(
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
-@pytest.mark.parametrize("step", ["loading", "fusing", "exporting to ONNX", "proving parity: ONNX Runtime"])
+@pytest.mark.parametrize(
+    "step", ["loading", "fusing", "exporting fp32 to ONNX", "proving parity: ONNX Runtime"]
+)
 def test_an_interrupted_export_leaves_no_trace(
     tmp_path: Path, tiny_bundle_copy: Path, tiny_checkpoint: Path, step: str, *, existing: bool
 ) -> None:

@@ -62,7 +62,9 @@ def candidate(status: Status) -> CandidateParity:
         precision=Precision.FP32,
         artifact_sha256="b" * 64,
         budget=BUDGETS[Precision.FP32],
-        outputs=(OutputParity(name="logits", deviation=distance, decisions=choice, status=status),),
+        outputs=(
+            OutputParity(name="logits", deviation=distance, decisions=choice, budget_used=0.5, status=status),
+        ),
         stages=(StageParity(stage=1, tensor="backbone.network.0.1", deviation=distance, status=status),),
         first_bad_block=None if status is Status.PASSED else "backbone.network.0.0",
         status=status,

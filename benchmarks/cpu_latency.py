@@ -1,0 +1,146 @@
+"""The CPU: S12 in PyTorch, ONNX Runtime and OpenVINO, in every precision and norm form, at 224 px."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from _common import naive_export, random_state, target, write_result
+
+from riformer_deploy.architecture import Form
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.calibration import Calibration, Wish, measure
+from riformer_deploy.calibration_sets import random_set
+from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.fusion import fold
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.lowering import lower
+from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.norms import NormForm
+from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
+from riformer_deploy.records import JsonValue, to_jsonable
+from riformer_deploy.results import Inputs, LatencyResult
+from riformer_deploy.runtimes.base import Contestant, Runtime
+from riformer_deploy.runtimes.openvino import OpenVinoRuntime
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+from riformer_deploy.variants import VARIANTS, Preprocessing
+
+_SIZE = (224, 224)
+_PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
+_BATCHES = (1, 8)
+_EAGER = "PyTorch eager fp32, training form"
+_NAIVE = "the naive export fp32"
+
+
+def _opset(precision: Precision, norm: NormForm) -> int:
+    """The default, or the first that can express it: what a user gets."""
+    if precision is Precision.BF16:
+        return BF16_OPSET
+    return max(DEFAULT_OPSET, GROUP_NORM_OPSET) if norm is NormForm.GROUP else DEFAULT_OPSET
+
+
+def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
+    """Our files by name: every norm form of every precision."""
+    folded = fold(model)
+    calibration: Calibration = measure(folded, random_set(_PREPROCESSING), "benchmark", Wish())
+    files = {}
+    for precision in Precision:
+        for norm in NormForm:
+            plan = plan_lowering(precision, PrecisionOptions(norm=norm), calibration)
+            path = folder / f"{precision}.{norm}.onnx"
+            options = OnnxOptions(image_size_px=_SIZE, opset=_opset(precision, norm))
+            export_onnx(lower(folded, plan, _PREPROCESSING), path, options, {})
+            files[f"{precision} {norm}"] = (precision, path)
+    return files
+
+
+def _contestants(model: RIFormer, folder: Path, threads: int) -> list[Contestant]:
+    folded, naive = fold(model), naive_export(model, folder / "naive.onnx", _SIZE[0])
+    half = fold(model).to(torch.bfloat16)
+    fp32, bf16 = Precision.FP32, Precision.BF16
+    entered: list[tuple[str, Precision, Callable[[], Runtime]]] = [
+        (_EAGER, fp32, lambda: PyTorchRuntime(model, threads=threads)),
+        ("PyTorch eager fp32, folded", fp32, lambda: PyTorchRuntime(folded, threads=threads)),
+        (
+            "PyTorch compiled fp32, folded", fp32,
+            lambda: PyTorchRuntime(folded, compiled=True, threads=threads),
+        ),
+        (
+            "PyTorch eager bf16, folded", bf16,
+            lambda: PyTorchRuntime(half, dtype=torch.bfloat16, threads=threads),
+        ),
+        (
+            "PyTorch compiled bf16, folded", bf16,
+            lambda: PyTorchRuntime(half, dtype=torch.bfloat16, compiled=True, threads=threads),
+        ),
+        (f"ONNX Runtime, {_NAIVE}", fp32, lambda: OnnxRuntime(naive, threads=threads)),
+        (f"OpenVINO, {_NAIVE}", fp32, lambda: OpenVinoRuntime(naive, threads=threads)),
+    ]  # fmt: skip
+    for name, (precision, path) in _graphs(model, folder).items():
+        if precision is not Precision.BF16:  # ONNX Runtime has no CPU kernels for it
+            entered.append((f"ONNX Runtime {name}", precision, _opener(OnnxRuntime, path, threads)))
+        entered.append((f"OpenVINO {name}", precision, _opener(OpenVinoRuntime, path, threads)))
+    return [
+        Contestant(name=name, precision=precision, artifact_sha256="", batch=None, open=start)
+        for name, precision, start in entered
+    ]
+
+
+def _opener(kind: Callable[..., Runtime], path: Path, threads: int) -> Callable[[], Runtime]:
+    return lambda: kind(path, threads=threads)
+
+
+def _targets(result: LatencyResult, names: list[str]) -> dict[str, JsonValue]:
+    """Ratios of medians, each within one batch size."""
+    median = {(sample.name, sample.batch): sample.summary.median_ms for sample in result.samples}
+    found: dict[str, JsonValue] = {}
+    for batch in _BATCHES:
+        files = [name for name in names if (name, batch) in median and "PyTorch" not in name]
+        ours = [name for name in files if _NAIVE not in name]
+        best = min(ours, key=lambda name: median[name, batch])
+        ratio = median[_EAGER, batch] / median[best, batch]
+        found[f"batch {batch}: eager over the best artifact ({best})"] = target(ratio, 7.0, at_most=False)
+        for backend in ("ONNX Runtime", "OpenVINO"):
+            default = median[f"{backend} fp32 instance", batch]
+            found[f"batch {batch}, {backend}: naive export over our default fp32"] = target(
+                median[f"{backend}, {_NAIVE}", batch] / default, 1.0, at_most=False
+            )
+    return found
+
+
+def main() -> None:
+    """Interleaved rounds of all, raw samples kept."""
+    architecture = VARIANTS["riformer-s12_in1k"].architecture
+    model = model_from_state(architecture, Form.TRAINING, random_state(architecture))
+    options = BenchOptions(batches=_BATCHES, rounds=8, repeats=1, warmup=2)
+    with tempfile.TemporaryDirectory() as folder:
+        entered = _contestants(model, Path(folder), options.used_threads)
+        sizes: dict[str, JsonValue] = {
+            path.stem: path.stat().st_size for path in sorted(Path(folder).glob("*.onnx"))
+        }
+        result = measure_latency(
+            entered,
+            synthetic_images(max(_BATCHES), _SIZE, seed=0),
+            Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
+            options,
+        )
+    torch._dynamo.reset()  # noqa: SLF001  # the documented way to drop compiled code
+    medians: dict[str, JsonValue] = {
+        f"batch {sample.batch}: {sample.name}": round(sample.summary.median_ms, 2)
+        for sample in sorted(result.samples, key=lambda item: (item.batch, item.summary.median_ms))
+    }
+    write_result(
+        "cpu_latency",
+        f"S12 at 224 px, random weights, {options.used_threads} threads: milliseconds per call. "
+        "The machine is a virtual one that other processes shared while this ran.",
+        {"medians_ms": medians, "file_bytes": sizes, "latency": to_jsonable(result)},
+        _targets(result, [item.name for item in entered]),
+    )
+
+
+if __name__ == "__main__":
+    main()

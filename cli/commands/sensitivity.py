@@ -1,0 +1,50 @@
+"""``riformer-deploy sensitivity``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import options, output
+
+
+def sensitivity(
+    bundle: options.BundlePath = None,
+    calibration: options.Calibration = None,
+    method: options.Method = options.MethodChoice.MSE,
+    equalize: options.Equalize = True,
+    int8_base: options.Int8Base = options.FloatChoice.FP32,
+    skip_bad: options.SkipBad = False,
+    top: Annotated[int | None, typer.Option(help="Show so many layers.", show_default="all")] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Rank the layers by what quantising each one alone costs."""
+    from riformer_deploy.artifacts import Precision
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.observers import Method
+    from riformer_deploy.precision import PrecisionOptions
+    from riformer_deploy.tuning import Images, bundle_sensitivity
+
+    asked = PrecisionOptions(method=Method(method), equalize=equalize, int8_base=Precision(int8_base))
+    images = Images(source=calibration, skip_bad=skip_bad)
+    with output.progress() as progress:
+        report = bundle_sensitivity(find_bundle(bundle), images, asked, progress)
+    for text in report.warnings:
+        output.note(text)
+    if json:
+        output.print_json(report)
+        return
+    output.print_table(
+        f"Cost of int8 on {report.images} images ({report.calibration})",
+        ("layer", ">SQNR dB", ">changed classes %"),
+        [
+            (item.layer, output.number(item.cost.sqnr_db, ".2f"), f"{item.cost.drop_points:.2f}")
+            for item in report.layers[:top]
+        ],
+    )
+    everything = report.everything
+    output.say(
+        f"Every layer: {output.number(everything.sqnr_db, '.2f')} dB, {everything.drop_points:.2f} % changed"
+    )

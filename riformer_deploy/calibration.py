@@ -1,0 +1,213 @@
+"""Measures a folded model on images, once: ranges for int8, peaks for half precision."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.errors import CalibrationError
+from riformer_deploy.files import replacing
+from riformer_deploy.model import RIFormer
+from riformer_deploy.observers import Batches, Method, chosen_range, equalizer, histograms
+from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks
+from riformer_deploy.progress import Progress, silent
+from riformer_deploy.records import RecordError, dump_json, load_json
+from riformer_deploy.version import VERSION
+
+_LOG = logging.getLogger(__name__)
+
+CACHE_VERSION = 2
+"""Part of every key: raise it when the measurement changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What was measured.
+
+    Attributes:
+        key: sha256 of everything that the measurement depends on.
+        images: Number of images.
+        ranges: For each layer, the absolute input value that 127 steps shall reach; none if not asked for.
+        divisors: For the layers whose input is equalised, what its channels are divided by.
+        residual_ranges: For both inputs of each block's last addition (``stream``, ``branch``), the
+            largest value.
+        peaks: For each block and downsampling layer, the largest absolute value of anything that half
+            precision would store there.
+    """
+
+    key: str
+    images: int
+    ranges: dict[str, float]
+    divisors: dict[str, tuple[float, ...]]
+    residual_ranges: dict[str, float]
+    peaks: dict[str, float]
+
+
+def quantizable(model: RIFormer) -> tuple[str, ...]:
+    """Names of the convolutions and the head, in the network's order."""
+    return tuple(name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
+
+
+def _equalized(name: str) -> bool:
+    """Downsampling layers: they read the residual stream, whose channels differ most in range."""
+    return name.startswith("backbone.network.") and name.endswith(".proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What to measure.
+
+    Attributes:
+        method: How ranges are chosen.
+        equalize: Equalise the inputs of the downsampling layers.
+        ranges: Choose ranges; without them only peaks are looked for, which takes one pass instead of two.
+    """
+
+    method: Method = Method.MSE
+    equalize: bool = True
+    ranges: bool = True
+
+
+def calibration_key(weights_sha256: str, images: CalibrationSet, wish: Wish) -> str:
+    """sha256 over everything that a calibration depends on.
+
+    Args:
+        weights_sha256: Of the weights' values.
+        images: Its content, size and preprocessing count.
+        wish: What to measure.
+    """
+    versions = (str(CACHE_VERSION), VERSION, torch.__version__)
+    parts = (*versions, weights_sha256, images.content_sha256, str(images.count), dump_json(wish))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _told(images: CalibrationSet, text: str, progress: Progress) -> Batches:
+    """The images' batches, with progress told for each."""
+
+    def batches() -> Iterator[Tensor]:
+        done = 0
+        for batch in images.batches():
+            progress(f"calibrating, {text}: {done} of {images.count} images")
+            yield batch
+            done += len(batch)
+
+    return batches
+
+
+def _equalizers(model: RIFormer, largest: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    modules = dict(model.named_modules())
+    return {name: equalizer(modules[name], top) for name, top in largest.items() if _equalized(name)}
+
+
+def _finite(largest: Mapping[str, Tensor]) -> None:
+    endless = [name for name, top in largest.items() if not bool(torch.isfinite(top).all())]
+    if endless:
+        raise CalibrationError(
+            "The model overflows float32 on the calibration images, so no ranges can be chosen.",
+            details=[f"input of {name}" for name in endless],
+            remedy="Check the checkpoint's weights; values this large come of a diverged training.",
+        )
+
+
+def measure(
+    model: RIFormer, images: CalibrationSet, key: str, wish: Wish, progress: Progress = silent
+) -> Calibration:
+    """Run the images through the folded model and choose every range.
+
+    Args:
+        model: In folded form, float32.
+        images: What to run.
+        key: From :func:`calibration_key`.
+        wish: What to measure.
+        progress: Told of each batch.
+
+    Raises:
+        CalibrationError: The model overflows float32 on these images.
+    """
+    blocks = [name for stage in model.architecture.block_names for name in stage]
+    peaks, largest = measure_peaks(model, _told(images, "largest values", progress), quantizable(model))
+    _finite(largest)
+    peaks |= weight_peaks(model)
+    divisors = _equalizers(model, largest) if wish.equalize and wish.ranges else {}
+    # An equalised input is divided in the base type: what that gives must fit as well.
+    peaks |= {f"{name}.equalized": (largest[name] / divisor).max() for name, divisor in divisors.items()}
+    residual: dict[str, float] = {}
+    ranges: dict[str, float] = {}
+    if wish.ranges:
+        residual |= {f"{block}.stream": float(peaks[f"{block}.norm2.input"]) or 1.0 for block in blocks}
+        residual |= {f"{block}.branch": float(peaks[f"{block}.mlp.fc2"]) or 1.0 for block in blocks}
+        found = histograms(model, largest, _told(images, "histograms", progress), divisors)
+        ranges |= {name: chosen_range(histogram, wish.method) for name, histogram in found.items()}
+    return Calibration(
+        key=key,
+        images=images.count,
+        ranges=ranges,
+        divisors={name: tuple(value.tolist()) for name, value in divisors.items()},
+        residual_ranges=residual,
+        peaks=block_peaks(peaks, blocks),
+    )
+
+
+def cache_folder() -> Path:
+    """Where calibrations are kept: ``riformer-deploy`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "riformer-deploy" / "calibrations"
+
+
+def _cached(path: Path, key: str) -> Calibration | None:
+    """What a cache file holds, if it is whole and of this key: its first line is the sha256 of the rest."""
+    try:
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            return None
+        found = load_json(Calibration, text)
+    except (OSError, UnicodeDecodeError, RecordError):
+        return None
+    return found if found.key == key else None
+
+
+def calibrate(
+    model: RIFormer,
+    weights_sha256: str,
+    images: CalibrationSet,
+    wish: Wish,
+    progress: Progress = silent,
+) -> Calibration:
+    """The calibration of these weights on these images, from the cache where it holds it.
+
+    A cached calibration is used only if its own key is the one asked for and its content is what was
+    written; any other is measured anew.
+
+    Args:
+        model: In folded form, float32.
+        weights_sha256: Of its weights.
+        images: What to run.
+        wish: What to measure.
+        progress: Told of each batch.
+
+    Raises:
+        CalibrationError: The model overflows float32 on these images.
+    """
+    key = calibration_key(weights_sha256, images, wish)
+    path = cache_folder() / f"{key}.json"
+    cached = _cached(path, key)
+    if cached is not None:
+        _LOG.info("calibration %s comes from the cache", key[:12])
+        return cached
+    measured = measure(model, images, key, wish, progress)
+    text = dump_json(measured)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", encoding="utf-8")
+    except OSError as err:
+        _LOG.warning("the calibration could not be cached: %s", err)
+    return measured

@@ -1,0 +1,251 @@
+"""Calibration images from ``.npz`` files and folders, read a few at a time and never whole in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from riformer_deploy.calibration_sets import CalibrationSet, batch_size, random_set, remarks
+from riformer_deploy.decoding import EXTENSIONS, decode_image
+from riformer_deploy.errors import CalibrationError, ImageError
+from riformer_deploy.images import fit, normalise
+from riformer_deploy.records import dump_json
+from riformer_deploy.variants import Preprocessing
+
+_NAMES = ("images", "calibration_images")
+_FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError)  # of a broken zip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Array:
+    """One array of an ``.npz`` file, by its header."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.shape} {self.dtype}"
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as err:
+        raise CalibrationError(
+            f"{path} cannot be read as an .npz file: {err}",
+            remedy="Write it with numpy.savez(path, images=...).",
+        ) from err
+
+
+def _header(file: IO[bytes], name: str) -> _Array:
+    """Read up to the first value."""
+    version = np.lib.format.read_magic(file)
+    if version not in _FORMATS:
+        raise ValueError(f"{name} is in NumPy's array format {version}, which is not known")
+    shape, fortran, dtype = _FORMATS[version](file)
+    return _Array(name=name, shape=shape, dtype=dtype, fortran=fortran)
+
+
+def _arrays(path: Path) -> list[_Array]:
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        found = []
+        for member in archive.namelist():
+            if member.endswith(".npy"):
+                with archive.open(member) as file:
+                    found.append(_header(file, member.removesuffix(".npy")))
+        return found
+
+
+def _stream(path: Path, name: str, step: int) -> Iterator[NDArray[Any]]:
+    """The rows of one array, ``step`` at a time."""
+    with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        array = _header(file, name)
+        row_bytes = int(np.prod(array.shape[1:])) * array.dtype.itemsize
+        for start in range(0, array.shape[0], step):
+            rows = min(step, array.shape[0] - start)
+            data = file.read(rows * row_bytes)
+            if len(data) != rows * row_bytes:
+                raise EOFError(f"{name} ends early")
+            yield np.frombuffer(data, array.dtype).reshape(rows, *array.shape[1:])
+
+
+def _image_array(path: Path, size: tuple[int, int], *, skip_bad: bool) -> tuple[_Array, list[str]]:
+    """The one array of images in the file, and what was passed over."""
+    arrays = _arrays(path)
+    kinds = (np.dtype(np.uint8), np.dtype(np.float32))
+    images = [array for array in arrays if len(array.shape) == 4 and array.dtype in kinds]
+    chosen = [array for array in images if array.name in _NAMES] or images
+    if len(chosen) != 1:
+        raise CalibrationError(
+            f"{path} must hold one array of images, named images.",
+            details=[f"it holds {', '.join(map(str, arrays)) or 'no arrays'}"],
+            remedy="Images are (N, H, W, 3) uint8 RGB, or (N, 3, H, W) float32 already normalised.",
+        )
+    found = chosen[0]
+    expected = (*size, 3) if found.dtype == np.uint8 else (3, *size)
+    if found.shape[1:] != expected or found.shape[0] == 0 or found.fortran:
+        raise CalibrationError(
+            f"{path}: {found}{', stored column by column,' if found.fortran else ''} is not what the model "
+            f"takes: (N, {', '.join(map(str, expected))}), C-contiguous, at least one image of "
+            f"{size[0]}x{size[1]} px.",
+            remedy="Resize and crop the images as the model's preprocessing says.",
+        )
+    labels = found.name.replace("images", "labels")
+    if labels == found.name or labels not in {array.name for array in arrays}:
+        return found, []
+    if not skip_bad:
+        raise CalibrationError(
+            f"{path} holds labels beside its images ({labels}); calibration uses none, and images to be "
+            "judged on are not to be calibrated on.",
+            remedy="Save other images without labels, or say --skip-bad if these are meant.",
+        )
+    return found, [f"the array {labels} of {path.name} was not used"]
+
+
+def npz_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = False) -> CalibrationSet:
+    """Images in an ``.npz`` file.
+
+    Args:
+        path: Holds one array named ``images`` (or the only one of that kind): (N, H, W, 3) uint8 RGB of the
+            model's input size, or (N, 3, H, W) float32, normalised already.
+        preprocessing: The model's.
+        skip_bad: Pass over labels.
+
+    Raises:
+        CalibrationError: The file cannot be read, its images are not of that kind, or labels are beside them.
+    """
+    array, notes = _image_array(path, preprocessing.crop_px, skip_bad=skip_bad)
+    raw, step = array.dtype == np.uint8, batch_size(preprocessing.crop_px)
+    start = hashlib.sha256(f"{dump_json(preprocessing)}{array.dtype}{array.shape}".encode())
+    digest, distinct = start.copy(), set()
+    for rows in _stream(path, array.name, step):
+        digest.update(rows.tobytes())
+        if not raw and not np.isfinite(rows).all():
+            raise CalibrationError(f"{path} holds images with values that are not finite.")
+        distinct |= {hashlib.sha256(row.tobytes()).digest() for row in rows}
+
+    def batches() -> Iterator[Tensor]:
+        again = start.copy()
+        for rows in _stream(path, array.name, step):
+            again.update(rows.tobytes())
+            yield torch.from_numpy(normalise(rows, preprocessing) if raw else rows.copy())
+        if again.digest() != digest.digest():
+            raise CalibrationError(f"{path} changed while it was being read.")
+
+    return CalibrationSet(
+        source=path.name,
+        random=False,
+        count=array.shape[0],
+        content_sha256=digest.hexdigest(),
+        warnings=(*notes, *remarks(array.shape[0], len(distinct))),
+        batches=batches,
+    )
+
+
+def _fitted(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    return fit(decode_image(path), preprocessing, name=str(path))
+
+
+def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = False) -> CalibrationSet:
+    """The pictures of a folder and its subfolders, resized and cropped as the model's preprocessing says.
+
+    Args:
+        path: The folder; files whose name starts with a dot do not count.
+        preprocessing: The model's.
+        skip_bad: Use the rest where files cannot be used; they are named in the warnings.
+
+    Raises:
+        CalibrationError: There is no picture, or a file cannot be used.
+    """
+    good: list[tuple[Path, bytes]] = []
+    bad: list[str] = []
+    digest = hashlib.sha256(dump_json(preprocessing).encode())
+    files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+    for file in files:
+        if file.suffix.lower() not in EXTENSIONS:
+            bad.append(f"{file}: no picture by its name")
+            continue
+        try:
+            content = hashlib.sha256(_fitted(file, preprocessing).tobytes()).digest()
+        except ImageError as err:
+            bad.append(err.message)
+            continue
+        digest.update(content)
+        good.append((file, content))
+    if not good or (bad and not skip_bad):
+        raise CalibrationError(
+            f"{len(bad)} of the {len(files)} files in {path} cannot be used."
+            if files
+            else f"{path} holds no pictures.",
+            details=bad,
+            remedy="Remove these files, or say --skip-bad to use the rest."
+            if good
+            else "Give a folder of JPEG, PNG, WebP, BMP, TIFF or PPM pictures.",
+        )
+
+    def batches() -> Iterator[Tensor]:
+        step = batch_size(preprocessing.crop_px)
+        for start in range(0, len(good), step):
+            pictures = []
+            for file, content in good[start : start + step]:
+                try:
+                    pictures.append(_fitted(file, preprocessing))
+                except ImageError as err:
+                    raise CalibrationError(f"A calibration image vanished: {err.message}") from err
+                if hashlib.sha256(pictures[-1].tobytes()).digest() != content:
+                    raise CalibrationError(f"{file} changed while it was being used.")
+            yield torch.from_numpy(normalise(pictures, preprocessing))
+
+    return CalibrationSet(
+        source=path.resolve().name,
+        random=False,
+        count=len(good),
+        content_sha256=digest.hexdigest(),
+        warnings=(
+            *(f"skipped: {text}" for text in bad),
+            *remarks(len(good), len({content for _, content in good})),
+        ),
+        batches=batches,
+    )
+
+
+def calibration_set(source: str, preprocessing: Preprocessing, *, skip_bad: bool = False) -> CalibrationSet:
+    """What ``--calibration`` names.
+
+    Args:
+        source: ``random``, an ``.npz`` file, or a folder of images.
+        preprocessing: The model's.
+        skip_bad: Use the rest where part of it cannot be used.
+
+    Raises:
+        CalibrationError: It is none of these, or not usable.
+    """
+    if source == "random":
+        return random_set(preprocessing)
+    path = Path(source)
+    try:
+        folder = path.is_dir()
+        there = folder or path.is_file()
+    except (OSError, ValueError) as err:  # a name that the system refuses
+        raise CalibrationError(f"There is no calibration data at {source!r}: {err}") from err
+    if not there:
+        raise CalibrationError(
+            f"There is no calibration data at {path}.",
+            remedy="Give an .npz file or a folder of images, or say random (and the result is marked so).",
+        )
+    return (folder_set if folder else npz_set)(path, preprocessing, skip_bad=skip_bad)

@@ -1,0 +1,124 @@
+"""Holds arrays to a budget: outputs, stages, and the labels of a model that gives its first classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riformer_deploy.budgets import Budget
+from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.metrics import Deviation, decisions, deviation
+from riformer_deploy.results import OutputParity, StageParity, Status
+from riformer_deploy.runtimes.base import Outputs
+
+
+def status(*, passed: bool) -> Status:
+    """The verdict as a status."""
+    return Status.PASSED if passed else Status.FAILED
+
+
+def _with_choices(reference: Outputs, got: Outputs) -> tuple[Outputs, Outputs]:
+    """Where a model gives its first K classes, what to compare with what.
+
+    ``scores``: its scores beside the reference's K largest. ``labels``: the reference's own scores of the
+    classes that it named beside the reference's K largest.
+    """
+    if "labels" not in got:
+        return reference, got
+    probabilities, labels = reference["probabilities"], got["labels"].astype(np.int64)
+    count = labels.shape[1]
+    valid = ((labels >= 0) & (labels < probabilities.shape[1])).all() and all(
+        len(set(row)) == count for row in labels.tolist()
+    )
+    named = np.take_along_axis(probabilities, labels, axis=1) if valid else np.full(labels.shape, np.nan)
+    largest = -np.sort(-probabilities, axis=1)[:, :count]
+    return {"scores": largest, "labels": largest}, {"scores": got["scores"], "labels": named}
+
+
+def _tolerance(reference: NDArray[np.floating], budget: Budget) -> tuple[float, float]:
+    """Rtol and atol: the budget's, or four standard deviations of the noise that its SQNR allows."""
+    if budget.elementwise is not None:
+        return budget.elementwise
+    rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
+    allowed = 4 * rms * 10 ** (-(budget.min_sqnr_db or 0.0) / 20)
+    return 0.0, allowed or float(np.finfo(np.float32).tiny)
+
+
+def _budget_used(distance: Deviation, budget: Budget) -> float | None:
+    if not distance.finite:
+        return None
+    shares = []
+    if budget.elementwise is not None:
+        shares.append(distance.tolerance_used)
+    if budget.min_sqnr_db is not None:
+        exact = 0.0 if distance.max_abs == 0 else None
+        noise = distance.relative_l2
+        shares.append(exact if noise is None else noise * 10 ** (budget.min_sqnr_db / 20))
+    known = [share for share in shares if share is not None]
+    return max(known) if len(known) == len(shares) else None
+
+
+def judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[OutputParity, ...]:
+    """Every output of a contestant against the reference.
+
+    Args:
+        reference: ``logits``, ``probabilities`` and ``features``.
+        got: Some of these, or ``scores`` and ``labels``.
+        budget: The limits.
+
+    Raises:
+        RuntimeFailureError: An output is none of these, or of another shape.
+    """
+    reference, got = _with_choices(reference, got)
+    judged = []
+    for name in got:
+        if name not in reference:
+            raise RuntimeFailureError(
+                f"The model has an output {name} that the reference cannot be asked for."
+            )
+        if got[name].shape != reference[name].shape:
+            raise RuntimeFailureError(
+                f"Output {name} has shape {got[name].shape}, the reference's has {reference[name].shape}."
+            )
+        rtol, atol = _tolerance(reference[name], budget)
+        distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
+        choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
+        used = _budget_used(distance, budget)
+        within = used is not None and used <= 1
+        judged.append(
+            OutputParity(
+                name=name,
+                deviation=distance,
+                decisions=choice,
+                budget_used=used,
+                status=status(passed=within and (choice is None or choice.decided_flips == 0)),
+            )
+        )
+    return tuple(judged)
+
+
+def _stage_passes(relative_l2: float | None, *, finite: bool, max_abs: float | None, budget: Budget) -> bool:
+    if not finite:
+        return False
+    # A stage of zeros has no relative error; then nothing may differ at all.
+    return max_abs == 0 if relative_l2 is None else relative_l2 <= budget.stage_relative_l2
+
+
+def judge_taps(reference: Outputs, got: Outputs, budget: Budget) -> dict[str, StageParity]:
+    """Every tap by name; ``stage`` is the number of the stage that the block belongs to.
+
+    Args:
+        reference: Activations by name of the block.
+        got: Likewise.
+        budget: The limits.
+    """
+    judged = {}
+    for name, true in reference.items():
+        rtol, atol = _tolerance(true, budget)
+        distance = deviation(true, got[name], rtol=rtol, atol=atol)
+        passed = _stage_passes(
+            distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, budget=budget
+        )
+        stage = int(name.split(".")[2]) // 2 + 1
+        judged[name] = StageParity(stage=stage, tensor=name, deviation=distance, status=status(passed=passed))
+    return judged

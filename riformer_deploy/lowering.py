@@ -1,0 +1,210 @@
+"""A folded RIFormer rebuilt for one precision: what the graph will hold, as a module that also runs here.
+
+Convolutions, the residual stream and GELU are in the base type of their block; statistics, the affine part
+of the norms, pooling and the head are float32, with explicit casts between, so that a strongly typed
+builder keeps them there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from riformer_deploy.architecture import Architecture
+from riformer_deploy.model import FoldedBlock, PatchEmbed, RIFormer
+from riformer_deploy.norms import NormForm, channel_moments, normalise, widened
+from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
+from riformer_deploy.variants import Preprocessing
+
+
+class PlainLayer(nn.Module):
+    """A convolution or linear layer in one floating type, whatever its input is in."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight))
+        self.weight, self.bias = (
+            nn.Parameter(value.detach().to(dtype), requires_grad=False) for value in (layer.weight, bias)
+        )
+        self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
+        self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's result in its type."""
+        x = x.to(self.dtype)
+        if self._stride is None:
+            return functional.linear(x, self.weight, self.bias)
+        return functional.conv2d(x, self.weight, self.bias, self._stride, self._padding)
+
+
+def _layer(plan: LoweringPlan, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
+    """A layer of the folded model as the plan wants it."""
+    if name in plan.ranges:
+        return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name))
+    return PlainLayer(layer, dtype)
+
+
+class LoweredMlp(nn.Module):
+    """The two 1x1 convolutions with GELU between them; nothing else comes between."""
+
+    def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
+        super().__init__()
+        dtype = plan.dtype_of(name)
+        self.fc1 = _layer(plan, f"{name}.mlp.fc1", block.mlp.fc1, dtype)
+        self.act = nn.GELU()
+        self.fc2 = _layer(plan, f"{name}.mlp.fc2", block.mlp.fc2, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``x`` (N, C, H, W); the shape stays."""
+        result: Tensor = self.fc2(self.act(self.fc1(x)))
+        return result
+
+
+class LoweredBlock(nn.Module):
+    """A folded block: ``y = x + norm_reparam(x)``, then ``y + mlp(n(y))``."""
+
+    def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
+        super().__init__()
+        self.dtype, self.norm = plan.dtype_of(name), plan.norm
+        per_channel = (1, -1, 1, 1)
+        self.register_buffer("weight", block.norm_reparam.weight.detach().reshape(per_channel))
+        self.register_buffer("bias", block.norm_reparam.bias.detach().reshape(per_channel))
+        self.mlp = LoweredMlp(block, name, plan)
+        ranges = plan.residual_ranges
+        self.stream, self.branch = (
+            ActivationQuantizer(ranges[place], self.dtype) if place in ranges else nn.Identity()
+            for place in (f"{name}.stream", f"{name}.branch")
+        )
+
+    def mixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` and ``n(y)`` of a float32 or float64 ``x``, in its type."""
+        weight, bias = self.get_buffer("weight").to(x.dtype), self.get_buffer("bias").to(x.dtype)
+        if self.norm is not NormForm.MOMENTS:
+            y = x + (normalise(x, self.norm) * weight + bias)
+            return y, normalise(y, self.norm)
+        # Per sample and channel, y is a multiple of x plus a constant, and so is n(y).
+        moments = channel_moments(x)
+        gain = weight * moments.inverse_deviation
+        offset = bias - gain * moments.overall_mean
+        y = x * (1 + gain) + offset
+        after = moments.scaled(1 + gain, offset)
+        return y, (y - after.overall_mean) * after.inverse_deviation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``x`` (N, C, H, W); the shape stays, the type becomes the block's."""
+        y, z = self.mixed(widened(x))
+        branch = self.mlp(z.to(self.dtype))
+        result: Tensor = self.stream(y.to(self.dtype)) + self.branch(branch)
+        return result
+
+
+class LoweredPatchEmbed(nn.Module):
+    """A strided convolution in the plan's type."""
+
+    def __init__(self, embed: PatchEmbed, name: str, plan: LoweringPlan) -> None:
+        super().__init__()
+        self.proj = _layer(plan, f"{name}.proj", embed.proj, plan.dtype_of(f"{name}.proj"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed ``x``."""
+        result: Tensor = self.proj(x)
+        return result
+
+
+class LoweredBackbone(nn.Module):
+    """Stem, stages and final norm, under the names that the folded model has."""
+
+    def __init__(self, model: RIFormer, plan: LoweringPlan) -> None:
+        super().__init__()
+        source = model.backbone
+        self.norm = plan.norm
+        self.patch_embed = LoweredPatchEmbed(source.patch_embed, "backbone.patch_embed", plan)
+        network: list[nn.Module] = []
+        for index, module in enumerate(source.network):
+            name = f"backbone.network.{index}"
+            if isinstance(module, PatchEmbed):
+                network.append(LoweredPatchEmbed(module, name, plan))
+            else:
+                blocks = (b for b in module.children() if isinstance(b, FoldedBlock))
+                network.append(
+                    nn.Sequential(*(LoweredBlock(b, f"{name}.{i}", plan) for i, b in enumerate(blocks)))
+                )
+        self.network = nn.ModuleList(network)
+        self.register_buffer("weight", source.norm6.weight.detach())
+        self.register_buffer("bias", source.norm6.bias.detach())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features (N, dim), float32 or float64; the norm's affine part follows the pooling."""
+        x = self.patch_embed(images)
+        for module in self.network:
+            x = module(x)
+        pooled = normalise(widened(x), self.norm).mean((2, 3))
+        return pooled * self.get_buffer("weight").to(pooled.dtype) + self.get_buffer("bias").to(pooled.dtype)
+
+
+class LoweredRIFormer(nn.Module):
+    """The whole network for one precision, from the graph's input to its outputs.
+
+    Args:
+        model: In folded form, float32 or float64.
+        plan: How to rebuild it.
+        preprocessing: The normalisation, where the plan's input is uint8.
+    """
+
+    def __init__(self, model: RIFormer, plan: LoweringPlan, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.architecture: Architecture = model.architecture
+        self.plan = plan
+        self.backbone = LoweredBackbone(model, plan)
+        self.head = _layer(
+            plan, "head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base
+        )
+        self.flipped = preprocessing.channel_order == "BGR"
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, in order."""
+        return (
+            ("scores", "labels")
+            if self.plan.output_form is OutputForm.TOPK
+            else (str(self.plan.output_form),)
+        )
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if self.plan.input_form is InputForm.NORMALISED:
+            return images
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32)
+        if self.flipped:
+            pixels = pixels.flip(1)
+        return (pixels - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The outputs that the plan asks for, of images in the form that it asks for."""
+        plan = self.plan
+        features: Tensor = self.backbone(self._normalised(images))
+        if plan.output_form is OutputForm.FEATURES:
+            return features.to(plan.io)
+        logits = widened(self.head(features))
+        if plan.output_form is OutputForm.LOGITS:
+            return logits.to(plan.io)
+        probabilities = torch.softmax(logits, 1)
+        if plan.output_form is OutputForm.PROBABILITIES:
+            return probabilities.to(plan.io)
+        scores, labels = torch.topk(probabilities, plan.topk, dim=1)
+        return scores.to(plan.io), labels
+
+
+def lower(model: RIFormer, plan: LoweringPlan, preprocessing: Preprocessing) -> LoweredRIFormer:
+    """Rebuild a folded model for one precision.
+
+    Args:
+        model: In folded form; stays as it was.
+        plan: How.
+        preprocessing: The model's.
+    """
+    return LoweredRIFormer(model, plan, preprocessing).eval().requires_grad_(requires_grad=False)

@@ -1,0 +1,80 @@
+"""Largest absolute values of everything that half precision would have to store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from riformer_deploy.model import FoldedBlock, RIFormer
+from riformer_deploy.observers import Batches, largest_inputs
+
+
+def measure_peaks(
+    model: RIFormer, batches: Batches, names: Iterable[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Largest absolute values, in one pass: of what half precision would store, and of layers' inputs.
+
+    Args:
+        model: In folded form.
+        batches: The images.
+        names: Layers whose inputs are looked at channel by channel.
+
+    Returns:
+        By name of the value, ``<block>`` and the inputs (``<layer>.input``) and results of every layer,
+        0-dimensional; and for each of ``names`` (in_channels,). Infinity or NaN where one was seen.
+    """
+    peaks: dict[str, Tensor] = {}
+
+    def see(name: str, value: Tensor) -> None:
+        top = value.detach().abs().max()
+        peaks[name] = torch.maximum(peaks[name], top) if name in peaks else top
+
+    def watch(name: str, module: nn.Module) -> list[RemovableHandle]:
+        def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            see(f"{name}.input", inputs[0])
+
+        def after(_module: nn.Module, _inputs: object, result: Tensor) -> None:
+            see(name, result)
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    handles: list[RemovableHandle] = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, FoldedBlock)) or name.endswith(".norm2"):
+            handles += watch(name, module)
+    try:
+        largest = largest_inputs(model, names, batches)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return peaks, largest
+
+
+def block_peaks(peaks: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str, float]:
+    """The largest peak within each block, and of each layer outside blocks.
+
+    Args:
+        peaks: By name of the value.
+        blocks: Names of the blocks.
+    """
+    found: dict[str, float] = {}
+    owners = tuple(blocks)
+    for name, value in peaks.items():
+        place = re.sub(r"\.(input|weights|equalized)$", "", name)
+        owner = next((block for block in owners if place == block or place.startswith(f"{block}.")), place)
+        top = float(value)
+        found[owner] = top if not top <= found.get(owner, 0.0) else found[owner]
+    return found
+
+
+def weight_peaks(model: RIFormer) -> dict[str, Tensor]:
+    """Largest absolute weight or bias of every convolution: half precision stores these too."""
+    return {
+        f"{name}.weights": torch.stack([value.abs().max() for value in layer.parameters()]).max()
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }

@@ -1,0 +1,64 @@
+"""How to rebuild a model: every choice of a lowering, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from riformer_deploy.norms import NormForm
+
+
+class InputForm(StrEnum):
+    """What the graph takes."""
+
+    NORMALISED = "normalised"
+    """(N, 3, H, W) floating point, normalised by the caller."""
+    UINT8 = "uint8"
+    """(N, H, W, 3) uint8 RGB as decoded; the normalisation is in the graph."""
+
+
+class OutputForm(StrEnum):
+    """What the graph gives."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    FEATURES = "features"
+    TOPK = "topk"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoweringPlan:
+    """How to rebuild a folded model; every choice is made here, none while building.
+
+    Attributes:
+        base: Type of the convolutions and the residual stream.
+        norm: Which operators compute the norms.
+        float32_blocks: Blocks and layers that stay in float32, by name.
+        ranges: For each layer to quantise, by name, the absolute input value that 127 steps reach.
+        divisors: For some of these layers, what their input channels are divided by first.
+        residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
+            ``branch``, likewise.
+        io: Type of floating-point inputs and outputs.
+        input_form: What the graph takes.
+        output_form: What the graph gives.
+        topk: Number of classes where the output is ``topk``.
+    """
+
+    base: torch.dtype = torch.float32
+    norm: NormForm = NormForm.INSTANCE
+    float32_blocks: frozenset[str] = frozenset()
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    divisors: Mapping[str, Tensor] = field(default_factory=dict)
+    residual_ranges: Mapping[str, float] = field(default_factory=dict)
+    io: torch.dtype = torch.float32
+    input_form: InputForm = InputForm.NORMALISED
+    output_form: OutputForm = OutputForm.LOGITS
+    topk: int = 5
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Type that a block or layer computes in."""
+        return torch.float32 if name in self.float32_blocks else self.base

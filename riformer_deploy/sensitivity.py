@@ -1,0 +1,239 @@
+"""What quantising each layer alone costs, and which layers to spare so that a gate holds."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from riformer_deploy.artifacts import ModelRecord, Precision
+from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.calibration_sets import CalibrationSet, batch_size
+from riformer_deploy.errors import OptionError
+from riformer_deploy.lowering import lower
+from riformer_deploy.metrics import decisions, deviation
+from riformer_deploy.model import RIFormer
+from riformer_deploy.plans import InputForm, OutputForm
+from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.progress import Progress, silent
+from riformer_deploy.runtimes.base import Images
+from riformer_deploy.variants import Preprocessing
+
+_WORST_DB = -200.0
+"""Stands for logits that are not finite, or that differ from logits of zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a set of int8 layers costs on some images.
+
+    Attributes:
+        sqnr_db: Of the logits against the reference; None where they are equal.
+        drop_points: Images whose first class differs from the reference's, in percent.
+    """
+
+    sqnr_db: float | None
+    drop_points: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """What quantising one layer alone costs.
+
+    Attributes:
+        layer: Its name.
+        cost: The cost.
+    """
+
+    layer: str
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityReport:
+    """Every layer, the costliest first.
+
+    Attributes:
+        images: Number of images that costs were measured on.
+        calibration: What the ranges were calibrated on.
+        everything: Cost of quantising every layer.
+        layers: Cost of each layer alone.
+        random: Whether the images were random, so that costs on real ones are not known.
+        warnings: What the user should know of the images.
+    """
+
+    images: int
+    calibration: str
+    everything: Cost
+    layers: tuple[LayerCost, ...]
+    random: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What an int8 model must hold to on the calibration images.
+
+    Attributes:
+        min_sqnr_db: Least SQNR of the logits.
+        max_drop_points: Largest share of changed first classes, in percent.
+    """
+
+    min_sqnr_db: float | None = None
+    max_drop_points: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop_points is not None and not 0 <= self.max_drop_points <= 100:
+            raise OptionError(f"max-drop is a share in percent, got {self.max_drop_points}.")
+        if self.min_sqnr_db is not None and not -200 <= self.min_sqnr_db <= 200:
+            raise OptionError(f"min-sqnr is in decibels, got {self.min_sqnr_db}.")
+
+    def holds(self, cost: Cost) -> bool:
+        """Whether a cost is within the gate."""
+        loud = self.min_sqnr_db is None or cost.sqnr_db is None or cost.sqnr_db >= self.min_sqnr_db
+        return loud and (self.max_drop_points is None or cost.drop_points <= self.max_drop_points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """Measures what int8 layers cost.
+
+    Attributes:
+        model: In folded form, float32.
+        calibration: Ranges.
+        options: How to lower.
+        preprocessing: The model's.
+        images: (N, 3, H, W) float32, normalised.
+        reference: Logits (N, classes) of the reference on these images.
+    """
+
+    model: RIFormer
+    calibration: Calibration
+    options: PrecisionOptions
+    preprocessing: Preprocessing
+    images: Images
+    reference: NDArray[np.floating]
+
+    def cost(self, kept: frozenset[str]) -> Cost:
+        """Cost of quantising everything but ``kept``."""
+        options = dataclasses.replace(
+            self.options,
+            keep=kept,
+            io=Precision.FP32,
+            input_form=InputForm.NORMALISED,
+            output_form=OutputForm.LOGITS,
+        )
+        plan = plan_lowering(Precision.INT8, options, self.calibration)
+        lowered = lower(self.model, plan, self.preprocessing)
+        with torch.inference_mode():
+            logits = np.concatenate([lowered(part).numpy() for part in _parts(self.images)])
+        distance = deviation(self.reference, logits, rtol=0, atol=1)
+        choice = decisions(self.reference, logits, rtol=0, atol=0)
+        comparable = distance.finite and (distance.relative_l2 is not None or distance.max_abs == 0)
+        return Cost(
+            sqnr_db=distance.sqnr_db if comparable else _WORST_DB,
+            drop_points=100 * choice.flips / choice.images,
+        )
+
+
+def _parts(images: Images) -> Iterator[Tensor]:
+    step = batch_size((images.shape[2], images.shape[3]))
+    for start in range(0, len(images), step):
+        yield torch.from_numpy(images[start : start + step])
+
+
+def _order(cost: Cost) -> tuple[float, float]:
+    """Costliest first."""
+    return (float("inf") if cost.sqnr_db is None else cost.sqnr_db, -cost.drop_points)
+
+
+def rank_layers(meter: Meter, calibration_source: str, progress: Progress = silent) -> SensitivityReport:
+    """Quantise each layer alone and rank the layers by what that costs.
+
+    Args:
+        meter: What to measure with.
+        calibration_source: What the ranges were calibrated on.
+        progress: Told of each layer.
+    """
+    layers = quantizable(meter.model)
+    found = []
+    for name in layers:
+        progress(f"sensitivity of {name}")
+        found.append(LayerCost(layer=name, cost=meter.cost(frozenset(layers) - {name})))
+    found.sort(key=lambda item: _order(item.cost))
+    return SensitivityReport(
+        images=len(meter.images),
+        calibration=calibration_source,
+        everything=meter.cost(frozenset()),
+        layers=tuple(found),
+    )
+
+
+def spared_layers(
+    meter: Meter, ranking: Sequence[LayerCost], gate: Gate, progress: Progress = silent
+) -> tuple[frozenset[str], Cost]:
+    """The costliest layers that must stay in the base precision for a gate to hold.
+
+    Layers are spared one by one in the order of the ranking until the gate holds.
+
+    Args:
+        meter: What to measure with.
+        ranking: Costliest first.
+        gate: What must hold.
+        progress: Told of each layer that is spared.
+
+    Returns:
+        The layers to spare, and the cost that is left; every layer where nothing less will do, and
+        then the caller sees by :meth:`Gate.holds` whether even that is enough.
+    """
+    kept = frozenset(meter.options.keep)
+    cost = meter.cost(kept)
+    for item in ranking:
+        if gate.holds(cost):
+            break
+        if item.layer in kept:
+            continue
+        progress(f"sparing {item.layer}")
+        kept |= {item.layer}
+        cost = meter.cost(kept)
+    return kept, cost
+
+
+_METER_IMAGES = 128
+"""Calibration images that costs are measured on, at most."""
+
+
+def int8_meter(
+    model: RIFormer,
+    reference: RIFormer,
+    record: ModelRecord,
+    measured: tuple[CalibrationSet, Calibration],
+    options: PrecisionOptions,
+) -> Meter:
+    """A meter on the calibration images, against the reference in float64.
+
+    Args:
+        model: In folded form, float32.
+        reference: In training or deploy form.
+        record: The model's.
+        measured: The calibration images and what was measured on them.
+        options: How to lower.
+    """
+    images = measured[0].spread(_METER_IMAGES)
+    wide = copy.deepcopy(reference).double()
+    with torch.inference_mode():
+        logits = np.concatenate([wide(part.double()).numpy() for part in _parts(images)])
+    return Meter(
+        model=model,
+        calibration=measured[1],
+        options=options,
+        preprocessing=record.preprocessing,
+        images=images,
+        reference=logits,
+    )

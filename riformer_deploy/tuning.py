@@ -1,0 +1,167 @@
+"""Calibrates a model and chooses the layers that stay out of int8 so that a gate holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from riformer_deploy.artifacts import ModelRecord, Precision
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.calibration import Calibration, Wish, calibrate
+from riformer_deploy.calibration_files import calibration_set
+from riformer_deploy.calibration_sets import CalibrationSet, random_set
+from riformer_deploy.errors import GateError, OptionError
+from riformer_deploy.fusion import fold
+from riformer_deploy.lineup import model_of
+from riformer_deploy.model import RIFormer
+from riformer_deploy.precision import PrecisionOptions, needs_calibration
+from riformer_deploy.progress import Progress, silent
+from riformer_deploy.sensitivity import (
+    Cost,
+    Gate,
+    SensitivityReport,
+    int8_meter,
+    rank_layers,
+    spared_layers,
+)
+
+SWEEP = "fp16: whether an activation overflows was tried on random images; real ones were not given"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+    """Which calibration images to use.
+
+    Attributes:
+        source: ``random``, an ``.npz`` file or a folder; None where none were given.
+        skip_bad: Use the rest where part of them cannot be used.
+    """
+
+    source: str | None = None
+    skip_bad: bool = False
+
+    def open(self, record: ModelRecord) -> CalibrationSet:
+        """The images that were named.
+
+        Raises:
+            OptionError: None were.
+            CalibrationError: They cannot be used.
+        """
+        if self.source is None:
+            raise OptionError(
+                "int8 needs calibration images.",
+                remedy="Give --calibration FOLDER or FILE.npz, or say --calibration random.",
+            )
+        return calibration_set(self.source, record.preprocessing, skip_bad=self.skip_bad)
+
+
+def calibrated(
+    model: RIFormer,
+    weights_sha256: str,
+    record: ModelRecord,
+    precisions: Sequence[Precision],
+    options: PrecisionOptions,
+    images: Images,
+    progress: Progress,
+) -> tuple[tuple[CalibrationSet, Calibration] | None, tuple[str, ...]]:
+    """The calibration, where any precision needs one, and what the user should know of it.
+
+    Args:
+        model: In folded form, float32.
+        weights_sha256: Of its weights.
+        record: The model's.
+        precisions: What is going to be made.
+        options: How to lower.
+        images: Which images.
+        progress: Told of each step.
+
+    Raises:
+        OptionError: int8 without images.
+        CalibrationError: The images cannot be used.
+    """
+    if not any(needs_calibration(precision, options) for precision in precisions):
+        return None, ("the calibration images were not used: fp32 and bf16 need none",) * (
+            images.source is not None
+        )
+    ranges = Precision.INT8 in precisions
+    sweep = images.source is None and not ranges
+    given = random_set(record.preprocessing) if sweep else images.open(record)
+    notes = (SWEEP,) if sweep else given.warnings
+    wish = Wish(method=options.method, equalize=options.equalize, ranges=ranges)
+    return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
+
+
+def _told(cost: Cost) -> str:
+    sqnr = "no error" if cost.sqnr_db is None else f"{cost.sqnr_db:.2f} dB"
+    return f"{sqnr}, {cost.drop_points:.2f} % of first classes changed"
+
+
+def gated(
+    model: RIFormer,
+    reference: RIFormer,
+    record: ModelRecord,
+    measured: tuple[CalibrationSet, Calibration],
+    options: PrecisionOptions,
+    gate: Gate,
+    progress: Progress,
+) -> tuple[PrecisionOptions, str]:
+    """The options with the layers spared that the gate asks for, and a sentence that names them.
+
+    Args:
+        model: In folded form, float32.
+        reference: In training or deploy form.
+        record: The model's.
+        measured: The calibration.
+        options: How to lower.
+        gate: What must hold on the calibration images.
+        progress: Told of each step.
+
+    Raises:
+        GateError: Not even sparing every layer is enough.
+    """
+    progress("measuring int8 for the gate")
+    meter = int8_meter(model, reference, record, measured, options)
+    kept, cost = options.keep, meter.cost(options.keep)
+    if not gate.holds(cost):
+        ranking = rank_layers(meter, measured[0].source, progress).layers
+        kept, cost = spared_layers(meter, ranking, gate, progress)
+    where = f"on {len(meter.images)} calibration images: {_told(cost)}"
+    if not gate.holds(cost):
+        raise GateError(
+            f"int8 cannot hold the gate, even with every layer spared; {where}.",
+            remedy=f"Loosen --min-sqnr or --max-drop: {options.int8_base} itself is not as close.",
+        )
+    spared = sorted(kept - options.keep)
+    text = f"the gate of int8 holds {where}; " + (
+        f"kept in {options.int8_base} for it: {', '.join(spared)}" if spared else "no layer had to be spared"
+    )
+    return dataclasses.replace(options, keep=kept), text
+
+
+def bundle_sensitivity(
+    directory: Path, images: Images, options: PrecisionOptions, progress: Progress = silent
+) -> SensitivityReport:
+    """``sensitivity``: what quantising each layer of a bundle's model alone costs.
+
+    Args:
+        directory: The bundle.
+        images: Which calibration images.
+        options: How to lower.
+        progress: Told of each step.
+
+    Raises:
+        BundleError: It is not a bundle, or a file was changed.
+        CalibrationError: The images are not usable.
+        OptionError: No images were named.
+    """
+    bundle = Bundle.open(directory)
+    record, source = bundle.manifest.model, bundle.manifest.source
+    given = images.open(record)
+    reference = model_of(bundle.path_of(bundle.manifest.weights[0].file))
+    folded = fold(reference)
+    wish = Wish(method=options.method, equalize=options.equalize)
+    calibration = calibrate(folded, source.weights_sha256, given, wish, progress)
+    meter = int8_meter(folded, reference, record, (given, calibration), options)
+    report = rank_layers(meter, given.source, progress)
+    return dataclasses.replace(report, random=given.random, warnings=given.warnings)

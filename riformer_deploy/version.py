@@ -1,0 +1,3 @@
+"""The toolkit's version."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,310 @@
+"""Extreme activations and images in every precision and norm form: finite, and within the budget.
+
+The models are lowered as ``export`` lowers them: calibrated on the images, so that a block which half
+precision cannot hold stays in float32 by name. The reference is the training form in float64.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
+from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.export import OnnxOptions, export_onnx
+from riformer_deploy.fusion import fold
+from riformer_deploy.lowering import LoweredRIFormer, lower
+from riformer_deploy.metrics import deviation
+from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.norms import NormForm, normalise
+from riformer_deploy.observers import Method
+from riformer_deploy.precision import HALF_LIMIT, PrecisionOptions, plan_lowering
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.sensitivity import Gate, Meter, rank_layers, spared_layers
+from riformer_deploy.variants import Preprocessing
+
+_ARCHITECTURE = Architecture(
+    layers=(1, 1, 1, 1), embed_dims=(32, 48, 64, 96), hidden_dims=(64, 96, 128, 192), num_classes=50
+)
+"""Wide enough that rounding errors average as they do in a published model."""
+_SIZE = (64, 64)
+_PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
+_BLOCK = "backbone.network.2.0"
+"""The one block of stage 2."""
+
+Filled = Callable[..., dict[str, Tensor]]
+Array = NDArray[np.float32]
+
+
+def _ordinary(count: int = 8) -> Array:
+    rng = np.random.Generator(np.random.PCG64(7))
+    return rng.standard_normal((count, 3, *_SIZE)).astype(np.float32)
+
+
+def _hot_pixel() -> Array:
+    images = 0.01 * _ordinary()
+    images[:, :, 16, 16] = 1000.0
+    return images
+
+
+def _constant() -> Array:
+    values = np.array([-2.0, -1.0, -0.1, 0.1, 0.5, 1.0, 2.0, 2.6], dtype=np.float32)
+    return np.broadcast_to(values[:, None, None, None], (8, 3, *_SIZE)).copy()
+
+
+IMAGES: dict[str, Callable[[], Array]] = {
+    "ordinary": _ordinary,
+    "mean 1000 times the deviation": lambda: 1000 + _ordinary(),
+    "scaled by 3e4": lambda: 3e4 / 4 * _ordinary(),
+    "constant": _constant,
+    "all zero": lambda: np.zeros((8, 3, *_SIZE), dtype=np.float32),
+    "one hot pixel": _hot_pixel,
+}
+"""Normalised images; nothing that a camera makes is as extreme."""
+
+
+def _stem_times_3e4(state: dict[str, Tensor]) -> None:
+    """Activations of the first stage reach 3e4."""
+    for kind in ("weight", "bias"):
+        state[f"backbone.patch_embed.proj.{kind}"] *= 3e4 / 4
+
+
+def _branch_times_3e4(state: dict[str, Tensor]) -> None:
+    """The residual branch of one block reaches more than 3e4."""
+    for kind in ("weight", "bias"):
+        state[f"{_BLOCK}.mlp.fc2.{kind}"] *= 3e4
+
+
+def _mean_1000_deviations(state: dict[str, Tensor]) -> None:
+    """The stem's result has a mean 1000 times its deviation."""
+    state["backbone.patch_embed.proj.bias"].fill_(1000.0)
+
+
+def _dead_channels(state: dict[str, Tensor]) -> None:
+    """Channels that are always zero: no weight, no bias, no range."""
+    for kind in ("weight", "bias"):
+        state[f"backbone.network.1.proj.{kind}"][::2] = 0
+        state[f"{_BLOCK}.mlp.fc1.{kind}"].zero_()
+
+
+WEIGHTS: dict[str, Callable[[dict[str, Tensor]], None]] = {
+    "stem times 3e4": _stem_times_3e4,
+    "branch times 3e4": _branch_times_3e4,
+    "mean 1000 times the deviation": _mean_1000_deviations,
+    "dead channels": _dead_channels,
+}
+
+CASES = {f"images {name}": (name, None) for name in IMAGES} | {
+    f"weights {name}": ("ordinary", name) for name in WEIGHTS
+}
+"""By name: which images, and what is done to the weights."""
+ALL_AT_ONCE = "every kind of image"
+"""One artifact for all images: what is deployed does not know which kind comes."""
+_UNIFORM = ("images constant", "images all zero")
+
+
+class Case:
+    """A model and images, measured as ``export`` measures them.
+
+    Args:
+        model: In training form.
+        images: Normalised.
+    """
+
+    def __init__(self, model: RIFormer, images: Array) -> None:
+        self.images = images
+        self.folded = fold(model)
+        with torch.inference_mode():
+            wide = model_from_state(
+                model.architecture,
+                Form.TRAINING,
+                {key: value.double() for key, value in model.state_dict().items()},
+            )
+            self.true: NDArray[np.float64] = wide(torch.from_numpy(images).double()).numpy()
+
+        def batches() -> Iterator[Tensor]:
+            yield torch.from_numpy(images)
+
+        source = CalibrationSet(
+            source="torture", random=False, count=len(images), content_sha256="0" * 64, warnings=(),
+            batches=batches,
+        )  # fmt: skip
+        self.calibration: Calibration = measure(self.folded, source, "key", Wish(method=Method.MSE))
+
+    @functools.cache  # noqa: B019  # cases live as long as the tests
+    def spared(self, norm: NormForm, base: Precision) -> frozenset[str]:
+        """Layers that ``export --min-sqnr`` would keep out of int8 for the budget to hold."""
+        meter = Meter(
+            model=self.folded,
+            calibration=self.calibration,
+            options=PrecisionOptions(norm=norm, int8_base=base),
+            preprocessing=_PREPROCESSING,
+            images=self.images,
+            reference=self.true,
+        )
+        gate = Gate(min_sqnr_db=BUDGETS[Precision.INT8].min_sqnr_db)
+        if gate.holds(meter.cost(frozenset())):
+            return frozenset()
+        kept, cost = spared_layers(meter, rank_layers(meter, "torture").layers, gate)
+        assert gate.holds(cost)
+        return kept
+
+    def lowered(self, precision: Precision, norm: NormForm, base: Precision) -> LoweredRIFormer:
+        """The model as it would be exported, with the gate that the budget of int8 is."""
+        kept = self.spared(norm, base) if precision is Precision.INT8 else frozenset()
+        options = PrecisionOptions(norm=norm, int8_base=base, keep=kept)
+        return lower(self.folded, plan_lowering(precision, options, self.calibration), _PREPROCESSING)
+
+
+@pytest.fixture(scope="module")
+def case_of(filled: Filled) -> Callable[[str], Case]:
+    """``case_of(name)``: the case, measured once."""
+
+    @functools.cache
+    def make(name: str) -> Case:
+        if name == ALL_AT_ONCE:
+            pictures, change = np.concatenate([make() for make in IMAGES.values()]), None
+        else:
+            kind, change = CASES[name]
+            pictures = IMAGES[kind]()
+        state = filled(_ARCHITECTURE)
+        if change is not None:
+            WEIGHTS[change](state)
+        return Case(model_from_state(_ARCHITECTURE, Form.TRAINING, state), pictures)
+
+    return make
+
+
+LANES = [
+    (Precision.FP32, Precision.FP32),
+    (Precision.FP16, Precision.FP32),
+    (Precision.BF16, Precision.FP32),
+    (Precision.INT8, Precision.FP32),
+    (Precision.INT8, Precision.FP16),
+]
+"""Each precision, and the base where it is int8."""
+_LANE_NAMES = [f"{p}-on-{base}" if p is Precision.INT8 else str(p) for p, base in LANES]
+
+
+def _check(case: Case, got: NDArray[np.floating], precision: Precision) -> None:
+    """Finite, and within the budget of the precision."""
+    budget = BUDGETS[precision]
+    rtol, atol = budget.elementwise or (0.0, 1.0)
+    distance = deviation(case.true, got, rtol=rtol, atol=atol)
+    assert distance.finite
+    if budget.elementwise is not None:
+        assert distance.tolerance_used is not None
+        assert distance.tolerance_used <= 1, distance
+    if budget.min_sqnr_db is not None and distance.max_abs != 0:
+        assert distance.sqnr_db is not None
+        assert distance.sqnr_db >= budget.min_sqnr_db, distance
+
+
+@pytest.mark.parametrize("norm", NormForm)
+@pytest.mark.parametrize(("precision", "base"), LANES, ids=_LANE_NAMES)
+@pytest.mark.parametrize("name", CASES)
+def test_the_module_is_finite_and_within_its_budget(
+    case_of: Callable[[str], Case], name: str, precision: Precision, base: Precision, norm: NormForm
+) -> None:
+    case = case_of(name)
+    with torch.inference_mode():
+        got = case.lowered(precision, norm, base)(torch.from_numpy(case.images)).numpy()
+    _check(case, got, precision)
+
+
+def test_only_what_must_be_is_spared(case_of: Callable[[str], Case]) -> None:
+    """Rounding errors of constant images are all alike and do not average; nothing else needs sparing."""
+    spared = {name: case_of(name).spared(NormForm.INSTANCE, Precision.FP32) for name in CASES}
+    layers = set(quantizable(case_of("images ordinary").folded))
+    for name, kept in spared.items():
+        assert kept <= layers
+        assert len(kept) <= (len(layers) // 2 if name in _UNIFORM else 0), (name, sorted(kept))
+
+
+@pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8])
+def test_a_block_that_half_cannot_hold_stays_in_float32_by_name(
+    case_of: Callable[[str], Case], base: Precision
+) -> None:
+    case = case_of("weights branch times 3e4")
+    lowered = case.lowered(base, NormForm.INSTANCE, Precision.FP16)
+    held = lowered.plan.float32_blocks
+    assert _BLOCK in held
+    assert "backbone.patch_embed.proj" not in held
+    peaks = {name for name, top in case.calibration.peaks.items() if top > HALF_LIMIT}
+    assert held == peaks
+    assert {p.dtype for p in lowered.backbone.network[2].buffers() if p.is_floating_point()} == {
+        torch.float32
+    }
+
+
+def test_an_activation_of_3e4_is_held_without_it_but_half_of_the_range_is_left(
+    case_of: Callable[[str], Case],
+) -> None:
+    """3e4 is below the limit, what the next blocks add to it may not be."""
+    case = case_of("weights stem times 3e4")
+    assert 2e4 < case.calibration.peaks["backbone.patch_embed.proj"] < 65504
+    lowered = case.lowered(Precision.FP16, NormForm.INSTANCE, Precision.FP32)
+    assert lowered.plan.float32_blocks == {
+        name for name, top in case.calibration.peaks.items() if top > HALF_LIMIT
+    }
+
+
+@pytest.mark.parametrize("norm", NormForm)
+def test_a_mean_1000_times_the_deviation_keeps_the_statistics(norm: NormForm) -> None:
+    """``E[x^2] - E[x]^2`` in float32 would lose the variance altogether at a mean of 1e4."""
+    generator = torch.Generator().manual_seed(0)
+    for mean in (1e3, 1e4):
+        x = mean + torch.randn(4, 32, 16, 16, generator=generator)
+        true = normalise(x.double(), NormForm.GROUP)
+        distance = deviation(true.numpy(), normalise(x, norm).numpy(), rtol=0, atol=1)
+        assert distance.finite
+        assert distance.relative_l2 is not None
+        assert distance.relative_l2 < 3e-7 * mean
+
+
+def _graph(model: LoweredRIFormer, folder: Path, name: str) -> OnnxRuntime:
+    path = folder / f"{name}.onnx"
+    export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, opset=21), {})
+    return OnnxRuntime(path, threads=1)
+
+
+_ORT_LANES = [lane for lane in LANES if lane[0] is not Precision.BF16]
+_ORT_NAMES = [name for name, lane in zip(_LANE_NAMES, LANES, strict=True) if lane in _ORT_LANES]
+
+
+@pytest.mark.parametrize("norm", NormForm)
+@pytest.mark.parametrize(("precision", "base"), _ORT_LANES, ids=_ORT_NAMES)
+def test_the_graph_is_finite_and_within_its_budget(
+    case_of: Callable[[str], Case], tmp_path: Path, precision: Precision, base: Precision, norm: NormForm
+) -> None:
+    """One graph, calibrated on every kind of image at once, run on each kind."""
+    everything = case_of(ALL_AT_ONCE)
+    runtime = _graph(everything.lowered(precision, norm, base), tmp_path, "model")
+    _check(everything, runtime.run(everything.images)["logits"], precision)
+    for name in IMAGES:
+        case = case_of(f"images {name}")
+        got = runtime.run(case.images)["logits"]
+        if precision is Precision.INT8:  # ranges that hold 3e4 leave nothing of values near 1
+            assert np.isfinite(got).all(), name
+        else:
+            _check(case, got, precision)
+
+
+@pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("name", ["weights stem times 3e4", "weights branch times 3e4"])
+def test_the_graph_of_scaled_weights_is_finite_and_within_its_budget(
+    case_of: Callable[[str], Case], tmp_path: Path, name: str, base: Precision
+) -> None:
+    case = case_of(name)
+    runtime = _graph(case.lowered(base, NormForm.INSTANCE, Precision.FP16), tmp_path, "model")
+    _check(case, runtime.run(case.images)["logits"], base)
