@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from riformer_deploy import calibration
+from riformer_deploy.calibration import (
+    Calibration,
+    Wish,
+    cache_folder,
+    calibrate,
+    calibration_key,
+    quantizable,
+)
+from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.errors import CalibrationError
+from riformer_deploy.fusion import fold
+from riformer_deploy.model import RIFormer
+from riformer_deploy.observers import Method
+
+QUICK = Wish(method=Method.MAX)
+
+
+def _images(content: str = "some", scale: float = 1.0) -> CalibrationSet:
+    batch = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * scale
+    return CalibrationSet(
+        source="", random=False, count=4, content_sha256=content, warnings=(), batches=lambda: iter([batch])
+    )
+
+
+@pytest.fixture
+def folded(tiny_model: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RIFormer:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return fold(tiny_model)
+
+
+def _calibrate(folded: RIFormer, said: list[str], wish: Wish = QUICK) -> Calibration:
+    return calibrate(folded, "weights", _images(), wish, said.append)
+
+
+def test_every_layer_block_and_residual_gets_its_figures(folded: RIFormer) -> None:
+    found = _calibrate(folded, [])
+    blocks = {name for stage in folded.architecture.block_names for name in stage}
+    assert set(found.ranges) == set(quantizable(folded))
+    assert set(found.divisors) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
+    assert {name.rsplit(".", 1)[0] for name in found.residual_ranges} == blocks
+    assert set(found.peaks) == blocks | set(found.divisors) | {"backbone.patch_embed.proj"}
+
+
+def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
+    seen = float(_images().spread(4).max())
+    assert _calibrate(folded, []).peaks["backbone.patch_embed.proj"] >= abs(seen)
+    folded.backbone.patch_embed.proj.bias[0] = -70000.0
+    block = folded.get_submodule("backbone.network.4.1.mlp.fc2")
+    block.get_parameter("weight")[0, 0] = 80000.0
+    peaks = calibrate(folded, "others", _images(), QUICK).peaks
+    assert peaks["backbone.patch_embed.proj"] >= 70000
+    assert peaks["backbone.network.4.1"] >= 80000
+
+
+def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
+    first: list[str] = []
+    again: list[str] = []
+    assert _calibrate(folded, first) == _calibrate(folded, again)
+    assert first[0] == "calibrating, largest values: 0 of 4 images"
+    assert again == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a digit", "empty", "not text", "another key"])
+def test_a_damaged_or_foreign_cache_is_never_used(folded: RIFormer, damage: str) -> None:
+    true = _calibrate(folded, [])
+    (path,) = cache_folder().iterdir()
+    data = path.read_bytes()
+    if damage == "another key":
+        calibrate(folded, "other weights", _images(), QUICK)
+        (other,) = (item for item in cache_folder().iterdir() if item != path)
+        path.write_bytes(other.read_bytes())
+    else:
+        spot = data.index(b"ranges") + data[data.index(b"ranges") :].index(b".") + 1
+        digit = b"1" if data[spot : spot + 1] != b"1" else b"2"
+        path.write_bytes(
+            {
+                "truncated": data[:-20],
+                "a digit": data[:spot] + digit + data[spot + 1 :],
+                "empty": b"",
+                "not text": b"\xff" * 99,
+            }[damage]
+        )
+    said: list[str] = []
+    assert _calibrate(folded, said) == true
+    assert said
+    assert path.read_bytes() == data
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    folded: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert _calibrate(folded, []).ranges
+    assert "could not be cached" in caplog.text
+
+
+def test_the_key_depends_on_weights_images_method_equalising_and_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [
+        calibration_key("a", _images(), QUICK),
+        calibration_key("b", _images(), QUICK),
+        calibration_key("a", _images("other"), QUICK),
+        calibration_key("a", dataclasses.replace(_images(), count=5), QUICK),
+        *(
+            calibration_key("a", _images(), Wish(method=method))
+            for method in Method
+            if method is not Method.MAX
+        ),
+        calibration_key("a", _images(), dataclasses.replace(QUICK, equalize=False)),
+        calibration_key("a", _images(), dataclasses.replace(QUICK, ranges=False)),
+    ]
+    monkeypatch.setattr(calibration, "CACHE_VERSION", 999)
+    keys.append(calibration_key("a", _images(), QUICK))
+    assert len(set(keys)) == len(keys)
+
+
+def test_without_ranges_one_pass_looks_for_peaks(folded: RIFormer) -> None:
+    said: list[str] = []
+    found = _calibrate(folded, said, Wish(ranges=False))
+    assert (found.ranges, found.residual_ranges, found.divisors) == ({}, {}, {})
+    assert len(said) == 1
+    assert found.peaks
+
+
+def test_a_model_that_overflows_float32_is_refused_by_layer(folded: RIFormer) -> None:
+    folded.backbone.patch_embed.proj.weight.fill_(3e38)
+    with pytest.raises(CalibrationError, match="overflows float32") as caught:
+        calibrate(folded, "weights", _images(scale=100), QUICK)
+    assert "input of backbone.network.0.0.mlp.fc1" in caught.value.details
+    assert not cache_folder().exists()

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from riformer_deploy.architecture import Form
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.calibration import Calibration
+from riformer_deploy.fusion import fold
+from riformer_deploy.images import normalise
+from riformer_deploy.lowering import LoweredRIFormer, lower
+from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.norms import NormForm
+from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.variants import VARIANTS, Preprocessing
+
+PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
+
+
+def _sqnr_db(reference: NDArray[np.float64], found: NDArray[np.float32]) -> float:
+    return float(-20 * np.log10(np.linalg.norm(found - reference) / np.linalg.norm(reference)))
+
+
+def _logits(model: LoweredRIFormer, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        parts = [model(part) for part in torch.from_numpy(images).split(32)]
+    result: NDArray[np.float32] = torch.cat(parts).numpy()
+    return result
+
+
+@pytest.mark.parametrize("norm", NormForm)
+def test_every_norm_form_is_the_folded_model_in_float64(tiny_model: RIFormer, norm: NormForm) -> None:
+    folded = fold(tiny_model).double()
+    images = torch.randn(3, 3, 64, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plan = LoweringPlan(base=torch.float64, io=torch.float64, norm=norm)
+    torch.testing.assert_close(lower(folded, plan, PLAIN)(images), folded(images), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NormForm)
+def test_fp16_of_the_digits_has_60_db_and_changes_no_class(
+    digits_folded: RIFormer,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    norm: NormForm,
+) -> None:
+    found = _logits(lower(digits_folded, LoweringPlan(base=torch.float16, norm=norm), PLAIN), digits_inputs)
+    assert _sqnr_db(digits_reference, found) >= 60
+    assert np.array_equal(found.argmax(1), digits_reference.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("norm", "base"), [*((norm, "fp32") for norm in NormForm), (NormForm.INSTANCE, "fp16")]
+)
+def test_int8_of_the_digits_has_38_5_db_and_loses_no_more_than_0_3_points(
+    digits_folded: RIFormer,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    digits_data: dict[str, NDArray[np.int64]],
+    calibrated: Calibration,
+    norm: NormForm,
+    base: str,
+) -> None:
+    options = PrecisionOptions(norm=norm, int8_base=Precision(base))
+    model = lower(digits_folded, plan_lowering(Precision.INT8, options, calibrated), PLAIN)
+    found, labels = _logits(model, digits_inputs), digits_data["val_labels"]
+    lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
+    assert _sqnr_db(digits_reference, found) >= 38.5
+    assert 100 * lost <= 0.3
+
+
+def test_equalised_downsampling_inputs_are_worth_a_decibel(
+    digits_folded: RIFormer,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    calibrated: Calibration,
+) -> None:
+    images, true = digits_inputs[:128], digits_reference[:128]
+    plan = plan_lowering(Precision.INT8, PrecisionOptions(), calibrated)
+    assert set(plan.divisors) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
+    kept = PrecisionOptions(keep=frozenset(plan.divisors))
+    without = plan_lowering(Precision.INT8, kept, calibrated)
+    assert not without.divisors
+    assert _sqnr_db(true, _logits(lower(digits_folded, without, PLAIN), images)) > _sqnr_db(
+        true, _logits(lower(digits_folded, plan, PLAIN), images)
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "side", "limit"),
+    [
+        ("riformer-s12_in1k", 224, 1e-3),
+        ("riformer-s12_in1k-384", 384, 1e-3),
+        # Fewer pixels average less: at 64 px the pooling takes 4 values instead of 49 or 144.
+        *((name, 64, 2e-3) for name in sorted(VARIANTS) if not name.endswith("384")),
+    ],
+)
+def test_fp16_of_golden_weights_is_close_to_float64(
+    variant: str, side: int, limit: float, golden: ModuleType
+) -> None:
+    architecture = VARIANTS[variant].architecture
+    state = {
+        key: torch.from_numpy(golden.fill(key, shape, 0))
+        for key, shape in architecture.shapes(Form.TRAINING).items()
+    }
+    folded = fold(model_from_state(architecture, Form.TRAINING, state))
+    images = torch.from_numpy(golden.golden_input(side))
+    with torch.inference_mode():
+        found = lower(folded, LoweringPlan(base=torch.float16), PLAIN)(images).double()
+        true = folded.double()(images.double())
+    assert float((found - true).norm() / true.norm()) <= limit
+
+
+def test_a_block_kept_in_float32_computes_and_stores_float32(digits_folded: RIFormer) -> None:
+    plan = LoweringPlan(base=torch.float16, float32_blocks=frozenset({"backbone.network.0.1"}))
+    model = lower(digits_folded, plan, PLAIN)
+    seen: dict[str, torch.dtype] = {}
+    for name in ("backbone.network.0.0", "backbone.network.0.1", "backbone.network.0.1.mlp.fc1", "head"):
+        module = dict(model.named_modules())[name]
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.dtype}))
+    model(torch.zeros(1, 3, 64, 64))
+    assert seen == {
+        "backbone.network.0.0": torch.float16,
+        "backbone.network.0.1": torch.float32,
+        "backbone.network.0.1.mlp.fc1": torch.float32,
+        "head": torch.float32,
+    }
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_uint8_pictures_are_normalised_in_the_model(digits_folded: RIFormer, order: str) -> None:
+    preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64), channel_order=order)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    plain = lower(digits_folded, LoweringPlan(), preprocessing)
+    model = lower(digits_folded, LoweringPlan(input_form=InputForm.UINT8), preprocessing)
+    expected = plain(torch.from_numpy(normalise(pixels, preprocessing)))
+    torch.testing.assert_close(model(torch.from_numpy(pixels)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_are_those_of_the_folded_model(
+    digits_folded: RIFormer, digits_inputs: NDArray[np.float32]
+) -> None:
+    images = torch.from_numpy(digits_inputs[:4])
+    logits, probabilities, features = digits_folded.all_outputs(images)
+    found = {
+        form: lower(digits_folded, LoweringPlan(output_form=form, topk=3), PLAIN)(images)
+        for form in OutputForm
+    }
+    scores, labels = probabilities.topk(3)
+    torch.testing.assert_close(found[OutputForm.LOGITS], logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[OutputForm.PROBABILITIES], probabilities, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[OutputForm.FEATURES], features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[OutputForm.TOPK][0], scores, rtol=1e-4, atol=1e-6)
+    assert torch.equal(found[OutputForm.TOPK][1], labels)
+
+
+def test_lowering_leaves_the_folded_model_as_it_was(tiny_model: RIFormer) -> None:
+    folded = fold(tiny_model)
+    before = {key: value.clone() for key, value in folded.state_dict().items()}
+    lower(folded, LoweringPlan(base=torch.float16), PLAIN)
+    assert all(torch.equal(before[key], value) for key, value in folded.state_dict().items())

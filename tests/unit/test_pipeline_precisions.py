@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.errors import BundleConflictError, GateError, OptionError
+from riformer_deploy.evidence import verify_bundle
+from riformer_deploy.norms import NormForm
+from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
+from riformer_deploy.plans import InputForm, OutputForm
+from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.results import Status
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.sensitivity import Gate
+
+Export = Callable[..., ExportReport]
+
+
+@pytest.fixture
+def export(tmp_path: Path, tiny_checkpoint: Path) -> Export:
+    """``export(*precisions, **options)``: the tiny model at 32 px into the test's folder ``out``."""
+
+    def run(*precisions: str, **options: Any) -> ExportReport:
+        asked = ExportOptions(
+            checkpoint=tiny_checkpoint,
+            output=tmp_path / "out",
+            image_size_px=(32, 32),
+            precisions=tuple(map(Precision, precisions)),
+            **options,
+        )
+        return export_checkpoint(asked)
+
+    return run
+
+
+def _graph(directory: Path, precision: str) -> onnx.ModelProto:
+    return onnx.load(directory / f"model.{precision}.onnx")
+
+
+def test_the_figures_of_the_digits_hold_in_onnx_runtime(
+    precise_bundle: Path,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    digits_data: dict[str, NDArray[np.int64]],
+) -> None:
+    labels, found, sizes = digits_data["val_labels"], {}, {}
+    for precision, least_db, lost_points in (("fp32", 120, 0), ("fp16", 60, 0), ("int8", 38.5, 0.3)):
+        path = precise_bundle / f"model.{precision}.onnx"
+        logits = OnnxRuntime(path).run(digits_inputs)["logits"]
+        noise = np.linalg.norm(logits - digits_reference) / np.linalg.norm(digits_reference)
+        found[precision], sizes[precision] = logits, path.stat().st_size
+        assert -20 * np.log10(noise) >= least_db
+        right = [(scores.argmax(1) == labels).mean() for scores in (digits_reference, logits)]
+        assert 100 * (right[0] - right[1]) <= lost_points
+    assert np.array_equal(found["fp16"].argmax(1), digits_reference.argmax(1))
+    assert 0.45 < sizes["fp16"] / sizes["fp32"] < 0.6
+    assert 0.22 < sizes["int8"] / sizes["fp32"] < 0.4
+
+
+def test_int8_is_explicit_in_the_file(precise_bundle: Path) -> None:
+    graph = _graph(precise_bundle, "int8").graph
+    stored = {item.name: item.data_type for item in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    assert len(layers) == 4 + 2 * 12 + 1
+    for node in layers:
+        weight = made_by[node.input[1]]
+        while weight.op_type == "Transpose":
+            weight = made_by[weight.input[0]]
+        assert weight.op_type == made_by[node.input[0]].op_type == "DequantizeLinear"
+        assert stored[weight.input[0]] == onnx.TensorProto.INT8
+        assert len(node.input) < 3 or stored[node.input[2]] == onnx.TensorProto.FLOAT
+    for node in graph.node:
+        if node.op_type == "Gelu":
+            assert made_by[node.input[0]].op_type == "Conv"
+    zeros = {n.input[2] for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    values = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer if item.name in zeros}
+    assert set(values) == zeros
+    assert not any(value.any() for value in values.values())
+
+
+def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
+    inferred = onnx.shape_inference.infer_shapes(_graph(precise_bundle, "fp16")).graph
+    types = {info.name: info.type.tensor_type.elem_type for info in (*inferred.value_info, *inferred.output)}
+    kinds = {
+        kind: {types[node.output[0]] for node in inferred.node if node.op_type == kind}
+        for kind in ("Conv", "Gelu", "InstanceNormalization", "ReduceMean")
+    }
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert kinds == {
+        "Conv": {half},
+        "Gelu": {half},
+        "InstanceNormalization": {single},
+        "ReduceMean": {single},
+    }
+
+
+@pytest.mark.parametrize(
+    ("lowering", "opset"),
+    [
+        (PrecisionOptions(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
+        (PrecisionOptions(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
+        (PrecisionOptions(output_form=OutputForm.TOPK, topk=3, quantize_residual=True), 20),
+        (PrecisionOptions(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
+        (PrecisionOptions(output_form=OutputForm.FEATURES), 18),
+    ],
+)
+def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: PrecisionOptions, opset: int) -> None:
+    report = export("fp16", "int8", lowering=lowering, calibration="random", opset=opset)
+    assert report.status is Status.PASSED
+    assert any("random" in note for note in report.notes)
+    proven = {item.name: [output.name for output in item.outputs] for item in report.parity.candidates}
+    expected = (
+        ["scores", "labels"] if lowering.output_form is OutputForm.TOPK else [str(lowering.output_form)]
+    )
+    for backend in ("ONNX Runtime", "OpenVINO"):
+        assert proven[f"{backend} fp16"] == proven[f"{backend} int8"] == expected
+    for artifact in Bundle.open(tmp_path / "out").manifest.onnx:
+        assert artifact.lowering.norm == lowering.norm
+        assert artifact.lowering.calibration is not None
+        assert artifact.lowering.calibration.random
+        assert artifact.inputs[0].dtype == (
+            "uint8" if lowering.input_form == "uint8" else "float16" if lowering.io == "fp16" else "float32"
+        )
+
+
+def test_bfloat16_is_judged_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
+    with pytest.raises(OptionError, match="needs opset 22"):
+        export("bf16")
+    report = export("bf16", opset=22, lowering=PrecisionOptions(input_form=InputForm.UINT8))
+    assert report.status is Status.PASSED
+    names = [item.name for item in report.parity.candidates if item.precision is Precision.BF16]
+    assert names == ["PyTorch bf16, lowered", "OpenVINO bf16"]
+    assert [item.name for item in report.parity.skipped] == ["ONNX Runtime bf16"]
+
+
+def test_a_sweep_for_overflow_is_told(export: Export) -> None:
+    assert any("tried on random images" in note for note in export("fp16").notes)
+
+
+def test_int8_without_images_is_refused_and_nothing_written(export: Export, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="needs calibration images"):
+        export("int8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_precision_later_keeps_the_first_and_proves_both(export: Export, tmp_path: Path) -> None:
+    export("fp32")
+    before = (tmp_path / "out" / "model.fp32.onnx").read_bytes()
+    report = export("int8", calibration="random")
+    assert [item.precision for item in Bundle.open(tmp_path / "out").manifest.onnx] == ["fp32", "int8"]
+    assert (tmp_path / "out" / "model.fp32.onnx").read_bytes() == before
+    assert {"ONNX Runtime fp32", "ONNX Runtime int8"} < {item.name for item in report.parity.candidates}
+    again = verify_bundle(tmp_path / "out")
+    assert [item.name for item in again.candidates] == [item.name for item in report.parity.candidates]
+
+
+def test_models_that_would_be_lost_are_named_and_dropped_only_by_force(
+    export: Export, tmp_path: Path
+) -> None:
+    export("fp32")
+    with pytest.raises(BundleConflictError) as caught:
+        export("fp16", batch=2)
+    assert caught.value.details == ("model.fp32.onnx: its batch is dynamic, that of the new models 2",)
+    report = export("fp16", batch=2, force=True)
+    assert any("dropped from the bundle: model.fp32.onnx" in note for note in report.notes)
+    assert [item.precision for item in Bundle.open(tmp_path / "out").manifest.onnx] == ["fp16"]
+
+
+def test_a_gate_spares_layers_by_name_and_an_impossible_one_fails(
+    tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
+) -> None:
+    asked = ExportOptions(
+        checkpoint=digits_checkpoint,
+        output=tmp_path / "out",
+        image_size_px=(64, 64),
+        precisions=(Precision.INT8,),
+        calibration=str(calibration_file),
+        gate=Gate(min_sqnr_db=41, max_drop_points=1),
+    )
+    report = export_checkpoint(asked)
+    (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
+    (note,) = [text for text in report.notes if "the gate of int8 holds" in text]
+    assert artifact.lowering.unquantized
+    assert all(name in note for name in artifact.lowering.unquantized)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(GateError, match="cannot hold the gate"):
+        export_checkpoint(dataclasses.replace(asked, gate=Gate(min_sqnr_db=190)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_are_calibration_images_and_proofs_run_on_them(precise_bundle: Path) -> None:
+    manifest = Bundle.open(precise_bundle).manifest
+    assert manifest.samples is not None
+    assert np.load(precise_bundle / manifest.samples.path).shape == (32, 3, 64, 64)
+    assert "calibration images" in verify_bundle(precise_bundle).inputs.description

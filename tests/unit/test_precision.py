@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.calibration import Calibration
+from riformer_deploy.errors import OptionError
+from riformer_deploy.model import RIFormer
+from riformer_deploy.norms import NormForm
+from riformer_deploy.plans import OutputForm
+from riformer_deploy.precision import (
+    HALF_LIMIT,
+    PrecisionOptions,
+    check_opset,
+    check_options,
+    needs_calibration,
+    plan_lowering,
+)
+
+INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "needed"),
+    [
+        (Precision.BF16, PrecisionOptions(), 22),
+        (Precision.INT8, INT8_HALF, 19),
+        (Precision.FP32, PrecisionOptions(norm=NormForm.GROUP), 21),
+    ],
+)
+def test_what_an_opset_cannot_express_is_refused_with_the_one_that_can(
+    precision: Precision, options: PrecisionOptions, needed: int
+) -> None:
+    with pytest.raises(OptionError, match=f"needs opset {needed}") as caught:
+        check_opset([precision], options, needed - 1)
+    assert caught.value.remedy == f"Say --opset {needed}."
+    check_opset([precision], options, needed)
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "told"),
+    [
+        (
+            Precision.INT8,
+            PrecisionOptions(keep=frozenset({"head.fc", "nothing"})),
+            "no layer is called nothing",
+        ),
+        (Precision.FP16, PrecisionOptions(output_form=OutputForm.TOPK, topk=11), "topk 11 of 10 classes"),
+        (Precision.FP32, PrecisionOptions(io=Precision.FP16), "round more than the budget of fp32"),
+    ],
+)
+def test_options_that_do_not_fit_the_model_are_refused(
+    digits_folded: RIFormer, precision: Precision, options: PrecisionOptions, told: str
+) -> None:
+    with pytest.raises(OptionError, match=told):
+        check_options(precision, options, digits_folded)
+
+
+def test_every_bad_option_is_told_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        PrecisionOptions(int8_base=Precision.BF16, io=Precision.INT8, topk=0)
+    assert len(caught.value.details) == 3
+
+
+@pytest.mark.parametrize("peak", [HALF_LIMIT * 1.01, float("inf"), float("nan")])
+def test_a_block_that_would_overflow_half_stays_in_float32_by_name(
+    calibrated: Calibration, peak: float
+) -> None:
+    block = "backbone.network.2.0"
+    loud = dataclasses.replace(calibrated, peaks={**calibrated.peaks, block: peak})
+    for precision, options in ((Precision.FP16, PrecisionOptions()), (Precision.INT8, INT8_HALF)):
+        assert plan_lowering(precision, options, loud).float32_blocks == {block}
+    assert not plan_lowering(Precision.FP16, PrecisionOptions(), calibrated).float32_blocks
+    assert not plan_lowering(Precision.INT8, PrecisionOptions(), loud).float32_blocks
+
+
+def test_int8_without_a_calibration_is_refused() -> None:
+    with pytest.raises(OptionError, match="needs calibration images"):
+        plan_lowering(Precision.INT8, PrecisionOptions(), None)
+
+
+def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: Calibration) -> None:
+    plain = plan_lowering(Precision.INT8, PrecisionOptions(keep=frozenset({"head.fc"})), calibrated)
+    assert set(calibrated.ranges) - set(plain.ranges) == {"head.fc"}
+    assert not plain.residual_ranges
+    both = plan_lowering(Precision.INT8, PrecisionOptions(quantize_residual=True), calibrated)
+    assert len(both.residual_ranges) == 2 * 12
+
+
+@pytest.mark.parametrize(
+    ("precision", "base", "dtype", "needed"),
+    [
+        (Precision.FP32, Precision.FP32, torch.float32, False),
+        (Precision.FP16, Precision.FP32, torch.float16, True),
+        (Precision.BF16, Precision.FP32, torch.bfloat16, False),
+        (Precision.INT8, Precision.FP32, torch.float32, True),
+        (Precision.INT8, Precision.FP16, torch.float16, True),
+    ],
+)
+def test_the_base_and_whether_images_are_needed(
+    calibrated: Calibration, precision: Precision, base: Precision, dtype: torch.dtype, *, needed: bool
+) -> None:
+    options = PrecisionOptions(int8_base=base)
+    assert plan_lowering(precision, options, calibrated).base is dtype
+    assert needs_calibration(precision, options) is needed

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.errors import OptionError
+from riformer_deploy.model import RIFormer
+from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.sensitivity import Cost, Gate, Meter, rank_layers, spared_layers
+from riformer_deploy.variants import Preprocessing
+
+
+@pytest.fixture
+def meter(
+    digits_folded: RIFormer,
+    calibrated: Calibration,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    digits_preprocessing: Preprocessing,
+) -> Meter:
+    """Sixteen validation images."""
+    return Meter(
+        model=digits_folded,
+        calibration=calibrated,
+        options=PrecisionOptions(),
+        preprocessing=digits_preprocessing,
+        images=digits_inputs[:16],
+        reference=digits_reference[:16],
+    )
+
+
+@pytest.mark.parametrize(
+    ("gate", "cost", "holds"),
+    [
+        (Gate(min_sqnr_db=40), Cost(sqnr_db=40.0, drop_points=9), True),
+        (Gate(min_sqnr_db=40), Cost(sqnr_db=39.9, drop_points=0), False),
+        (Gate(min_sqnr_db=40), Cost(sqnr_db=None, drop_points=0), True),
+        (Gate(max_drop_points=0.3), Cost(sqnr_db=1.0, drop_points=0.3), True),
+        (Gate(max_drop_points=0.3), Cost(sqnr_db=90.0, drop_points=0.4), False),
+        (Gate(min_sqnr_db=40, max_drop_points=1), Cost(sqnr_db=50.0, drop_points=2), False),
+    ],
+)
+def test_a_gate_holds_where_all_its_limits_do(gate: Gate, cost: Cost, *, holds: bool) -> None:
+    assert gate.holds(cost) is holds
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_drop_points": -1}, {"max_drop_points": 101}, {"min_sqnr_db": float("nan")}]
+)
+def test_an_impossible_gate_is_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        Gate(**limits)
+
+
+def test_the_damaged_layer_is_ranked_first_and_spared_first(meter: Meter) -> None:
+    worst = "backbone.network.2.1.mlp.fc2"
+    ranges = {**meter.calibration.ranges, worst: meter.calibration.ranges[worst] * 40}
+    meter = dataclasses.replace(meter, calibration=dataclasses.replace(meter.calibration, ranges=ranges))
+    said: list[str] = []
+    report = rank_layers(meter, "test", said.append)
+    assert {item.layer for item in report.layers} == set(quantizable(meter.model))
+    assert report.layers[0].layer == worst
+    costs = [item.cost.sqnr_db for item in report.layers]
+    assert costs == sorted(costs, key=lambda cost: cost or 0)
+    assert len(said) == len(report.layers)
+    assert report.everything.sqnr_db is not None
+    gate = Gate(min_sqnr_db=report.everything.sqnr_db + 3)
+    kept, cost = spared_layers(meter, report.layers, gate)
+    assert worst in kept
+    assert gate.holds(cost)
+    assert len(kept) < 5
+
+
+def test_every_layer_is_spared_where_nothing_less_will_do(meter: Meter) -> None:
+    half = dataclasses.replace(meter, options=PrecisionOptions(int8_base=Precision.FP16))
+    ranking = rank_layers(
+        dataclasses.replace(half, images=half.images[:2], reference=half.reference[:2]), "test"
+    ).layers
+    gate = Gate(min_sqnr_db=100)
+    kept, cost = spared_layers(half, ranking, gate)
+    assert kept == set(quantizable(half.model))
+    assert not gate.holds(cost)
+    assert cost.sqnr_db is not None
+    assert cost.sqnr_db > 60
+
+
+def test_a_reference_of_zeros_is_no_perfect_score(meter: Meter) -> None:
+    blank = dataclasses.replace(meter, reference=np.zeros_like(meter.reference))
+    assert blank.cost(frozenset()).sqnr_db == -200
