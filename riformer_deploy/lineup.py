@@ -254,6 +254,7 @@ def contestants(
         found += [
             _graph(bundle, artifact, "OpenVINO", lambda path: OpenVinoRuntime(path, threads=threads))
             for artifact in bundle.manifest.onnx
+            if not _beyond_openvino(artifact)
         ]
     return found
 
@@ -273,6 +274,11 @@ def require_backends(groups: Sequence[Group]) -> None:
         require("openvino")
 
 
+def _beyond_openvino(artifact: OnnxArtifact) -> bool:
+    """OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them."""
+    return artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16
+
+
 def left_out(bundle: Bundle, groups: Sequence[Group]) -> list[Skipped]:
     """Artifacts of the groups asked for that this machine cannot run, with the reason.
 
@@ -290,5 +296,8 @@ def left_out(bundle: Bundle, groups: Sequence[Group]) -> list[Skipped]:
             found.append(Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason))
         if absent:
             reason = f"OpenVINO is not installed ({command})" + "; the file itself has not been run" * half
+            found.append(Skipped(name=f"OpenVINO {artifact.precision}", reason=reason))
+        elif Group.OPENVINO in groups and _beyond_openvino(artifact):
+            reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
             found.append(Skipped(name=f"OpenVINO {artifact.precision}", reason=reason))
     return found

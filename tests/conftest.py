@@ -93,7 +93,7 @@ def digits_reference(digits_checkpoint: Path, digits_inputs: NDArray[np.float32]
     torch.set_num_threads(1)
     model = model_of(digits_checkpoint, torch.float64)
     with torch.inference_mode():
-        parts = [model(part.double()) for part in torch.from_numpy(digits_inputs).split(32)]
+        parts = [model(part.double()) for part in torch.split(torch.from_numpy(digits_inputs), 32)]
     result: NDArray[np.float64] = torch.cat(parts).numpy()
     return result
 

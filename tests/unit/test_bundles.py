@@ -10,6 +10,7 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
     SCHEMA_VERSION,
     FileRecord,
+    LoweringRecord,
     Manifest,
     ModelRecord,
     OnnxArtifact,
@@ -23,6 +24,20 @@ from riformer_deploy.bundles import Bundle, check_target, commit, find_bundle, r
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.records import dump_json
 from riformer_deploy.variants import Preprocessing
+
+PLAIN = LoweringRecord(
+    norm="instance",
+    base=Precision.FP32,
+    io=Precision.FP32,
+    input_form="normalised",
+    output_form="logits",
+    topk=None,
+    float32_blocks=(),
+    unquantized=(),
+    equalized=(),
+    quantized_residual=False,
+    calibration=None,
+)
 
 
 def source_of(sha256: str = "c" * 64, weights: WeightSet = WeightSet.ONLY) -> Source:
@@ -56,6 +71,7 @@ def manifest_of(*files: FileRecord, source: Source | None = None) -> Manifest:
                 opset=20,
                 inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 64, 64)),),
                 outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
+                lowering=PLAIN,
             ),
         ),
         results={record.path: record for record in results},

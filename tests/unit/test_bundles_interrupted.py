@@ -20,6 +20,7 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
     SCHEMA_VERSION,
     FileRecord,
+    LoweringRecord,
     Manifest,
     ModelRecord,
     OnnxArtifact,
@@ -31,6 +32,20 @@ from riformer_deploy.artifacts import (
 )
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
 from riformer_deploy.variants import Preprocessing
+
+PLAIN = LoweringRecord(
+    norm="instance",
+    base=Precision.FP32,
+    io=Precision.FP32,
+    input_form="normalised",
+    output_form="logits",
+    topk=None,
+    float32_blocks=(),
+    unquantized=(),
+    equalized=(),
+    quantized_residual=False,
+    calibration=None,
+)
 
 OLD = {"a.bin": "old a", "dropped.bin": "old d", "kept.bin": "kept", "z.bin": "old z"}
 NEW = {"a.bin": "new a", "added.bin": "new b", "kept.bin": "kept", "z.bin": "new z"}
@@ -63,6 +78,7 @@ def write_bundle(directory: Path, contents: dict[str, str], *kept: FileRecord) -
                     opset=20,
                     inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 64, 64)),),
                     outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
+                    lowering=PLAIN,
                 ),
             ),
             results={record.path: record for record in results},

@@ -53,7 +53,7 @@ def test_every_layer_block_and_residual_gets_its_figures(folded: RIFormer) -> No
 def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
     seen = float(_images().spread(4).max())
     assert _calibrate(folded, []).peaks["backbone.patch_embed.proj"] >= abs(seen)
-    folded.backbone.patch_embed.proj.bias[0] = -70000.0
+    folded.get_parameter("backbone.patch_embed.proj.bias")[0] = -70000.0
     block = folded.get_submodule("backbone.network.4.1.mlp.fc2")
     block.get_parameter("weight")[0, 0] = 80000.0
     peaks = calibrate(folded, "others", _images(), QUICK).peaks

@@ -18,7 +18,7 @@ def _numbered(count: int) -> CalibrationSet:
         count=count,
         content_sha256="",
         warnings=(),
-        batches=lambda: iter(values.split(3)),
+        batches=lambda: iter(torch.split(values, 3)),
     )
 
 

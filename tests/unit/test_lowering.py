@@ -28,7 +28,7 @@ def _sqnr_db(reference: NDArray[np.float64], found: NDArray[np.float32]) -> floa
 
 def _logits(model: LoweredRIFormer, images: NDArray[np.float32]) -> NDArray[np.float32]:
     with torch.inference_mode():
-        parts = [model(part) for part in torch.from_numpy(images).split(32)]
+        parts = [model(part) for part in torch.split(torch.from_numpy(images), 32)]
     result: NDArray[np.float32] = torch.cat(parts).numpy()
     return result
 

@@ -98,10 +98,23 @@ def test_classes_without_names_have_none(
     assert report.preprocessing == Bundle.open(tiny_bundle).manifest.model.preprocessing
 
 
-@pytest.mark.parametrize("group", [Group.ENGINE, Group.OPENVINO])
-def test_a_backend_that_is_not_there_says_so(group: Group, tiny_bundle: Path) -> None:
+def test_an_engine_that_is_not_there_says_so(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError):
-        predict_images(tiny_bundle, PictureFiles(paths=(Path("x.png"),)), group=group)
+        predict_images(tiny_bundle, PictureFiles(paths=(Path("x.png"),)), group=Group.ENGINE)
+
+
+def test_openvino_says_the_same_as_onnx_runtime(tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)).save(path)
+    pictures = PictureFiles(paths=(path,))
+    reports = [
+        predict_images(tiny_bundle, pictures, group=group, top=3) for group in (Group.ONNX, Group.OPENVINO)
+    ]
+    labels = [[guess.label for guess in report.predictions[0].guesses] for report in reports]
+    scores = [[guess.score for guess in report.predictions[0].guesses] for report in reports]
+    assert labels[0] == labels[1]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert "OpenVINO" in reports[1].model
 
 
 def test_a_top_of_nothing_is_refused(tiny_bundle: Path) -> None:
