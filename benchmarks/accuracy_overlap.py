@@ -22,7 +22,9 @@ from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.feeding import Feeding, feed
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images
+from riformer_deploy.lowering import lower
 from riformer_deploy.model import model_from_state
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.records import JsonValue
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
@@ -100,7 +102,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         model = Path(work) / "s12.onnx"
         weights = model_from_state(architecture, Form.TRAINING, random_state(architecture))
-        export_onnx(fold(weights), model, OnnxOptions(image_size_px=(224, 224)), {})
+        lowered = lower(fold(weights), LoweringPlan(), VARIANTS["riformer-s12_in1k"].preprocessing)
+        export_onnx(lowered, model, OnnxOptions(image_size_px=(224, 224)), {})
         runtimes: dict[str, Runtime] = {
             "ONNX Runtime on one core": _Session(model, threads=1),
             f"an accelerator (played: {1000 * _WAIT_S:.0f} ms of waiting a batch)": _Accelerator(),
