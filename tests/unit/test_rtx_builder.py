@@ -53,7 +53,6 @@ class Kind:
 
 KINDS = [
     *(Kind(model=DIGITS, precision=precision, norm=norm) for precision in Precision for norm in NormForm),
-    Kind(model=DIGITS, precision=Precision.INT8, norm=GROUP, base=Precision.FP16),
     # S12's graphs have the nodes of the digits model's; every precision and every norm form once.
     Kind(model=S12, precision=Precision.FP32, norm=INSTANCE),
     Kind(model=S12, precision=Precision.FP16, norm=GROUP),
