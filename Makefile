@@ -49,7 +49,7 @@ layers: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py

@@ -69,8 +69,7 @@ def print_parity(result: ParityResult) -> None:
     )
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
-    for precision in dict.fromkeys(candidate.precision for candidate in result.candidates):
-        budget = next(c.budget for c in result.candidates if c.precision is precision)
+    for precision, budget in dict.fromkeys((c.precision, c.budget) for c in result.candidates):
         limits = []
         if budget.elementwise is not None:
             rtol, atol = budget.elementwise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _LIBRARIES = (
     "riformer-deploy", "torch", "numpy", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",
-    "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
+    "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
 )  # fmt: skip
 
 

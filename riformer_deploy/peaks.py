@@ -66,8 +66,8 @@ def block_peaks(peaks: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str,
     for name, value in peaks.items():
         place = re.sub(r"\.(input|weights|equalized)$", "", name)
         owner = next((block for block in owners if place == block or place.startswith(f"{block}.")), place)
-        top = float(value)
-        found[owner] = top if not top <= found.get(owner, 0.0) else found[owner]
+        top, before = float(value), found.get(owner, 0.0)
+        found[owner] = max(before, top)  # NaN takes the place, too
     return found
 
 

@@ -20,6 +20,7 @@ QUICK = ("--rounds", "5", "--repeats", "1", "--warmup", "1", "--batch", "1", "--
 EAGER = [f"PyTorch float32, {form} form" for form in ("training", "deploy", "folded")]
 COMPILED = "PyTorch float32, folded form, torch.compile"
 ONNX = "ONNX Runtime fp32"
+OPENVINO = "OpenVINO fp32"
 
 
 def test_json_is_the_result_with_raw_samples_that_the_bundle_then_holds(
@@ -31,13 +32,15 @@ def test_json_is_the_result_with_raw_samples_that_the_bundle_then_holds(
     assert set(json.loads(ran.stdout)) == {field.name for field in dataclasses.fields(LatencyResult)}
     assert (result.rounds, result.repeats, result.threads) == (5, 1, 1)
     assert result.inputs.image_size_px == (64, 48)
-    assert [(s.name, s.batch) for s in result.samples] == [(n, b) for b in (1, 2) for n in (*EAGER, ONNX)]
+    assert [(s.name, s.batch) for s in result.samples] == [
+        (n, b) for b in (1, 2) for n in (*EAGER, ONNX, OPENVINO)
+    ]
     assert {len(sample.samples_ms) for sample in result.samples} == {5}
     bundle = Bundle.open(tiny_bundle_copy)
     stored = bundle.path_of(bundle.manifest.results["latency"]).read_text(encoding="utf-8")
     assert load_json(LatencyResult, stored) == result
     assert set(bundle.manifest.results) == {"latency", "parity"}
-    assert ran.stderr.splitlines()[-2:] == [f"preparing {ONNX}, batch 2", "batch 2"]
+    assert ran.stderr.splitlines()[-2:] == [f"preparing {OPENVINO}, batch 2", "batch 2"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,8 @@ def test_json_is_the_result_with_raw_samples_that_the_bundle_then_holds(
         (("--torch", "--no-compile"), EAGER),
         (("--onnx",), [ONNX]),
         (("--torch", "--onnx", "--no-compile"), [*EAGER, ONNX]),
-        (("--no-compile",), [*EAGER, ONNX]),
+        (("--openvino",), [OPENVINO]),
+        (("--no-compile",), [*EAGER, ONNX, OPENVINO]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
