@@ -128,7 +128,6 @@ def main() -> None:
             Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
             options,
         )
-    torch._dynamo.reset()  # noqa: SLF001  # the documented way to drop compiled code
     medians: dict[str, JsonValue] = {
         f"batch {sample.batch}: {sample.name}": round(sample.summary.median_ms, 2)
         for sample in sorted(result.samples, key=lambda item: (item.batch, item.summary.median_ms))

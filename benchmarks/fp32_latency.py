@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.architecture import Form
@@ -58,7 +57,6 @@ def main() -> None:
             Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
             options,
         )
-    torch._dynamo.reset()  # noqa: SLF001  # the documented way to drop compiled code
     median = {(sample.name, sample.batch): sample.summary.median_ms for sample in result.samples}
     write_result(
         "fp32_latency",
