@@ -13,7 +13,7 @@ from riformer_deploy.version import VERSION
 
 if TYPE_CHECKING:
     from riformer_deploy.architecture import Architecture, Form
-    from riformer_deploy.artifacts import Precision, WeightSet
+    from riformer_deploy.artifacts import Precision
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.bundles import Bundle
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from riformer_deploy.fusion import fold, fuse
     from riformer_deploy.inspection import inspect_file
     from riformer_deploy.lineup import Group
+    from riformer_deploy.manifests import WeightSet
     from riformer_deploy.model import RIFormer
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
@@ -54,7 +55,7 @@ _HOMES = {
     "ReproduceOptions": "reproduce",
     "Status": "results",
     "VARIANTS": "variants",
-    "WeightSet": "artifacts",
+    "WeightSet": "manifests",
     "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
     "changed_budgets": "budgets",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.variants import Preprocessing
+from riformer_deploy.architecture import Form
 
-SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 
 
@@ -20,17 +18,6 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
-
-
-class WeightSet(StrEnum):
-    """Which of a checkpoint's sets of weights was taken."""
-
-    ONLY = "only"
-    """The checkpoint holds one set."""
-    AVERAGED = "averaged"
-    """The exponential moving average, which mmengine's EMAHook stores as ``state_dict``."""
-    RAW = "raw"
-    """The weights that the optimiser last wrote, which EMAHook stores as ``ema_state_dict``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,94 +150,3 @@ class OnnxArtifact:
         """The fixed batch size, or None when it is dynamic."""
         size = self.inputs[0].shape[0]
         return size if isinstance(size, int) else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """The checkpoint that a bundle was made from.
-
-    Attributes:
-        file_name: Its name, without the folder.
-        sha256: Of its content.
-        form: The form that its weights were in.
-        weights: Which set of weights was taken.
-        weights_sha256: Over the names, shapes and float32 values of the weights taken.
-    """
-
-    file_name: str
-    sha256: str
-    form: Form
-    weights: WeightSet
-    weights_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelRecord:
-    """What the model is.
-
-    Attributes:
-        variant: Name of the published model whose shape and input size it has, if any.
-        architecture: Its shape.
-        preprocessing: What is done to an image first.
-        class_names: One per output, if known.
-    """
-
-    variant: str | None
-    architecture: Architecture
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...] | None
-
-    def __post_init__(self) -> None:
-        count = self.architecture.num_classes
-        if self.class_names is not None and len(self.class_names) != count:
-            raise ValueError(f"{len(self.class_names)} class names for {count} classes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """``bundle.json``.
-
-    Attributes:
-        schema_version: Of this record.
-        tool_version: The toolkit that wrote the bundle.
-        created_utc: When, in ISO 8601.
-        model: What the model is.
-        source: What it was made from.
-        weights: Weights in each form kept: the reference first.
-        onnx: Exported graphs.
-        samples: Normalised images that proofs run on, float32 (N, 3, H, W); None for synthetic ones.
-        results: Files of evidence, by kind (``parity``, ``latency``).
-        libraries: Versions of the libraries that took part.
-    """
-
-    schema_version: int
-    tool_version: str
-    created_utc: str
-    model: ModelRecord
-    source: Source
-    weights: tuple[WeightsArtifact, ...]
-    onnx: tuple[OnnxArtifact, ...]
-    samples: FileRecord | None = None
-    results: dict[str, FileRecord] = field(default_factory=dict)
-    libraries: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
-            raise ValueError(
-                f"schema version {self.schema_version}; this toolkit reads version {SCHEMA_VERSION}"
-            )
-        paths = [record.path for record in self.files]
-        if not self.weights or not self.onnx:
-            raise ValueError("a bundle holds weights and at least one ONNX model")
-        if self.weights[0].form is not self.source.form:
-            raise ValueError(f"the first weights are the reference and must be in {self.source.form} form")
-        if twice := sorted({path for path in paths if paths.count(path) > 1}):
-            raise ValueError(f"listed more than once: {', '.join(twice)}")
-
-    @property
-    def files(self) -> tuple[FileRecord, ...]:
-        """Every file of the bundle but ``bundle.json`` itself."""
-        weights = (artifact.file for artifact in self.weights)
-        graphs = (artifact.file for artifact in self.onnx)
-        samples = () if self.samples is None else (self.samples,)
-        return (*weights, *graphs, *samples, *self.results.values())

@@ -10,15 +10,7 @@ import numpy as np
 import torch
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import (
-    FileRecord,
-    Manifest,
-    ModelRecord,
-    OnnxArtifact,
-    Precision,
-    Source,
-    WeightsArtifact,
-)
+from riformer_deploy.artifacts import FileRecord, OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.calibration_sets import CalibrationSet
@@ -28,6 +20,7 @@ from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.files import replacing
 from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower
+from riformer_deploy.manifests import Manifest, ModelRecord, Source
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering, record_lowering
 from riformer_deploy.version import VERSION

@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from riformer_deploy.artifacts import MANIFEST, FileRecord, Manifest, Source
+from riformer_deploy.artifacts import MANIFEST, FileRecord
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.files import sha256_of, sync_directory, sync_file
+from riformer_deploy.manifests import Manifest, Source
 from riformer_deploy.records import RecordError, dump_json, load_json
 
 _COMMIT = ".commit"

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.errors import (
     CheckpointKeysError,
     CheckpointMismatchError,
@@ -23,6 +22,7 @@ from riformer_deploy.errors import (
     OptionError,
 )
 from riformer_deploy.files import sha256_of
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.mmconfig import contradictions
 from riformer_deploy.recognition import check_keys, recognise_architecture, recognise_form
 from riformer_deploy.safeload import read_checkpoint

@@ -19,7 +19,9 @@
     ├── ExportError                    40   ONNX export, simplification or checking failed
     ├── GateError                       1   no choice of int8 layers holds the gate
     ├── CalibrationError               41   calibration images are missing or unusable
+    ├── EngineBuildError               42   TensorRT could not parse a graph or build an engine
     ├── RuntimeFailureError            50   a backend could not load or run a model
+    ├── EngineUnfitError               51   preflight: an engine does not fit this machine
     ├── ImageError                     60   a picture cannot be decoded, or not be brought to size
     ├── DatasetError                   61   a folder of pictures or .npz cannot be used as asked
     └── DownloadError                  62   a published file could not be fetched whole
@@ -148,6 +150,18 @@ class CalibrationError(RIFormerDeployError):
     """Calibration images are missing, unreadable or not what the model takes."""
 
     exit_code = 41
+
+
+class EngineBuildError(RIFormerDeployError):
+    """TensorRT could not parse a graph or build an engine of it."""
+
+    exit_code = 42
+
+
+class EngineUnfitError(RIFormerDeployError):
+    """Preflight: an engine does not fit this machine, or is not the file that was built."""
+
+    exit_code = 51
 
 
 class RuntimeFailureError(RIFormerDeployError):

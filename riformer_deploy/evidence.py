@@ -15,7 +15,7 @@ import torch
 
 from riformer_deploy import lineup
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
-from riformer_deploy.artifacts import Manifest, Precision
+from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
@@ -23,6 +23,7 @@ from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
+from riformer_deploy.manifests import Manifest
 from riformer_deploy.plans import InputForm
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.records import dump_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import MANIFEST, Manifest, TensorSpec, WeightSet
+from riformer_deploy.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.complexity import complexity
@@ -20,6 +20,7 @@ from riformer_deploy.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.files import sha256_of
+from riformer_deploy.manifests import Manifest, WeightSet
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.records import RecordError, load_json

@@ -44,6 +44,7 @@ PACKAGES = {
         OptionalPackage(module="tensorrt_rtx", distributions=("tensorrt-rtx",), minimum="1.0"),
         OptionalPackage(module="cuda.bindings", distributions=("cuda-bindings",), minimum="12.6"),
         OptionalPackage(module="openvino", distributions=("openvino",), minimum="2024.0"),
+        OptionalPackage(module="pynvml", distributions=("nvidia-ml-py",), minimum="12.535"),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }
@@ -69,11 +70,12 @@ def installed_version(module: str) -> str | None:
     return None if found is None else found[1]
 
 
-def require(module: str) -> ModuleType:
-    """Import an optional package.
+def require(module: str, submodule: str = "") -> ModuleType:
+    """Import an optional package, or a module of it.
 
     Args:
         module: A key of :data:`PACKAGES`.
+        submodule: Its name below ``module``; empty for the package itself.
 
     Raises:
         MissingDependencyError: It is absent, too old, or fails to import.
@@ -95,7 +97,7 @@ def require(module: str) -> ModuleType:
             remedy=f"Run: {package.install_command} --upgrade",
         )
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(f"{module}.{submodule}" if submodule else module)
     except Exception as err:  # broken binaries raise anything
         raise MissingDependencyError(
             f"{name} {version} is installed but cannot be imported: {err}",

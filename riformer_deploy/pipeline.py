@@ -8,15 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import (
-    SCHEMA_VERSION,
-    FileRecord,
-    Manifest,
-    ModelRecord,
-    Precision,
-    Source,
-    WeightSet,
-)
+from riformer_deploy.artifacts import FileRecord, Precision
 from riformer_deploy.assembly import (
     Ingredients,
     kept_models,
@@ -35,6 +27,7 @@ from riformer_deploy.evidence import prove_parity
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.fusion import fold
 from riformer_deploy.machine import library_versions
+from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.model import model_from_state
 from riformer_deploy.optional import require
 from riformer_deploy.precision import PrecisionOptions, check_opset, check_options

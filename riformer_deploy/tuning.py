@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from riformer_deploy.artifacts import ModelRecord, Precision
+from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import calibration_set
@@ -14,6 +14,7 @@ from riformer_deploy.calibration_sets import CalibrationSet, random_set
 from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
 from riformer_deploy.lineup import model_of
+from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions, needs_calibration
 from riformer_deploy.progress import Progress, silent

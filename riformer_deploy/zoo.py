@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
 from riformer_deploy.complexity import complexity
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.variants import VARIANTS, get_variant
 

@@ -75,10 +75,11 @@ def export(
     fixed = options.parse_batch(batch)
     form, topk = options.parse_output(output_form)
 
-    from riformer_deploy.artifacts import Precision, WeightSet
+    from riformer_deploy.artifacts import Precision
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.download import DownloadOptions, named_checkpoint
     from riformer_deploy.export import DEFAULT_OPSET
+    from riformer_deploy.manifests import WeightSet
     from riformer_deploy.norms import NormForm
     from riformer_deploy.observers import Method
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint

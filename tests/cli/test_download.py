@@ -13,7 +13,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
-from riformer_deploy.artifacts import Manifest
+from riformer_deploy.manifests import Manifest
 from riformer_deploy.records import load_json
 from riformer_deploy.variants import VARIANTS, Variant
 

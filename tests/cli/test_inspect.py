@@ -9,11 +9,11 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.complexity import complexity
 from riformer_deploy.files import sha256_of
 from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection, inspect_file
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.records import load_json
 from riformer_deploy.variants import Variant
 

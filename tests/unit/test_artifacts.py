@@ -8,18 +8,14 @@ import pytest
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
-    SCHEMA_VERSION,
     FileRecord,
     LoweringRecord,
-    Manifest,
-    ModelRecord,
     OnnxArtifact,
     Precision,
-    Source,
     TensorSpec,
     WeightsArtifact,
-    WeightSet,
 )
+from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.records import RecordError, dump_json, load_json
 from riformer_deploy.variants import Preprocessing
 

@@ -8,20 +8,16 @@ import pytest
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
-    SCHEMA_VERSION,
     FileRecord,
     LoweringRecord,
-    Manifest,
-    ModelRecord,
     OnnxArtifact,
     Precision,
-    Source,
     TensorSpec,
     WeightsArtifact,
-    WeightSet,
 )
 from riformer_deploy.bundles import Bundle, check_target, commit, find_bundle, record_file, staging
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
+from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.records import dump_json
 from riformer_deploy.variants import Preprocessing
 

@@ -18,19 +18,15 @@ import pytest
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
-    SCHEMA_VERSION,
     FileRecord,
     LoweringRecord,
-    Manifest,
-    ModelRecord,
     OnnxArtifact,
     Precision,
-    Source,
     TensorSpec,
     WeightsArtifact,
-    WeightSet,
 )
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
+from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.variants import Preprocessing
 
 PLAIN = LoweringRecord(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from riformer_deploy import checkpoints
-from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
 from riformer_deploy.errors import (
     CheckpointKeysError,
@@ -20,6 +19,7 @@ from riformer_deploy.errors import (
     OptionError,
 )
 from riformer_deploy.files import sha256_of
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.variants import get_variant
 
 Write = Callable[..., Path]

@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.complexity import complexity
 from riformer_deploy.errors import (
     BundleError,
@@ -27,6 +26,7 @@ from riformer_deploy.inspection import (
     OnnxInspection,
     inspect_file,
 )
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.records import dump_json, load_json
 from riformer_deploy.results import ParityResult, Status
 

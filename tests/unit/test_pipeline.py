@@ -13,7 +13,7 @@ from torch import Tensor
 
 from riformer_deploy import pipeline
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import Precision, WeightSet
+from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
@@ -29,6 +29,7 @@ from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.fusion import fuse
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group, model_of
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.records import load_json

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import WeightSet
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import BundleConflictError, CheckpointError, OptionError, RIFormerDeployError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.fusion import fuse
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import fuse_checkpoint
 

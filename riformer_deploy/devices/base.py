@@ -1,0 +1,109 @@
+"""What a device layer offers: one stream, memory for it, events and, where it can, CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DeviceLayer(StrEnum):
+    """The package that device memory comes from."""
+
+    CUDA_PYTHON = "cuda-python"
+    PYCUDA = "pycuda"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceBuffer:
+    """Device memory.
+
+    Attributes:
+        address: Device pointer.
+        size_bytes: Its size.
+        owner: What the layer frees it by.
+    """
+
+    address: int
+    size_bytes: int
+    owner: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostBuffer:
+    """Page-locked host memory, which the device copies from and to without help.
+
+    Attributes:
+        data: (size,) uint8.
+        owner: What the layer frees it by.
+    """
+
+    data: NDArray[np.uint8]
+    owner: Any
+
+
+class Device(Protocol):
+    """One stream on the first GPU, in the primary context, which PyTorch uses too.
+
+    Every method raises :class:`~riformer_deploy.errors.RuntimeFailureError` where the driver refuses.
+    Copies and ``launch`` return at once; ``synchronise`` waits for them.
+
+    Attributes:
+        stream: Its handle.
+        captures_graphs: Whether :meth:`capture` is offered.
+    """
+
+    stream: int
+    captures_graphs: bool
+
+    def allocate(self, size_bytes: int) -> DeviceBuffer:
+        """Device memory; at least one byte."""
+
+    def free(self, buffer: DeviceBuffer) -> None:
+        """Give it back; the stream must be synchronised."""
+
+    def allocate_host(self, size_bytes: int) -> HostBuffer:
+        """Page-locked host memory; at least one byte."""
+
+    def free_host(self, buffer: HostBuffer) -> None:
+        """Give it back; the stream must be synchronised."""
+
+    def to_device(self, target: DeviceBuffer, source: HostBuffer) -> None:
+        """Copy all of the host buffer."""
+
+    def to_host(self, target: HostBuffer, source: DeviceBuffer) -> None:
+        """Fill all of the host buffer."""
+
+    def event(self) -> Any:
+        """A new event that keeps time."""
+
+    def record(self, event: Any) -> None:
+        """Put the event on the stream."""
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Milliseconds between two recorded events; waits for the second."""
+
+    def free_event(self, event: Any) -> None:
+        """Destroy an event."""
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """Capture what ``work`` puts on the stream as a CUDA graph that can be launched."""
+
+    def launch(self, graph: Any) -> None:
+        """Put a captured graph on the stream."""
+
+    def free_graph(self, graph: Any) -> None:
+        """Destroy a captured graph; the stream must be synchronised."""
+
+    def synchronise(self) -> None:
+        """Wait for the stream."""
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Free and total device memory."""
+
+    def close(self) -> None:
+        """Destroy the stream; everything that it was used for must be freed."""

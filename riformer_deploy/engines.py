@@ -1,0 +1,358 @@
+"""The bundle's graphs as engines: built, given a passport, and put beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from riformer_deploy.artifacts import FileRecord, OnnxArtifact, Precision
+from riformer_deploy.bundles import Bundle, record_file, staging, update
+from riformer_deploy.cuda_driver import Driver, query_driver
+from riformer_deploy.errors import (
+    BundleChangedError,
+    BundleError,
+    MissingDependencyError,
+    OptionError,
+    RuntimeFailureError,
+)
+from riformer_deploy.files import replacing
+from riformer_deploy.manifests import Manifest
+from riformer_deploy.optional import PACKAGES, installed_version
+from riformer_deploy.passports import (
+    Backend,
+    BatchProfile,
+    BuildSettings,
+    EngineArtifact,
+    HardwareCompatibility,
+    Passport,
+)
+from riformer_deploy.progress import Progress, silent
+from riformer_deploy.trt.bindings import TensorRT, load
+from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
+from riformer_deploy.trt.running import Engine
+
+_LOG = logging.getLogger(__name__)
+
+DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
+"""Batch sizes of an engine whose graph takes any, where none were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What to build, and how.
+
+    Attributes:
+        precisions: Of the bundle's graphs; none means all of them.
+        backend: The flavour; None takes TensorRT where it is installed and there is a GPU, else TensorRT-RTX.
+        profiles: Batch sizes of each optimisation profile; none means 1:8:32.
+        image_size_px: Height and width that the graph must have; None takes what it has.
+        settings: How.
+        timing_cache: File of kernel timings, read if it exists and written anew; TensorRT only.
+    """
+
+    precisions: tuple[Precision, ...] = ()
+    backend: Backend | None = None
+    profiles: tuple[BatchProfile, ...] = ()
+    image_size_px: tuple[int, int] | None = None
+    settings: BuildSettings = dataclasses.field(default_factory=BuildSettings)
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        problems = []
+        if len(set(self.precisions)) != len(self.precisions):
+            problems.append("each precision can be asked for once")
+        if settings.workspace_bytes is not None and settings.workspace_bytes < 1:
+            problems.append(f"the workspace must be positive, got {settings.workspace_bytes} bytes")
+        if settings.optimization_level is not None and not 0 <= settings.optimization_level <= 5:
+            problems.append(f"the optimisation level is 0 to 5, got {settings.optimization_level}")
+        if len(set(settings.compute_capabilities)) != len(settings.compute_capabilities):
+            problems.append("each compute capability can be asked for once")
+        if problems:
+            raise OptionError("The engine cannot be built as asked.", details=problems)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What ``build`` wrote.
+
+    Attributes:
+        bundle: The bundle's folder.
+        engines: The new engines.
+        warnings: What the builder warned of, engine by engine.
+    """
+
+    bundle: str
+    engines: tuple[EngineArtifact, ...]
+    warnings: tuple[str, ...]
+
+
+def choose_backend(wanted: Backend | None, driver: Driver) -> Backend:
+    """The flavour to build with.
+
+    Args:
+        wanted: What was asked for, or None.
+        driver: This machine's.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+        RuntimeFailureError: TensorRT was asked for and there is no GPU, which it cannot build without.
+    """
+    usable = bool(driver.gpus)
+    if wanted is None:
+        if usable and installed_version(Backend.TENSORRT.module) is not None:
+            return Backend.TENSORRT
+        if installed_version(Backend.TENSORRT_RTX.module) is not None:
+            return Backend.TENSORRT_RTX
+        choice = PACKAGES[Backend.TENSORRT_RTX.module].install_command
+        also = (
+            f", or, for this GPU alone: {PACKAGES[Backend.TENSORRT.module].install_command}" if usable else ""
+        )
+        raise MissingDependencyError("No TensorRT is installed.", remedy=f"Run: {choice}{also}")
+    if wanted is Backend.TENSORRT and not usable:
+        raise RuntimeFailureError(
+            f"TensorRT builds on a GPU only, and {driver.problem}.",
+            remedy="Use --backend tensorrt-rtx, which builds without one, or a machine with a GPU.",
+        )
+    return wanted
+
+
+def _refuse(options: BuildOptions, backend: Backend) -> None:
+    """Options that this flavour does not have."""
+    settings = options.settings
+    problems = []
+    if backend is Backend.TENSORRT_RTX:
+        if settings.hardware_compatibility is not HardwareCompatibility.NONE:
+            problems.append("--hardware-compat: say --compute-capability, or nothing for Ampere and later")
+        if options.timing_cache is not None:
+            problems.append("--timing-cache: it times no kernels when it builds")
+    elif settings.compute_capabilities:
+        problems.append("--compute-capability: it builds for the GPU that it runs on; see --hardware-compat")
+    if problems:
+        raise OptionError(f"{backend.label} has no use for these options.", details=problems)
+
+
+def _graphs(bundle: Bundle, options: BuildOptions) -> list[OnnxArtifact]:
+    """The graphs to build."""
+    held = {artifact.precision: artifact for artifact in bundle.manifest.onnx}
+    missing = [precision for precision in options.precisions if precision not in held]
+    if missing:
+        raise OptionError(
+            f"The bundle {bundle.directory} holds no {', '.join(missing)} model, only {', '.join(held)}.",
+            remedy=f"Export it first: riformer-deploy export CKPT --precision {missing[0]}.",
+        )
+    size = bundle.manifest.model.preprocessing.crop_px
+    if options.image_size_px is not None and options.image_size_px != size:
+        raise OptionError(
+            f"The graphs of {bundle.directory} take images of {size[0]}x{size[1]} px, not "
+            f"{options.image_size_px[0]}x{options.image_size_px[1]}.",
+            remedy="Export the checkpoint with this --image-size into another bundle.",
+        )
+    return [held[precision] for precision in options.precisions] or list(held.values())
+
+
+def profiles_of(artifact: OnnxArtifact, wanted: tuple[BatchProfile, ...]) -> tuple[BatchProfile, ...]:
+    """The optimisation profiles of a graph's engine.
+
+    Args:
+        artifact: The graph.
+        wanted: What was asked for; none means the default.
+
+    Raises:
+        OptionError: The graph has a fixed batch that is not the one asked for.
+    """
+    if artifact.batch is None:
+        return wanted or (DEFAULT_PROFILE,)
+    fixed = BatchProfile(minimum=artifact.batch, optimum=artifact.batch, maximum=artifact.batch)
+    if wanted not in ((), (fixed,)):
+        raise OptionError(
+            f"{artifact.file.path} has a fixed batch of {artifact.batch}; "
+            f"{', '.join(map(str, wanted))} is no profile of it.",
+            remedy="Export it with --batch dynamic, or leave --profile out.",
+        )
+    return (fixed,)
+
+
+def _read_cache(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as err:
+        raise OptionError(f"The timing cache {path} cannot be read: {err.strerror}.") from err
+
+
+def _write_cache(path: Path | None, content: bytes | None) -> None:
+    if path is None or content is None:
+        return
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(content)
+    except OSError as err:
+        raise OptionError(f"The timing cache {path} cannot be written: {err.strerror}.") from err
+
+
+def _passport(
+    bundle: Bundle,
+    graph: OnnxArtifact,
+    trt: TensorRT,
+    driver: Driver,
+    options: BuildOptions,
+    built: BuiltPlan,
+) -> Passport:
+    gpu = driver.gpus[0] if driver.gpus else None
+    return Passport(
+        backend=trt.backend,
+        backend_version=trt.version,
+        backend_cuda=trt.cuda,
+        onnx_sha256=graph.file.sha256,
+        weights_sha256=bundle.manifest.source.weights_sha256,
+        driver_cuda=driver.cuda_version,
+        gpu=None if gpu is None else gpu.name,
+        gpu_compute_capability=None if gpu is None else gpu.compute_capability,
+        profiles=profiles_of(graph, options.profiles),
+        settings=options.settings,
+        build_ms=built.build_ms,
+        network_layers=dict(built.network_layers),
+        engine_layers=None,
+    )
+
+
+def _looked_into(trt: TensorRT, plan: bytes, what: str) -> tuple[int, str] | None:
+    """Number of layers and the inspector's account of them, where the engine loads here."""
+    try:
+        engine = Engine(trt, plan, what=what)
+    except RuntimeFailureError as err:
+        _LOG.info("the new engine cannot be looked into here: %s", err.message)
+        return None
+    try:
+        return engine.num_layers, engine.layers_json()
+    finally:
+        engine.close()
+
+
+def _log_text(built: BuiltPlan) -> str:
+    return "".join(f"[{severity}] {text}\n" for severity, text in built.log)
+
+
+def _stage(
+    staged: Path,
+    bundle: Bundle,
+    graph: OnnxArtifact,
+    trt: TensorRT,
+    options: BuildOptions,
+    progress: Progress,
+) -> tuple[EngineArtifact, list[str]]:
+    """Build one engine into the staging folder."""
+    warnings: list[str] = []
+    driver = query_driver()
+    stem = f"model.{graph.precision}.{trt.backend}"
+    built = build_plan(
+        trt,
+        BuildRequest(
+            onnx=bundle.path_of(graph.file),
+            input_name=graph.inputs[0].name,
+            sample_shape=tuple(int(size) for size in graph.inputs[0].shape[1:]),
+            profiles=profiles_of(graph, options.profiles) if graph.batch is None else (),
+            settings=options.settings,
+            timing_cache=_read_cache(options.timing_cache),
+        ),
+        progress,
+        lambda severity, text: warnings.append(f"{stem}: [{severity}] {text}"),
+    )
+    _write_cache(options.timing_cache, built.timing_cache)
+    path, log = staged / f"{stem}.engine", staged / f"{stem}.log"
+    path.write_bytes(built.plan)
+    log.write_text(_log_text(built).replace(str(bundle.directory), "."), encoding="utf-8")
+    record = record_file(path, graph.file.sha256)
+    passport = _passport(bundle, graph, trt, driver, options, built)
+    inside = _looked_into(trt, built.plan, stem) if driver.gpus else None
+    layers: FileRecord | None = None
+    if inside is not None:
+        passport = dataclasses.replace(passport, engine_layers=inside[0])
+        account = staged / f"{stem}.layers.json"
+        account.write_text(inside[1], encoding="utf-8")
+        layers = record_file(account, record.sha256)
+    artifact = EngineArtifact(
+        file=record,
+        precision=graph.precision,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        passport=passport,
+        log=record_file(log, record.sha256),
+        layers=layers,
+    )
+    return artifact, warnings
+
+
+def build_engines(directory: Path | str, options: BuildOptions, progress: Progress = silent) -> BuildReport:
+    """``build``: engines of a bundle's graphs, put into it when all of them are built.
+
+    Args:
+        directory: The bundle.
+        options: What to build, and how.
+        progress: Told of the builder's steps.
+
+    Raises:
+        BundleError: It is not a bundle, or a file was changed.
+        OptionError: An option cannot be honoured.
+        MissingDependencyError: The backend is not installed.
+        RuntimeFailureError: There is no GPU, and the backend needs one.
+        EngineBuildError: A graph cannot be parsed or built.
+    """
+    bundle = Bundle.open(directory)
+    backend = choose_backend(options.backend, query_driver())
+    _refuse(options, backend)
+    graphs = _graphs(bundle, options)
+    for graph in graphs:
+        profiles_of(graph, options.profiles)
+    trt = load(backend)
+    with staging(bundle.directory) as staged:
+        built = [_stage(staged, bundle, graph, trt, options, progress) for graph in graphs]
+        engines = tuple(artifact for artifact, _ in built)
+
+        def add(current: Manifest) -> Manifest:
+            if current.onnx != bundle.manifest.onnx:
+                raise BundleChangedError(
+                    f"The bundle {bundle.directory} was exported anew while its engines were built.",
+                    remedy="Run the command again.",
+                )
+            return dataclasses.replace(current, engines=_merged(current.engines, engines))
+
+        update(bundle.directory, staged, add)
+    return BuildReport(
+        bundle=str(bundle.directory),
+        engines=engines,
+        warnings=tuple(text for _, told in built for text in told),
+    )
+
+
+def _merged(
+    before: tuple[EngineArtifact, ...], new: tuple[EngineArtifact, ...]
+) -> tuple[EngineArtifact, ...]:
+    """The engines of a bundle with the new ones in place of their namesakes."""
+    names = {artifact.file.path for artifact in new}
+    order = list(Precision)
+    kept = [artifact for artifact in before if artifact.file.path not in names]
+    return tuple(sorted((*kept, *new), key=lambda e: (order.index(e.precision), e.passport.backend)))
+
+
+def engine_of(bundle: Bundle, path: Path) -> EngineArtifact:
+    """The bundle's record of an engine file.
+
+    Args:
+        bundle: Whose.
+        path: The file.
+
+    Raises:
+        BundleError: The bundle does not list it.
+    """
+    for artifact in bundle.manifest.engines:
+        if artifact.file.path == path.name:
+            return artifact
+    raise BundleError(
+        f"{path} is not an engine that the bundle {bundle.directory} lists.",
+        remedy="A plan says nothing of itself; build it with `riformer-deploy build`.",
+    )

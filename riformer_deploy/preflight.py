@@ -1,0 +1,230 @@
+"""Whether an engine can run here, found out before TensorRT is given the file.
+
+A plan is code: TensorRT runs what it is given, and says little when it does not fit. So the file's hash,
+the backend and its version, the GPU, the driver and the batch size are compared with the passport first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from riformer_deploy.cuda_driver import Driver, query_driver
+from riformer_deploy.errors import EngineUnfitError
+from riformer_deploy.files import sha256_of
+from riformer_deploy.optional import PACKAGES, installed_version
+from riformer_deploy.passports import Backend, EngineArtifact, HardwareCompatibility, Passport
+
+_CROSS_MAJOR = {(8, 10), (10, 11)}
+"""Major versions of TensorRT whose version-compatible engines a later one loads (its support matrix)."""
+_AMPERE = (8, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What a machine offers to engines.
+
+    Attributes:
+        versions: Installed version of each backend, or None.
+        driver: The NVIDIA driver and its GPUs; the first one runs engines.
+    """
+
+    versions: Mapping[Backend, str | None]
+    driver: Driver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mismatch:
+    """One reason why an engine cannot run.
+
+    Attributes:
+        problem: What does not fit.
+        remedy: What would fix it.
+    """
+
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.remedy}"
+
+
+def this_host() -> Host:
+    """This machine; nothing is imported."""
+    return Host(
+        versions={backend: installed_version(backend.module) for backend in Backend}, driver=query_driver()
+    )
+
+
+def _number(capability: str) -> tuple[int, int]:
+    major, _, minor = capability.partition(".")
+    return int(major), int(minor or 0)
+
+
+def _rebuild(artifact: EngineArtifact) -> str:
+    passport = artifact.passport
+    return f"Run `riformer-deploy build --precision {artifact.precision} --backend {passport.backend}` again"
+
+
+def check_file(artifact: EngineArtifact, path: Path) -> list[Mismatch]:
+    """Whether a file is the one that was built.
+
+    Args:
+        artifact: The engine.
+        path: The file.
+    """
+    record = artifact.file
+    remedy = f"Restore it. {_rebuild(artifact)} if it is lost."
+    try:
+        size = path.stat().st_size
+        if size != record.size_bytes:
+            how = "truncated" if size < record.size_bytes else "too long"
+            text = f"{path} is {how}: {size} bytes, {record.size_bytes} were written."
+            return [Mismatch(problem=text, remedy=remedy)]
+        found = sha256_of(path)
+    except OSError as err:
+        return [Mismatch(problem=f"{path} cannot be read: {err.strerror}.", remedy=remedy)]
+    if found != record.sha256:
+        text = f"{path} was altered: its sha256 is {found}, expected {record.sha256}."
+        return [Mismatch(problem=text, remedy=remedy)]
+    return []
+
+
+def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
+    passport = artifact.passport
+    backend, built = passport.backend, passport.backend_version
+    here = host.versions.get(backend)
+    install = f'Run: pip install "{PACKAGES[backend.module].distributions[0]}=={built}"'
+    if here is None:
+        return [Mismatch(problem=f"{backend.label} is not installed.", remedy=f"{install}.")]
+    if here == built:
+        return []
+    problem = f"it was built by {backend.label} {built}; {here} is installed."
+    remedy = f"{_rebuild(artifact)}, or: {install.removeprefix('Run: ')}."
+    if not passport.settings.version_compatible:
+        return [Mismatch(problem=problem, remedy=remedy)]
+    try:
+        old, new = Version(built), Version(here)
+    except InvalidVersion:
+        return [Mismatch(problem=problem, remedy=remedy)]
+    if new >= old and (new.major == old.major or (old.major, new.major) in _CROSS_MAJOR):
+        return []
+    return [
+        Mismatch(problem=f"{problem} Version-compatible engines run on newer versions only.", remedy=remedy)
+    ]
+
+
+def _runs_on(passport: Passport, capability: str) -> bool:
+    """Whether the engine runs on a GPU of this compute capability."""
+    if passport.backend is Backend.TENSORRT_RTX:
+        targets = passport.settings.compute_capabilities
+        return capability in targets if targets else _number(capability) >= _AMPERE
+    if passport.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
+        return _number(capability) >= _AMPERE
+    return capability == passport.gpu_compute_capability
+
+
+def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
+    passport, driver = artifact.passport, host.driver
+    if not driver.gpus:
+        return [
+            Mismatch(
+                problem=f"there is no NVIDIA GPU to run on: {driver.problem}.",
+                remedy="Take the bundle to a machine with a GPU.",
+            )
+        ]
+    findings = []
+    gpu = driver.gpus[0]
+    if not _runs_on(passport, gpu.compute_capability):
+        if passport.backend is Backend.TENSORRT_RTX:
+            meant = ", ".join(passport.settings.compute_capabilities) or "8.0 and later"
+            option = f" with --compute-capability {gpu.compute_capability}, or without that option"
+        else:
+            meant, option = passport.gpu_compute_capability or "an unknown GPU", " on this GPU"
+        findings.append(
+            Mismatch(
+                problem=f"it is for compute capability {meant}; {gpu.name} has {gpu.compute_capability}.",
+                remedy=f"{_rebuild(artifact)}{option}.",
+            )
+        )
+    needed = passport.backend_cuda
+    if needed is not None and driver.cuda_version is not None and _number(driver.cuda_version)[0] < needed:
+        findings.append(
+            Mismatch(
+                problem=f"its libraries need CUDA {needed}; the driver supports {driver.cuda_version}.",
+                remedy=f"Install a driver for CUDA {needed} or newer.",
+            )
+        )
+    return findings
+
+
+def check_batch(artifact: EngineArtifact, batch: int) -> list[Mismatch]:
+    """Whether an engine takes a batch size.
+
+    Args:
+        artifact: The engine.
+        batch: The size.
+    """
+    passport = artifact.passport
+    if passport.profile_of(batch) is not None:
+        return []
+    profiles = ", ".join(map(str, passport.profiles))
+    return [
+        Mismatch(
+            problem=f"it does not take batch {batch}: its profiles are {profiles} (MIN:OPT:MAX).",
+            remedy=f"{_rebuild(artifact)} with a --profile that holds {batch}.",
+        )
+    ]
+
+
+Validity = Callable[[bytes], tuple[str, tuple[str, ...]] | None]
+"""As :func:`riformer_deploy.trt.running.validity`, of the installed bindings."""
+
+
+def preflight(
+    artifact: EngineArtifact,
+    path: Path,
+    host: Host,
+    *,
+    batch: int | None = None,
+    validity: Validity | None = None,
+) -> tuple[Mismatch, ...]:
+    """Everything that keeps an engine from running on a machine, each with what would fix it.
+
+    Args:
+        artifact: The engine.
+        path: Its file.
+        host: The machine.
+        batch: The batch size that it shall run, if one is meant.
+        validity: Asks the backend itself; only where everything else fits, since it needs a driver.
+    """
+    findings = [
+        *check_file(artifact, path),
+        *_check_version(artifact, host),
+        *_check_gpu(artifact, host),
+        *(check_batch(artifact, batch) if batch is not None else ()),
+    ]
+    if not findings and validity is not None:
+        told = validity(path.read_bytes())
+        if told is not None and told[0] == "INVALID":
+            reasons = ", ".join(told[1]) or "it names no reason"
+            problem = f"{artifact.passport.backend.label} calls it invalid: {reasons}."
+            findings.append(Mismatch(problem=problem, remedy=f"{_rebuild(artifact)}."))
+    return tuple(findings)
+
+
+def require_fit(artifact: EngineArtifact, findings: tuple[Mismatch, ...]) -> None:
+    """Refuse an engine that does not fit.
+
+    Raises:
+        EngineUnfitError: There are findings.
+    """
+    if findings:
+        raise EngineUnfitError(
+            f"The engine {artifact.file.path} cannot run here.",
+            details=[finding.problem for finding in findings],
+            remedy=" ".join(dict.fromkeys(finding.remedy for finding in findings)),
+        )

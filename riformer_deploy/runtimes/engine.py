@@ -1,0 +1,251 @@
+"""TensorRT and TensorRT-RTX engines on a GPU."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
+from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.passports import Passport
+from riformer_deploy.runtime_caches import RuntimeCache
+from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs
+from riformer_deploy.trt.bindings import TensorRT
+from riformer_deploy.trt.running import Context, Engine, EngineTensor
+
+_SHAPES_KEPT = 4
+"""Shapes that stay prepared, with their buffers; the one unused the longest goes first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Binding:
+    """One tensor of a prepared shape, on both sides."""
+
+    tensor: EngineTensor
+    shape: tuple[int, ...]
+    device: DeviceBuffer
+    host: HostBuffer
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The host side as what it holds."""
+        return self.host.data.view(self.tensor.dtype).reshape(self.shape)
+
+
+@dataclass(kw_only=True)
+class _Prepared:
+    """A batch size that is ready to run: its context, buffers, and graph once captured."""
+
+    context: Context
+    bindings: list[_Binding]
+    graph: Any = None
+
+
+class EngineRuntime:
+    """An engine; its buffers are allocated once per shape and its calls go through one stream.
+
+    Args:
+        plan: The plan file; preflight has seen it.
+        passport: The engine's.
+        trt: The bindings of its flavour.
+        device: Where memory and stream come from; closed with the runtime.
+        cuda_graphs: Run each shape as a CUDA graph, captured by TensorRT-RTX itself or by us.
+        kept: Where kernels that TensorRT-RTX compiled are kept between runs; None keeps none.
+
+    Raises:
+        RuntimeFailureError: The plan cannot be read or loaded, or the device layer captures no graphs.
+    """
+
+    def __init__(
+        self,
+        plan: Path,
+        passport: Passport,
+        trt: TensorRT,
+        device: Device,
+        *,
+        cuda_graphs: bool = False,
+        kept: RuntimeCache | None = None,
+    ) -> None:
+        self._passport, self._device, self._kept = passport, device, kept
+        self._prepared: OrderedDict[tuple[int, ...], _Prepared] = OrderedDict()
+        self._engine: Engine | None = None
+        self._plan = plan
+        try:
+            self._engine = Engine(
+                trt,
+                plan.read_bytes(),
+                what=str(plan),
+                cuda_graphs=cuda_graphs,
+                runtime_cache=None if kept is None else kept.read(),
+            )
+            self._captures = cuda_graphs and not self._engine.captures_graphs
+            self._events = [device.event() for _ in range(4)]
+        except OSError as err:
+            device.close()
+            raise RuntimeFailureError(f"{plan} cannot be read: {err}") from err
+        except BaseException:
+            if self._engine is not None:
+                self._engine.close()
+            device.close()
+            raise
+        self._inputs = [tensor for tensor in self._engine.tensors if tensor.is_input]
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeFailureError(f"The runtime of {self._plan} was closed.")
+        return self._engine
+
+    def _profile(self, batch: int) -> int:
+        number = self._passport.profile_of(batch)
+        if number is None:
+            profiles = ", ".join(map(str, self._passport.profiles))
+            raise RuntimeFailureError(
+                f"{self._plan} does not take batch {batch}: its profiles are {profiles} (MIN:OPT:MAX).",
+                remedy=f"Build it with a --profile that holds {batch}.",
+            )
+        return number
+
+    def _prepare(self, images: Images) -> _Prepared:
+        """What runs images of this shape; made at the first call."""
+        shape = images.shape
+        if shape in self._prepared:
+            self._prepared.move_to_end(shape)
+            return self._prepared[shape]
+        engine, given = self._opened(), self._inputs[0]
+        expected = given.shape[1:]
+        if len(shape) != len(given.shape) or tuple(shape[1:]) != expected or images.dtype != given.dtype:
+            raise RuntimeFailureError(
+                f"{self._plan} takes {given.dtype} {('N', *expected)}, got {images.dtype} {shape}."
+            )
+        profile = self._profile(shape[0])
+        while len(self._prepared) >= _SHAPES_KEPT:
+            self._discard(self._prepared.popitem(last=False)[1])
+        prepared = _Prepared(context=engine.context(), bindings=[])
+        try:
+            shapes = prepared.context.prepare(given.name, shape, profile=profile, stream=self._device.stream)
+            for tensor in engine.tensors:
+                prepared.bindings.append(self._bind(tensor, shapes[tensor.name]))
+                prepared.context.bind(tensor.name, prepared.bindings[-1].device.address)
+            if self._captures:
+                self._device.synchronise()
+                prepared.context.execute(self._device.stream)  # allocations that no capture may hold
+                self._device.synchronise()
+                prepared.graph = self._device.capture(lambda: prepared.context.execute(self._device.stream))
+        except BaseException:
+            self._discard(prepared)
+            raise
+        self._prepared[shape] = prepared
+        return prepared
+
+    def _bind(self, tensor: EngineTensor, shape: tuple[int, ...]) -> _Binding:
+        size = max(int(np.prod(shape)) * tensor.dtype.itemsize, 1)
+        device = self._device.allocate(size)
+        try:
+            host = self._device.allocate_host(size)
+        except BaseException:
+            self._device.free(device)
+            raise
+        return _Binding(tensor=tensor, shape=shape, device=device, host=host)
+
+    def _discard(self, prepared: _Prepared) -> None:
+        self._device.synchronise()
+        if prepared.graph is not None:
+            self._device.free_graph(prepared.graph)
+        prepared.context.close()
+        for binding in prepared.bindings:
+            self._device.free_host(binding.host)
+            self._device.free(binding.device)
+
+    def _send(self, prepared: _Prepared) -> None:
+        for binding in prepared.bindings:
+            if binding.tensor.is_input:
+                self._device.to_device(binding.device, binding.host)
+
+    def _compute(self, prepared: _Prepared) -> None:
+        if prepared.graph is not None:
+            self._device.launch(prepared.graph)
+        else:
+            prepared.context.execute(self._device.stream)
+
+    def _fetch(self, prepared: _Prepared) -> None:
+        for binding in prepared.bindings:
+            if not binding.tensor.is_input:
+                self._device.to_host(binding.host, binding.device)
+
+    def _filled(self, images: Images) -> _Prepared:
+        """What runs the images, with these in its host buffer."""
+        self._opened()
+        prepared = self._prepare(images)
+        next(b for b in prepared.bindings if b.tensor.is_input).array[...] = images
+        return prepared
+
+    def run(self, images: Images) -> Outputs:
+        """Every output of the engine, on the host.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised, or what else the graph takes; N within a profile.
+
+        Raises:
+            RuntimeFailureError: The shape is outside the profiles, or TensorRT or the driver fails.
+        """
+        prepared = self._filled(images)
+        self._send(prepared)
+        self._compute(prepared)
+        self._fetch(prepared)
+        self._device.synchronise()
+        return {b.tensor.name: b.array.copy() for b in prepared.bindings if not b.tensor.is_input}
+
+    def device_times(self, images: Images) -> DeviceTimes:
+        """Run once, timed by events on the stream.
+
+        Args:
+            images: As for :meth:`run`.
+
+        Raises:
+            RuntimeFailureError: As :meth:`run`.
+        """
+        prepared = self._filled(images)
+        for event, work in zip(self._events, (self._send, self._compute, self._fetch), strict=False):
+            self._device.record(event)
+            work(prepared)
+        self._device.record(self._events[3])
+        self._device.synchronise()
+        sent, computed, fetched = (
+            self._device.elapsed_ms(start, end)
+            for start, end in zip(self._events, self._events[1:], strict=False)
+        )
+        return DeviceTimes(to_device_ms=sent, compute_ms=computed, to_host_ms=fetched)
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:  # noqa: ARG002
+        """Not offered: what an engine computes inside is fused beyond recognition.
+
+        Raises:
+            RuntimeFailureError: Always.
+        """
+        raise RuntimeFailureError(
+            f"{self._plan} shows no activations of {', '.join(tensors)}: it is an engine."
+        )
+
+    def close(self) -> None:
+        """Free everything, contexts and buffers first; a second call does nothing."""
+        if self._engine is None:
+            return
+        engine, self._engine = self._engine, None
+        self._device.synchronise()
+        while self._prepared:
+            self._discard(self._prepared.popitem()[1])
+        for event in self._events:
+            self._device.free_event(event)
+        try:
+            cache = engine.runtime_cache()
+            if self._kept is not None and cache:
+                self._kept.write(cache)
+        finally:
+            engine.close()
+            self._device.close()

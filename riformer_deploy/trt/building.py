@@ -1,0 +1,276 @@
+"""ONNX to a plan: parse, configure, build. Strongly typed on every version: precision is the graph's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riformer_deploy.errors import EngineBuildError, OptionError
+from riformer_deploy.passports import BatchProfile, BuildSettings, HardwareCompatibility
+from riformer_deploy.progress import Progress
+from riformer_deploy.trt.bindings import Log, TensorRT, Told
+
+_COMPATIBILITY = {
+    HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS",
+    HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        onnx: The graph.
+        input_name: Name of its input.
+        sample_shape: Shape of one sample of the input: its shape without the batch.
+        profiles: Batch sizes of each optimisation profile; none for a graph of fixed batch.
+        settings: How.
+        timing_cache: Kernel timings of earlier builds, or None to start without; TensorRT only.
+    """
+
+    onnx: Path
+    input_name: str
+    sample_shape: tuple[int, ...]
+    profiles: tuple[BatchProfile, ...]
+    settings: BuildSettings
+    timing_cache: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltPlan:
+    """What the builder made.
+
+    Attributes:
+        plan: The plan, which ``trtexec --loadEngine`` accepts as it is.
+        build_ms: Duration of the builder's call.
+        network_layers: Layers of the parsed network by the type of their first output.
+        log: What parser and builder said.
+        timing_cache: Kernel timings for later builds, or None where the flavour has none.
+    """
+
+    plan: bytes
+    build_ms: float
+    network_layers: Mapping[str, int]
+    log: Sequence[tuple[str, str]]
+    timing_cache: bytes | None
+
+
+def compute_capabilities(trt: TensorRT) -> dict[str, Any]:
+    """What can be built for without that GPU, by name (``8.9``); nothing where the flavour cannot."""
+    if not hasattr(trt.module, "ComputeCapability"):
+        return {}
+    members = trt.module.ComputeCapability.__members__
+    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
+
+
+class _Monitor:
+    """Hands the builder's steps on, and tells it to stop once asked to."""
+
+    def __init__(self, module: Any, progress: Progress, what: str) -> None:
+        self.cancelled = threading.Event()
+        self._progress, self._what = progress, what
+        self._phases: dict[str, tuple[str | None, int]] = {}
+        self.monitor = _progress_monitor(module, self)
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        self._phases[phase] = (parent, steps)
+
+    def step(self, phase: str, number: int) -> bool:
+        parent, steps = self._phases.get(phase, (None, 0))
+        outer = f"{parent}, " if parent else ""
+        self._progress(f"building {self._what}: {outer}{phase}, step {number + 1} of {steps}")
+        return not self.cancelled.is_set()
+
+    def finish(self, phase: str) -> None:
+        self._phases.pop(phase, None)
+
+
+def _progress_monitor(module: Any, target: _Monitor) -> Any:
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # as the logger's base
+        def __init__(self) -> None:
+            super().__init__()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            target.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return target.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            target.finish(phase_name)
+
+    return Monitor()
+
+
+def _parse(trt: TensorRT, network: Any, log: Log, path: Path) -> Any:
+    """The parser, which owns what it parsed."""
+    parser = trt.module.OnnxParser(network, log.logger)
+    if parser.parse_from_file(str(path)):
+        return parser
+    findings = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        where = f"node {error.node()}"
+        if error.node_name() or error.node_operator():
+            where += f" ({error.node_name()}, operator {error.node_operator()})"
+        findings.append(f"{where}: {error.desc()}")
+    raise EngineBuildError(
+        f"{trt.backend.label} {trt.version} cannot parse {path}.",
+        details=findings or log.errors,
+        remedy="Export the checkpoint with another --norm-form or --opset, or a newer TensorRT.",
+    )
+
+
+def _network_layers(network: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        kind = layer.get_output(0).dtype.name if layer.num_outputs else "none"
+        found[kind] = found.get(kind, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def _target(trt: TensorRT, config: Any, wanted: Sequence[str]) -> None:
+    """Say which GPUs to build for."""
+    if not wanted:
+        return
+    known = compute_capabilities(trt)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        choice = (
+            f"can be built for {', '.join(known)}" if known else "builds for the GPU that it runs on only"
+        )
+        raise OptionError(
+            f"{trt.backend.label} {trt.version} {choice}; not for {', '.join(unknown)}.",
+            remedy="Leave --compute-capability out, or name some of these.",
+        )
+    config.num_compute_capabilities = len(wanted)
+    for index, name in enumerate(wanted):
+        if not config.set_compute_capability(known[name], index):
+            raise EngineBuildError(f"{trt.backend.label} {trt.version} does not build for {name} here.")
+
+
+def _configure(trt: TensorRT, builder: Any, request: BuildRequest, monitor: _Monitor) -> Any:
+    module, settings = trt.module, request.settings
+    config = builder.create_builder_config()
+    config.progress_monitor = monitor.monitor
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # names in the inspector; costs no speed
+    if settings.workspace_bytes is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    flags = module.BuilderFlag
+    for flag, wanted in (
+        (flags.TF32, settings.tf32),
+        (flags.REFIT, settings.refittable),
+        (flags.VERSION_COMPATIBLE, settings.version_compatible),
+    ):
+        (config.set_flag if wanted else config.clear_flag)(flag)
+    if settings.hardware_compatibility is not HardwareCompatibility.NONE:
+        level = _COMPATIBILITY[settings.hardware_compatibility]
+        config.hardware_compatibility_level = getattr(module.HardwareCompatibilityLevel, level)
+    _target(trt, config, settings.compute_capabilities)
+    for profile in request.profiles:
+        ranges = builder.create_optimization_profile()
+        sizes = (profile.minimum, profile.optimum, profile.maximum)
+        ranges.set_shape(request.input_name, *((size, *request.sample_shape) for size in sizes))
+        if config.add_optimization_profile(ranges) < 0:
+            raise EngineBuildError(
+                f"{trt.backend.label} {trt.version} does not accept the profile {profile} of {request.onnx}."
+            )
+    return config
+
+
+def _interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
+    """Run C++ code beside the main thread, so that Ctrl-C reaches Python while it runs."""
+    results: list[Any] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as err:  # noqa: BLE001  # raised again below, in the caller's thread
+            failures.append(err)
+
+    thread = threading.Thread(target=run, name="tensorrt-build")
+    thread.start()
+    interrupted = False
+    while thread.is_alive():
+        try:
+            thread.join(0.1)
+        except KeyboardInterrupt:
+            interrupted = True
+            cancel()
+    if interrupted:
+        raise KeyboardInterrupt
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: Told) -> BuiltPlan:
+    """Parse a graph and build a plan; Ctrl-C cancels the builder and is raised when it has stopped.
+
+    Args:
+        trt: The bindings.
+        request: What to build.
+        progress: Told of the builder's steps.
+        told: Told of its warnings and errors as they come: severity and text.
+
+    Raises:
+        EngineBuildError: The parser or the builder refuses; its own words are among the details.
+        OptionError: A compute capability cannot be built for.
+    """
+    module = trt.module
+    log = Log(trt, told)
+    builder = module.Builder(log.logger)
+    network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = _parse(trt, network, log, request.onnx)
+    monitor = _Monitor(module, progress, request.onnx.name)
+    config = _configure(trt, builder, request, monitor)
+    cache = None
+    if request.timing_cache is not None:
+        cache = config.create_timing_cache(request.timing_cache)
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise EngineBuildError(
+                f"The timing cache is not of {trt.backend.label} {trt.version} on this GPU.",
+                details=log.errors,
+                remedy="Name another file with --timing-cache; it is created.",
+            )
+    start = time.perf_counter()
+    plan = _interruptible(
+        lambda: builder.build_serialized_network(network, config), cancel=monitor.cancelled.set
+    )
+    build_ms = 1000 * (time.perf_counter() - start)
+    if plan is None:
+        raise EngineBuildError(
+            f"{trt.backend.label} {trt.version} could not build an engine of {request.onnx}.",
+            details=log.errors,
+            remedy=_remedy(request.settings, log.errors),
+        )
+    layers = _network_layers(network)
+    del parser
+    return BuiltPlan(
+        plan=bytes(plan),
+        build_ms=build_ms,
+        network_layers=layers,
+        log=tuple(log.lines),
+        timing_cache=None if cache is None else bytes(cache.serialize()),
+    )
+
+
+def _remedy(settings: BuildSettings, errors: Sequence[str]) -> str:
+    """What usually helps, by what the builder complains of."""
+    text = " ".join(errors)
+    if "nvinfer_lean" in text:
+        return "A version-compatible engine needs the lean runtime's library, which this installation lacks."
+    if "Turing" in text:
+        return "Leave 7.5 out of --compute-capability: this graph has operators that its builder lacks there."
+    if settings.refittable and "CUDA_SUCCESS" in text:
+        return "A refittable engine needs a GPU to be built."
+    return "A smaller --workspace or a lower --opt-level may help; --debug shows where it failed."
