@@ -76,9 +76,7 @@ def _measure(dataset: Dataset, runtime: Runtime) -> dict[str, list[float]]:
     """Seconds of decoding alone, inference alone and the whole pass, taking turns."""
     feeding = Feeding(preprocessing=VARIANTS["riformer-s12_in1k"].preprocessing, batch=_BATCH, workers=1)
     images = synthetic_images(_BATCH, (224, 224), seed=0)
-    contestant = Contestant(
-        name="S12", precision=Precision.FP32, artifact_sha256="", batch=None, open=lambda: runtime
-    )
+    contestant = Contestant(name="S12", precision=Precision.FP32, artifact_sha256="", open=lambda: runtime)
     task = AccuracyTask(contestants=[contestant], dataset=dataset, feeding=feeding)
     work: dict[str, Callable[[], object]] = {
         "decoding": lambda: sum(part.count for part in feed(dataset, feeding)),

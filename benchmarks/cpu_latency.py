@@ -85,7 +85,7 @@ def _contestants(model: RIFormer, folder: Path, threads: int) -> list[Contestant
             entered.append((f"ONNX Runtime {name}", precision, _opener(OnnxRuntime, path, threads)))
         entered.append((f"OpenVINO {name}", precision, _opener(OpenVinoRuntime, path, threads)))
     return [
-        Contestant(name=name, precision=precision, artifact_sha256="", batch=None, open=start)
+        Contestant(name=name, precision=precision, artifact_sha256="", open=start)
         for name, precision, start in entered
     ]
 

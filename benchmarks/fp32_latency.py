@@ -48,7 +48,7 @@ def main() -> None:
             _OURS: lambda: OnnxRuntime(ours, threads=threads),
         }
         entered = [
-            Contestant(name=name, precision=Precision.FP32, artifact_sha256="", batch=None, open=start)
+            Contestant(name=name, precision=Precision.FP32, artifact_sha256="", open=start)
             for name, start in runtimes.items()
         ]
         result = measure_latency(

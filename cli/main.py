@@ -41,6 +41,9 @@ app.add_typer(verify_app, name="verify")
 app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
     commands.bench
 )
+app.command("build", epilog="Example: riformer-deploy build bundle --precision fp16 --profile 1:8:32")(
+    commands.build
+)
 app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.jpg' bundle --top 3")(
     commands.predict
 )

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.devices.layers import DeviceLayer
+from riformer_deploy.passports import BatchProfile
+
 
 class WeightsChoice(StrEnum):
     """``--weights``, for checkpoints that hold a moving average beside the raw weights."""
@@ -25,6 +28,14 @@ class Backend(StrEnum):
     ONNX = "onnx"
     OPENVINO = "openvino"
     ENGINE = "engine"
+
+
+class EngineBackend(StrEnum):
+    """``--backend``."""
+
+    AUTO = "auto"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 def _set_debug(value: bool) -> bool:
@@ -56,6 +67,36 @@ def parse_batch(text: str) -> int | None:
     if not re.fullmatch(r"-?[0-9]+", text):
         raise typer.BadParameter(f"{text!r} is not a batch size; say dynamic or a number")
     return int(text)
+
+
+_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(text: str) -> int:
+    """``512MiB``, ``4GiB`` or a number of bytes as bytes.
+
+    Raises:
+        typer.BadParameter: The text is none of these.
+    """
+    match = re.fullmatch(r"([0-9]+)\s*([a-zA-Z]*)", text)
+    if match is None or match[2].upper() not in _UNITS:
+        raise typer.BadParameter(f"{text!r} is not a size; say 512MiB, 4GiB or a number of bytes")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_profile(text: str) -> BatchProfile:
+    """``MIN:OPT:MAX`` or one number as a profile of batch sizes.
+
+    Raises:
+        typer.BadParameter: The text is neither, or not in order.
+    """
+    match = re.fullmatch(r"([0-9]+)(?::([0-9]+):([0-9]+))?", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a profile; say MIN:OPT:MAX, such as 1:8:32, or one number")
+    low, middle, high = (int(number or match[1]) for number in match.groups())
+    if not 1 <= low <= middle <= high:
+        raise typer.BadParameter(f"{text!r} is not a profile: it must be 1 <= MIN <= OPT <= MAX")
+    return BatchProfile(minimum=low, optimum=middle, maximum=high)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -193,6 +234,9 @@ Calibration = Annotated[
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Use the rest where part of the calibration images cannot be used.")
+]
+Layer = Annotated[
+    DeviceLayer, typer.Option("--device-layer", help="Package that engines' device memory comes from.")
 ]
 Norm = Annotated[NormChoice, typer.Option("--norm-form", help="Operators that compute the norms.")]
 Method = Annotated[MethodChoice, typer.Option(help="How int8 ranges are chosen.")]

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from .engine_tables import print_engine
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.artifacts import OnnxArtifact
+    from riformer_deploy.gpu_state import GpuWatch
     from riformer_deploy.inspection import (
         BundleInspection,
         CheckpointInspection,
         Inspection,
         OnnxInspection,
     )
-    from riformer_deploy.results import LatencyResult, ParityResult
+    from riformer_deploy.passports import EngineArtifact
+    from riformer_deploy.results import CandidateParity, LatencyResult, ParityResult
+
+
+def _stage_errors(candidate: CandidateParity) -> list[str]:
+    """One a stage; dashes for an engine, whose inside cannot be looked at."""
+    if not candidate.stages:
+        return ["-"] * 4
+    return [number(stage.deviation.relative_l2) for stage in candidate.stages]
 
 
 def print_parity(result: ParityResult) -> None:
@@ -59,7 +69,7 @@ def print_parity(result: ParityResult) -> None:
         [
             (
                 candidate.name,
-                *(number(stage.deviation.relative_l2) for stage in candidate.stages),
+                *(_stage_errors(candidate)),
                 number(candidate.budget.stage_relative_l2),
                 str(candidate.status)
                 + (f", first at {candidate.first_bad_block}" if candidate.first_bad_block else ""),
@@ -83,15 +93,27 @@ def print_parity(result: ParityResult) -> None:
 
 def print_latency(result: LatencyResult) -> None:
     """Every contestant and batch size; speed-ups are over the first contestant of each batch size."""
-    baseline: dict[int, float] = {}
+    baseline: dict[tuple[int, str], float] = {}
     for sample in result.samples:
-        baseline.setdefault(sample.batch, sample.summary.median_ms)
+        baseline.setdefault((sample.batch, sample.timing), sample.summary.median_ms)
     print_table(
         f"Milliseconds per call: {result.rounds} rounds of {result.repeats} calls, {result.threads} threads",
-        ("model", ">batch", ">median", ">95 % interval", ">p90", ">p95", ">p99", ">images/s", ">speed-up"),
+        (
+            "model",
+            "timed",
+            ">batch",
+            ">median",
+            ">95 % interval",
+            ">p90",
+            ">p95",
+            ">p99",
+            ">images/s",
+            ">speed-up",
+        ),
         [
             (
                 sample.name + (" (!)" if sample.warning else ""),
+                str(sample.timing),
                 str(sample.batch),
                 f"{sample.summary.median_ms:.2f}",
                 "-" if sample.summary.ci95_ms is None else "{:.2f} to {:.2f}".format(*sample.summary.ci95_ms),
@@ -99,17 +121,34 @@ def print_latency(result: LatencyResult) -> None:
                 f"{sample.summary.p95_ms:.2f}",
                 f"{sample.summary.p99_ms:.2f}",
                 f"{sample.summary.images_per_s:.1f}",
-                f"{baseline[sample.batch] / sample.summary.median_ms:.2f}x",
+                f"{baseline[sample.batch, sample.timing] / sample.summary.median_ms:.2f}x",
             )
             for sample in result.samples
         ],
     )
     for sample in result.samples:
         if sample.warning:
-            say(f"(!) {sample.name}, batch {sample.batch}: unstable: {sample.warning}")
+            say(f"(!) {sample.name}, {sample.timing}, batch {sample.batch}: unstable: {sample.warning}")
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
-    say(f"Speed-up is over {result.samples[0].name} of the same batch size. Machine: {result.machine.cpu}")
+    if result.gpu is not None:
+        _print_gpu(result.gpu)
+    say(
+        f"Speed-up is over {result.samples[0].name} of the same batch size and timing. "
+        f"Machine: {result.machine.cpu}"
+    )
+
+
+def _print_gpu(watch: GpuWatch) -> None:
+    """The GPU before and after a measurement."""
+    for when, state in (("before", watch.before), ("after", watch.after)):
+        if state is not None:
+            say(
+                f"GPU {when}: {state.name}, {state.sm_clock_mhz} of {state.sm_clock_max_mhz} MHz, "
+                f"{state.temperature_c} C, {number(state.power_w, '.0f')} W"
+            )
+    if watch.warning is not None:
+        say(f"(!) {watch.warning}")
 
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> None:
@@ -184,6 +223,14 @@ def _lowering(artifact: OnnxArtifact) -> str:
     return "; ".join(parts)
 
 
+def _engine(engine: EngineArtifact, found: BundleInspection) -> str:
+    """What an engine was built with, and whether it is proven, in words."""
+    passport = engine.passport
+    profiles = ", ".join(map(str, passport.profiles))
+    proven = "proven" if engine.file.sha256 in found.proven else "NOT proven: run verify parity on its GPU"
+    return f"{passport.backend.label} {passport.backend_version}; batches {profiles}; {proven}"
+
+
 def _print_bundle(found: BundleInspection) -> None:
     manifest = found.manifest
     model = manifest.model
@@ -197,6 +244,7 @@ def _print_bundle(found: BundleInspection) -> None:
         ),
         ("source sha256", manifest.source.sha256),
         *((f"{item.precision} model", _lowering(item)) for item in manifest.onnx),
+        *((item.file.path, _engine(item, found)) for item in manifest.engines),
         ("made by", f"riformer-deploy {manifest.tool_version}, {manifest.created_utc}"),
         *(
             (record.path, f"{record.size_bytes / 2**20:.2f} MiB, sha256 {record.sha256}")
@@ -217,7 +265,12 @@ def _print_bundle(found: BundleInspection) -> None:
 
 def print_inspection(found: Inspection) -> None:
     """Whatever ``inspect`` found."""
-    from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection
+    from riformer_deploy.inspection import (
+        BundleInspection,
+        CheckpointInspection,
+        EngineInspection,
+        OnnxInspection,
+    )
 
     match found:
         case CheckpointInspection():
@@ -226,5 +279,7 @@ def print_inspection(found: Inspection) -> None:
             _print_onnx(found)
         case BundleInspection():
             _print_bundle(found)
+        case EngineInspection():
+            print_engine(found)
         case _:
             assert_never(found)

@@ -22,6 +22,7 @@ from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower
 from riformer_deploy.manifests import Manifest, ModelRecord, Source
 from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering, record_lowering
 from riformer_deploy.version import VERSION
 
@@ -177,11 +178,18 @@ class Kept:
 
     Attributes:
         onnx: Models of precisions that are not made anew.
+        engines: Every engine that it held.
         samples: Images for proofs.
     """
 
     onnx: tuple[OnnxArtifact, ...] = ()
+    engines: tuple[EngineArtifact, ...] = ()
     samples: FileRecord | None = None
+
+    def engines_of(self, graphs: tuple[OnnxArtifact, ...]) -> tuple[EngineArtifact, ...]:
+        """The engines that were built of these graphs, byte for byte."""
+        held = {graph.file.sha256 for graph in graphs}
+        return tuple(engine for engine in self.engines if engine.file.parent_sha256 in held)
 
 
 def kept_models(
@@ -205,9 +213,9 @@ def kept_models(
     lost = {artifact.precision: why or _other_batch(artifact, batch) for artifact in others}
     reasons = tuple(f"model.{precision}.onnx: {text}" for precision, text in lost.items() if text)
     if why:
-        return Kept(), reasons
+        return Kept(engines=before.engines), reasons
     stays = tuple(artifact for artifact in others if not lost[artifact.precision])
-    return Kept(onnx=stays, samples=before.samples), reasons
+    return Kept(onnx=stays, engines=before.engines, samples=before.samples), reasons
 
 
 def _changed(before: Manifest, record: ModelRecord, source: Source) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from riformer_deploy.errors import OptionError, RuntimeFailureError
+from riformer_deploy.gpu_state import GpuWatch, read_gpu
 from riformer_deploy.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
@@ -20,9 +21,10 @@ from riformer_deploy.results import (
     LatencyResult,
     LatencySamples,
     Skipped,
+    Timing,
     summarise,
 )
-from riformer_deploy.runtimes.base import Contestant, Images, Runtime
+from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +83,10 @@ class _Lane:
     contestant: Contestant
     runtime: Runtime
     preparation_ms: float
-    samples_ms: list[float]
+    samples_ms: dict[Timing, list[float]]
+
+    def add(self, timing: Timing, value_ms: float) -> None:
+        self.samples_ms.setdefault(timing, []).append(value_ms)
 
 
 def _call_ms(runtime: Runtime, images: Images) -> float:
@@ -125,14 +130,20 @@ def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipp
             runtime.close()
         return Skipped(name=contestant.name, reason=err.message)
     preparation_ms = 1000 * (time.perf_counter() - start)
-    return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms, samples_ms=[])
+    return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms, samples_ms={})
 
 
 def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
     """One untimed call and the timed ones; where they fail the lane is closed and the reason given."""
     try:
         lane.runtime.run(images)
-        lane.samples_ms += [_call_ms(lane.runtime, images) for _ in range(repeats)]
+        for _ in range(repeats):
+            lane.add(Timing.CALL, _call_ms(lane.runtime, images))
+        if isinstance(lane.runtime, DeviceTimed):
+            for _ in range(repeats):
+                times = lane.runtime.device_times(images)
+                lane.add(Timing.COMPUTE, times.compute_ms)
+                lane.add(Timing.TRANSFERS, times.to_device_ms + times.to_host_ms)
     except RuntimeFailureError as err:
         lane.runtime.close()
         return err.message
@@ -147,8 +158,8 @@ def _measure_batch(
     skipped: list[Skipped] = []
     try:
         for contestant in contestants:
-            if contestant.batch not in (None, batch):
-                reason = f"takes batch {contestant.batch} only, not {batch}"
+            reason = contestant.batches.refusal(batch)
+            if reason is not None:
                 skipped.append(Skipped(name=contestant.name, reason=reason))
                 continue
             progress(f"preparing {contestant.name}, batch {batch}")
@@ -173,13 +184,15 @@ def _measure_batch(
         LatencySamples(
             name=lane.contestant.name,
             batch=batch,
-            samples_ms=tuple(lane.samples_ms),
+            timing=timing,
+            samples_ms=tuple(samples),
             preparation_ms=lane.preparation_ms,
             artifact_sha256=lane.contestant.artifact_sha256,
-            warning=instability(lane.samples_ms),
-            summary=summarise(np.array(lane.samples_ms), batch),
+            warning=instability(samples),
+            summary=summarise(np.array(samples), batch),
         )
         for lane in lanes
+        for timing, samples in lane.samples_ms.items()
     ]
     return measured, skipped
 
@@ -193,7 +206,7 @@ def measure_latency(
     skipped: Sequence[Skipped] = (),
     progress: Progress = silent,
 ) -> LatencyResult:
-    """Time every contestant on every batch size, from call to result on the host.
+    """Time every contestant on every batch size: from call to result on the host, and on its device.
 
     Args:
         contestants: What to time.
@@ -210,6 +223,7 @@ def measure_latency(
     """
     if len(images) < max(options.batches):
         raise OptionError(f"Batch {max(options.batches)} was asked for, but there are {len(images)} images.")
+    before, problem = read_gpu()
     samples: list[LatencySamples] = []
     left_out = list(skipped)
     for batch in options.batches:
@@ -220,6 +234,10 @@ def measure_latency(
         raise RuntimeFailureError(
             "Nothing could be measured.", details=[f"{item.name}: {item.reason}" for item in left_out]
         )
+    on_gpu = any(item.timing is Timing.COMPUTE for item in samples)
+    gpu = GpuWatch(before=before, after=read_gpu()[0], problem=problem) if on_gpu else None
+    if gpu is not None and gpu.warning is not None:
+        _LOG.warning("%s", gpu.warning)
     for item in left_out:
         _LOG.warning("%s was left out: %s", item.name, item.reason)
     return LatencyResult(
@@ -234,4 +252,5 @@ def measure_latency(
         samples=tuple(samples),
         skipped=tuple(left_out),
         process_peak_rss_bytes=peak_rss_bytes(),
+        gpu=gpu,
     )

@@ -32,6 +32,7 @@ from riformer_deploy.progress import Progress, silent
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.trt.running import Engine
+from riformer_deploy.trtexec import command_lines
 
 _LOG = logging.getLogger(__name__)
 
@@ -285,6 +286,26 @@ def _stage(
         layers=layers,
     )
     return artifact, warnings
+
+
+def trtexec_lines(directory: Path | str, options: BuildOptions) -> tuple[str, ...]:
+    """``build --print-trtexec``: the equivalent command lines of 10.x and 11.x; nothing is built.
+
+    Args:
+        directory: The bundle.
+        options: What would be built, and how; TensorRT's options.
+
+    Raises:
+        BundleError: It is not a bundle.
+        OptionError: An option cannot be honoured.
+    """
+    bundle = Bundle.open(directory)
+    _refuse(options, Backend.TENSORRT)
+    lines: list[str] = []
+    for graph in _graphs(bundle, options):
+        profiles = profiles_of(graph, options.profiles)
+        lines += command_lines(graph, bundle.directory, profiles, options.settings, options.timing_cache)
+    return tuple(lines)
 
 
 def build_engines(directory: Path | str, options: BuildOptions, progress: Progress = silent) -> BuildReport:

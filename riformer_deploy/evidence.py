@@ -13,16 +13,18 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from riformer_deploy import lineup
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.datasets import ClassList, open_dataset
-from riformer_deploy.errors import BundleChangedError, BundleError, OptionError
+from riformer_deploy.entrants import reference
+from riformer_deploy.errors import BundleChangedError, BundleError, OptionError, RuntimeFailureError
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
+from riformer_deploy.lineup import Group, line_up, require_backends, require_engines
+from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.plans import InputForm
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
@@ -51,7 +53,7 @@ def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> In
     )
 
 
-_PROVEN = (lineup.Group.TORCH, lineup.Group.ONNX, lineup.Group.OPENVINO)
+_PROVEN = (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.ENGINE)
 
 
 def _stored(bundle: Bundle) -> Images | None:
@@ -81,7 +83,12 @@ def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[
 
 
 def prove_parity(
-    bundle: Bundle, budgets: dict[Precision, Budget], progress: Progress = silent, *, seed: int = PARITY_SEED
+    bundle: Bundle,
+    budgets: dict[Precision, Budget],
+    progress: Progress = silent,
+    *,
+    seed: int = PARITY_SEED,
+    gpu: GpuOptions | None = None,
 ) -> ParityResult:
     """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
 
@@ -90,6 +97,7 @@ def prove_parity(
         budgets: Limits by precision.
         progress: Told of each step.
         seed: Of the images.
+        gpu: How engines are run; None means the defaults.
 
     Raises:
         BundleIntegrityError: A file is not the one that was recorded.
@@ -100,14 +108,15 @@ def prove_parity(
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
     batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
     images, inputs = _proof_images(bundle, batches, seed)
+    lineup = line_up(bundle, _PROVEN, gpu=gpu)
     task = ParityTask(
-        reference=lineup.reference(bundle),
-        candidates=lineup.contestants(bundle, _PROVEN),
+        reference=reference(bundle),
+        candidates=lineup.entered,
         budgets=budgets,
         blocks=manifest.model.architecture.block_names,
         images=images,
         inputs=inputs,
-        skipped=lineup.left_out(bundle, _PROVEN),
+        skipped=lineup.skipped,
     )
     return verify_parity(task, progress)
 
@@ -150,10 +159,11 @@ def store_result(
             records[name] = record_file(staged / name, records[kind].sha256)
 
         def add(current: Manifest) -> Manifest:
-            if (current.onnx, current.weights) != (bundle.manifest.onnx, bundle.manifest.weights):
+            now, then = current, bundle.manifest
+            if (now.onnx, now.weights, now.engines) != (then.onnx, then.weights, then.engines):
                 raise BundleChangedError(
-                    f"The bundle {bundle.directory} was exported anew while its old models were being "
-                    f"measured; the {kind} result is not of what it holds now.",
+                    f"The bundle {bundle.directory} was exported or built anew while its old models were "
+                    f"being measured; the {kind} result is not of what it holds now.",
                     remedy="Run the command again.",
                 )
             return dataclasses.replace(current, results={**current.results, **records})
@@ -162,7 +172,11 @@ def store_result(
 
 
 def verify_bundle(
-    directory: Path | str, budgets: dict[Precision, Budget] | None = None, progress: Progress = silent
+    directory: Path | str,
+    budgets: dict[Precision, Budget] | None = None,
+    progress: Progress = silent,
+    *,
+    gpu: GpuOptions | None = None,
 ) -> ParityResult:
     """``verify parity``: prove a bundle again, and store the result in it.
 
@@ -170,13 +184,14 @@ def verify_bundle(
         directory: The bundle.
         budgets: Limits by precision; None means the default table.
         progress: Told of each step.
+        gpu: How engines are run; None means the defaults.
 
     Raises:
         BundleError: It is not a bundle, or a file was changed.
         RuntimeFailureError: A model cannot be run.
     """
     bundle = Bundle.open(Path(directory))
-    result = prove_parity(bundle, BUDGETS if budgets is None else budgets, progress)
+    result = prove_parity(bundle, BUDGETS if budgets is None else budgets, progress, gpu=gpu)
     # Evidence under limits of the user's own never takes the place of that under the default ones.
     kind = "parity" if all(c.budget.stated == "default" for c in result.candidates) else "parity-user"
     with _recording_failures(kind):
@@ -200,7 +215,7 @@ class AccuracyOptions:
 
     data: Path
     split: str = "val"
-    groups: tuple[lineup.Group, ...] = (lineup.Group.TORCH, lineup.Group.ONNX)
+    groups: tuple[Group, ...] = (Group.TORCH, Group.ONNX)
     limit: int | None = None
     batch: int = 32
     workers: int | None = None
@@ -229,14 +244,22 @@ def accuracy_bundle(
         RuntimeFailureError: An artifact cannot be run.
         MissingDependencyError: An artifact's backend is not installed.
     """
-    lineup.require_backends(options.groups)
+    require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
+    require_engines(bundle, options.groups)
+    lineup = line_up(bundle, options.groups, folded=False)
+    if not lineup.entered:
+        raise RuntimeFailureError(
+            "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in lineup.skipped]
+        )
+    for item in lineup.skipped:
+        _LOG.warning("%s was left out: %s", item.name, item.reason)
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
     dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
     variant = VARIANTS.get(model.variant or "")
     task = AccuracyTask(
-        contestants=lineup.contestants(bundle, options.groups, folded=False),
+        contestants=lineup.entered,
         dataset=dataset,
         feeding=Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers),
         published=None
@@ -255,14 +278,11 @@ def accuracy_bundle(
 
 def bench_bundle(
     directory: Path | str,
-    groups: tuple[lineup.Group, ...] = (
-        lineup.Group.TORCH,
-        lineup.Group.COMPILED,
-        lineup.Group.ONNX,
-        lineup.Group.OPENVINO,
-    ),
+    groups: tuple[Group, ...] = tuple(Group),
     options: BenchOptions | None = None,
     progress: Progress = silent,
+    *,
+    gpu: GpuOptions | None = None,
 ) -> LatencyResult:
     """``bench``: time a bundle's models side by side, and store the result in it.
 
@@ -271,9 +291,11 @@ def bench_bundle(
         groups: Which contestants.
         options: How to measure; None means the defaults.
         progress: Told of each step.
+        gpu: How engines are run; None means the defaults.
 
     Raises:
-        BundleError: It is not a bundle, or a file was changed.
+        BundleError: It is not a bundle, a file was changed, or it holds no engine and nothing else was
+            asked for.
         RuntimeFailureError: Nothing could be measured.
         MissingDependencyError: A contestant's backend is not installed.
     """
@@ -283,11 +305,13 @@ def bench_bundle(
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
     images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = _synthetic(size, options.batches, options.seed)
-    entered = lineup.contestants(bundle, groups, threads=options.used_threads)
+    if set(groups) == {Group.ENGINE, Group.GPU}:
+        require_engines(bundle, groups)
+    lineup = line_up(bundle, groups, threads=options.used_threads, gpu=gpu)
     threads = torch.get_num_threads()
     try:
         result = measure_latency(
-            entered, images, inputs, options, skipped=lineup.left_out(bundle, groups), progress=progress
+            lineup.entered, images, inputs, options, skipped=lineup.skipped, progress=progress
         )
     finally:
         torch.set_num_threads(threads)

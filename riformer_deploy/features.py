@@ -12,7 +12,7 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.feeding import Feeding, feed
 from riformer_deploy.files import replacing
-from riformer_deploy.lineup import Group, contestants
+from riformer_deploy.lineup import Group, only_runner
 from riformer_deploy.predict import BrokenImage, PictureFiles
 
 _LAST = "backbone.norm6"
@@ -86,7 +86,7 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     feeding = Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers)
-    contestant = contestants(bundle, (Group.TORCH,))[0]
+    contestant = only_runner(bundle, Group.TORCH)
     tensor = _LAST if options.stage is None else model.architecture.block_names[options.stage - 1][-1]
     names, parts, broken = [], [], []
     with contextlib.closing(contestant.open()) as runtime:

@@ -1,4 +1,4 @@
-"""What a file is: a checkpoint, an ONNX graph, or a bundle."""
+"""What a file is: a checkpoint, an ONNX graph, an engine, or a bundle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from riformer_deploy.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.complexity import complexity
+from riformer_deploy.engines import engine_of
 from riformer_deploy.errors import (
     BundleIntegrityError,
     CheckpointUnreadableError,
@@ -22,6 +23,8 @@ from riformer_deploy.errors import (
 from riformer_deploy.files import sha256_of
 from riformer_deploy.manifests import Manifest, WeightSet
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
+from riformer_deploy.passports import EngineArtifact
+from riformer_deploy.preflight import Mismatch, preflight, this_host
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.records import RecordError, load_json
 from riformer_deploy.results import ParityResult, Status
@@ -118,6 +121,7 @@ class BundleInspection:
         parity_utc: When that proof was made.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
+        proven: sha256 of every artifact that passed the stored proof.
     """
 
     kind: str
@@ -130,9 +134,33 @@ class BundleInspection:
     parity_utc: str | None
     intact: bool
     problems: tuple[str, ...]
+    proven: tuple[str, ...]
 
 
-Inspection = CheckpointInspection | OnnxInspection | BundleInspection
+@dataclass(frozen=True, kw_only=True)
+class EngineInspection:
+    """An engine of a bundle.
+
+    Attributes:
+        kind: Always ``engine``.
+        path: The file.
+        artifact: Its record, passport included.
+        fits: Whether preflight passes on this machine.
+        findings: Why it does not.
+        parity: The verdict of the stored proof on this very engine; None where there is none.
+        parity_utc: When that proof was made.
+    """
+
+    kind: str
+    path: str
+    artifact: EngineArtifact
+    fits: bool
+    findings: tuple[Mismatch, ...]
+    parity: Status | None
+    parity_utc: str | None
+
+
+Inspection = CheckpointInspection | OnnxInspection | BundleInspection | EngineInspection
 
 
 def _inspect_checkpoint(path: Path) -> CheckpointInspection:
@@ -224,6 +252,35 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         parity_utc=parity.created_utc if parity else None,
         intact=not problems,
         problems=tuple(problems),
+        proven=tuple(s for s, v in _verdicts(parity).items() if v is Status.PASSED) if parity else (),
+    )
+
+
+def _verdicts(parity: ParityResult) -> dict[str, Status]:
+    """Verdict by sha256 of every artifact that a proof covers; one that failed in any way failed."""
+    found: dict[str, Status] = {}
+    for candidate in parity.candidates:
+        before = found.get(candidate.artifact_sha256, Status.PASSED)
+        found[candidate.artifact_sha256] = (
+            Status.FAILED if Status.FAILED in (before, candidate.status) else before
+        )
+    return found
+
+
+def _inspect_engine(path: Path) -> EngineInspection:
+    bundle = Bundle.open(path.parent)
+    artifact = engine_of(bundle, path)
+    parity = _stored_parity(bundle, [])
+    verdict = _verdicts(parity).get(artifact.file.sha256) if parity else None
+    findings = preflight(artifact, path, this_host())
+    return EngineInspection(
+        kind="engine",
+        path=str(path),
+        artifact=artifact,
+        fits=not findings,
+        findings=findings,
+        parity=verdict,
+        parity_utc=parity.created_utc if parity and verdict else None,
     )
 
 
@@ -231,11 +288,11 @@ def inspect_file(path: Path | str) -> Inspection:
     """Say what a file or folder is.
 
     Args:
-        path: A checkpoint, an ONNX file, a bundle's folder or its ``bundle.json``.
+        path: A checkpoint, an ONNX file, a bundle's engine, a bundle's folder or its ``bundle.json``.
 
     Raises:
         CheckpointError: It looks like a checkpoint and is not usable.
-        BundleError: It is a folder and not a bundle.
+        BundleError: It is a folder and not a bundle, or an engine that the bundle around it does not list.
         RuntimeFailureError: It looks like ONNX and is not valid.
     """
     path = Path(path)
@@ -249,6 +306,8 @@ def inspect_file(path: Path | str) -> Inspection:
         return _inspect_bundle(path)
     if path.name == MANIFEST:
         return _inspect_bundle(path.parent)
+    if path.suffix.lower() == ".engine":
+        return _inspect_engine(path)
     if path.suffix.lower() == ".onnx":
         return _inspect_onnx(path)
     return _inspect_checkpoint(path)

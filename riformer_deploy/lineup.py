@@ -9,27 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import assert_never
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
-from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.entrants import Lineup, fed, stored_model
+from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import pixels_of
+from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.norms import NormForm
 from riformer_deploy.optional import PACKAGES, installed_version, require
 from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.results import Skipped
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import Batches, Contestant, Runtime
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
@@ -43,6 +40,8 @@ class Group(StrEnum):
     ONNX = "onnx"
     OPENVINO = "openvino"
     ENGINE = "engine"
+    GPU = "gpu"
+    """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
 
 
 def chosen_groups(
@@ -54,7 +53,7 @@ def chosen_groups(
         torch: PyTorch was named.
         onnx: ONNX Runtime was named.
         openvino: OpenVINO was named.
-        engine: TensorRT was named.
+        engine: TensorRT was named; it brings what engines are measured against.
         compiled: PyTorch, where it takes part, is to be compiled too.
     """
     everything = not (torch or onnx or openvino or engine)
@@ -65,66 +64,16 @@ def chosen_groups(
         groups.append(Group.ONNX)
     if openvino or everything:
         groups.append(Group.OPENVINO)
-    if engine:
-        groups.append(Group.ENGINE)
+    if engine or everything:
+        groups += [Group.ENGINE, Group.GPU]
     return tuple(groups)
-
-
-def _stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -> RIFormer:
-    """The model of one of the bundle's weights files, which is the recorded one while it is read."""
-    checkpoint = load_checkpoint(bundle.path_of(weights.file))
-    if checkpoint.sha256 != weights.file.sha256:
-        raise BundleIntegrityError(f"{checkpoint.path} was changed while it was being used.")
-    return _model(checkpoint, dtype)
-
-
-def _model(checkpoint: Checkpoint, dtype: torch.dtype) -> RIFormer:
-    state = {key: value.to(dtype) for key, value in checkpoint.state.items()}
-    return model_from_state(checkpoint.architecture, checkpoint.form, state)
-
-
-def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
-    """The model of a checkpoint file, in the form that it is stored in.
-
-    Args:
-        path: Any checkpoint that :func:`~riformer_deploy.checkpoints.load_checkpoint` accepts.
-        dtype: Of the parameters.
-
-    Raises:
-        CheckpointError: As ``load_checkpoint``.
-    """
-    return _model(load_checkpoint(path), dtype)
-
-
-def reference(bundle: Bundle) -> Contestant:
-    """What everything is compared with: the bundle's first weights, in float64.
-
-    Args:
-        bundle: Its first weights are the training form, or the deploy form where the checkpoint
-            held no other.
-    """
-    weights = bundle.manifest.weights[0]
-
-    def start() -> Runtime:
-        model = _stored_model(bundle, weights, torch.float64)
-        return PyTorchRuntime(
-            model, outputs=("logits", "probabilities", "features"), forward=model.all_outputs
-        )
-
-    return Contestant(
-        name=f"PyTorch float64, {weights.form} form",
-        precision=Precision.FP32,
-        artifact_sha256=weights.file.sha256,
-        batch=None,
-        open=start,
-    )
 
 
 def _torch(
     bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
 ) -> Contestant:
     def start() -> Runtime:
-        model = _stored_model(bundle, weights, torch.float32)
+        model = stored_model(bundle, weights, torch.float32)
         return PyTorchRuntime(
             fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads
         )
@@ -133,45 +82,8 @@ def _torch(
         name=f"PyTorch float32, {form} form" + (", torch.compile" if compiled else ""),
         precision=Precision.FP32,
         artifact_sha256=weights.file.sha256,
-        batch=None,
         open=start,
     )
-
-
-class _Fed:
-    """A runtime that takes images in another form than the normalised float32 that others take.
-
-    What the last images became is remembered, so that a benchmark's timed calls do not convert.
-    """
-
-    def __init__(self, runtime: Runtime, convert: Callable[[Images], NDArray[Any]]) -> None:
-        self._runtime, self._convert = runtime, convert
-        self._last: tuple[Images, NDArray[Any]] | None = None
-
-    def _converted(self, images: Images) -> NDArray[Any]:
-        if self._last is None or self._last[0] is not images:
-            self._last = images, self._convert(images)
-        return self._last[1]
-
-    def run(self, images: Images) -> Outputs:
-        return self._runtime.run(self._converted(images))
-
-    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
-        return self._runtime.tap(self._converted(images), tensors)
-
-    def close(self) -> None:
-        self._last = None
-        self._runtime.close()
-
-
-def _fed(runtime: Runtime, bundle: Bundle, artifact: OnnxArtifact) -> Runtime:
-    """The runtime, given what the graph's input takes."""
-    preprocessing = bundle.manifest.model.preprocessing
-    if artifact.lowering.input_form == InputForm.UINT8:
-        return _Fed(runtime, lambda images: pixels_of(images, preprocessing))
-    if artifact.lowering.io is Precision.FP16:
-        return _Fed(runtime, lambda images: images.astype(np.float16))
-    return runtime
 
 
 def _graph(
@@ -181,8 +93,8 @@ def _graph(
         name=f"{backend} {artifact.precision}",
         precision=artifact.precision,
         artifact_sha256=artifact.file.sha256,
-        batch=artifact.batch,
-        open=lambda: _fed(load(bundle.path_of(artifact.file)), bundle, artifact),
+        batches=Batches.of(artifact.batch),
+        open=lambda: fed(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
     )
 
 
@@ -200,63 +112,137 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
     )
 
     def start() -> Runtime:
-        folded = fold(_stored_model(bundle, weights, torch.float32))
+        folded = fold(stored_model(bundle, weights, torch.float32))
         model = lower(folded, plan, bundle.manifest.model.preprocessing)
         taken = torch.uint8 if plan.input_form is InputForm.UINT8 else plan.io
         runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=taken)
-        return _fed(runtime, bundle, artifact)
+        return fed(runtime, bundle, record)
 
     return Contestant(
         name=f"PyTorch {artifact.precision}, lowered",
         precision=artifact.precision,
         artifact_sha256=weights.file.sha256,
-        batch=None,
         open=start,
     )
 
 
-def contestants(
-    bundle: Bundle, groups: Sequence[Group], *, threads: int | None = None, folded: bool = True
-) -> list[Contestant]:
-    """The bundle's models of the groups asked for.
+def _torch_lineup(bundle: Bundle, threads: int | None, *, folded: bool) -> Lineup:
+    weights = bundle.manifest.weights
+    found = [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
+    if folded:
+        found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
+    return Lineup(entered=tuple(found))
+
+
+def _onnx_lineup(bundle: Bundle, threads: int | None) -> Lineup:
+    lineup = Lineup()
+    for artifact in bundle.manifest.onnx:
+        if artifact.precision is Precision.BF16:
+            reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
+            skipped = Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason)
+            lineup += Lineup(entered=(_lowered(bundle, artifact),), skipped=(skipped,))
+        else:
+            run = _graph(bundle, artifact, "ONNX Runtime", lambda path: OnnxRuntime(path, threads=threads))
+            lineup += Lineup(entered=(run,))
+    return lineup
+
+
+def _openvino_lineup(bundle: Bundle, threads: int | None) -> Lineup:
+    lineup = Lineup()
+    absent = installed_version("openvino") is None
+    for artifact in bundle.manifest.onnx:
+        name = f"OpenVINO {artifact.precision}"
+        if absent:
+            unrun = "; the file itself has not been run" if artifact.precision is Precision.BF16 else ""
+            reason = f"OpenVINO is not installed ({PACKAGES['openvino'].install_command}){unrun}"
+            lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
+        elif artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16:
+            # OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them.
+            reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
+            lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
+        else:
+            run = _graph(bundle, artifact, "OpenVINO", lambda path: OpenVinoRuntime(path, threads=threads))
+            lineup += Lineup(entered=(run,))
+    return lineup
+
+
+def line_up(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    *,
+    threads: int | None = None,
+    folded: bool = True,
+    gpu: GpuOptions | None = None,
+) -> Lineup:
+    """The bundle's models of the groups asked for, and those of them that this machine cannot run.
 
     Args:
         bundle: Whose.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
         threads: CPU threads of each; None leaves the choice to the backend.
+        gpu: How engines are run; None means the defaults.
+    """
+    weights = bundle.manifest.weights
+    lineup = Lineup()
+    for group in dict.fromkeys(groups):
+        match group:
+            case Group.TORCH:
+                lineup += _torch_lineup(bundle, threads, folded=folded)
+            case Group.COMPILED:
+                compiled = _torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads)
+                lineup += Lineup(entered=(compiled,))
+            case Group.ONNX:
+                lineup += _onnx_lineup(bundle, threads)
+            case Group.OPENVINO:
+                lineup += _openvino_lineup(bundle, threads)
+            case Group.ENGINE:
+                lineup += engines_lineup(bundle, gpu or GpuOptions())
+            case Group.GPU:
+                lineup += rivals_lineup(bundle)
+            case _:
+                assert_never(group)
+    return lineup
+
+
+def only_runner(bundle: Bundle, group: Group) -> Contestant:
+    """The first model of a group, for work that one model does.
+
+    Args:
+        bundle: Whose.
+        group: Which kind.
 
     Raises:
-        BundleError: Engines were asked for; this version of the toolkit builds none.
+        BundleError: The bundle holds none that this machine can run; the reasons are listed.
+        MissingDependencyError: What runs it is not installed.
     """
-    if Group.ENGINE in groups:
+    require_backends((group,))
+    require_engines(bundle, (group,))
+    lineup = line_up(bundle, (group,))
+    if not lineup.entered:
         raise BundleError(
-            f"The bundle {bundle.directory} holds no TensorRT engine, and this version builds none yet.",
-            remedy="Time its other models with --torch or --onnx.",
+            f"{bundle.directory} holds nothing that runs here with {group}.",
+            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+            remedy="Choose another --with.",
         )
-    weights = bundle.manifest.weights
-    found: list[Contestant] = []
-    if Group.TORCH in groups:
-        found += [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
-    if Group.TORCH in groups and folded:
-        found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
-    if Group.COMPILED in groups:
-        found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads))
-    if Group.ONNX in groups:
-        for artifact in bundle.manifest.onnx:
-            if artifact.precision is Precision.BF16:  # ONNX Runtime has no CPU kernels for it
-                found.append(_lowered(bundle, artifact))
-                continue
-            found.append(
-                _graph(bundle, artifact, "ONNX Runtime", lambda path: OnnxRuntime(path, threads=threads))
-            )
-    if Group.OPENVINO in groups and installed_version("openvino") is not None:
-        found += [
-            _graph(bundle, artifact, "OpenVINO", lambda path: OpenVinoRuntime(path, threads=threads))
-            for artifact in bundle.manifest.onnx
-            if not _beyond_openvino(artifact)
-        ]
-    return found
+    return lineup.entered[0]
+
+
+def require_engines(bundle: Bundle, groups: Sequence[Group]) -> None:
+    """See that a bundle holds engines where they were asked for by name.
+
+    Args:
+        bundle: Whose.
+        groups: Which kinds.
+
+    Raises:
+        BundleError: It holds none.
+    """
+    if Group.ENGINE in groups and not bundle.manifest.engines:
+        raise BundleError(
+            f"The bundle {bundle.directory} holds no TensorRT engine.",
+            remedy=f"Build them with `riformer-deploy build {bundle.directory}`.",
+        )
 
 
 def require_backends(groups: Sequence[Group]) -> None:
@@ -272,32 +258,3 @@ def require_backends(groups: Sequence[Group]) -> None:
         require("onnxruntime")
     if Group.OPENVINO in groups:
         require("openvino")
-
-
-def _beyond_openvino(artifact: OnnxArtifact) -> bool:
-    """OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them."""
-    return artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16
-
-
-def left_out(bundle: Bundle, groups: Sequence[Group]) -> list[Skipped]:
-    """Artifacts of the groups asked for that this machine cannot run, with the reason.
-
-    Args:
-        bundle: Whose.
-        groups: Which kinds.
-    """
-    absent = Group.OPENVINO in groups and installed_version("openvino") is None
-    command = PACKAGES["openvino"].install_command
-    found = []
-    for artifact in bundle.manifest.onnx:
-        half = artifact.precision is Precision.BF16
-        if half and Group.ONNX in groups:
-            reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
-            found.append(Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason))
-        if absent:
-            reason = f"OpenVINO is not installed ({command})" + "; the file itself has not been run" * half
-            found.append(Skipped(name=f"OpenVINO {artifact.precision}", reason=reason))
-        elif Group.OPENVINO in groups and _beyond_openvino(artifact):
-            reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
-            found.append(Skipped(name=f"OpenVINO {artifact.precision}", reason=reason))
-    return found

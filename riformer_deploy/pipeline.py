@@ -228,6 +228,13 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         del folded, made_of
         samples = stage_samples(staged, measured, parent) or kept.samples
         order = list(Precision)
+        onnx = tuple(sorted(artifacts, key=lambda artifact: order.index(artifact.precision)))
+        engines = kept.engines_of(onnx)
+        notes += [
+            f"dropped from the bundle: {engine.file.path}: it was built from a model that is replaced"
+            for engine in kept.engines
+            if engine not in engines
+        ]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             tool_version=VERSION,
@@ -235,7 +242,8 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             model=model,
             source=source,
             weights=weights,
-            onnx=tuple(sorted(artifacts, key=lambda artifact: order.index(artifact.precision))),
+            onnx=onnx,
+            engines=engines,
             samples=samples,
             libraries=library_versions(),
         )

@@ -12,7 +12,7 @@ from riformer_deploy.bundles import Bundle, is_bundle
 from riformer_deploy.decoding import EXTENSIONS, Picture, decode_picture
 from riformer_deploy.errors import OptionError
 from riformer_deploy.feeding import Feeding, feed
-from riformer_deploy.lineup import Group, contestants, require_backends
+from riformer_deploy.lineup import Group, only_runner
 from riformer_deploy.scores import first_classes, logits_of, softmax
 from riformer_deploy.variants import Preprocessing
 
@@ -178,8 +178,7 @@ def predict_images(
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     feeding = Feeding(preprocessing=model.preprocessing, batch=batch, workers=workers)
-    require_backends((group,))
-    contestant = contestants(bundle, (group,))[0]
+    contestant = only_runner(bundle, group)
     names = model.class_names
     predictions, broken = [], []
     with contextlib.closing(contestant.open()) as runtime:

@@ -14,10 +14,10 @@ from riformer_deploy.checkpoints import check_expectations, load_checkpoint
 from riformer_deploy.complexity import complexity
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.download import DownloadOptions, download_checkpoint
+from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import OptionError
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.fusion import fuse
-from riformer_deploy.lineup import model_of
 from riformer_deploy.machine import Machine, describe_machine
 from riformer_deploy.progress import Counter, Progress, uncounted
 from riformer_deploy.results import RESULT_SCHEMA
@@ -199,7 +199,6 @@ def _entries(variant: Variant, options: ReproduceOptions) -> Sequence[_Entry]:
                 name=f"{variant.name}, {form} form",
                 precision=Precision.FP32,
                 artifact_sha256=checkpoint.sha256,
-                batch=None,
                 open=start(form),
             ),
         )

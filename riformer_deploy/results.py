@@ -9,6 +9,7 @@ import numpy as np
 
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import Budget
+from riformer_deploy.gpu_state import GpuWatch
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 
@@ -104,7 +105,7 @@ class CandidateParity:
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
         budget: The limits it was judged by.
         outputs: Every output.
-        stages: Every stage.
+        stages: Every stage; none where the contestant's inside cannot be looked at (an engine).
         first_bad_block: The first block, in the network's order, whose activations are out; only
             looked for where a stage or an output is.
         status: Passed if every output and every stage did.
@@ -206,6 +207,17 @@ def summarise(samples_ms: np.ndarray, batch: int) -> LatencySummary:
     )
 
 
+class Timing(StrEnum):
+    """What was timed."""
+
+    CALL = "call"
+    """From the call to the outputs on the host, by the host's clock: copies and Python included."""
+    COMPUTE = "compute"
+    """From the first kernel to the last, by events on the device."""
+    TRANSFERS = "transfers"
+    """Copying images to the device and outputs back, by events on the device."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatencySamples:
     """How long one contestant took for one batch size.
@@ -213,6 +225,7 @@ class LatencySamples:
     Attributes:
         name: Which.
         batch: Images per call.
+        timing: What was timed.
         samples_ms: Every timed call in order, in milliseconds; warm-up is left out.
         preparation_ms: Loading, compiling and warming up.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
@@ -227,6 +240,7 @@ class LatencySamples:
     artifact_sha256: str
     warning: str | None
     summary: LatencySummary
+    timing: Timing = Timing.CALL
 
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:
@@ -251,6 +265,7 @@ class LatencyResult:
         samples: Every contestant and batch size, with raw samples.
         skipped: Those that could not run.
         process_peak_rss_bytes: Largest resident memory of the whole process, all contestants loaded.
+        gpu: The GPU before and after, where a contestant ran on one.
     """
 
     schema: int
@@ -264,6 +279,7 @@ class LatencyResult:
     samples: tuple[LatencySamples, ...]
     skipped: tuple[Skipped, ...]
     process_peak_rss_bytes: int
+    gpu: GpuWatch | None = None
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "latency")

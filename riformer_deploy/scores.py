@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from riformer_deploy.errors import BundleError, RuntimeFailureError
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.batching import run_all
 
 
 def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArray[np.float64]:
     """Scores of any number of images, also from a model that takes batches of one size only.
 
     Args:
-        contestant: Whose; its fixed batch is filled up with copies of the last image.
+        contestant: Whose.
         runtime: The contestant's, open.
         images: (N, 3, H, W) float32, normalised, N at least 1.
 
@@ -24,14 +25,7 @@ def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArr
         BundleError: The model gives no scores of every class.
         RuntimeFailureError: The model cannot run them.
     """
-    size = contestant.batch or len(images)
-    parts = []
-    for first in range(0, len(images), size):
-        part = images[first : first + size]
-        missing = size - len(part)
-        padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-        parts.append(_scores(contestant, runtime.run(padded))[: len(part)])
-    return np.concatenate(parts)
+    return _scores(contestant, run_all(runtime, images, contestant.batches))
 
 
 def _scores(contestant: Contestant, outputs: Outputs) -> NDArray[np.float64]:

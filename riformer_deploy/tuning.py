@@ -11,9 +11,9 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import calibration_set
 from riformer_deploy.calibration_sets import CalibrationSet, random_set
+from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
-from riformer_deploy.lineup import model_of
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions, needs_calibration

@@ -24,7 +24,8 @@ from riformer_deploy.results import (
     StageParity,
     Status,
 )
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.batching import run_all
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,12 +63,14 @@ class ParityTask:
         return self.images[: self.inputs.batches[0]]
 
 
-def _run_batches(runtime: Runtime, images: Images, batches: Sequence[int]) -> Outputs:
-    """Outputs of all images, run batch by batch and put together again."""
+def _run_batches(
+    runtime: Runtime, images: Images, batches: Sequence[int], taken: Batches = ANY_BATCH
+) -> Outputs:
+    """Outputs of all images, run batch by batch, in sizes that the model takes, and put together again."""
     parts: dict[str, list[np.ndarray]] = {}
     start = 0
     for size in batches:
-        for name, values in runtime.run(images[start : start + size]).items():
+        for name, values in run_all(runtime, images[start : start + size], taken).items():
             parts.setdefault(name, []).append(values)
         start += size
     return {name: np.concatenate(values) for name, values in parts.items()}
@@ -107,11 +110,14 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
     budget = task.budgets[candidate.precision]
     runtime = candidate.open()
     try:
-        outputs = judge_outputs(true, _run_batches(runtime, task.images, task.inputs.batches), budget)
-        stages = tuple(judge_taps(taps, _taps(runtime, task.sample, list(taps)), budget).values())
+        got = _run_batches(runtime, task.images, task.inputs.batches, candidate.batches)
+        outputs = judge_outputs(true, got, budget)
+        seen = _taps(runtime, task.sample, list(taps)) if candidate.observable else {}
+        stages = tuple(judge_taps({name: taps[name] for name in seen}, seen, budget).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
-        block = None if passed else _first_bad_block(task, runtime, stages, budget)
+        looked = candidate.observable and not passed
+        block = _first_bad_block(task, runtime, stages, budget) if looked else None
     finally:
         runtime.close()
     return CandidateParity(

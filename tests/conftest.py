@@ -20,8 +20,8 @@ from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import npz_set
+from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold
-from riformer_deploy.lineup import model_of
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status

@@ -2,6 +2,7 @@
 
 from .accuracy import accuracy
 from .bench import bench
+from .build import build
 from .doctor import doctor
 from .download import download
 from .export import export
@@ -17,6 +18,7 @@ from .sensitivity import sensitivity
 __all__ = [
     "accuracy",
     "bench",
+    "build",
     "doctor",
     "download",
     "export",

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.devices.layers import DeviceLayer
+
 from .. import options, output
 from ..tables import print_latency
 
@@ -17,7 +19,9 @@ def bench(
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="ONNX Runtime.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="OpenVINO.")] = False,
-    engine: Annotated[bool, typer.Option("--engine", help="TensorRT engines.")] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="TensorRT engines, and their rivals on a GPU.")
+    ] = False,
     batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.", show_default="1, 8")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds per batch size.", show_default="10")] = None,
     repeats: Annotated[int | None, typer.Option(help="Timed calls per turn.", show_default="3")] = None,
@@ -26,6 +30,13 @@ def bench(
     compile_torch: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Time torch.compile, which takes a while.")
     ] = True,
+    cuda_graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs.", show_default="both"
+        ),
+    ] = None,
+    device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -34,6 +45,7 @@ def bench(
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.evidence import bench_bundle
     from riformer_deploy.lineup import chosen_groups
+    from riformer_deploy.lineup_gpu import GpuOptions
 
     default = BenchOptions()
     asked = BenchOptions(
@@ -43,9 +55,11 @@ def bench(
         warmup=default.warmup if warmup is None else warmup,
         threads=threads,
     )
+    graphs = GpuOptions().cuda_graphs if cuda_graph is None else (cuda_graph,)
+    gpu = GpuOptions(layer=device_layer, cuda_graphs=graphs)
     groups = chosen_groups(torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch)
     with output.progress() as progress:
-        result = bench_bundle(find_bundle(bundle), groups, asked, progress)
+        result = bench_bundle(find_bundle(bundle), groups, asked, progress, gpu=gpu)
     if json:
         output.print_json(result)
     else:

@@ -12,7 +12,7 @@ from ..tables import print_inspection
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, an ONNX file or a bundle.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, ONNX file, engine or bundle.")],
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from riformer_deploy.devices.layers import DeviceLayer
+
 from .. import options, output
 from ..tables import print_parity
 
@@ -14,6 +16,7 @@ def parity(
     atol: options.Atol = None,
     sqnr_budget: options.SqnrBudget = None,
     stage_tolerance: options.StageTolerance = None,
+    device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -21,13 +24,14 @@ def parity(
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.evidence import verify_bundle
+    from riformer_deploy.lineup_gpu import GpuOptions
     from riformer_deploy.results import Status
 
     budgets = changed_budgets(
         rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
     )
     with output.progress() as progress:
-        result = verify_bundle(find_bundle(bundle), budgets, progress)
+        result = verify_bundle(find_bundle(bundle), budgets, progress, gpu=GpuOptions(layer=device_layer))
     if json:
         output.print_json(result)
     else:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-class DeviceLayer(StrEnum):
-    """The package that device memory comes from."""
-
-    CUDA_PYTHON = "cuda-python"
-    PYCUDA = "pycuda"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,36 @@ class DeviceTimed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Batch sizes that a model takes.
+
+    Attributes:
+        least: The smallest.
+        most: The largest; None for no limit.
+    """
+
+    least: int = 1
+    most: int | None = None
+
+    @classmethod
+    def of(cls, fixed: int | None) -> Batches:
+        """One size only, or, for None, any."""
+        return cls() if fixed is None else cls(least=fixed, most=fixed)
+
+    def refusal(self, size: int) -> str | None:
+        """Why a size is not taken, or None where it is."""
+        if size >= self.least and (self.most is None or size <= self.most):
+            return None
+        if self.least == self.most:
+            return f"takes batch {self.least} only, not {size}"
+        return f"takes batches of {self.least} to {self.most or 'any size'}, not {size}"
+
+
+ANY_BATCH = Batches()
+"""No limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contestant:
     """A runtime that can be opened when its turn comes.
 
@@ -64,26 +94,14 @@ class Contestant:
         name: What tables call it.
         precision: What it computes in.
         artifact_sha256: Of the file that it runs, or of the weights' file.
-        batch: The only batch size that it takes, or None.
         open: Loads and prepares it.
-        largest_batch: The largest batch size that it takes, or None.
-        smallest_batch: The smallest.
+        batches: Batch sizes that it takes.
         observable: Whether its inner activations can be looked at (``tap``).
     """
 
     name: str
     precision: Precision
     artifact_sha256: str
-    batch: int | None
     open: Callable[[], Runtime]
-    largest_batch: int | None = None
-    smallest_batch: int = 1
+    batches: Batches = ANY_BATCH
     observable: bool = True
-
-    def refusal(self, batch: int) -> str | None:
-        """Why it does not take a batch size, or None where it does."""
-        if self.batch not in (None, batch):
-            return f"takes batch {self.batch} only, not {batch}"
-        if self.largest_batch is not None and not self.smallest_batch <= batch <= self.largest_batch:
-            return f"takes batches {self.smallest_batch} to {self.largest_batch}, not {batch}"
-        return None

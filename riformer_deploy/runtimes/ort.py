@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""ONNX Runtime, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import Images, Outputs
 
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime's CPU provider.
+    """An ONNX file in ONNX Runtime.
 
     Args:
         path: The model.
         threads: Intra-op threads; None leaves the choice to ONNX Runtime.
+        provider: The execution provider; nodes that it lacks run on the CPU, as ONNX Runtime does it.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
-        RuntimeFailureError: The file cannot be loaded.
+        RuntimeFailureError: The file cannot be loaded, or the provider does not start.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, provider: str = CPU_PROVIDER) -> None:
         self._path = path
         self._threads = threads
+        self._provider = provider
         self._session: Any = self._load(str(path))
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -41,9 +46,13 @@ class OnnxRuntime:
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            providers = list(dict.fromkeys((self._provider, CPU_PROVIDER)))
+            session = ort.InferenceSession(model, options, providers=providers)
         except Exception as err:  # ONNX Runtime raises its own types, which have no common base
             raise RuntimeFailureError(f"ONNX Runtime cannot load {self._path}: {err}") from err
+        if session.get_providers()[0] != self._provider:  # it falls back without an error
+            raise RuntimeFailureError(f"ONNX Runtime's {self._provider} does not start here.")
+        return session
 
     def _call(self, session: Any, names: list[str], images: Images) -> list[np.ndarray]:
         if self._session is None:

@@ -1,4 +1,4 @@
-"""PyTorch on the CPU, eager or compiled."""
+"""PyTorch on the CPU or a GPU, eager or compiled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.runtimes.base import Images, Outputs
+from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs
 
 
 class PyTorchRuntime:
@@ -21,8 +21,11 @@ class PyTorchRuntime:
         outputs: Names of what it gives, in order.
         forward: What to call instead of the module itself; it gives the outputs named.
         dtype: What the images are cast to; None takes the type of the model's first parameter.
-        compiled: Run the module through ``torch.compile``.
+        compiled: Run the module through ``torch.compile``; on a GPU, with CUDA graphs.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
+        device: ``cpu`` or ``cuda``, where the module is moved; there float32 means float32, never TF32,
+            for the whole process.
+        channels_last: Keep weights and images in NHWC order.
     """
 
     def __init__(
@@ -34,27 +37,36 @@ class PyTorchRuntime:
         dtype: torch.dtype | None = None,
         compiled: bool = False,
         threads: int | None = None,
+        device: str = "cpu",
+        channels_last: bool = False,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._model: nn.Module | None = model
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._device = torch.device(device)
+        if self._device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self._outputs = tuple(outputs)
         self._dtype = dtype or next(model.parameters()).dtype
         try:
+            model = model.to(self._device).to(memory_format=self._layout)  # type: ignore[call-overload]
+            self._model: nn.Module | None = model
             if compiled:
                 # Dynamo stops compiling a function, without a word, once it has compiled it eight times;
                 # one compiled model is alive at a time, so earlier ones can go. Nothing may stay eager.
                 torch.compiler.reset()
+                mode = "reduce-overhead" if self._device.type == "cuda" else "default"
                 self._forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = torch.compile(
-                    model, dynamic=False, fullgraph=True
+                    model, dynamic=False, fullgraph=True, mode=mode
                 )
             else:
                 self._forward = forward or model
         except Exception as err:  # an interpreter or platform that PyTorch cannot compile for
-            raise RuntimeFailureError(f"PyTorch cannot compile here: {_brief(err)}") from err
+            raise RuntimeFailureError(f"PyTorch cannot prepare the model here: {_brief(err)}") from err
 
     def _feed(self, images: Images) -> Tensor:
-        return torch.from_numpy(images).to(self._dtype)
+        given = torch.from_numpy(images).to(self._device, self._dtype)
+        return given.contiguous(memory_format=self._layout) if given.ndim == 4 else given
 
     def run(self, images: Images) -> Outputs:
         """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.
@@ -120,8 +132,57 @@ class PyTorchRuntime:
         return self._model
 
 
+class CudaPyTorchRuntime(PyTorchRuntime):
+    """Runs a module on the first GPU, and keeps time there.
+
+    Args:
+        model: As for :class:`PyTorchRuntime`.
+        dtype: What the module and the images are cast to.
+        compiled: Through ``torch.compile``, with CUDA graphs.
+        channels_last: Keep weights and images in NHWC order.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, dtype: torch.dtype, compiled: bool = False, channels_last: bool = False
+    ) -> None:
+        super().__init__(
+            model.to(dtype), dtype=dtype, compiled=compiled, device="cuda", channels_last=channels_last
+        )
+        self._events = [torch.Event("cuda", enable_timing=True) for _ in range(4)]
+
+    def device_times(self, images: Images) -> DeviceTimes:
+        """Run once, timed by events on the stream.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised.
+
+        Raises:
+            RuntimeFailureError: As :meth:`run`.
+        """
+        self._opened()
+        start, sent, computed, fetched = self._events
+        try:
+            with torch.inference_mode():
+                start.record()
+                given = self._feed(images)
+                sent.record()
+                results = self._forward(given)
+                computed.record()
+                for value in results if isinstance(results, tuple) else (results,):
+                    value.cpu()
+                fetched.record()
+            torch.cuda.synchronize()
+        except Exception as err:  # as for run
+            raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
+        return DeviceTimes(
+            to_device_ms=start.elapsed_time(sent),
+            compute_ms=sent.elapsed_time(computed),
+            to_host_ms=computed.elapsed_time(fetched),
+        )
+
+
 def _array(value: Tensor) -> np.ndarray:
-    result: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    result: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
     return result
 
 

@@ -29,7 +29,7 @@ from riformer_deploy.feeding import Feeding
 from riformer_deploy.lineup import Group
 from riformer_deploy.records import load_json
 from riformer_deploy.results import Status
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs
+from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.scorecards import AccuracyResult
 from riformer_deploy.variants import Preprocessing
 
@@ -79,7 +79,11 @@ def dataset(count: int = 20, identity: str = "these") -> Dataset:
 
 def entry(name: str, model: Knowing, batch: int | None = None) -> Contestant:
     return Contestant(
-        name=name, precision=Precision.FP32, artifact_sha256=name, batch=batch, open=lambda: model
+        name=name,
+        precision=Precision.FP32,
+        artifact_sha256=name,
+        batches=Batches.of(batch),
+        open=lambda: model,
     )
 
 

@@ -13,7 +13,7 @@ from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, instability, measure_latency
 from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.results import Inputs, LatencyResult, Skipped
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)
@@ -45,7 +45,9 @@ class Recorder(Runtime):
 
 
 def _contestant(name: str, start: Callable[[], Runtime], *, batch: int | None = None) -> Contestant:
-    return Contestant(name=name, precision=Precision.FP32, artifact_sha256=name * 3, batch=batch, open=start)
+    return Contestant(
+        name=name, precision=Precision.FP32, artifact_sha256=name * 3, batches=Batches.of(batch), open=start
+    )
 
 
 def _recorders(log: list[str], names: str, **fails_at: int) -> list[Contestant]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold, fuse
-from riformer_deploy.lineup import model_of
 from riformer_deploy.model import RIFormer
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime

@@ -10,9 +10,10 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.errors import BundleError, BundleIntegrityError
 from riformer_deploy.images import synthetic_images
-from riformer_deploy.lineup import Group, chosen_groups, contestants, model_of, reference
+from riformer_deploy.lineup import Group, chosen_groups, line_up, require_engines
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -48,7 +49,7 @@ def test_the_reference_is_the_training_form_in_float64(tiny_bundle: Path) -> Non
     ids=["torch", "compiled", "onnx", "none"],
 )
 def test_a_group_gives_its_contestants(tiny_bundle: Path, groups: list[Group], names: list[str]) -> None:
-    found = contestants(Bundle.open(tiny_bundle), groups)
+    found = line_up(Bundle.open(tiny_bundle), groups).entered
     assert [item.name for item in found] == names
     assert {item.precision for item in found} <= {Precision.FP32}
 
@@ -57,7 +58,7 @@ def test_every_contestant_runs_the_file_that_it_names(tiny_bundle: Path) -> None
     bundle = Bundle.open(tiny_bundle)
     images = synthetic_images(2, (64, 48), seed=0)
     expected = reference(bundle).open().run(images)["logits"]
-    hashes = {item.name: item.artifact_sha256 for item in contestants(bundle, [Group.TORCH, Group.ONNX])}
+    hashes = {item.name: item.artifact_sha256 for item in line_up(bundle, [Group.TORCH, Group.ONNX]).entered}
     files = {record.path: record.sha256 for record in bundle.manifest.files}
     assert hashes == {
         "PyTorch float32, training form": files["training.pth"],
@@ -65,7 +66,7 @@ def test_every_contestant_runs_the_file_that_it_names(tiny_bundle: Path) -> None
         "PyTorch float32, folded form": files["training.pth"],
         "ONNX Runtime fp32": files["model.fp32.onnx"],
     }
-    for item in contestants(bundle, [Group.TORCH, Group.ONNX]):
+    for item in line_up(bundle, [Group.TORCH, Group.ONNX]).entered:
         runtime = item.open()
         logits = runtime.run(images)["logits"]
         runtime.close()
@@ -81,7 +82,7 @@ def test_a_file_that_was_changed_since_is_never_run(tiny_bundle_copy: Path, name
     path.write_bytes(content)
     bundle = Bundle.open(tiny_bundle_copy)
     (changed,) = [record for record in bundle.manifest.files if record.path == name]
-    found = contestants(bundle, [Group.TORCH, Group.ONNX])
+    found = line_up(bundle, [Group.TORCH, Group.ONNX]).entered
     affected = [item for item in found if item.artifact_sha256 == changed.sha256]
     assert affected
     for item in affected:
@@ -91,7 +92,7 @@ def test_a_file_that_was_changed_since_is_never_run(tiny_bundle_copy: Path, name
 
 def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no TensorRT engine"):
-        contestants(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE])
+        require_engines(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE])
 
 
 @pytest.mark.parametrize(

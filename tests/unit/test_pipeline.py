@@ -18,6 +18,7 @@ from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import (
     BundleConflictError,
     CheckpointMismatchError,
@@ -28,7 +29,7 @@ from riformer_deploy.errors import (
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.fusion import fuse
 from riformer_deploy.images import synthetic_images
-from riformer_deploy.lineup import Group, model_of
+from riformer_deploy.lineup import Group
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint

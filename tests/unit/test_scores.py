@@ -7,7 +7,7 @@ import pytest
 
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs
+from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.scores import first_classes, logits_of, place_of, softmax
 
 
@@ -38,7 +38,11 @@ def test_any_number_of_images_goes_through_a_model_of_any_batch(
     images = np.arange(5 * 3, dtype=np.float32).reshape(5, 3, 1, 1)
     runtime = Sums(fixed)
     contestant = Contestant(
-        name="sums", precision=Precision.FP32, artifact_sha256="", batch=fixed, open=lambda: runtime
+        name="sums",
+        precision=Precision.FP32,
+        artifact_sha256="",
+        batches=Batches.of(fixed),
+        open=lambda: runtime,
     )
     expected = images.sum((1, 2, 3))
     np.testing.assert_array_equal(

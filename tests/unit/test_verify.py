@@ -28,9 +28,7 @@ BATCHES = (2, 1, 3)
 def _contestant(
     model: RIFormer, name: str = "candidate", kind: Callable[[RIFormer], Runtime] = PyTorchRuntime
 ) -> Contestant:
-    return Contestant(
-        name=name, precision=Precision.FP32, artifact_sha256="ab", batch=None, open=lambda: kind(model)
-    )
+    return Contestant(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: kind(model))
 
 
 @pytest.fixture
@@ -189,9 +187,7 @@ class Canned(Runtime):
 
 
 def _canned(name: str, runtime: Canned) -> Contestant:
-    return Contestant(
-        name=name, precision=Precision.FP32, artifact_sha256="cd", batch=None, open=lambda: runtime
-    )
+    return Contestant(name=name, precision=Precision.FP32, artifact_sha256="cd", open=lambda: runtime)
 
 
 BLOCKS = tuple((f"backbone.network.{i}.0", f"backbone.network.{i}.1") for i in (0, 2, 4, 6))

@@ -1,0 +1,109 @@
+"""``riformer-deploy build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from riformer_deploy.passports import HardwareCompatibility
+
+from .. import options, output
+
+
+def build(
+    bundle: options.BundlePath = None,
+    precision: Annotated[
+        list[options.PrecisionChoice] | None,
+        typer.Option(help="Precisions to build.", show_default="every model of the bundle"),
+    ] = None,
+    backend: Annotated[options.EngineBackend, typer.Option(help="The flavour of TensorRT.")] = (
+        options.EngineBackend.AUTO
+    ),
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MIN:OPT:MAX", help="Batch sizes of an optimisation profile.", show_default="1:8:32"
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PX|HEIGHTxWIDTH", help="The size that the models must have.", show_default="theirs"
+        ),
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Most scratch memory, such as 512MiB or 4GiB.", show_default="all there is"
+        ),
+    ] = None,
+    opt_level: Annotated[
+        int | None, typer.Option(help="Optimisation level, 0 to 5.", show_default="3")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Kernel timings to use and keep (TensorRT).")
+    ] = None,
+    hardware_compat: Annotated[
+        HardwareCompatibility, typer.Option(help="Other GPUs that must run it (TensorRT).")
+    ] = HardwareCompatibility.NONE,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let newer versions load it.")
+    ] = False,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X.Y",
+            help="Compute capabilities to build for (TensorRT-RTX).",
+            show_default="8.0 and later",
+        ),
+    ] = None,
+    refittable: Annotated[bool, typer.Option("--refittable", help="Let its weights be replaced.")] = False,
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32/--no-tf32", help="Let float32 be computed in TF32; not exact."),
+    ] = False,
+    print_trtexec: Annotated[
+        bool, typer.Option("--print-trtexec", help="Print the equivalent trtexec lines; build nothing.")
+    ] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
+    from riformer_deploy.artifacts import Precision
+    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.engines import BuildOptions, build_engines, trtexec_lines
+    from riformer_deploy.passports import Backend, BuildSettings
+
+    from ..engine_tables import print_build
+
+    asked = BuildOptions(
+        precisions=tuple(Precision(item) for item in precision or ()),
+        backend=None if backend is options.EngineBackend.AUTO else Backend(backend),
+        profiles=tuple(options.parse_profile(text) for text in profile or ()),
+        image_size_px=None if image_size is None else options.parse_image_size(image_size),
+        settings=BuildSettings(
+            workspace_bytes=None if workspace is None else options.parse_size(workspace),
+            optimization_level=opt_level,
+            tf32=tf32,
+            refittable=refittable,
+            version_compatible=version_compatible,
+            hardware_compatibility=hardware_compat,
+            compute_capabilities=tuple(compute_capability or ()),
+        ),
+        timing_cache=timing_cache,
+    )
+    directory = find_bundle(bundle)
+    if print_trtexec:
+        for line in trtexec_lines(directory, asked):
+            output.say(line)
+        return
+    with output.progress() as progress:
+        report = build_engines(directory, asked, progress)
+    if json:
+        output.print_json(report)
+    else:
+        print_build(report)
+    for warning in report.warnings:
+        output.note(warning)
