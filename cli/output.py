@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,7 +80,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
     def line(step: str) -> None:
         nonlocal shown
-        what = step.partition(", round")[0]
+        what = re.split(", (?:round|step) ", step)[0]
         if what != shown:
             shown = what
             sys.stderr.write(f"{what}\n")

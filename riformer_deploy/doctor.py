@@ -62,6 +62,7 @@ _OPTIONAL = {
     "tensorrt": ("TensorRT", "building and running engines"),
     "tensorrt_rtx": ("TensorRT-RTX", "building engines without a GPU"),
     "cuda.bindings": ("cuda-python", "running engines"),
+    "pynvml": ("nvidia-ml-py", "the GPU's clocks beside its latencies"),
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
 }
 

@@ -23,7 +23,7 @@ from riformer_deploy.entrants import reference
 from riformer_deploy.errors import BundleChangedError, BundleError, OptionError, RuntimeFailureError
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
-from riformer_deploy.lineup import Group, line_up, require_backends, require_engines
+from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.plans import InputForm
@@ -246,8 +246,7 @@ def accuracy_bundle(
     """
     require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
-    require_engines(bundle, options.groups)
-    lineup = line_up(bundle, options.groups, folded=False)
+    lineup = line_up(bundle, options.groups, folded=False, gpu=GpuOptions(required=True))
     if not lineup.entered:
         raise RuntimeFailureError(
             "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in lineup.skipped]
@@ -294,8 +293,8 @@ def bench_bundle(
         gpu: How engines are run; None means the defaults.
 
     Raises:
-        BundleError: It is not a bundle, a file was changed, or it holds no engine and nothing else was
-            asked for.
+        BundleError: It is not a bundle, a file was changed, or it holds no engine where ``gpu`` requires
+            one.
         RuntimeFailureError: Nothing could be measured.
         MissingDependencyError: A contestant's backend is not installed.
     """
@@ -305,8 +304,6 @@ def bench_bundle(
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
     images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = _synthetic(size, options.batches, options.seed)
-    if set(groups) == {Group.ENGINE, Group.GPU}:
-        require_engines(bundle, groups)
     lineup = line_up(bundle, groups, threads=options.used_threads, gpu=gpu)
     threads = torch.get_num_threads()
     try:

@@ -57,7 +57,7 @@ def chosen_groups(
         compiled: PyTorch, where it takes part, is to be compiled too.
     """
     everything = not (torch or onnx or openvino or engine)
-    groups = []
+    groups: list[Group] = []
     if torch or everything:
         groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
     if onnx or everything:
@@ -182,6 +182,9 @@ def line_up(
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
         threads: CPU threads of each; None leaves the choice to the backend.
         gpu: How engines are run; None means the defaults.
+
+    Raises:
+        BundleError: The bundle holds no engine where ``gpu`` requires one.
     """
     weights = bundle.manifest.weights
     lineup = Lineup()
@@ -217,8 +220,7 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
-    require_engines(bundle, (group,))
-    lineup = line_up(bundle, (group,))
+    lineup = line_up(bundle, (group,), gpu=GpuOptions(required=True))
     if not lineup.entered:
         raise BundleError(
             f"{bundle.directory} holds nothing that runs here with {group}.",
@@ -226,23 +228,6 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
             remedy="Choose another --with.",
         )
     return lineup.entered[0]
-
-
-def require_engines(bundle: Bundle, groups: Sequence[Group]) -> None:
-    """See that a bundle holds engines where they were asked for by name.
-
-    Args:
-        bundle: Whose.
-        groups: Which kinds.
-
-    Raises:
-        BundleError: It holds none.
-    """
-    if Group.ENGINE in groups and not bundle.manifest.engines:
-        raise BundleError(
-            f"The bundle {bundle.directory} holds no TensorRT engine.",
-            remedy=f"Build them with `riformer-deploy build {bundle.directory}`.",
-        )
 
 
 def require_backends(groups: Sequence[Group]) -> None:

@@ -14,6 +14,7 @@ from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
+from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
 from riformer_deploy.optional import installed_version, require
 from riformer_deploy.passports import EngineArtifact
@@ -37,10 +38,12 @@ class GpuOptions:
     Attributes:
         layer: Where device memory comes from.
         cuda_graphs: Which ways of launching take part: plain, as a CUDA graph, or both.
+        required: Whether a bundle without any engine is an error.
     """
 
     layer: DeviceLayer = DeviceLayer.CUDA_PYTHON
     cuda_graphs: tuple[bool, ...] = (False, True)
+    required: bool = False
 
 
 def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringRecord:
@@ -89,7 +92,15 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
     Args:
         bundle: Whose.
         options: How they are run.
+
+    Raises:
+        BundleError: The bundle holds none, and they are required.
     """
+    if options.required and not bundle.manifest.engines:
+        raise BundleError(
+            f"The bundle {bundle.directory} holds no TensorRT engine.",
+            remedy=f"Build them with `riformer-deploy build {bundle.directory}`.",
+        )
     lineup = Lineup()
     for engine in bundle.manifest.engines:
         findings = _findings(bundle, engine)

@@ -56,7 +56,7 @@ def bench(
         threads=threads,
     )
     graphs = GpuOptions().cuda_graphs if cuda_graph is None else (cuda_graph,)
-    gpu = GpuOptions(layer=device_layer, cuda_graphs=graphs)
+    gpu = GpuOptions(layer=device_layer, cuda_graphs=graphs, required=engine)
     groups = chosen_groups(torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch)
     with output.progress() as progress:
         result = bench_bundle(find_bundle(bundle), groups, asked, progress, gpu=gpu)

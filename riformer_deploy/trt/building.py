@@ -74,16 +74,15 @@ class _Monitor:
     def __init__(self, module: Any, progress: Progress, what: str) -> None:
         self.cancelled = threading.Event()
         self._progress, self._what = progress, what
-        self._phases: dict[str, tuple[str | None, int]] = {}
+        self._phases: dict[str, int] = {}
         self.monitor = _progress_monitor(module, self)
 
-    def start(self, phase: str, parent: str | None, steps: int) -> None:
-        self._phases[phase] = (parent, steps)
+    def start(self, phase: str, steps: int) -> None:
+        self._phases[phase] = steps
 
     def step(self, phase: str, number: int) -> bool:
-        parent, steps = self._phases.get(phase, (None, 0))
-        outer = f"{parent}, " if parent else ""
-        self._progress(f"building {self._what}: {outer}{phase}, step {number + 1} of {steps}")
+        steps = self._phases.get(phase, number + 1)
+        self._progress(f"building {self._what}, step {number + 1} of {steps}: {phase}")
         return not self.cancelled.is_set()
 
     def finish(self, phase: str) -> None:
@@ -95,8 +94,8 @@ def _progress_monitor(module: Any, target: _Monitor) -> Any:
         def __init__(self) -> None:
             super().__init__()
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            target.start(phase_name, parent_phase, num_steps)
+        def phase_start(self, phase_name: str, _parent_phase: str | None, num_steps: int) -> None:
+            target.start(phase_name, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             return target.step(phase_name, step)

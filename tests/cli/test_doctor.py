@@ -45,7 +45,7 @@ def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> 
     for package in optional.PACKAGES.values():
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
-    assert ran.stdout.count(" missing ") == 7
+    assert ran.stdout.count(" missing ") == 8
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -55,6 +55,7 @@ def test_a_bare_machine_is_no_error_for_scripts_either(cli: Run) -> None:
     report = load_json(DoctorReport, ran.stdout)
     missing = {finding.name for finding in report.findings if finding.health is Health.MISSING}
     assert missing == {
-        "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "NVIDIA driver"
+        "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "nvidia-ml-py",
+        "NVIDIA driver",
     }  # fmt: skip
     assert all(finding.remedy for finding in report.findings if finding.health is not Health.OK)

@@ -116,8 +116,9 @@ def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_bat
     )
     out = capsys.readouterr().out
     first, second = _cells(out, "onnx")
-    assert first == ["onnx", "1", "4.00", "4.00 to 4.00", "4.00", "4.00", "4.00", "250.0", "2.50x"]
-    assert second == ["onnx", "8", "50.00", "50.00 to 50.00", "50.00", "50.00", "50.00", "160.0", "1.60x"]
+    assert first == ["onnx", "call", "1", "4.00", "4.00 to 4.00", "4.00", "4.00", "4.00", "250.0", "2.50x"]
+    assert second[:5] == ["onnx", "call", "8", "50.00", "50.00 to 50.00"]
+    assert second[5:] == ["50.00", "50.00", "50.00", "160.0", "1.60x"]
     assert [row[-1] for row in _cells(out, "torch")] == ["1.00x", "1.00x"]
     assert "(!)" not in out
     assert "5 rounds of 1 calls, 2 threads" in out
@@ -135,7 +136,7 @@ def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skip
         )
     )
     out = capsys.readouterr().out
-    assert _cells(out, "onnx (!)")[0][1] == "1"
+    assert _cells(out, "onnx (!)")[0][1:3] == ["call", "1"]
     assert _cells(out, "torch")
-    assert "(!) onnx, batch 1: unstable: the second half is 125% slower than the first\n" in out
+    assert "(!) onnx, call, batch 1: unstable: the second half is 125% slower than the first\n" in out
     assert "skipped: onnx b2: takes batch 2 only, not 1\n" in out

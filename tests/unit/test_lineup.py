@@ -13,7 +13,8 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.errors import BundleError, BundleIntegrityError
 from riformer_deploy.images import synthetic_images
-from riformer_deploy.lineup import Group, chosen_groups, line_up, require_engines
+from riformer_deploy.lineup import Group, chosen_groups, line_up
+from riformer_deploy.lineup_gpu import GpuOptions
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -92,18 +93,23 @@ def test_a_file_that_was_changed_since_is_never_run(tiny_bundle_copy: Path, name
 
 def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no TensorRT engine"):
-        require_engines(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE])
+        line_up(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE], gpu=GpuOptions(required=True))
+
+
+def test_a_bundle_without_engines_is_no_error_where_none_is_asked_for(tiny_bundle: Path) -> None:
+    lineup = line_up(Bundle.open(tiny_bundle), [Group.ENGINE])
+    assert (lineup.entered, lineup.skipped) == ((), ())
 
 
 @pytest.mark.parametrize(
     ("asked", "groups"),
     [
-        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO)),
-        ("compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.OPENVINO)),
+        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.ENGINE, Group.GPU)),
+        ("compiled", tuple(Group)),
         ("torch", (Group.TORCH,)),
         ("onnx compiled", (Group.ONNX,)),
-        ("torch onnx engine compiled", (Group.TORCH, Group.COMPILED, Group.ONNX, Group.ENGINE)),
-        ("engine", (Group.ENGINE,)),
+        ("torch onnx engine compiled", (*(Group.TORCH, Group.COMPILED, Group.ONNX), Group.ENGINE, Group.GPU)),
+        ("engine", (Group.ENGINE, Group.GPU)),
         ("openvino", (Group.OPENVINO,)),
     ],
 )
