@@ -53,7 +53,8 @@ def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> In
     )
 
 
-_PROVEN = (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.ENGINE)
+PROVEN = (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.ENGINE)
+"""What a proof covers."""
 
 
 def _stored(bundle: Bundle) -> Images | None:
@@ -89,6 +90,7 @@ def prove_parity(
     *,
     seed: int = PARITY_SEED,
     gpu: GpuOptions | None = None,
+    groups: tuple[Group, ...] = PROVEN,
 ) -> ParityResult:
     """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
 
@@ -98,6 +100,7 @@ def prove_parity(
         progress: Told of each step.
         seed: Of the images.
         gpu: How engines are run; None means the defaults.
+        groups: What is compared.
 
     Raises:
         BundleIntegrityError: A file is not the one that was recorded.
@@ -108,7 +111,7 @@ def prove_parity(
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
     batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
     images, inputs = _proof_images(bundle, batches, seed)
-    lineup = line_up(bundle, _PROVEN, gpu=gpu)
+    lineup = line_up(bundle, groups, gpu=gpu)
     task = ParityTask(
         reference=reference(bundle),
         candidates=lineup.entered,
@@ -246,7 +249,9 @@ def accuracy_bundle(
     """
     require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
-    lineup = line_up(bundle, options.groups, folded=False, gpu=GpuOptions(required=True))
+    lineup = line_up(
+        bundle, options.groups, folded=False, gpu=GpuOptions(required=True, cuda_graphs=(False,))
+    )
     if not lineup.entered:
         raise RuntimeFailureError(
             "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in lineup.skipped]
