@@ -16,7 +16,7 @@ def sensitivity(
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
     skip_bad: options.SkipBad = False,
-    top: Annotated[int | None, typer.Option(help="Show so many layers.", show_default="all")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show so many layers.", show_default="all")] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
