@@ -86,8 +86,12 @@ def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: C
     plain = plan_lowering(Precision.INT8, PrecisionOptions(keep=frozenset({"head.fc"})), calibrated)
     assert set(calibrated.ranges) - set(plain.ranges) == {"head.fc"}
     assert not plain.residual_ranges
-    both = plan_lowering(Precision.INT8, PrecisionOptions(quantize_residual=True), calibrated)
-    assert len(both.residual_ranges) == 2 * 12
+    asked, ranges = PrecisionOptions(quantize_residual=True), {"backbone.network.0.0.stream": 2.5}
+    both = dataclasses.replace(calibrated, residual_ranges=ranges)
+    assert plan_lowering(Precision.INT8, asked, both).residual_ranges == ranges
+    with pytest.raises(OptionError, match="no ranges of residual inputs") as caught:
+        plan_lowering(Precision.INT8, asked, calibrated)
+    assert "residual=True" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
