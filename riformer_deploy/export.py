@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.artifacts import TensorSpec
+from riformer_deploy.choices import InputForm, OutputForm
 from riformer_deploy.errors import ExportError, OptionError
 from riformer_deploy.lowering import LoweredRIFormer
 from riformer_deploy.onnx_graphs import opset_of, spec_of
-from riformer_deploy.plans import InputForm, OutputForm
 
 DEFAULT_OPSET = 20
 """The oldest operator set with Gelu: with it ONNX Runtime runs the folded S12 fastest."""

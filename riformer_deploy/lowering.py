@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from riformer_deploy.architecture import Architecture
+from riformer_deploy.choices import InputForm, NormForm, OutputForm
 from riformer_deploy.model import FoldedBlock, PatchEmbed, RIFormer
-from riformer_deploy.norms import NormForm, channel_moments, normalise, widened
-from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.norms import channel_moments, normalise, widened
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
 from riformer_deploy.variants import Preprocessing
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import numpy as np
@@ -16,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from riformer_deploy.choices import Method
 
 BINS = 8192
 PERCENTILE = 99.99
@@ -26,21 +27,6 @@ _ENTROPY_BINS, _ENTROPY_STRIDE = 2048, 8
 
 Batches = Callable[[], Iterable[Tensor]]
 """Gives the images from the start, as the model takes them, each time it is called."""
-
-
-class Method(StrEnum):
-    """How a range is chosen."""
-
-    MAX = "max"
-    """The largest value seen: nothing is clipped."""
-    MSE = "mse"
-    """The least squared error of the layer's *output*, for rounding errors that are independent: every
-    input channel's error counts with the energy of the weights that it meets."""
-    PERCENTILE = "percentile"
-    """The value that 99.99 % of the inputs do not exceed."""
-    ENTROPY = "entropy"
-    """The least Kullback-Leibler divergence between the values and their rounding to 128 levels
-    (Migacz, "8-bit inference with TensorRT", GTC 2017)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,10 @@ import torch
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precision
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
-from riformer_deploy.norms import NormForm
-from riformer_deploy.observers import Method
-from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.plans import LoweringPlan
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""

@@ -14,13 +14,13 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration
+from riformer_deploy.choices import InputForm, NormForm, OutputForm
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import normalise
 from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.norms import NormForm
-from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.variants import VARIANTS, Preprocessing, Variant

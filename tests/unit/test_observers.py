@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from riformer_deploy.choices import Method
 from riformer_deploy.observers import (
     BINS,
     Histogram,
-    Method,
     Place,
     chosen_range,
     equalizer,

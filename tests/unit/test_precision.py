@@ -7,10 +7,9 @@ import torch
 
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration
+from riformer_deploy.choices import NormForm, OutputForm
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
-from riformer_deploy.norms import NormForm
-from riformer_deploy.plans import OutputForm
 from riformer_deploy.precision import (
     HALF_LIMIT,
     PrecisionOptions,
