@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm
 from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.passports import BatchProfile
 
@@ -174,58 +176,25 @@ StageTolerance = Annotated[
 ]
 
 
-class PrecisionChoice(StrEnum):
-    """``--precision``."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
-
-
-class NormChoice(StrEnum):
-    """``--norm-form``."""
-
-    INSTANCE = "instance"
-    GROUP = "group"
-    MOMENTS = "moments"
-
-
-class MethodChoice(StrEnum):
-    """``--method``."""
-
-    MAX = "max"
-    MSE = "mse"
-    PERCENTILE = "percentile"
-    ENTROPY = "entropy"
-
-
 class FloatChoice(StrEnum):
-    """``--int8-base`` and ``--io-dtype``."""
+    """``--int8-base`` and ``--io-dtype``: the precisions that both may have."""
 
     FP32 = "fp32"
     FP16 = "fp16"
 
 
-class InputChoice(StrEnum):
-    """``--input``."""
-
-    NORMALISED = "normalised"
-    UINT8 = "uint8"
-
-
-def parse_output(text: str) -> tuple[str, int]:
+def parse_output(text: str) -> tuple[OutputForm, int]:
     """``logits``, ``probabilities``, ``features`` or ``topk=K`` as the form and K (5 where it has none).
 
     Raises:
         typer.BadParameter: The text is none of these.
     """
-    if text in ("logits", "probabilities", "features"):
-        return text, 5
+    if text in {OutputForm.LOGITS, OutputForm.PROBABILITIES, OutputForm.FEATURES}:
+        return OutputForm(text), 5
     match = re.fullmatch(r"topk=([1-9][0-9]*)", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is no output; say logits, probabilities, features or topk=K")
-    return "topk", int(match[1])
+    return OutputForm.TOPK, int(match[1])
 
 
 Calibration = Annotated[
@@ -238,8 +207,12 @@ SkipBad = Annotated[
 Layer = Annotated[
     DeviceLayer, typer.Option("--device-layer", help="Package that engines' device memory comes from.")
 ]
-Norm = Annotated[NormChoice, typer.Option("--norm-form", help="Operators that compute the norms.")]
-Method = Annotated[MethodChoice, typer.Option(help="How int8 ranges are chosen.")]
+Precisions = Annotated[
+    list[Precision] | None, typer.Option("--precision", help="What to export.", show_default="fp32")
+]
+Norm = Annotated[NormForm, typer.Option("--norm-form", help="Operators that compute the norms.")]
+Ranges = Annotated[Method, typer.Option("--method", help="How int8 ranges are chosen.")]
+Input = Annotated[InputForm, typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.")]
 Int8Base = Annotated[FloatChoice, typer.Option(help="What int8 models compute in where they are not int8.")]
 Equalize = Annotated[
     bool, typer.Option("--equalize/--no-equalize", help="Equalise downsampling inputs before quantising.")

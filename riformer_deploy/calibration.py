@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import Method
 from riformer_deploy.errors import CalibrationError
 from riformer_deploy.files import replacing
 from riformer_deploy.model import RIFormer
-from riformer_deploy.observers import Batches, Method, chosen_range, equalizer, histograms
+from riformer_deploy.observers import Batches, Place, chosen_range, equalizer, histograms
 from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.records import RecordError, dump_json, load_json
@@ -24,7 +25,7 @@ from riformer_deploy.version import VERSION
 
 _LOG = logging.getLogger(__name__)
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Part of every key: raise it when the measurement changes."""
 
 
@@ -37,8 +38,8 @@ class Calibration:
         images: Number of images.
         ranges: For each layer, the absolute input value that 127 steps shall reach; none if not asked for.
         divisors: For the layers whose input is equalised, what its channels are divided by.
-        residual_ranges: For both inputs of each block's last addition (``stream``, ``branch``), the
-            largest value.
+        residual_ranges: Likewise for both inputs of each block's last addition, by name of the block and
+            ``stream`` or ``branch``; none if not asked for.
         peaks: For each block and downsampling layer, the largest absolute value of anything that half
             precision would store there.
     """
@@ -69,11 +70,22 @@ class Wish:
         method: How ranges are chosen.
         equalize: Equalise the inputs of the downsampling layers.
         ranges: Choose ranges; without them only peaks are looked for, which takes one pass instead of two.
+        residual: Choose those of the inputs of residual additions, too.
     """
 
     method: Method = Method.MSE
     equalize: bool = True
     ranges: bool = True
+    residual: bool = False
+
+
+def _residual_inputs(blocks: Iterable[str]) -> dict[str, Place]:
+    """Both inputs of each block's last addition."""
+    found = {}
+    for block in blocks:
+        found[f"{block}.stream"] = Place(module=f"{block}.norm2")
+        found[f"{block}.branch"] = Place(module=f"{block}.mlp.fc2", result=True)
+    return found
 
 
 def calibration_key(weights_sha256: str, images: CalibrationSet, wish: Wish) -> str:
@@ -139,19 +151,22 @@ def measure(
     divisors = _equalizers(model, largest) if wish.equalize and wish.ranges else {}
     # An equalised input is divided in the base type: what that gives must fit as well.
     peaks |= {f"{name}.equalized": (largest[name] / divisor).max() for name, divisor in divisors.items()}
-    residual: dict[str, float] = {}
     ranges: dict[str, float] = {}
+    additions = _residual_inputs(blocks) if wish.residual and wish.ranges else {}
     if wish.ranges:
-        residual |= {f"{block}.stream": float(peaks[f"{block}.norm2.input"]) or 1.0 for block in blocks}
-        residual |= {f"{block}.branch": float(peaks[f"{block}.mlp.fc2"]) or 1.0 for block in blocks}
-        found = histograms(model, largest, _told(images, "histograms", progress), divisors)
-        ranges |= {name: chosen_range(histogram, wish.method) for name, histogram in found.items()}
+        tops = {
+            name: peaks[place.module if place.result else f"{place.module}.input"].reshape(1)
+            for name, place in additions.items()
+        }
+        told = _told(images, "histograms", progress)
+        found = histograms(model, largest | tops, told, divisors, additions)
+        ranges = {name: chosen_range(histogram, wish.method) for name, histogram in found.items()}
     return Calibration(
         key=key,
         images=images.count,
-        ranges=ranges,
+        ranges={name: top for name, top in ranges.items() if name not in additions},
         divisors={name: tuple(value.tolist()) for name, value in divisors.items()},
-        residual_ranges=residual,
+        residual_ranges={name: top for name, top in ranges.items() if name in additions},
         peaks=block_peaks(peaks, blocks),
     )
 

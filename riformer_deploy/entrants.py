@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from riformer_deploy.artifacts import LoweringRecord, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+from riformer_deploy.choices import InputForm
 from riformer_deploy.errors import BundleIntegrityError
 from riformer_deploy.images import pixels_of
 from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.plans import InputForm
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtimes.base import Contestant, DeviceTimed, DeviceTimes, Images, Outputs, Runtime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime

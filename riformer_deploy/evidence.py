@@ -18,6 +18,7 @@ from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
+from riformer_deploy.choices import InputForm
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.entrants import reference
 from riformer_deploy.errors import BundleChangedError, BundleError, OptionError, RuntimeFailureError
@@ -26,7 +27,6 @@ from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
-from riformer_deploy.plans import InputForm
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import Inputs, LatencyResult, ParityResult

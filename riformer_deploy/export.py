@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.artifacts import TensorSpec
+from riformer_deploy.choices import InputForm, OutputForm
 from riformer_deploy.errors import ExportError, OptionError
 from riformer_deploy.lowering import LoweredRIFormer
 from riformer_deploy.onnx_graphs import opset_of, spec_of
-from riformer_deploy.plans import InputForm, OutputForm
 
 DEFAULT_OPSET = 20
 """The oldest operator set with Gelu: with it ONNX Runtime runs the folded S12 fastest."""
@@ -160,6 +160,19 @@ def _simplify(graph: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def _unwrap(graph: onnx.ModelProto) -> None:
+    """Name weights by the model's own keys: the exporter saw the model inside :class:`_Tapped`."""
+
+    def key(name: str) -> str:
+        bare = name.removeprefix("model.")
+        return bare if bare.startswith(("backbone.", "head.")) else name
+
+    for item in graph.graph.initializer:
+        item.name = key(item.name)
+    for node in graph.graph.node:
+        node.input[:] = [key(name) for name in node.input]
+
+
 def _scrub(graph: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     """Leave only what belongs into a file that travels: no stack traces, no local paths."""
     for item in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
@@ -203,7 +216,8 @@ def export_onnx(
     """Write a model as ONNX: one input ``images``, and the outputs of its plan.
 
     The tensors that carry the blocks' outputs are named after the blocks
-    (``backbone.network.0.1``), so that any runtime can be asked for them.
+    (``backbone.network.0.1``), so that any runtime can be asked for them. Weights have the model's keys
+    (``head.fc.weight``), which are mmpretrain's.
 
     Args:
         model: In evaluation mode.
@@ -219,6 +233,7 @@ def export_onnx(
     """
     graph = _simplify(_trace(model, options))
     del graph.graph.output[len(model.output_names) :]
+    _unwrap(graph)
     _scrub(graph, metadata)
     onnx.save(graph, path)
     _check(path, graph, model, options)

@@ -16,14 +16,14 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import InputForm, NormForm, OutputForm
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.lowering import lower
-from riformer_deploy.norms import NormForm
 from riformer_deploy.optional import PACKAGES, installed_version, require
-from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtimes.base import Batches, Contestant, Runtime

@@ -2,7 +2,7 @@
 
 Convolutions, the residual stream and GELU are in the base type of their block; statistics, the affine part
 of the norms, pooling and the head are float32, with explicit casts between, so that a strongly typed
-builder keeps them there.
+builder keeps them there. Modules have the folded model's names, so that weights keep its keys in the graph.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from riformer_deploy.architecture import Architecture
-from riformer_deploy.model import FoldedBlock, PatchEmbed, RIFormer
-from riformer_deploy.norms import NormForm, channel_moments, normalise, widened
-from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.choices import InputForm, NormForm, OutputForm
+from riformer_deploy.model import FoldedBlock, LinearHead, PatchEmbed, RIFormer
+from riformer_deploy.norms import channel_moments, normalise, widened
+from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
 from riformer_deploy.variants import Preprocessing
 
@@ -63,15 +64,31 @@ class LoweredMlp(nn.Module):
         return result
 
 
+class NormWeights(nn.Module):
+    """What a norm multiplies its channels with and adds to them, float32, under the norm's own key.
+
+    Args:
+        norm: Of the folded model.
+        shape: With which both broadcast over what they are applied to.
+    """
+
+    def __init__(self, norm: nn.GroupNorm, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("weight", norm.weight.detach().reshape(shape))
+        self.register_buffer("bias", norm.bias.detach().reshape(shape))
+
+    def in_type(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight and bias in a type."""
+        return self.get_buffer("weight").to(dtype), self.get_buffer("bias").to(dtype)
+
+
 class LoweredBlock(nn.Module):
     """A folded block: ``y = x + norm_reparam(x)``, then ``y + mlp(n(y))``."""
 
     def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
         super().__init__()
         self.dtype, self.norm = plan.dtype_of(name), plan.norm
-        per_channel = (1, -1, 1, 1)
-        self.register_buffer("weight", block.norm_reparam.weight.detach().reshape(per_channel))
-        self.register_buffer("bias", block.norm_reparam.bias.detach().reshape(per_channel))
+        self.norm_reparam = NormWeights(block.norm_reparam, (1, -1, 1, 1))
         self.mlp = LoweredMlp(block, name, plan)
         ranges = plan.residual_ranges
         self.stream, self.branch = (
@@ -81,7 +98,7 @@ class LoweredBlock(nn.Module):
 
     def mixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` and ``n(y)`` of a float32 or float64 ``x``, in its type."""
-        weight, bias = self.get_buffer("weight").to(x.dtype), self.get_buffer("bias").to(x.dtype)
+        weight, bias = self.norm_reparam.in_type(x.dtype)
         if self.norm is not NormForm.MOMENTS:
             y = x + (normalise(x, self.norm) * weight + bias)
             return y, normalise(y, self.norm)
@@ -133,8 +150,7 @@ class LoweredBackbone(nn.Module):
                     nn.Sequential(*(LoweredBlock(b, f"{name}.{i}", plan) for i, b in enumerate(blocks)))
                 )
         self.network = nn.ModuleList(network)
-        self.register_buffer("weight", source.norm6.weight.detach())
-        self.register_buffer("bias", source.norm6.bias.detach())
+        self.norm6 = NormWeights(source.norm6, (-1,))
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (N, dim), float32 or float64; the norm's affine part follows the pooling."""
@@ -142,7 +158,21 @@ class LoweredBackbone(nn.Module):
         for module in self.network:
             x = module(x)
         pooled = normalise(widened(x), self.norm).mean((2, 3))
-        return pooled * self.get_buffer("weight").to(pooled.dtype) + self.get_buffer("bias").to(pooled.dtype)
+        weight, bias = self.norm6.in_type(pooled.dtype)
+        return pooled * weight + bias
+
+
+class LoweredHead(nn.Module):
+    """The classifier, in float32 where the base is narrower."""
+
+    def __init__(self, head: LinearHead, plan: LoweringPlan) -> None:
+        super().__init__()
+        self.fc = _layer(plan, "head.fc", head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (N, classes) of pooled features (N, dim)."""
+        result: Tensor = self.fc(features)
+        return result
 
 
 class LoweredRIFormer(nn.Module):
@@ -159,9 +189,7 @@ class LoweredRIFormer(nn.Module):
         self.architecture: Architecture = model.architecture
         self.plan = plan
         self.backbone = LoweredBackbone(model, plan)
-        self.head = _layer(
-            plan, "head.fc", model.head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base
-        )
+        self.head = LoweredHead(model.head, plan)
         self.flipped = preprocessing.channel_order == "BGR"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))

@@ -12,25 +12,14 @@ Statistics are float32, or float64 for float64 input: with one group they run ov
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from riformer_deploy.choices import NormForm
 from riformer_deploy.model import EPSILON
-
-
-class NormForm(StrEnum):
-    """Which operators compute the norm."""
-
-    INSTANCE = "instance"
-    """InstanceNormalization over (N, 1, C * H * W)."""
-    GROUP = "group"
-    """GroupNormalization with one group; needs opset 21."""
-    MOMENTS = "moments"
-    """Means of each channel, from which the statistics of both norms of a block follow."""
 
 
 def widened(x: Tensor) -> Tensor:

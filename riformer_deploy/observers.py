@@ -1,4 +1,4 @@
-"""Watches what flows into each layer and chooses the range that int8 shall cover.
+"""Watches what flows into each layer and addition and chooses the range that int8 shall cover.
 
 Two passes over the images: the first finds the largest value of every input channel, the second fills a
 histogram of fixed bins up to it. Memory depends on the number of layers, not of images.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import numpy as np
@@ -16,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from riformer_deploy.choices import Method
 
 BINS = 8192
 PERCENTILE = 99.99
@@ -28,24 +29,9 @@ Batches = Callable[[], Iterable[Tensor]]
 """Gives the images from the start, as the model takes them, each time it is called."""
 
 
-class Method(StrEnum):
-    """How a range is chosen."""
-
-    MAX = "max"
-    """The largest value seen: nothing is clipped."""
-    MSE = "mse"
-    """The least squared error of the layer's *output*, for rounding errors that are independent: every
-    input channel's error counts with the energy of the weights that it meets."""
-    PERCENTILE = "percentile"
-    """The value that 99.99 % of the inputs do not exceed."""
-    ENTROPY = "entropy"
-    """The least Kullback-Leibler divergence between the values and their rounding to 128 levels
-    (Migacz, "8-bit inference with TensorRT", GTC 2017)."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """Absolute values that flowed into a layer.
+    """Absolute values that were seen at one place.
 
     Attributes:
         largest: The largest one; the bins divide 0 to it evenly.
@@ -70,20 +56,42 @@ def _weight_by_input(layer: nn.Module) -> Tensor:
     return weight.transpose(0, 1).flatten(1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a tensor is to be seen.
+
+    Attributes:
+        module: Name of the module that takes it, as ``named_modules`` calls it.
+        result: It is what the module gives instead.
+    """
+
+    module: str
+    result: bool = False
+
+
 def _observe(
-    model: nn.Module, names: Iterable[str], batches: Batches, see: Callable[[str, Tensor], None]
+    model: nn.Module, places: Mapping[str, Place], batches: Batches, see: Callable[[str, Tensor], None]
 ) -> None:
-    """Run the model on every batch and show the input of each named layer, channels first: (C, values)."""
+    """Run the model on every batch and show the tensor at each place, channels first: (C, values)."""
     modules = dict(model.named_modules())
 
-    def watch(name: str) -> RemovableHandle:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            see(name, inputs[0].detach().transpose(0, 1).flatten(1).abs())
+    def watch(name: str, place: Place) -> RemovableHandle:
+        def show(value: Tensor) -> None:
+            see(name, value.detach().transpose(0, 1).flatten(1).abs())
 
-        handle: RemovableHandle = modules[name].register_forward_pre_hook(hook)
+        def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            show(inputs[0])
+
+        def after(_module: nn.Module, _inputs: object, result: Tensor) -> None:
+            show(result)
+
+        module = modules[place.module]
+        handle: RemovableHandle = (
+            module.register_forward_hook(after) if place.result else module.register_forward_pre_hook(before)
+        )
         return handle
 
-    handles = [watch(name) for name in names]
+    handles = [watch(name, place) for name, place in places.items()]
     try:
         with torch.inference_mode():
             for batch in batches():
@@ -105,7 +113,7 @@ def largest_inputs(model: nn.Module, names: Iterable[str], batches: Batches) -> 
         By name, (in_channels,) float32; infinity or NaN where one was seen.
     """
     found: dict[str, Tensor] = {}
-    wanted = tuple(names)
+    wanted = {name: Place(module=name) for name in names}
 
     def see(name: str, values: Tensor) -> None:
         top = values.amax(1)
@@ -138,23 +146,29 @@ def histograms(
     largest: Mapping[str, Tensor],
     batches: Batches,
     divisors: Mapping[str, Tensor] | None = None,
+    places: Mapping[str, Place] | None = None,
     *,
     bins: int = BINS,
 ) -> dict[str, Histogram]:
-    """Histograms of the inputs of convolutions and linear layers.
+    """Histograms of the inputs of convolutions and linear layers, and of other tensors.
 
     Args:
         model: In evaluation mode.
-        largest: From :func:`largest_inputs`, on the same images.
+        largest: Largest absolute values on the same images, by name: (in_channels,) of a layer's input, from
+            :func:`largest_inputs`; (1,) of another tensor.
         batches: The same images again.
         divisors: By layer, from :func:`equalizer`: what its input channels are divided by first.
+        places: By name, where those tensors are that are no layer's input. They meet no weights: the energy
+            of each of their channels is 1.
         bins: Number of bins.
     """
-    modules = dict(model.named_modules())
+    modules, elsewhere = dict(model.named_modules()), places or {}
     shares = {name: (divisors or {}).get(name, torch.ones_like(top)).float() for name, top in largest.items()}
     tops = {name: float((top / shares[name]).max()) for name, top in largest.items()}
     energies = {
-        name: (_weight_by_input(modules[name]) * shares[name].double()[:, None]).square().sum(1)
+        name: torch.ones(1, dtype=torch.float64)
+        if name in elsewhere
+        else (_weight_by_input(modules[name]) * shares[name].double()[:, None]).square().sum(1)
         for name in largest
     }
     counts = {name: np.zeros(bins) for name in largest}
@@ -168,7 +182,8 @@ def histograms(
         counts[name] += torch.bincount(flat, minlength=bins).numpy()
         energy[name] += torch.bincount(flat, weights=weights, minlength=bins).numpy()
 
-    _observe(model, largest, batches, see)
+    watched = {name: elsewhere.get(name, Place(module=name)) for name in largest}
+    _observe(model, watched, batches, see)
     return {name: Histogram(largest=tops[name], counts=counts[name], energy=energy[name]) for name in largest}
 
 
@@ -214,8 +229,8 @@ def chosen_range(histogram: Histogram, method: Method) -> float:
     """The absolute value that 127 steps shall reach.
 
     Args:
-        histogram: Of the layer's input.
-        method: How to choose; a layer whose input is always zero gets a range of 1.
+        histogram: Of the tensor to quantise.
+        method: How to choose; a tensor that is always zero gets a range of 1.
     """
     if histogram.largest == 0:
         return 1.0

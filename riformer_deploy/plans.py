@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-from riformer_deploy.norms import NormForm
-
-
-class InputForm(StrEnum):
-    """What the graph takes."""
-
-    NORMALISED = "normalised"
-    """(N, 3, H, W) floating point, normalised by the caller."""
-    UINT8 = "uint8"
-    """(N, H, W, 3) uint8 RGB as decoded; the normalisation is in the graph."""
-
-
-class OutputForm(StrEnum):
-    """What the graph gives."""
-
-    LOGITS = "logits"
-    PROBABILITIES = "probabilities"
-    FEATURES = "features"
-    TOPK = "topk"
+from riformer_deploy.choices import InputForm, NormForm, OutputForm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,10 @@ import torch
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precision
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
-from riformer_deploy.norms import NormForm
-from riformer_deploy.observers import Method
-from riformer_deploy.plans import InputForm, LoweringPlan, OutputForm
+from riformer_deploy.plans import LoweringPlan
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""
@@ -152,7 +151,8 @@ def plan_lowering(
         calibration: Ranges and peaks; needed for int8, and for fp16 or a half base to find overflows.
 
     Raises:
-        OptionError: int8 without a calibration.
+        OptionError: int8 without a calibration, or with one that lacks ranges of residual inputs which shall
+            be int8.
     """
     base = options.int8_base if precision is Precision.INT8 else precision
     quantized: dict[str, float] = {}
@@ -164,6 +164,11 @@ def plan_lowering(
             )
         quantized = {name: top for name, top in calibration.ranges.items() if name not in options.keep}
         residual = dict(calibration.residual_ranges) if options.quantize_residual else {}
+        if options.quantize_residual and not residual:
+            raise OptionError(
+                "The calibration holds no ranges of residual inputs, which shall be int8.",
+                remedy="Calibrate with Wish(residual=True).",
+            )
     wide: frozenset[str] = frozenset()
     if base is Precision.FP16 and calibration is not None:
         wide = frozenset(name for name, top in calibration.peaks.items() if not top <= HALF_LIMIT)

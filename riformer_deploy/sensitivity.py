@@ -15,12 +15,12 @@ from torch import Tensor
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet, batch_size
+from riformer_deploy.choices import InputForm, OutputForm
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering import lower
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model import RIFormer
-from riformer_deploy.plans import InputForm, OutputForm
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.runtimes.base import Images

@@ -89,7 +89,9 @@ def calibrated(
     sweep = images.source is None and not ranges
     given = random_set(record.preprocessing) if sweep else images.open(record)
     notes = (SWEEP,) if sweep else given.warnings
-    wish = Wish(method=options.method, equalize=options.equalize, ranges=ranges)
+    wish = Wish(
+        method=options.method, equalize=options.equalize, ranges=ranges, residual=options.quantize_residual
+    )
     return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
 
 

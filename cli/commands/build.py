@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.artifacts import Precision
 from riformer_deploy.passports import HardwareCompatibility
 
 from .. import options, output
@@ -15,7 +16,7 @@ from .. import options, output
 def build(
     bundle: options.BundlePath = None,
     precision: Annotated[
-        list[options.PrecisionChoice] | None,
+        list[Precision] | None,
         typer.Option(help="Precisions to build.", show_default="every model of the bundle"),
     ] = None,
     backend: Annotated[options.EngineBackend, typer.Option(help="The flavour of TensorRT.")] = (
@@ -71,7 +72,6 @@ def build(
     debug: options.Debug = False,
 ) -> None:
     """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
-    from riformer_deploy.artifacts import Precision
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.engines import BuildOptions, build_engines, trtexec_lines
     from riformer_deploy.passports import Backend, BuildSettings
@@ -79,7 +79,7 @@ def build(
     from ..engine_tables import print_build
 
     asked = BuildOptions(
-        precisions=tuple(Precision(item) for item in precision or ()),
+        precisions=tuple(precision or ()),
         backend=None if backend is options.EngineBackend.AUTO else Backend(backend),
         profiles=tuple(options.parse_profile(text) for text in profile or ()),
         image_size_px=None if image_size is None else options.parse_image_size(image_size),

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.choices import InputForm, Method, NormForm
+
 from .. import options, output
 from ..tables import print_parity
 
@@ -34,12 +37,10 @@ def export(
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
     batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
     mirror: options.Mirror = None,
-    precision: Annotated[
-        list[options.PrecisionChoice] | None, typer.Option(help="What to export.", show_default="fp32")
-    ] = None,
+    precision: options.Precisions = None,
     calibration: options.Calibration = None,
     skip_bad: options.SkipBad = False,
-    method: options.Method = options.MethodChoice.MSE,
+    method: options.Ranges = Method.MSE,
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
     quantize_residual: options.QuantizeResidual = False,
@@ -50,13 +51,11 @@ def export(
     max_drop: Annotated[
         float | None, typer.Option(help="Spare int8 layers until no more first classes (percent) change.")
     ] = None,
-    norm_form: options.Norm = options.NormChoice.INSTANCE,
+    norm_form: options.Norm = NormForm.INSTANCE,
     io_dtype: Annotated[
         options.FloatChoice, typer.Option(help="Inputs and outputs.")
     ] = options.FloatChoice.FP32,
-    input_form: Annotated[
-        options.InputChoice, typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.")
-    ] = options.InputChoice.NORMALISED,
+    input_form: options.Input = InputForm.NORMALISED,
     output_form: Annotated[
         str,
         typer.Option("--output-form", metavar="logits|probabilities|features|topk=K", help="What it gives."),
@@ -75,15 +74,11 @@ def export(
     fixed = options.parse_batch(batch)
     form, topk = options.parse_output(output_form)
 
-    from riformer_deploy.artifacts import Precision
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.download import DownloadOptions, named_checkpoint
     from riformer_deploy.export import DEFAULT_OPSET
     from riformer_deploy.manifests import WeightSet
-    from riformer_deploy.norms import NormForm
-    from riformer_deploy.observers import Method
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-    from riformer_deploy.plans import InputForm, OutputForm
     from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.results import Status
@@ -107,17 +102,17 @@ def export(
             rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
         ),
         force=force,
-        precisions=tuple(map(Precision, precision)) if precision else (Precision.FP32,),
+        precisions=tuple(precision) if precision else (Precision.FP32,),
         lowering=PrecisionOptions(
-            norm=NormForm(norm_form),
+            norm=norm_form,
             int8_base=Precision(int8_base),
-            method=Method(method),
+            method=method,
             equalize=equalize,
             quantize_residual=quantize_residual,
             keep=frozenset(keep or []),
             io=Precision(io_dtype),
-            input_form=InputForm(input_form),
-            output_form=OutputForm(form),
+            input_form=input_form,
+            output_form=form,
             topk=topk,
         ),
         calibration=calibration,

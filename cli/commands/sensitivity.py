@@ -6,28 +6,29 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.choices import Method
+
 from .. import options, output
 
 
 def sensitivity(
     bundle: options.BundlePath = None,
     calibration: options.Calibration = None,
-    method: options.Method = options.MethodChoice.MSE,
+    method: options.Ranges = Method.MSE,
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
     skip_bad: options.SkipBad = False,
-    top: Annotated[int | None, typer.Option(help="Show so many layers.", show_default="all")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show so many layers.", show_default="all")] = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
-    from riformer_deploy.artifacts import Precision
     from riformer_deploy.bundles import find_bundle
-    from riformer_deploy.observers import Method
     from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.tuning import Images, bundle_sensitivity
 
-    asked = PrecisionOptions(method=Method(method), equalize=equalize, int8_base=Precision(int8_base))
+    asked = PrecisionOptions(method=method, equalize=equalize, int8_base=Precision(int8_base))
     images = Images(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
         report = bundle_sensitivity(find_bundle(bundle), images, asked, progress)

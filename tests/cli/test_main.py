@@ -20,6 +20,7 @@ COMMANDS = (
     ("fuse",),
     ("verify", "parity"),
     ("bench",),
+    ("sensitivity",),
     ("inspect",),
     ("models",),
     ("doctor",),

@@ -4,6 +4,8 @@ import pytest
 import typer
 from riformer_deploy_cli import options
 
+from riformer_deploy.choices import OutputForm
+
 
 @pytest.mark.parametrize(
     ("text", "size"),
@@ -29,4 +31,27 @@ def test_a_batch_is_dynamic_or_a_number(text: str, batch: int | None) -> None:
 def test_what_is_no_batch_is_refused_with_what_it_should_be(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="say dynamic or a number") as caught:
         options.parse_batch(text)
+    assert repr(text) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "topk"),
+    [
+        ("logits", OutputForm.LOGITS, 5),
+        ("probabilities", OutputForm.PROBABILITIES, 5),
+        ("features", OutputForm.FEATURES, 5),
+        ("topk=1", OutputForm.TOPK, 1),
+        ("topk=12", OutputForm.TOPK, 12),
+    ],
+)
+def test_an_output_is_a_form_and_its_number_of_classes(text: str, form: OutputForm, topk: int) -> None:
+    found = options.parse_output(text)
+    assert found == (form, topk)
+    assert isinstance(found[0], OutputForm)
+
+
+@pytest.mark.parametrize("text", ["", "topk", "topk=", "topk=0", "topk=01", "topk=-1", "topk=1.5", "Logits"])
+def test_what_is_no_output_is_refused_with_what_it_should_be(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="say logits, probabilities, features or topk=K") as caught:
+        options.parse_output(text)
     assert repr(text) in caught.value.message

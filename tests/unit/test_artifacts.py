@@ -6,70 +6,28 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import (
-    FileRecord,
-    LoweringRecord,
     OnnxArtifact,
-    Precision,
     TensorSpec,
     WeightsArtifact,
 )
-from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, WeightSet
 from riformer_deploy.records import RecordError, dump_json, load_json
-from riformer_deploy.variants import Preprocessing
-
-
-def file_record(path: str) -> FileRecord:
-    return FileRecord(path=path, sha256="a" * 64, size_bytes=3, parent_sha256="b" * 64)
+from tests.manifests import file_record, graph_of, manifest_of, source_of
 
 
 def graph(batch: int | str) -> OnnxArtifact:
-    return OnnxArtifact(
-        file=file_record("model.fp32.onnx"),
-        precision=Precision.FP32,
-        opset=18,
-        inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 3, 224, 224)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=(batch, 1000)),),
-        lowering=LoweringRecord(
-            norm="instance",
-            base=Precision.FP32,
-            io=Precision.FP32,
-            input_form="normalised",
-            output_form="logits",
-            topk=None,
-            float32_blocks=(),
-            unquantized=(),
-            equalized=(),
-            quantized_residual=False,
-            calibration=None,
-        ),
-    )
+    return graph_of(file_record("model.fp32.onnx"), batch)
 
 
 def make_manifest() -> Manifest:
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        tool_version="0.1.0",
-        created_utc="2025-01-02T03:04:05+00:00",
-        model=ModelRecord(
-            variant=None,
-            architecture=Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2),
-            preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(64, 96)),
-            class_names=("cat", "dög"),
-        ),
-        source=Source(
-            file_name="a.pth",
-            sha256="c" * 64,
-            form=Form.TRAINING,
-            weights=WeightSet.AVERAGED,
-            weights_sha256="d" * 64,
-        ),
-        weights=(
-            WeightsArtifact(file=file_record("training.pth"), form=Form.TRAINING),
-            WeightsArtifact(file=file_record("deploy.pth"), form=Form.DEPLOY),
-        ),
-        onnx=(graph("batch"),),
+    plain = manifest_of(*map(file_record, ("training.pth", "model.fp32.onnx", "parity.json")))
+    return dataclasses.replace(
+        plain,
+        model=dataclasses.replace(plain.model, class_names=("cat", "dög")),
+        source=source_of(weights=WeightSet.AVERAGED),
+        weights=(*plain.weights, WeightsArtifact(file=file_record("deploy.pth"), form=Form.DEPLOY)),
         results={"parity": file_record("parity.json")},
         libraries={"torch": "2.9.0"},
     )

@@ -6,86 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import (
-    FileRecord,
-    LoweringRecord,
-    OnnxArtifact,
-    Precision,
-    TensorSpec,
-    WeightsArtifact,
-)
-from riformer_deploy.bundles import Bundle, check_target, commit, find_bundle, record_file, staging
+from riformer_deploy.bundles import Bundle, check_target, find_bundle, staging
 from riformer_deploy.errors import BundleConflictError, BundleError, BundleIntegrityError
-from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.manifests import WeightSet
 from riformer_deploy.records import dump_json
-from riformer_deploy.variants import Preprocessing
-
-PLAIN = LoweringRecord(
-    norm="instance",
-    base=Precision.FP32,
-    io=Precision.FP32,
-    input_form="normalised",
-    output_form="logits",
-    topk=None,
-    float32_blocks=(),
-    unquantized=(),
-    equalized=(),
-    quantized_residual=False,
-    calibration=None,
-)
-
-
-def source_of(sha256: str = "c" * 64, weights: WeightSet = WeightSet.ONLY) -> Source:
-    return Source(
-        file_name="a.pth", sha256=sha256, form=Form.TRAINING, weights=weights, weights_sha256="d" * 64
-    )
-
-
-ABSENT = tuple(FileRecord(path=n, sha256="", size_bytes=0, parent_sha256="") for n in ("w.pth", "g.onnx"))
-
-
-def manifest_of(*files: FileRecord, source: Source | None = None) -> Manifest:
-    """The first file as weights, the second as the graph, the others as results."""
-    weights, graph, *results = files if len(files) >= 2 else (*files, *ABSENT)[:2]
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        tool_version="0.1.0",
-        created_utc="2025-01-02T03:04:05+00:00",
-        model=ModelRecord(
-            variant=None,
-            architecture=Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2),
-            preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(64, 64)),
-            class_names=None,
-        ),
-        source=source or source_of(),
-        weights=(WeightsArtifact(file=weights, form=Form.TRAINING),),
-        onnx=(
-            OnnxArtifact(
-                file=graph,
-                precision=Precision.FP32,
-                opset=20,
-                inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 64, 64)),),
-                outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
-                lowering=PLAIN,
-            ),
-        ),
-        results={record.path: record for record in results},
-    )
-
-
-def write_bundle(
-    directory: Path,
-    contents: dict[str, str],
-    *kept: FileRecord,
-    source: Source | None = None,
-    force: bool = False,
-) -> Bundle:
-    with staging(directory) as staged:
-        for name, text in contents.items():
-            (staged / name).write_text(text)
-        records = [record_file(staged / name, "") for name in contents]
-        return commit(directory, staged, manifest_of(*kept, *records, source=source), force=force)
+from tests.manifests import manifest_of, source_of, write_bundle
 
 
 def names_in(directory: Path) -> set[str]:

@@ -16,70 +16,13 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import (
-    FileRecord,
-    LoweringRecord,
-    OnnxArtifact,
-    Precision,
-    TensorSpec,
-    WeightsArtifact,
-)
-from riformer_deploy.bundles import Bundle, commit, record_file, staging
-from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
-from riformer_deploy.variants import Preprocessing
+from riformer_deploy.bundles import Bundle
+from tests.manifests import write_bundle
 
-PLAIN = LoweringRecord(
-    norm="instance",
-    base=Precision.FP32,
-    io=Precision.FP32,
-    input_form="normalised",
-    output_form="logits",
-    topk=None,
-    float32_blocks=(),
-    unquantized=(),
-    equalized=(),
-    quantized_residual=False,
-    calibration=None,
-)
-
+ROOT = Path(__file__).resolve().parents[2]
 OLD = {"a.bin": "old a", "dropped.bin": "old d", "kept.bin": "kept", "z.bin": "old z"}
 NEW = {"a.bin": "new a", "added.bin": "new b", "kept.bin": "kept", "z.bin": "new z"}
 NEXT = {"a.bin": "next a", "b.bin": "next b"}
-
-
-def write_bundle(directory: Path, contents: dict[str, str], *kept: FileRecord) -> None:
-    with staging(directory) as staged:
-        for name, text in contents.items():
-            (staged / name).write_text(text)
-        weights, graph, *results = (*kept, *(record_file(staged / name, "") for name in contents))
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            tool_version="0.1.0",
-            created_utc="",
-            model=ModelRecord(
-                variant=None,
-                architecture=Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2),
-                preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(64, 64)),
-                class_names=None,
-            ),
-            source=Source(
-                file_name="", sha256="", form=Form.DEPLOY, weights=WeightSet.ONLY, weights_sha256=""
-            ),
-            weights=(WeightsArtifact(file=weights, form=Form.DEPLOY),),
-            onnx=(
-                OnnxArtifact(
-                    file=graph,
-                    precision=Precision.FP32,
-                    opset=20,
-                    inputs=(TensorSpec(name="images", dtype="float32", shape=("batch", 3, 64, 64)),),
-                    outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", 2)),),
-                    lowering=PLAIN,
-                ),
-            ),
-            results={record.path: record for record in results},
-        )
-        commit(directory, staged, manifest, force=False)
 
 
 def write_new(directory: Path) -> None:
@@ -191,27 +134,25 @@ def test_a_first_write_killed_at_any_step_can_be_repeated(tmp_path: Path) -> Non
 
 
 WRITER = """
-import importlib.util, itertools, sys
+import itertools, sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("writer", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+from tests.manifests import write_bundle
 print("ready", flush=True)
-for turn in itertools.islice(itertools.count(), int(sys.argv[4])):
-    text = f"{sys.argv[3]}{turn}"
+for turn in itertools.islice(itertools.count(), int(sys.argv[3])):
+    text = f"{sys.argv[2]}{turn}"
     names = ("a.bin", "b.bin", f"only{turn % 3}.bin")
-    module.write_bundle(Path(sys.argv[2]), {name: text for name in names})
+    write_bundle(Path(sys.argv[1]), {name: text for name in names})
 """
 
 
 @contextlib.contextmanager
 def writing(directory: Path, name: str, turns: int) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(  # noqa: S603 (this file, run by this interpreter)
-        [sys.executable, "-c", WRITER, __file__, str(directory), name, str(turns)],
+        [sys.executable, "-c", WRITER, str(directory), name, str(turns)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))},
     ) as process:
         try:
             assert process.stdout is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from riformer_deploy import calibration
 from riformer_deploy.calibration import (
@@ -16,10 +17,10 @@ from riformer_deploy.calibration import (
     quantizable,
 )
 from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import Method
 from riformer_deploy.errors import CalibrationError
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer
-from riformer_deploy.observers import Method
 
 QUICK = Wish(method=Method.MAX)
 
@@ -41,13 +42,37 @@ def _calibrate(folded: RIFormer, said: list[str], wish: Wish = QUICK) -> Calibra
     return calibrate(folded, "weights", _images(), wish, said.append)
 
 
-def test_every_layer_block_and_residual_gets_its_figures(folded: RIFormer) -> None:
+def test_every_layer_and_block_gets_its_figures(folded: RIFormer) -> None:
     found = _calibrate(folded, [])
     blocks = {name for stage in folded.architecture.block_names for name in stage}
     assert set(found.ranges) == set(quantizable(folded))
     assert set(found.divisors) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
-    assert {name.rsplit(".", 1)[0] for name in found.residual_ranges} == blocks
+    assert found.residual_ranges == {}
     assert set(found.peaks) == blocks | set(found.divisors) | {"backbone.patch_embed.proj"}
+
+
+def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer) -> None:
+    largest: dict[str, float] = {}
+
+    def see(name: str, value: Tensor) -> None:
+        largest[name] = float(value.abs().max())
+
+    for block in (name for stage in folded.architecture.block_names for name in stage):
+        folded.get_submodule(f"{block}.norm2").register_forward_pre_hook(
+            lambda _module, inputs, name=f"{block}.stream": see(name, inputs[0])
+        )
+        folded.get_submodule(f"{block}.mlp.fc2").register_forward_hook(
+            lambda _module, _inputs, result, name=f"{block}.branch": see(name, result)
+        )
+    found = {method: _calibrate(folded, [], Wish(method=method, residual=True)) for method in Method}
+    assert found[Method.MAX].residual_ranges == pytest.approx(largest)
+    assert (
+        len({tuple(each.residual_ranges.values()) for each in found.values()}) >= 3
+    )  # entropy keeps noise whole
+    for method, each in found.items():
+        assert each.residual_ranges.keys() == largest.keys()
+        assert all(0 < top <= largest[name] * (1 + 1e-6) for name, top in each.residual_ranges.items())
+        assert each.ranges == _calibrate(folded, [], Wish(method=method)).ranges
 
 
 def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
@@ -104,7 +129,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     assert "could not be cached" in caplog.text
 
 
-def test_the_key_depends_on_weights_images_method_equalising_and_version(
+def test_the_key_depends_on_weights_images_wish_and_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = [
@@ -119,6 +144,7 @@ def test_the_key_depends_on_weights_images_method_equalising_and_version(
         ),
         calibration_key("a", _images(), dataclasses.replace(QUICK, equalize=False)),
         calibration_key("a", _images(), dataclasses.replace(QUICK, ranges=False)),
+        calibration_key("a", _images(), dataclasses.replace(QUICK, residual=True)),
     ]
     monkeypatch.setattr(calibration, "CACHE_VERSION", 999)
     keys.append(calibration_key("a", _images(), QUICK))

@@ -80,7 +80,7 @@ def test_one_wrong_weight_in_any_block_of_the_tiny_graph_fails_and_its_block_is_
 
 
 def test_a_wrong_classifier_fails_and_no_block_is_blamed(tiny_bundle_copy: Path) -> None:
-    _damage(tiny_bundle_copy, "head.bias", _off_by_a_hundredth)
+    _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     found = _graph_verdict(tiny_bundle_copy)
     assert found.status is Status.FAILED
     assert found.first_bad_block is None
@@ -95,7 +95,7 @@ def test_a_graph_that_gives_nan_fails_under_the_loosest_budget(tiny_bundle_copy:
 
 
 def test_a_loosened_budget_passes_a_damaged_graph_and_is_marked_as_the_users(tiny_bundle_copy: Path) -> None:
-    _damage(tiny_bundle_copy, "head.bias", _off_by_a_hundredth)
+    _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     found = _graph_verdict(tiny_bundle_copy, LOOSE)
     assert (found.status, found.budget.stated) == (Status.PASSED, "user")
 
@@ -131,7 +131,7 @@ def test_verifying_stores_the_result_in_the_bundle_with_its_parent(tiny_bundle_c
 
 
 def test_a_failed_verification_is_stored_as_failed(tiny_bundle_copy: Path) -> None:
-    _damage(tiny_bundle_copy, "head.bias", _off_by_a_hundredth)
+    _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     assert verify_bundle(tiny_bundle_copy).status is Status.FAILED
     stored = load_json(ParityResult, (tiny_bundle_copy / "parity.json").read_text(encoding="utf-8"))
     assert stored.status is Status.FAILED

@@ -89,6 +89,31 @@ def test_every_blocks_output_carries_the_blocks_name(
     assert [item.name for item in graph.output] == ["logits"]
 
 
+def test_weights_carry_the_keys_that_the_checkpoint_has(
+    tiny_bundle: Path, tiny_model: RIFormer, onnx_of: Callable[[Path], Path]
+) -> None:
+    """The folded form's keys are mmpretrain's, less those that are folded away."""
+    graph = onnx.load(onnx_of(tiny_bundle)).graph
+    found = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    folded = fold(tiny_model).state_dict()
+    assert {name for name in found if "." in name} == set(folded)
+    for name, value in folded.items():
+        assert np.array_equal(found[name].reshape(value.shape), value.numpy()), name
+    stored = tiny_model.state_dict()
+    assert np.array_equal(found["head.fc.weight"], stored["head.fc.weight"].numpy())
+    assert np.array_equal(found["head.fc.bias"], stored["head.fc.bias"].numpy())
+
+
+def test_int8_weights_and_their_scales_carry_them_too(precise_bundle: Path, digits_folded: RIFormer) -> None:
+    graph = onnx.load(precise_bundle / "model.int8.onnx").graph
+    found = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    assert set(digits_folded.state_dict()) <= set(found)
+    assert not [name for name in found if name.startswith("model.")]
+    weight, scale = found["head.fc.weight"].astype(np.float64), found["head.fc.weight_scale"][:, None]
+    true = digits_folded.head.fc.weight.detach().double().numpy()
+    assert np.abs(weight * scale - true).max() <= 0.5001 * scale.max()
+
+
 @pytest.mark.parametrize("which", ["tiny_bundle", "digits_bundle"])
 def test_nothing_local_is_in_the_file(
     which: str, request: pytest.FixtureRequest, onnx_of: Callable[[Path], Path], repository: Path
@@ -195,7 +220,7 @@ def test_the_newest_opset_on_offer_is_really_written(tiny_model: RIFormer, tmp_p
 
 def test_a_model_that_cannot_be_traced_is_an_export_error(tiny_model: RIFormer, tmp_path: Path) -> None:
     model = _lowered(tiny_model)
-    model.head = torch.nn.Linear(5, 7)  # does not fit the features
+    model.head.fc = torch.nn.Linear(5, 7)  # does not fit the features
     with pytest.raises(ExportError, match="could not export the model"):
         export_onnx(model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(16, 16)), {})
     assert not (tmp_path / "model.onnx").exists()

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from riformer_deploy.norms import Moments, NormForm, channel_moments, normalise, widened
+from riformer_deploy.choices import NormForm
+from riformer_deploy.norms import Moments, channel_moments, normalise, widened
 
 
 def _inputs() -> dict[str, Tensor]:

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from riformer_deploy.choices import Method
 from riformer_deploy.observers import (
     BINS,
     Histogram,
-    Method,
+    Place,
     chosen_range,
     equalizer,
     histograms,
@@ -116,6 +117,17 @@ def test_histograms_count_every_value_once_and_weigh_it_by_its_channel() -> None
     assert found.counts.tolist() == [3, 2, 1, 2]  # 0.5 0.25 0 | 1 1 | 2 | 3 4
     assert found.energy.tolist() == [5 + 5 + 1, 1 + 5, 1, 1 + 5]
     assert found.centres.tolist() == [0.5, 1.5, 2.5, 3.5]
+
+
+def test_histograms_of_a_result_count_every_channel_alike() -> None:
+    model = _Two()
+    with torch.no_grad():
+        model.first.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]).reshape(3, 2, 1, 1))
+        model.first.get_parameter("bias").zero_()
+    places = {"after": Place(module="first", result=True)}
+    found = histograms(model, {"after": torch.tensor([4.0])}, _batches, places=places, bins=4)["after"]
+    # both inputs again, and four zeros of the channel between them
+    assert found.counts.tolist() == found.energy.tolist() == [3 + 4, 2, 1, 2]
 
 
 def test_equalised_channels_are_alike_and_divisors_average_one() -> None:

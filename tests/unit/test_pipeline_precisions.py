@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import InputForm, NormForm, OutputForm
 from riformer_deploy.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.evidence import verify_bundle
-from riformer_deploy.norms import NormForm
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
-from riformer_deploy.plans import InputForm, OutputForm
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.ort import OnnxRuntime

@@ -7,10 +7,9 @@ import torch
 
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration
+from riformer_deploy.choices import NormForm, OutputForm
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
-from riformer_deploy.norms import NormForm
-from riformer_deploy.plans import OutputForm
 from riformer_deploy.precision import (
     HALF_LIMIT,
     PrecisionOptions,
@@ -86,8 +85,12 @@ def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: C
     plain = plan_lowering(Precision.INT8, PrecisionOptions(keep=frozenset({"head.fc"})), calibrated)
     assert set(calibrated.ranges) - set(plain.ranges) == {"head.fc"}
     assert not plain.residual_ranges
-    both = plan_lowering(Precision.INT8, PrecisionOptions(quantize_residual=True), calibrated)
-    assert len(both.residual_ranges) == 2 * 12
+    asked, ranges = PrecisionOptions(quantize_residual=True), {"backbone.network.0.0.stream": 2.5}
+    both = dataclasses.replace(calibrated, residual_ranges=ranges)
+    assert plan_lowering(Precision.INT8, asked, both).residual_ranges == ranges
+    with pytest.raises(OptionError, match="no ranges of residual inputs") as caught:
+        plan_lowering(Precision.INT8, asked, calibrated)
+    assert "residual=True" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from torch import Tensor
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.choices import NormForm
 from riformer_deploy.entrants import model_of
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.norms import NormForm
 from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
 from riformer_deploy.variants import VARIANTS, Preprocessing
 

@@ -21,13 +21,13 @@ from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import Method, NormForm
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.metrics import deviation
 from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.norms import NormForm, normalise
-from riformer_deploy.observers import Method
+from riformer_deploy.norms import normalise
 from riformer_deploy.precision import HALF_LIMIT, PrecisionOptions, plan_lowering
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate, Meter, rank_layers, spared_layers

@@ -1,0 +1,49 @@
+"""The closed choices of a lowering; nothing heavy is imported, so that the command line can offer them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class NormForm(StrEnum):
+    """Which operators compute the norm."""
+
+    INSTANCE = "instance"
+    """InstanceNormalization over (N, 1, C * H * W)."""
+    GROUP = "group"
+    """GroupNormalization with one group; needs opset 21."""
+    MOMENTS = "moments"
+    """Means of each channel, from which the statistics of both norms of a block follow."""
+
+
+class Method(StrEnum):
+    """How a range is chosen."""
+
+    MAX = "max"
+    """The largest value seen: nothing is clipped."""
+    MSE = "mse"
+    """The least squared error of the layer's *output*, for rounding errors that are independent: every
+    input channel's error counts with the energy of the weights that it meets."""
+    PERCENTILE = "percentile"
+    """The value that 99.99 % of the inputs do not exceed."""
+    ENTROPY = "entropy"
+    """The least Kullback-Leibler divergence between the values and their rounding to 128 levels
+    (Migacz, "8-bit inference with TensorRT", GTC 2017)."""
+
+
+class InputForm(StrEnum):
+    """What the graph takes."""
+
+    NORMALISED = "normalised"
+    """(N, 3, H, W) floating point, normalised by the caller."""
+    UINT8 = "uint8"
+    """(N, H, W, 3) uint8 RGB as decoded; the normalisation is in the graph."""
+
+
+class OutputForm(StrEnum):
+    """What the graph gives."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    FEATURES = "features"
+    TOPK = "topk"

@@ -1,0 +1,216 @@
+"""``export``'s options of precision, calibration and form: each reaches the bundle, or is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precision
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.inspection import BundleInspection
+from riformer_deploy.pipeline import ExportReport
+from riformer_deploy.records import load_json
+from riformer_deploy.results import Status
+from riformer_deploy.sensitivity import SensitivityReport
+
+Run = Callable[..., CompletedProcess[str]]
+Export = Callable[..., CompletedProcess[str]]
+
+
+def _pictures(folder: Path, count: int) -> Path:
+    """``count`` pictures of noise, 64x48 px."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 64, 48, 3), dtype=np.uint8)
+    for index, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return folder
+
+
+def _arrays(path: Path, **arrays: tuple[int, ...]) -> Path:
+    """An ``.npz`` of noise, (N, H, W, 3) uint8, and of zeros where a shape is not that."""
+    rng = np.random.default_rng(0)
+    values: dict[str, Any] = {
+        name: rng.integers(0, 256, shape, dtype=np.uint8) if len(shape) == 4 else np.zeros(shape, int)
+        for name, shape in arrays.items()
+    }
+    np.savez(path, **values)
+    return path
+
+
+@pytest.fixture
+def export(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> Export:
+    """``export(*options)``: the tiny model at 64x48 px into the test's folder ``out``."""
+
+    def run(*options: str | Path) -> CompletedProcess[str]:
+        return cli("export", tiny_checkpoint, "-o", tmp_path / "out", "--image-size", "64x48", *options)
+
+    return run
+
+
+def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, tmp_path: Path) -> None:
+    pictures = _pictures(tmp_path / "pictures", 8)
+    (pictures / "broken.png").write_bytes(b"no picture")
+    choices = ("--method", "max", "--int8-base", "fp16", "--no-equalize", "--quantize-residual")
+    forms = ("--norm-form", "moments", "--input", "uint8", "--output-form", "topk=3", "--io-dtype", "fp16")
+    kept = ("--keep", "head.fc", "--keep", "backbone.patch_embed.proj")
+    precisions = ("--precision", "fp16", "--precision", "int8")
+    ran = export(*precisions, "--calibration", pictures, "--skip-bad", *choices, *forms, *kept, "--json")
+    assert ran.returncode == 0, ran.stderr
+    notes = [line for line in ran.stderr.splitlines() if line.startswith("note: ")]
+    assert [text for text in notes if "skipped: " in text and "broken.png" in text]
+    assert [text for text in notes if "only 8 calibration images; 64 or more are advised" in text]
+    half, int8 = Bundle.open(tmp_path / "out").manifest.onnx
+    assert (half.precision, int8.precision) == (Precision.FP16, Precision.INT8)
+    assert int8.lowering.calibration is not None
+    assert int8.lowering == LoweringRecord(
+        norm="moments",
+        base=Precision.FP16,
+        io=Precision.FP16,
+        input_form="uint8",
+        output_form="topk",
+        topk=3,
+        float32_blocks=(),
+        unquantized=("backbone.patch_embed.proj", "head.fc"),
+        equalized=(),
+        quantized_residual=True,
+        calibration=CalibrationRecord(
+            source="pictures", random=False, images=8, key=int8.lowering.calibration.key, method="max"
+        ),
+    )
+    for artifact in (half, int8):
+        (images,) = artifact.inputs
+        assert (images.dtype, images.shape) == ("uint8", ("batch", 64, 48, 3))
+        assert [(spec.name, spec.dtype, spec.shape) for spec in artifact.outputs] == [
+            ("scores", "float16", ("batch", 3)),
+            ("labels", "int64", ("batch", 3)),
+        ]
+        graph = onnx.load(tmp_path / "out" / artifact.file.path).graph
+        assert "InstanceNormalization" not in {node.op_type for node in graph.node}
+
+
+def test_random_calibration_is_marked_in_report_bundle_and_inspect(
+    export: Export, cli: Run, tmp_path: Path
+) -> None:
+    ran = export("--precision", "int8", "--calibration", "random", "--norm-form", "group", "--opset", "21")
+    assert ran.returncode == 0, ran.stderr
+    assert "note: the calibration images are random: accuracy on real images is not proven" in ran.stderr
+    text = cli("inspect", tmp_path / "out")
+    assert text.returncode == 0
+    told = " ".join(text.stdout.replace("│", " ").split())
+    assert "calibrated on 64 RANDOM images: accuracy is not proven, mse scales" in told
+    assert "opset 21; norm group; normalised input; logits output; the rest fp32" in told
+    found = load_json(BundleInspection, cli("inspect", tmp_path / "out", "--json").stdout)
+    (record,) = [item.lowering.calibration for item in found.manifest.onnx]
+    assert record is not None
+    assert record.random
+    alone = json.loads(cli("inspect", tmp_path / "out" / "model.int8.onnx", "--json").stdout)
+    assert "random" in alone["provenance"]["calibration"]
+
+
+def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothing_written(
+    export: Export, cli: Run, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3)))
+    ranked = load_json(SensitivityReport, cli("sensitivity", tiny_bundle, *given, "--json").stdout)
+    assert ranked.everything.sqnr_db is not None
+    int8 = ("--precision", "int8", *given)
+    ran = export(*int8, "--min-sqnr", "150", "--max-drop", "100")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "int8 cannot hold the gate, even with every layer spared" in ran.stderr
+    assert "Loosen --min-sqnr or --max-drop" in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+    ran = export(*int8, "--min-sqnr", str(ranked.everything.sqnr_db + 1), "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert load_json(ExportReport, ran.stdout).status is Status.PASSED
+    (note,) = [line for line in ran.stderr.splitlines() if line.startswith("note: the gate of int8 holds")]
+    (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
+    spared = artifact.lowering.unquantized
+    assert ranked.layers[0].layer in spared
+    assert len(spared) < len(ranked.layers) / 2
+    assert all(name in note for name in spared)
+    record = artifact.lowering.calibration
+    assert record is not None
+    assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 64, "mse")
+    assert set(artifact.lowering.equalized) | set(spared) >= {
+        f"backbone.network.{index}.proj" for index in (1, 3, 5)
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--precision", "fp8"), 2, "'fp8' is not one of 'fp32', 'fp16', 'bf16', 'int8'"),
+        (("--precision", "fp16", "--precision", "int8"), 2, "int8 needs calibration images"),
+        (("--precision", "bf16"), 2, "bf16 (convolutions in bfloat16) needs opset 22"),
+        (("--norm-form", "group"), 2, "norm form group needs opset 21"),
+        (("--norm-form", "layer"), 2, "'layer' is not one of 'instance', 'group', 'moments'"),
+        (("--input", "float"), 2, "'float' is not one of 'normalised', 'uint8'"),
+        (("--io-dtype", "bf16"), 2, "'bf16' is not one of 'fp32', 'fp16'"),
+        (("--io-dtype", "fp16"), 2, "inputs and outputs in fp16 round more than the budget of fp32"),
+        (("--output-form", "classes"), 2, "say logits, probabilities, features or topk=K"),
+        (("--output-form", "topk=0"), 2, "'topk=0' is no output"),
+        (("--output-form", "topk=8"), 2, "topk 8 of 7 classes"),
+        (("--min-sqnr", "40"), 2, "--min-sqnr and --max-drop choose layers of int8, which was not asked"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_honoured_is_refused_before_any_work(
+    export: Export, tmp_path: Path, options: tuple[str, ...], code: int, said: str
+) -> None:
+    ran = export(*options)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert said in " ".join(ran.stderr.split())
+    assert "exporting" not in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--method", "guess"), 2, "'guess' is not one of 'max', 'mse', 'percentile', 'entropy'"),
+        (("--int8-base", "int8"), 2, "'int8' is not one of 'fp32', 'fp16'"),
+        (
+            ("--int8-base", "fp16", "--opset", "18"),
+            2,
+            "int8 with fp16 as its base (scales in half) needs opset",
+        ),
+        (("--keep", "head"), 2, "no layer is called head"),
+        (("--min-sqnr", "nan"), 2, "min-sqnr is in decibels, got nan"),
+        (("--max-drop", "101"), 2, "max-drop is a share in percent, got 101"),
+        (("--calibration", "absent"), 41, "There is no calibration data at absent"),
+        (("--calibration", "empty"), 41, "empty holds no pictures"),
+        (("--calibration", "mixed"), 41, "1 of the 3 files in mixed cannot be used"),
+        (("--calibration", "oblong.npz"), 41, "images (8, 48, 64, 3) uint8 is not what the model takes"),
+        (("--calibration", "labelled.npz"), 41, "labelled.npz holds labels beside its images (labels)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_int8_that_cannot_be_made_as_asked_is_refused_and_nothing_written(
+    export: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (_pictures(tmp_path / "mixed", 2) / "broken.png").write_bytes(b"no picture")
+    _arrays(tmp_path / "oblong.npz", images=(8, 48, 64, 3))
+    _arrays(tmp_path / "labelled.npz", images=(8, 64, 48, 3), labels=(8,))
+    before = sorted(tmp_path.rglob("*"))
+    ran = export("--precision", "int8", "--calibration", "random", *options)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert said in " ".join(ran.stderr.split())
+    assert "broken.png" in ran.stderr or "mixed" not in said
+    assert "exporting" not in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before
