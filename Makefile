@@ -58,6 +58,7 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/accuracy_overlap.py
 	$(BIN)/python benchmarks/cpu_latency.py
 	$(BIN)/python benchmarks/quantization_comparison.py
+	$(BIN)/python benchmarks/render.py
 
 # mmcv-lite and mmpretrain name requirements that inference does not need and that do not install here.
 $(PEER)/.done: pyproject.toml constraints.txt tests/peer/constraints.txt

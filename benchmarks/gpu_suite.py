@@ -28,6 +28,7 @@ from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, changed_budgets
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import NormForm
 from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
@@ -38,7 +39,6 @@ from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.norms import NormForm
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, Passport
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
@@ -311,7 +311,7 @@ def main() -> int:
         stop.set()
         watcher.join()
     suite.write(targets)
-    print(json.dumps({"targets": targets, "left_out": suite.left_out}, indent=2))
+    print(json.dumps({"targets": targets, "left_out": list(dict.fromkeys(suite.left_out))}, indent=2))
     return 0
 
 

@@ -31,6 +31,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--run-gpu`` selects what needs an NVIDIA GPU."""
+    parser.addoption("--run-gpu", action="store_true", help="run the tests that need an NVIDIA GPU")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Small models in one thread each: on a busy machine two threads mostly wait for each other."""
