@@ -221,10 +221,10 @@ def _passport(
     )
 
 
-def _looked_into(trt: TensorRT, plan: bytes, what: str) -> tuple[int, str] | None:
+def _looked_into(trt: TensorRT, plan: bytes, what: str, settings: BuildSettings) -> tuple[int, str] | None:
     """Number of layers and the inspector's account of them, where the engine loads here."""
     try:
-        engine = Engine(trt, plan, what=what)
+        engine = Engine(trt, plan, what=what, host_code=settings.version_compatible)
     except RuntimeFailureError as err:
         _LOG.info("the new engine cannot be looked into here: %s", err.message)
         return None
@@ -269,7 +269,7 @@ def _stage(
     log.write_text(_log_text(built).replace(str(bundle.directory), "."), encoding="utf-8")
     record = record_file(path, graph.file.sha256)
     passport = _passport(bundle, graph, trt, driver, options, built)
-    inside = _looked_into(trt, built.plan, stem) if driver.gpus else None
+    inside = _looked_into(trt, built.plan, stem, options.settings) if driver.gpus else None
     layers: FileRecord | None = None
     if inside is not None:
         passport = dataclasses.replace(passport, engine_layers=inside[0])

@@ -17,7 +17,7 @@ from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
 from riformer_deploy.optional import installed_version, require
-from riformer_deploy.passports import EngineArtifact
+from riformer_deploy.passports import Backend, EngineArtifact
 from riformer_deploy.preflight import Mismatch, preflight, require_fit, this_host
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtime_caches import runtime_cache_of
@@ -108,8 +108,14 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
             skipped = Skipped(name=engine.name, reason=" ".join(map(str, findings)))
             lineup += Lineup(skipped=(skipped,))
             continue
-        ways = (_engine(bundle, engine, options, graphs=graphs) for graphs in options.cuda_graphs)
-        lineup += Lineup(entered=tuple(ways))
+        # PyCUDA cannot capture graphs; TensorRT-RTX captures them itself.
+        unable = options.layer is DeviceLayer.PYCUDA and engine.passport.backend is Backend.TENSORRT
+        for graphs in options.cuda_graphs:
+            if graphs and unable:
+                skipped = Skipped(name=f"{engine.name}, CUDA graph", reason="PyCUDA captures no CUDA graphs")
+                lineup += Lineup(skipped=(skipped,))
+            else:
+                lineup += Lineup(entered=(_engine(bundle, engine, options, graphs=graphs),))
     return lineup
 
 

@@ -40,8 +40,16 @@ PACKAGES = {
             distributions=("onnxruntime", "onnxruntime-gpu"),
             minimum="1.20",
         ),
-        OptionalPackage(module="tensorrt", distributions=("tensorrt",), minimum="10.0"),
-        OptionalPackage(module="tensorrt_rtx", distributions=("tensorrt-rtx",), minimum="1.0"),
+        OptionalPackage(
+            module="tensorrt",
+            distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+            minimum="10.0",
+        ),
+        OptionalPackage(
+            module="tensorrt_rtx",
+            distributions=("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+            minimum="1.0",
+        ),
         OptionalPackage(module="cuda.bindings", distributions=("cuda-bindings",), minimum="12.6"),
         OptionalPackage(module="openvino", distributions=("openvino",), minimum="2024.0"),
         OptionalPackage(module="pynvml", distributions=("nvidia-ml-py",), minimum="12.535"),

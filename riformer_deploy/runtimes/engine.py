@@ -83,6 +83,7 @@ class EngineRuntime:
                 what=str(plan),
                 cuda_graphs=cuda_graphs,
                 runtime_cache=None if kept is None else kept.read(),
+                host_code=passport.settings.version_compatible,
             )
             self._captures = cuda_graphs and not self._engine.captures_graphs
             self._events = [device.event() for _ in range(4)]

@@ -104,6 +104,7 @@ class Engine:
         what: What messages call it.
         cuda_graphs: Let the flavour capture CUDA graphs itself, where it does (TensorRT-RTX).
         runtime_cache: Kernels compiled by earlier runs (TensorRT-RTX), or None.
+        host_code: Let the plan bring its own runtime, as version-compatible ones do; it runs on the host.
 
     Raises:
         RuntimeFailureError: TensorRT does not load it.
@@ -117,12 +118,15 @@ class Engine:
         what: str,
         cuda_graphs: bool = False,
         runtime_cache: bytes | None = None,
+        host_code: bool = False,
     ) -> None:
         self._trt, self._what = trt, what
         self._log = Log(trt)
         self._runtime: Any = trt.module.Runtime(self._log.logger)
         if self._runtime is None:
             raise self.failure("could not start")
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self.failure("could not load the plan")
