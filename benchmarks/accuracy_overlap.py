@@ -30,7 +30,7 @@ from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.variants import VARIANTS
 
-_PICTURES, _BATCH, _ROUNDS = 64, 8, 5
+_PICTURES, _BATCH, _ROUNDS = 96, 8, 4
 _SIZES = {"500x375 px": (500, 375), "2400x1800 px": (2400, 1800)}
 _WAIT_S = 0.25
 

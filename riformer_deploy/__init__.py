@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from riformer_deploy.bundles import Bundle
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
     from riformer_deploy.download import DownloadOptions, download_checkpoint
+    from riformer_deploy.engines import BuildOptions, build_engines
     from riformer_deploy.errors import RIFormerDeployError
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from riformer_deploy.lineup import Group
     from riformer_deploy.manifests import WeightSet
     from riformer_deploy.model import RIFormer
+    from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
     from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
@@ -39,8 +41,12 @@ __version__ = VERSION
 _HOMES = {
     "AccuracyOptions": "evidence",
     "Architecture": "architecture",
+    "Backend": "passports",
+    "BatchProfile": "passports",
     "BenchOptions": "bench",
     "Budget": "budgets",
+    "BuildOptions": "engines",
+    "BuildSettings": "passports",
     "Bundle": "bundles",
     "Checkpoint": "checkpoints",
     "DownloadOptions": "download",
@@ -58,6 +64,7 @@ _HOMES = {
     "WeightSet": "manifests",
     "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
+    "build_engines": "engines",
     "changed_budgets": "budgets",
     "download_checkpoint": "download",
     "export_checkpoint": "pipeline",
@@ -80,8 +87,12 @@ __all__ = [
     "VARIANTS",
     "AccuracyOptions",
     "Architecture",
+    "Backend",
+    "BatchProfile",
     "BenchOptions",
     "Budget",
+    "BuildOptions",
+    "BuildSettings",
     "Bundle",
     "Checkpoint",
     "DownloadOptions",
@@ -98,6 +109,7 @@ __all__ = [
     "WeightSet",
     "accuracy_bundle",
     "bench_bundle",
+    "build_engines",
     "changed_budgets",
     "download_checkpoint",
     "export_checkpoint",
