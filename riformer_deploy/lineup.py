@@ -39,9 +39,9 @@ class Group(StrEnum):
     COMPILED = "compiled"
     ONNX = "onnx"
     OPENVINO = "openvino"
-    ENGINE = "engine"
     GPU = "gpu"
     """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
+    ENGINE = "engine"
 
 
 def chosen_groups(
@@ -65,7 +65,7 @@ def chosen_groups(
     if openvino or everything:
         groups.append(Group.OPENVINO)
     if engine or everything:
-        groups += [Group.ENGINE, Group.GPU]
+        groups += [Group.GPU, Group.ENGINE]
     return tuple(groups)
 
 

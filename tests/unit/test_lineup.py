@@ -104,12 +104,12 @@ def test_a_bundle_without_engines_is_no_error_where_none_is_asked_for(tiny_bundl
 @pytest.mark.parametrize(
     ("asked", "groups"),
     [
-        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.ENGINE, Group.GPU)),
+        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.GPU, Group.ENGINE)),
         ("compiled", tuple(Group)),
         ("torch", (Group.TORCH,)),
         ("onnx compiled", (Group.ONNX,)),
-        ("torch onnx engine compiled", (*(Group.TORCH, Group.COMPILED, Group.ONNX), Group.ENGINE, Group.GPU)),
-        ("engine", (Group.ENGINE, Group.GPU)),
+        ("torch onnx engine compiled", (*(Group.TORCH, Group.COMPILED, Group.ONNX), Group.GPU, Group.ENGINE)),
+        ("engine", (Group.GPU, Group.ENGINE)),
         ("openvino", (Group.OPENVINO,)),
     ],
 )
