@@ -75,12 +75,13 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
         )
         return fed(runtime, bundle, _lowering_of(bundle, engine))
 
-    span = engine.passport.span
+    profiles = engine.passport.profiles
     return Contestant(
         name=engine.name + (", CUDA graph" if graphs else ""),
         precision=engine.precision,
         artifact_sha256=engine.file.sha256,
-        batches=Batches(least=span.minimum, most=span.maximum),
+        batches=Batches(ranges=tuple((p.minimum, p.maximum) for p in profiles)),
+        proof_batches=tuple(sorted({size for p in profiles for size in (p.minimum, p.optimum, p.maximum)})),
         observable=False,
         open=start,
     )

@@ -109,6 +109,7 @@ class CandidateParity:
         first_bad_block: The first block, in the network's order, whose activations are out; only
             looked for where a stage or an output is.
         status: Passed if every output and every stage did.
+        batches: Batch sizes that it was run with.
     """
 
     name: str
@@ -119,6 +120,7 @@ class CandidateParity:
     stages: tuple[StageParity, ...]
     first_bad_block: str | None
     status: Status
+    batches: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

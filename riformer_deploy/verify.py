@@ -76,6 +76,13 @@ def _run_batches(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
+def _repeated(task: ParityTask, true: Outputs, further: Sequence[int]) -> tuple[Images, Outputs]:
+    """The task's images with further batches of the same images behind them, and what they must give."""
+    count = len(task.images)
+    order = np.concatenate([np.arange(count), *(np.arange(size) % count for size in further)])
+    return task.images[order], {name: values[order] for name, values in true.items()}
+
+
 def _taps(runtime: Runtime, images: Images, tensors: Sequence[str]) -> Outputs:
     """Taps of the first images alone: activations are large."""
     return {name: values[:_TAPPED] for name, values in runtime.tap(images, tensors).items()}
@@ -110,8 +117,10 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
     budget = task.budgets[candidate.precision]
     runtime = candidate.open()
     try:
-        got = _run_batches(runtime, task.images, task.inputs.batches, candidate.batches)
-        outputs = judge_outputs(true, got, budget)
+        sizes = (*task.inputs.batches, *candidate.proof_batches)
+        images, expected = _repeated(task, true, candidate.proof_batches)
+        got = _run_batches(runtime, images, sizes, candidate.batches)
+        outputs = judge_outputs(expected, got, budget)
         seen = _taps(runtime, task.sample, list(taps)) if candidate.observable else {}
         stages = tuple(judge_taps({name: taps[name] for name in seen}, seen, budget).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
@@ -125,6 +134,7 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
         precision=candidate.precision,
         artifact_sha256=candidate.artifact_sha256,
         budget=budget,
+        batches=tuple(dict.fromkeys(sizes)),
         outputs=outputs,
         stages=stages,
         first_bad_block=block,

@@ -16,6 +16,11 @@ Images = NDArray[np.float32]
 Outputs = dict[str, NDArray[np.floating]]
 """Arrays by name; the first axis is the batch."""
 
+OCCUPYING_BYTES = 256 * 2**20
+"""Device memory that is filled before kernels are timed, so that launching them is hidden behind it."""
+OCCUPYING_REPEATS = 24
+"""How often: some milliseconds on a large GPU, more than a launch of any of our models takes."""
+
 
 class Runtime(Protocol):
     """A model that is ready to run.
@@ -39,7 +44,8 @@ class DeviceTimes:
 
     Attributes:
         to_device_ms: Copying the images to the device.
-        compute_ms: From the first kernel to the last.
+        compute_ms: From the first kernel to the last, launched while the device was still busy, so that
+            what the host takes to launch them is not part of it (unless it takes longer than that).
         to_host_ms: Copying the outputs back.
     """
 
@@ -61,25 +67,31 @@ class Batches:
     """Batch sizes that a model takes.
 
     Attributes:
-        least: The smallest.
-        most: The largest; None for no limit.
+        ranges: Smallest and largest size of each range, None for no limit; there may be gaps between them.
     """
 
-    least: int = 1
-    most: int | None = None
+    ranges: tuple[tuple[int, int | None], ...] = ((1, None),)
 
     @classmethod
     def of(cls, fixed: int | None) -> Batches:
         """One size only, or, for None, any."""
-        return cls() if fixed is None else cls(least=fixed, most=fixed)
+        return cls() if fixed is None else cls(ranges=((fixed, fixed),))
 
     def refusal(self, size: int) -> str | None:
         """Why a size is not taken, or None where it is."""
-        if size >= self.least and (self.most is None or size <= self.most):
+        if any(size >= least and (most is None or size <= most) for least, most in self.ranges):
             return None
-        if self.least == self.most:
-            return f"takes batch {self.least} only, not {size}"
-        return f"takes batches of {self.least} to {self.most or 'any size'}, not {size}"
+        shown = [
+            str(least) if least == most else f"{least} to {most or 'any size'}" for least, most in self.ranges
+        ]
+        return f"takes batches of {', '.join(shown)} only, not {size}"
+
+    def fitting(self, size: int) -> int:
+        """The size to run so many images in: the least that holds them, else the largest there is."""
+        if self.refusal(size) is None:
+            return size
+        larger = [least for least, _ in self.ranges if least > size]
+        return min(larger) if larger else max(most for _, most in self.ranges if most is not None)
 
 
 ANY_BATCH = Batches()
@@ -96,6 +108,8 @@ class Contestant:
         artifact_sha256: Of the file that it runs, or of the weights' file.
         open: Loads and prepares it.
         batches: Batch sizes that it takes.
+        proof_batches: Batch sizes that a proof must cover beyond its own, such as those that each profile of
+            an engine has kernels of its own for.
         observable: Whether its inner activations can be looked at (``tap``).
     """
 
@@ -104,4 +118,5 @@ class Contestant:
     artifact_sha256: str
     open: Callable[[], Runtime]
     batches: Batches = ANY_BATCH
+    proof_batches: tuple[int, ...] = ()
     observable: bool = True

@@ -13,7 +13,7 @@ def run_all(runtime: Runtime, images: Images, batches: Batches) -> Outputs:
     Args:
         runtime: The model.
         images: (N, 3, H, W) float32, N at least 1.
-        batches: What it takes; what is missing of the least are copies of the last image.
+        batches: What it takes; what is missing are copies of the last image.
 
     Returns:
         Every output of the N images.
@@ -21,12 +21,14 @@ def run_all(runtime: Runtime, images: Images, batches: Batches) -> Outputs:
     Raises:
         RuntimeFailureError: The model cannot run them.
     """
-    size = batches.most or max(len(images), batches.least)
     parts: dict[str, list[np.ndarray]] = {}
-    for first in range(0, len(images), size):
+    first = 0
+    while first < len(images):
+        size = batches.fitting(len(images) - first)
         part = images[first : first + size]
-        missing = max(batches.least - len(part), 0)
+        missing = size - len(part)
         padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
         for name, values in runtime.run(padded).items():
             parts.setdefault(name, []).append(values[: len(part)])
+        first += len(part)
     return {name: np.concatenate(values) if len(values) > 1 else values[0] for name, values in parts.items()}
