@@ -74,26 +74,29 @@ def measure_ceiling(repeats: int = 10) -> Ceiling:
     return Ceiling(copy_bytes_per_s=moved, matrix_flops_per_s=rates)
 
 
-def need_of(architecture: Architecture, side_px: int, batch: int, value_bytes: float) -> Need:
+def need_of(
+    architecture: Architecture, side_px: int, batch: int, weight_bytes: float, map_bytes: float
+) -> Need:
     """The least that a batch needs.
 
     Args:
         architecture: Shape of the network.
         side_px: Height and width of an image.
         batch: Images.
-        value_bytes: Bytes of a weight and of an activation.
+        weight_bytes: Bytes of a weight.
+        map_bytes: Bytes of a value of the maps that norms take.
     """
     cost = complexity(architecture, Form.FOLDED, (side_px, side_px))
     moved = 0.0
     side = -(-side_px // 4)
     for depth, width in zip(architecture.layers, architecture.embed_dims, strict=True):
         # two norms a block, and the map that the next stage (or the last norm) takes
-        moved += 2 * (2 * depth + 1) * width * side * side * value_bytes
+        moved += 2 * (2 * depth + 1) * width * side * side * map_bytes
         side = -(-side // 2)
     images, outputs = 3 * side_px**2 * 4, architecture.num_classes * 4
     return Need(
         flops=2.0 * cost.flops * batch,
-        least_bytes=cost.parameters * value_bytes + batch * (moved + images + outputs),
+        least_bytes=cost.parameters * weight_bytes + batch * (moved + images + outputs),
     )
 
 

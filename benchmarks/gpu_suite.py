@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -55,8 +56,10 @@ from riformer_deploy.variants import VARIANTS, Variant
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _ALL = (Precision.FP32, Precision.FP16, Precision.INT8)
 _MATRIX_TYPES = {Precision.FP32: "float32", Precision.FP16: "float16", Precision.INT8: "int8"}
-_VALUE_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+_WEIGHT_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+_MAP_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 2}  # int8 models have a half base
 _ABLATION_BATCH = 64
+_GRACE_S = 25.0
 
 
 @dataclass(kw_only=True)
@@ -88,7 +91,7 @@ class _Run:
                 output=self.folder / f"{checkpoint.stem}-{norm}",
                 image_size_px=(64, 64) if trained else None,
                 precisions=precisions,
-                lowering=PrecisionOptions(norm=norm),
+                lowering=PrecisionOptions(norm=norm, int8_base=Precision.FP16),
                 opset=max(DEFAULT_OPSET, GROUP_NORM_OPSET) if norm is NormForm.GROUP else DEFAULT_OPSET,
                 calibration=str(_EXAMPLES / "digits" / "calibration") if trained else "random",
                 budgets=BUDGETS if trained else changed_budgets(min_sqnr_db=5.0, stage_relative_l2=1.0),
@@ -118,7 +121,9 @@ class _Run:
         """Every engine against the float64 reference, plain and as a CUDA graph."""
         with self.suite.stage(f"parity of {bundle.name}"):
             opened = Bundle.open(bundle)
-            self.suite.proofs[bundle.name] = prove_parity(opened, BUDGETS, groups=(Group.ENGINE,))
+            proof = prove_parity(opened, BUDGETS, groups=(Group.ENGINE,))
+            self.suite.proofs[bundle.name] = proof
+            self.suite.left_out += [f"{bundle.name}: {item.name}: {item.reason}" for item in proof.skipped]
 
     def _time(self, what: str, entered: list[Contestant], batch: int) -> LatencyResult | None:
         """One batch size of a line-up; the raw samples are kept."""
@@ -195,7 +200,8 @@ class _Run:
                     if precision is None or "TensorRT" not in name:
                         continue
                     size = self.variant.image_size_px
-                    need = need_of(self.variant.architecture, size, batch, _VALUE_BYTES[precision])
+                    stored = (_WEIGHT_BYTES[precision], _MAP_BYTES[precision])
+                    need = need_of(self.variant.architecture, size, batch, *stored)
                     least_ms = floor_ms(need, ceiling, _MATRIX_TYPES[precision])
                     rows.append(
                         {
@@ -284,7 +290,15 @@ def _run(suite: Suite, variant: Variant, batches: list[int], folder: Path) -> di
     )
     for stage in stages:
         stage()
-    return judge(run.timed, suite.proofs, backends, batches)
+    return judge(run.timed, suite.proofs, batches)
+
+
+def _give_up(suite: Suite) -> None:
+    """A stage that hangs, or runs far past the deadline, ends the suite; what was found is written."""
+    suite.left_out.append("the suite was ended: its last stage ran past the deadline")
+    suite.write({"finished": "no: see what was left out"})
+    print("ended: past the deadline", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def main() -> int:
@@ -299,7 +313,12 @@ def main() -> int:
     if not driver.gpus:
         print(f"there is no NVIDIA GPU here: {driver.problem}; nothing was measured", file=sys.stderr)
         return 1
+    if not arguments.output.parent.is_dir():
+        parser.error(f"there is no folder {arguments.output.parent}")
     suite = Suite(deadline=time.monotonic() + 60 * arguments.minutes, out=arguments.output)
+    overdue = threading.Timer(60 * arguments.minutes + _GRACE_S, _give_up, args=(suite,))
+    overdue.daemon = True
+    overdue.start()
     stop = threading.Event()
     watcher = threading.Thread(target=watch, args=(suite, stop), daemon=True)
     watcher.start()
@@ -310,6 +329,7 @@ def main() -> int:
     finally:
         stop.set()
         watcher.join()
+        overdue.cancel()
     suite.write(targets)
     print(json.dumps({"targets": targets, "left_out": list(dict.fromkeys(suite.left_out))}, indent=2))
     return 0

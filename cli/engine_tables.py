@@ -8,7 +8,7 @@ from .output import print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.engines import BuildReport
-    from riformer_deploy.inspection import EngineInspection
+    from riformer_deploy.inspection import EngineInspection, EngineProof
     from riformer_deploy.passports import EngineArtifact
 
 
@@ -39,6 +39,13 @@ def print_build(report: BuildReport) -> None:
         ],
     )
     say("Prove them with `riformer-deploy verify parity`, on a machine with the GPU that they are for.")
+
+
+def proof_text(proof: EngineProof | None) -> str:
+    """Whether an engine is proven, where and when, in words."""
+    if proof is None:
+        return "NOT proven: run verify parity on its GPU"
+    return f"{proof.status} on {' and '.join(proof.gpus) or 'an unknown GPU'}, {proof.created_utc}"
 
 
 def print_engine(found: EngineInspection) -> None:
@@ -74,7 +81,7 @@ def print_engine(found: EngineInspection) -> None:
         ("weights sha256", passport.weights_sha256),
         ("log", f"{engine.log.path}, sha256 {engine.log.sha256}"),
         ("sha256", engine.file.sha256),
-        ("parity", f"{found.parity}, {found.parity_utc}" if found.parity else "not proven"),
+        ("parity", proof_text(found.proof)),
         ("preflight here", "passed" if found.fits else "failed"),
     ]
     print_table(f"Engine {found.path}", ("", ""), rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from .engine_tables import print_engine
+from .engine_tables import print_engine, proof_text
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def print_parity(result: ParityResult) -> None:
             limits.append(f"SQNR >= {budget.min_sqnr_db:g} dB")
         stated = "" if budget.stated == "default" else " (limits changed by the user)"
         say(f"Budget of {precision}: {', '.join(limits)}, stages <= {budget.stage_relative_l2:g}{stated}")
-    say(f"Parity: {result.status}")
+    unproven = sum("TensorRT" in item.name for item in result.skipped)
+    say(f"Parity: {result.status}" + (f"; {unproven} engines NOT proven" if unproven else ""))
 
 
 def print_latency(result: LatencyResult) -> None:
@@ -115,11 +116,11 @@ def print_latency(result: LatencyResult) -> None:
                 sample.name + (" (!)" if sample.warning else ""),
                 str(sample.timing),
                 str(sample.batch),
-                f"{sample.summary.median_ms:.2f}",
-                "-" if sample.summary.ci95_ms is None else "{:.2f} to {:.2f}".format(*sample.summary.ci95_ms),
-                f"{sample.summary.p90_ms:.2f}",
-                f"{sample.summary.p95_ms:.2f}",
-                f"{sample.summary.p99_ms:.2f}",
+                _ms(sample.summary.median_ms),
+                "-" if sample.summary.ci95_ms is None else " to ".join(map(_ms, sample.summary.ci95_ms)),
+                _ms(sample.summary.p90_ms),
+                _ms(sample.summary.p95_ms),
+                _ms(sample.summary.p99_ms),
                 f"{sample.summary.images_per_s:.1f}",
                 f"{baseline[sample.batch, sample.timing] / sample.summary.median_ms:.2f}x",
             )
@@ -134,9 +135,14 @@ def print_latency(result: LatencyResult) -> None:
     if result.gpu is not None:
         _print_gpu(result.gpu)
     say(
-        f"Speed-up is over {result.samples[0].name} of the same batch size and timing. "
-        f"Machine: {result.machine.cpu}"
+        "Speed-up is over the first model listed of the same batch size and timing. "
+        f"Machine: {'; '.join((result.machine.cpu, *result.machine.gpus))}"
     )
+
+
+def _ms(value: float) -> str:
+    """Milliseconds to a hundredth, or, below one, to a thousandth."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _print_gpu(watch: GpuWatch) -> None:
@@ -227,7 +233,7 @@ def _engine(engine: EngineArtifact, found: BundleInspection) -> str:
     """What an engine was built with, and whether it is proven, in words."""
     passport = engine.passport
     profiles = ", ".join(map(str, passport.profiles))
-    proven = "proven" if engine.file.sha256 in found.proven else "NOT proven: run verify parity on its GPU"
+    proven = proof_text(found.proofs.get(engine.file.path))
     return f"{passport.backend.label} {passport.backend_version}; batches {profiles}; {proven}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +179,25 @@ class Kept:
     Attributes:
         onnx: Models of precisions that are not made anew.
         engines: Every engine that it held.
+        results: All evidence that it held, by kind.
         samples: Images for proofs.
     """
 
     onnx: tuple[OnnxArtifact, ...] = ()
     engines: tuple[EngineArtifact, ...] = ()
     samples: FileRecord | None = None
+    results: dict[str, FileRecord] = field(default_factory=dict)
 
     def engines_of(self, graphs: tuple[OnnxArtifact, ...]) -> tuple[EngineArtifact, ...]:
         """The engines that were built of these graphs, byte for byte."""
         held = {graph.file.sha256 for graph in graphs}
         return tuple(engine for engine in self.engines if engine.file.parent_sha256 in held)
+
+    def proofs_of(self, engines: tuple[EngineArtifact, ...], reference_sha256: str) -> dict[str, FileRecord]:
+        """The proofs of these engines against the same reference weights, by kind."""
+        kinds = {engine.proof for engine in engines}
+        found = {kind: record for kind, record in self.results.items() if kind in kinds}
+        return {kind: rec for kind, rec in found.items() if rec.parent_sha256 == reference_sha256}
 
 
 def kept_models(
@@ -213,9 +221,9 @@ def kept_models(
     lost = {artifact.precision: why or _other_batch(artifact, batch) for artifact in others}
     reasons = tuple(f"model.{precision}.onnx: {text}" for precision, text in lost.items() if text)
     if why:
-        return Kept(engines=before.engines), reasons
+        return Kept(engines=before.engines, results=before.results), reasons
     stays = tuple(artifact for artifact in others if not lost[artifact.precision])
-    return Kept(onnx=stays, engines=before.engines, samples=before.samples), reasons
+    return Kept(onnx=stays, engines=before.engines, samples=before.samples, results=before.results), reasons
 
 
 def _changed(before: Manifest, record: ModelRecord, source: Source) -> str:

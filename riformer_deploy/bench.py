@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.errors import OptionError, RuntimeFailureError
-from riformer_deploy.gpu_state import GpuWatch, read_gpu
+from riformer_deploy.errors import EngineUnfitError, OptionError, RuntimeFailureError
+from riformer_deploy.gpu_state import GpuState, GpuWatch, read_gpu
 from riformer_deploy.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
@@ -125,12 +125,23 @@ def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipp
         runtime = contestant.open()
         for _ in range(warmup):
             runtime.run(images)
-    except RuntimeFailureError as err:
-        if runtime is not None:
-            runtime.close()
+    except (RuntimeFailureError, EngineUnfitError) as err:
+        _close(runtime)
         return Skipped(name=contestant.name, reason=err.message)
+    except BaseException:
+        _close(runtime)
+        raise
     preparation_ms = 1000 * (time.perf_counter() - start)
     return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms, samples_ms={})
+
+
+def _close(runtime: Runtime | None) -> None:
+    """Close what was opened; a device that has failed may fail at this as well, and has been reported."""
+    if runtime is not None:
+        try:
+            runtime.close()
+        except RuntimeFailureError as err:
+            _LOG.warning("a runtime could not be closed: %s", err.message)
 
 
 def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
@@ -145,14 +156,19 @@ def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
                 lane.add(Timing.COMPUTE, times.compute_ms)
                 lane.add(Timing.TRANSFERS, times.to_device_ms + times.to_host_ms)
     except RuntimeFailureError as err:
-        lane.runtime.close()
+        _close(lane.runtime)
         return err.message
     return None
 
 
 def _measure_batch(
-    contestants: Sequence[Contestant], images: Images, options: BenchOptions, progress: Progress
+    contestants: Sequence[Contestant],
+    images: Images,
+    options: BenchOptions,
+    progress: Progress,
+    under_load: list[GpuState | None],
 ) -> tuple[list[LatencySamples], list[Skipped]]:
+    """Time every lane of one batch size; the GPU is looked at before the lanes are closed."""
     batch = len(images)
     lanes: list[_Lane] = []
     skipped: list[Skipped] = []
@@ -177,9 +193,11 @@ def _measure_batch(
                     lanes.remove(lane)
                     reason = f"failed in round {number + 1}: {failure}"
                     skipped.append(Skipped(name=lane.contestant.name, reason=reason))
+        if any(Timing.COMPUTE in lane.samples_ms for lane in lanes):
+            under_load.append(read_gpu()[0])
     finally:
         for lane in lanes:
-            lane.runtime.close()
+            _close(lane.runtime)
     measured = [
         LatencySamples(
             name=lane.contestant.name,
@@ -224,10 +242,11 @@ def measure_latency(
     if len(images) < max(options.batches):
         raise OptionError(f"Batch {max(options.batches)} was asked for, but there are {len(images)} images.")
     before, problem = read_gpu()
+    under_load: list[GpuState | None] = []
     samples: list[LatencySamples] = []
     left_out = list(skipped)
     for batch in options.batches:
-        measured, missed = _measure_batch(contestants, images[:batch], options, progress)
+        measured, missed = _measure_batch(contestants, images[:batch], options, progress, under_load)
         samples += measured
         left_out += missed
     if not samples:
@@ -235,7 +254,9 @@ def measure_latency(
             "Nothing could be measured.", details=[f"{item.name}: {item.reason}" for item in left_out]
         )
     on_gpu = any(item.timing is Timing.COMPUTE for item in samples)
-    gpu = GpuWatch(before=before, after=read_gpu()[0], problem=problem) if on_gpu else None
+    loads = tuple(state for state in under_load if state is not None)
+    watch = GpuWatch(before=before, after=read_gpu()[0], problem=problem, under_load=loads)
+    gpu = watch if on_gpu else None
     if gpu is not None and gpu.warning is not None:
         _LOG.warning("%s", gpu.warning)
     for item in left_out:

@@ -340,7 +340,9 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
                     f"The bundle {bundle.directory} was exported anew while its engines were built.",
                     remedy="Run the command again.",
                 )
-            return dataclasses.replace(current, engines=_merged(current.engines, engines))
+            stale = {engine.proof for engine in engines}
+            results = {kind: record for kind, record in current.results.items() if kind not in stale}
+            return dataclasses.replace(current, engines=_merged(current.engines, engines), results=results)
 
         update(bundle.directory, staged, add)
     return BuildReport(

@@ -29,7 +29,14 @@ from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.records import dump_json
-from riformer_deploy.results import Inputs, LatencyResult, ParityResult
+from riformer_deploy.results import (
+    CandidateParity,
+    Inputs,
+    LatencyResult,
+    ParityResult,
+    Skipped,
+    Status,
+)
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.scorecards import AccuracyResult, Published
 from riformer_deploy.variants import VARIANTS
@@ -53,7 +60,9 @@ def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> In
     )
 
 
-PROVEN = (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.ENGINE)
+MODELS = (Group.TORCH, Group.ONNX, Group.OPENVINO)
+"""What the proof of an export covers."""
+PROVEN = (*MODELS, Group.ENGINE)
 """What a proof covers."""
 
 
@@ -145,8 +154,8 @@ def store_result(
 
     Args:
         bundle: Open.
-        kind: ``parity``, ``parity-user`` (limits of the user's own), ``latency`` or ``accuracy``; the file's
-            name.
+        kind: ``parity``, ``parity-user`` (limits of the user's own), ``latency``, ``accuracy`` or the
+            ``proof`` of an engine; the file's name.
         result: What was measured.
         tables: Raw figures that go beside it: texts by file name, which is also their kind.
 
@@ -196,10 +205,43 @@ def verify_bundle(
     bundle = Bundle.open(Path(directory))
     result = prove_parity(bundle, BUDGETS if budgets is None else budgets, progress, gpu=gpu)
     # Evidence under limits of the user's own never takes the place of that under the default ones.
-    kind = "parity" if all(c.budget.stated == "default" for c in result.candidates) else "parity-user"
-    with _recording_failures(kind):
-        store_result(bundle, kind, result)
+    if any(c.budget.stated != "default" for c in result.candidates):
+        kinds = {"parity-user": result}
+    else:
+        kinds = proofs_by_kind(bundle, result)
+    for kind, part in kinds.items():
+        with _recording_failures(kind):
+            store_result(bundle, kind, part)
     return result
+
+
+def proofs_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:
+    """A proof in parts: that of the models, and one for each engine, which only its own GPU can renew.
+
+    Args:
+        bundle: Whose.
+        result: What was proven in one run.
+
+    Returns:
+        By kind: ``parity``, and ``EngineArtifact.proof`` of each engine that ran.
+    """
+    engines = {engine.file.sha256: engine for engine in bundle.manifest.engines}
+    names = {engine.name for engine in engines.values()}
+    models = tuple(c for c in result.candidates if c.artifact_sha256 not in engines)
+    missed = tuple(item for item in result.skipped if item.name.partition(",")[0] not in names)
+    parts = {"parity": _part(result, models, missed)} if models else {}
+    for sha256, engine in engines.items():
+        if ways := tuple(c for c in result.candidates if c.artifact_sha256 == sha256):
+            parts[engine.proof] = _part(result, ways, ())
+    return parts
+
+
+def _part(
+    result: ParityResult, candidates: tuple[CandidateParity, ...], skipped: tuple[Skipped, ...]
+) -> ParityResult:
+    passed = all(candidate.status is Status.PASSED for candidate in candidates)
+    verdict = Status.PASSED if passed else Status.FAILED
+    return dataclasses.replace(result, candidates=candidates, skipped=skipped, status=verdict)
 
 
 @dataclass(frozen=True, kw_only=True)

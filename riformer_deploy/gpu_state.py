@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from riformer_deploy.optional import require
 
 _PREFIX = "nvmlClocksEventReason"
 _HARMLESS = ("None", "GpuIdle", "ApplicationsClocksSetting")
+"""No reason at all, nothing to do, and clocks that somebody set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,15 @@ def _text(value: str | bytes) -> str:
 
 def _reasons(nvml: Any, bits: int) -> tuple[str, ...]:
     """Names of the set bits."""
-    names = {
-        name.removeprefix(_PREFIX): getattr(nvml, name) for name in dir(nvml) if name.startswith(_PREFIX)
-    }
-    single = {
-        name: value for name, value in names.items() if isinstance(value, int) and value.bit_count() == 1
-    }
-    return tuple(name for name, value in single.items() if bits & value and name not in _HARMLESS)
+    named = {name.removeprefix(_PREFIX): getattr(nvml, name) for name in _names(nvml)}
+    harmless = {named[name] for name in _HARMLESS if name in named}  # some bits have two names
+    single = {value: name for name, value in named.items() if value.bit_count() == 1}
+    return tuple(name for value, name in single.items() if bits & value and value not in harmless)
+
+
+@functools.cache
+def _names(nvml: Any) -> tuple[str, ...]:
+    return tuple(name for name in dir(nvml) if name.startswith(_PREFIX))
 
 
 def _read(nvml: Any) -> GpuState:
@@ -80,19 +84,21 @@ class GpuWatch:
     Attributes:
         before: The GPU before it, or None where it could not be asked.
         after: The GPU after it, likewise.
+        under_load: The GPU right after each series of timed calls.
         problem: Why it could not be asked, or None.
     """
 
     before: GpuState | None
     after: GpuState | None
     problem: str | None
+    under_load: tuple[GpuState, ...] = ()
 
     @property
     def warning(self) -> str | None:
-        """What to warn of: reasons that held the clocks down before or after, or that nobody could look."""
+        """What to warn of: reasons that held the clocks down, or that nobody could look."""
         if self.problem is not None:
             return f"the GPU's clocks are not known: {self.problem}"
-        states = [state for state in (self.before, self.after) if state is not None]
+        states = [state for state in (self.before, *self.under_load, self.after) if state is not None]
         reasons = sorted({reason for state in states for reason in state.throttling})
         return f"the GPU's clocks were held down: {', '.join(reasons)}" if reasons else None
 

@@ -24,7 +24,7 @@ from riformer_deploy.files import sha256_of
 from riformer_deploy.manifests import Manifest, WeightSet
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.passports import EngineArtifact
-from riformer_deploy.preflight import Mismatch, preflight, this_host
+from riformer_deploy.preflight import Mismatch, check_file, preflight_here
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.records import RecordError, load_json
 from riformer_deploy.results import ParityResult, Status
@@ -107,6 +107,21 @@ class OnnxInspection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineProof:
+    """That an engine computes the reference's function, somewhere.
+
+    Attributes:
+        status: The verdict.
+        created_utc: When.
+        gpus: Of the machine.
+    """
+
+    status: Status
+    created_utc: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleInspection:
     """A bundle.
 
@@ -121,7 +136,7 @@ class BundleInspection:
         parity_utc: When that proof was made.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
-        proven: sha256 of every artifact that passed the stored proof.
+        proofs: The stored proof of each engine that has one, by the engine's file.
     """
 
     kind: str
@@ -134,7 +149,7 @@ class BundleInspection:
     parity_utc: str | None
     intact: bool
     problems: tuple[str, ...]
-    proven: tuple[str, ...]
+    proofs: dict[str, EngineProof]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,19 +160,19 @@ class EngineInspection:
         kind: Always ``engine``.
         path: The file.
         artifact: Its record, passport included.
+        intact: Whether the file is the one that was built.
         fits: Whether preflight passes on this machine.
         findings: Why it does not.
-        parity: The verdict of the stored proof on this very engine; None where there is none.
-        parity_utc: When that proof was made.
+        proof: The stored proof of this very engine; None where there is none.
     """
 
     kind: str
     path: str
     artifact: EngineArtifact
+    intact: bool
     fits: bool
     findings: tuple[Mismatch, ...]
-    parity: Status | None
-    parity_utc: str | None
+    proof: EngineProof | None
 
 
 Inspection = CheckpointInspection | OnnxInspection | BundleInspection | EngineInspection
@@ -215,8 +230,8 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
     )
 
 
-def _stored_parity(bundle: Bundle, problems: list[str]) -> ParityResult | None:
-    record = bundle.manifest.results.get("parity")
+def _stored_parity(bundle: Bundle, problems: list[str], kind: str = "parity") -> ParityResult | None:
+    record = bundle.manifest.results.get(kind)
     if record is None:
         return None
     try:
@@ -239,6 +254,7 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         except BundleIntegrityError as err:
             problems.append(err.message)
     parity = _stored_parity(bundle, problems)
+    proofs = [(engine, _proof_of(bundle, engine, problems)) for engine in manifest.engines]
     model = manifest.model
     cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
     return BundleInspection(
@@ -252,35 +268,30 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         parity_utc=parity.created_utc if parity else None,
         intact=not problems,
         problems=tuple(problems),
-        proven=tuple(s for s, v in _verdicts(parity).items() if v is Status.PASSED) if parity else (),
+        proofs={engine.file.path: proof for engine, proof in proofs if proof is not None},
     )
 
 
-def _verdicts(parity: ParityResult) -> dict[str, Status]:
-    """Verdict by sha256 of every artifact that a proof covers; one that failed in any way failed."""
-    found: dict[str, Status] = {}
-    for candidate in parity.candidates:
-        before = found.get(candidate.artifact_sha256, Status.PASSED)
-        found[candidate.artifact_sha256] = (
-            Status.FAILED if Status.FAILED in (before, candidate.status) else before
-        )
-    return found
+def _proof_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> EngineProof | None:
+    """The stored proof of this very engine; one way of launching it that failed makes it failed."""
+    parity = _stored_parity(bundle, problems, engine.proof)
+    if parity is None or {c.artifact_sha256 for c in parity.candidates} != {engine.file.sha256}:
+        return None
+    return EngineProof(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
 
 
 def _inspect_engine(path: Path) -> EngineInspection:
     bundle = Bundle.open(path.parent)
     artifact = engine_of(bundle, path)
-    parity = _stored_parity(bundle, [])
-    verdict = _verdicts(parity).get(artifact.file.sha256) if parity else None
-    findings = preflight(artifact, path, this_host())
+    findings = preflight_here(artifact, path)
     return EngineInspection(
         kind="engine",
         path=str(path),
         artifact=artifact,
+        intact=not check_file(artifact, path),
         fits=not findings,
         findings=findings,
-        parity=verdict,
-        parity_utc=parity.created_utc if parity and verdict else None,
+        proof=_proof_of(bundle, artifact, []),
     )
 
 

@@ -16,9 +16,9 @@ from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
-from riformer_deploy.optional import installed_version, require
+from riformer_deploy.optional import PACKAGES, installed_version, require
 from riformer_deploy.passports import Backend, EngineArtifact
-from riformer_deploy.preflight import Mismatch, preflight, require_fit, this_host
+from riformer_deploy.preflight import Mismatch, preflight_here, require_fit
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtime_caches import runtime_cache_of
 from riformer_deploy.runtimes.base import Batches, Contestant, Runtime
@@ -26,9 +26,6 @@ from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.runtimes.ort import CUDA_PROVIDER, OnnxRuntime
 from riformer_deploy.runtimes.pytorch import CudaPyTorchRuntime
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.running import validity
-
-Validities = tuple[str, tuple[str, ...]] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +48,25 @@ def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringRecord:
     return next(g.lowering for g in bundle.manifest.onnx if g.file.sha256 == engine.file.parent_sha256)
 
 
-def _findings(bundle: Bundle, engine: EngineArtifact) -> tuple[Mismatch, ...]:
-    """What keeps an engine from running here; its own backend is asked last, where there is a driver."""
+_LAYER_PACKAGES = {DeviceLayer.CUDA_PYTHON: "cuda.bindings", DeviceLayer.PYCUDA: "pycuda"}
 
-    def ask(plan: bytes) -> Validities:
-        return validity(load(engine.passport.backend), plan)
 
-    return preflight(engine, bundle.directory / engine.file.path, this_host(), validity=ask)
+def _findings(bundle: Bundle, engine: EngineArtifact, layer: DeviceLayer) -> tuple[Mismatch, ...]:
+    """What keeps an engine from running here with a device layer."""
+    package = PACKAGES[_LAYER_PACKAGES[layer]]
+    found = preflight_here(engine, bundle.directory / engine.file.path)
+    if installed_version(package.module) is None:
+        found += (Mismatch(problem=f"{layer} is not installed.", remedy=f"Run: {package.install_command}."),)
+    return found
 
 
 def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, graphs: bool) -> Contestant:
     path = bundle.directory / engine.file.path
 
     def start() -> Runtime:
-        require_fit(engine, _findings(bundle, engine))  # the file may have changed since the line-up
+        require_fit(
+            engine, _findings(bundle, engine, options.layer)
+        )  # the file may have changed since the line-up
         runtime = EngineRuntime(
             path,
             engine.passport,
@@ -104,7 +106,7 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
         )
     lineup = Lineup()
     for engine in bundle.manifest.engines:
-        findings = _findings(bundle, engine)
+        findings = _findings(bundle, engine, options.layer)
         if findings:
             skipped = Skipped(name=engine.name, reason=" ".join(map(str, findings)))
             lineup += Lineup(skipped=(skipped,))

@@ -10,9 +10,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.cuda_driver import query_driver
+
 _LIBRARIES = (
     "riformer-deploy", "torch", "numpy", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",
-    "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
+    "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx",
+    "cuda-bindings", "pycuda",
 )  # fmt: skip
 
 
@@ -27,6 +30,7 @@ class Machine:
         system: Operating system and machine type.
         python: Version.
         libraries: Versions of the libraries that are installed.
+        gpus: Name, compute capability and the driver's CUDA of each NVIDIA GPU.
     """
 
     cpu: str
@@ -35,6 +39,7 @@ class Machine:
     system: str
     python: str
     libraries: dict[str, str]
+    gpus: tuple[str, ...] = ()
 
 
 def usable_cores() -> int:
@@ -57,6 +62,7 @@ def library_versions() -> dict[str, str]:
 
 def describe_machine() -> Machine:
     """This machine, now."""
+    driver = query_driver()
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -68,6 +74,10 @@ def describe_machine() -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         libraries=library_versions(),
+        gpus=tuple(
+            f"{gpu.name}, compute capability {gpu.compute_capability}, CUDA {driver.cuda_version}"
+            for gpu in driver.gpus
+        ),
     )
 
 

@@ -168,6 +168,11 @@ class EngineArtifact:
         return f"{self.passport.backend.label} {self.precision}"
 
     @property
+    def proof(self) -> str:
+        """Kind of the result that holds its proof, which is made on its GPU and kept when others are made."""
+        return f"{self.file.path.removesuffix('.engine')}.parity"
+
+    @property
     def files(self) -> tuple[FileRecord, ...]:
         """Its files, the engine first."""
         return (self.file, self.log) if self.layers is None else (self.file, self.log, self.layers)

@@ -23,7 +23,7 @@ from riformer_deploy.bundles import Bundle, check_target, commit, record_file, s
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.classes import resolve_class_names
 from riformer_deploy.errors import BundleConflictError, OptionError
-from riformer_deploy.evidence import prove_parity
+from riformer_deploy.evidence import MODELS, prove_parity
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.fusion import fold
 from riformer_deploy.machine import library_versions
@@ -251,12 +251,14 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             Bundle(staged, manifest, base=options.output),
             options.budgets,
             lambda step: progress(f"proving parity: {step}"),
+            groups=MODELS,
         )
         if parity.status is Status.PASSED:
             path = staged / "parity.json"
             path.write_text(dump_json(parity), encoding="utf-8")
+            proof = record_file(path, weights[0].file.sha256)
             manifest = dataclasses.replace(
-                manifest, results={"parity": record_file(path, weights[0].file.sha256)}
+                manifest, results={"parity": proof, **kept.proofs_of(engines, parent)}
             )
             commit(options.output, staged, manifest, force=options.force)
     return ExportReport(

@@ -13,10 +13,12 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.cuda_driver import Driver, query_driver
-from riformer_deploy.errors import EngineUnfitError
+from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.optional import PACKAGES, installed_version
 from riformer_deploy.passports import Backend, EngineArtifact, HardwareCompatibility, Passport
+from riformer_deploy.trt.bindings import load
+from riformer_deploy.trt.running import validity
 
 _CROSS_MAJOR = {(8, 10), (10, 11)}
 """Major versions of TensorRT whose version-compatible engines a later one loads (its support matrix)."""
@@ -214,6 +216,23 @@ def preflight(
             problem = f"{artifact.passport.backend.label} calls it invalid: {reasons}."
             findings.append(Mismatch(problem=problem, remedy=f"{_rebuild(artifact)}."))
     return tuple(findings)
+
+
+def preflight_here(artifact: EngineArtifact, path: Path) -> tuple[Mismatch, ...]:
+    """Everything that keeps an engine from running on this machine; its own backend is asked last.
+
+    Args:
+        artifact: The engine.
+        path: Its file.
+    """
+
+    def ask(plan: bytes) -> tuple[str, tuple[str, ...]] | None:
+        return validity(load(artifact.passport.backend), plan)
+
+    try:
+        return preflight(artifact, path, this_host(), validity=ask)
+    except MissingDependencyError as err:  # installed, but it cannot be imported
+        return (Mismatch(problem=err.message, remedy=err.remedy),)
 
 
 def require_fit(artifact: EngineArtifact, findings: tuple[Mismatch, ...]) -> None:

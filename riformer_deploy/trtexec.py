@@ -109,6 +109,11 @@ def bench_command(
     return shlex.join(words)
 
 
+def _why(version: TrtexecVersion, default: TrtexecVersion) -> str:
+    """What to add where a version has no flag for it, because it is what it does anyway."""
+    return f" ({version}'s own defaults: it has no flags that say so)" if version is default else ""
+
+
 def command_lines(
     graph: OnnxArtifact,
     folder: Path,
@@ -128,12 +133,15 @@ def command_lines(
     lines: list[str] = []
     batch = profiles[0].optimum
     for version in TrtexecVersion:
+        plain = {v: _why(version, v) for v in TrtexecVersion}
+        kernels = f"kernels alone, CUDA graph, spinning, batch {batch}{plain[TrtexecVersion.V11]}"
+        calls = f"whole calls, copies, no graph, no spinning, batch {batch}{plain[TrtexecVersion.V10]}"
         lines += [
             f"# TensorRT {version}: build {graph.precision}",
             build_command(graph, folder, profiles, settings, version, timing_cache),
-            f"# TensorRT {version}: time kernels alone, in a CUDA graph, batch {batch}",
+            f"# TensorRT {version}: time {kernels}",
             bench_command(graph, folder, batch, version, whole=False),
-            f"# TensorRT {version}: time whole calls, copies included, no CUDA graph, batch {batch}",
+            f"# TensorRT {version}: time {calls}",
             bench_command(graph, folder, batch, version, whole=True),
         ]
     return tuple(lines)

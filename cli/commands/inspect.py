@@ -18,12 +18,12 @@ def inspect(
 ) -> None:
     """Say what a file is: variant, form, size, cost, inputs and outputs, precision, provenance."""
     from riformer_deploy.errors import BundleIntegrityError
-    from riformer_deploy.inspection import BundleInspection, inspect_file
+    from riformer_deploy.inspection import BundleInspection, EngineInspection, inspect_file
 
     inspection = inspect_file(file)
     if json:
         output.print_json(inspection)
     else:
         print_inspection(inspection)
-    if isinstance(inspection, BundleInspection) and not inspection.intact:
+    if isinstance(inspection, (BundleInspection, EngineInspection)) and not inspection.intact:
         raise typer.Exit(BundleIntegrityError.exit_code)
