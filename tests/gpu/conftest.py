@@ -51,3 +51,9 @@ def engines(
     assert export_checkpoint(options).bundle is not None
     build_engines(folder, BuildOptions(backend=backend, profiles=PROFILES))
     return Bundle.open(folder)
+
+
+@pytest.fixture
+def tiny_bundle_on_gpu(tiny_bundle: Path) -> Bundle:
+    """The tiny bundle, open."""
+    return Bundle.open(tiny_bundle)

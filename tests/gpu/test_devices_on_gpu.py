@@ -1,0 +1,77 @@
+"""What engines stand on and are measured against, on a real GPU: memory, events, NVML and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.cuda_driver import query_driver
+from riformer_deploy.devices.layers import DeviceLayer
+from riformer_deploy.devices.opening import open_device
+from riformer_deploy.entrants import model_of, reference
+from riformer_deploy.gpu_state import read_gpu
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.optional import installed_version
+from riformer_deploy.runtimes.pytorch import CudaPyTorchRuntime
+
+
+def test_the_driver_and_its_gpu_are_found() -> None:
+    driver = query_driver()
+    assert driver.problem is None
+    assert driver.gpus[0].memory_bytes > 2**30
+    assert torch.cuda.get_device_name(0) == driver.gpus[0].name
+
+
+@pytest.mark.skipif(installed_version("pynvml") is None, reason="nvidia-ml-py is not installed")
+def test_clocks_are_read() -> None:
+    state, problem = read_gpu()
+    assert problem is None
+    assert state is not None
+    assert 0 < state.sm_clock_mhz <= state.sm_clock_max_mhz
+
+
+@pytest.mark.parametrize("layer", list(DeviceLayer), ids=str)
+def test_what_is_copied_there_comes_back_and_time_passes(layer: DeviceLayer) -> None:
+    if installed_version({"cuda-python": "cuda.bindings"}.get(layer, layer)) is None:
+        pytest.skip(f"{layer} is not installed")
+    device = open_device(layer)
+    try:
+        size = 2**20
+        there, source, target = device.allocate(size), device.allocate_host(size), device.allocate_host(size)
+        start, end = device.event(), device.event()
+        source.data[:] = np.arange(size, dtype=np.uint8)
+        device.record(start)
+        device.to_device(there, source)
+        device.to_host(target, there)
+        device.record(end)
+        device.synchronise()
+        np.testing.assert_array_equal(target.data, source.data)
+        assert 0 < device.elapsed_ms(start, end) < 1000
+        for event in (start, end):
+            device.free_event(event)
+        device.free(there)
+        device.free_host(source)
+        device.free_host(target)
+    finally:
+        device.close()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 2e-2)], ids=str)
+def test_rivals_compute_the_references_function(
+    tiny_bundle_on_gpu: Bundle, dtype: torch.dtype, tolerance: float, *, compiled: bool
+) -> None:
+    images = synthetic_images(4, (64, 48), seed=0)
+    true = reference(tiny_bundle_on_gpu).open().run(images)["logits"]
+    model = model_of(tiny_bundle_on_gpu.directory / "deploy.pth")
+    runtime = CudaPyTorchRuntime(model, dtype=dtype, compiled=compiled, channels_last=dtype is torch.float16)
+    try:
+        for _ in range(3):  # a compiled model replays its graph from the third call on
+            got = runtime.run(images)["logits"]
+            np.testing.assert_allclose(got, true, rtol=0, atol=tolerance * np.abs(true).max())
+        times = runtime.device_times(images)
+        assert min(times.to_device_ms, times.compute_ms, times.to_host_ms) > 0
+    finally:
+        runtime.close()
