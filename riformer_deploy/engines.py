@@ -234,8 +234,10 @@ def _looked_into(trt: TensorRT, plan: bytes, what: str, settings: BuildSettings)
         engine.close()
 
 
-def _log_text(built: BuiltPlan) -> str:
-    return "".join(f"[{severity}] {text}\n" for severity, text in built.log)
+def _log_text(built: BuiltPlan, onnx: Path) -> str:
+    """What the builder said; the graph by its name alone, since the log travels with the bundle."""
+    lines = (f"[{severity}] {text}\n" for severity, text in built.log)
+    return "".join(lines).replace(str(onnx), onnx.name)
 
 
 def _stage(
@@ -250,10 +252,11 @@ def _stage(
     warnings: list[str] = []
     driver = query_driver()
     stem = f"model.{graph.precision}.{trt.backend}"
+    onnx = bundle.path_of(graph.file)
     built = build_plan(
         trt,
         BuildRequest(
-            onnx=bundle.path_of(graph.file),
+            onnx=onnx,
             input_name=graph.inputs[0].name,
             sample_shape=tuple(int(size) for size in graph.inputs[0].shape[1:]),
             profiles=profiles_of(graph, options.profiles) if graph.batch is None else (),
@@ -266,7 +269,7 @@ def _stage(
     _write_cache(options.timing_cache, built.timing_cache)
     path, log = staged / f"{stem}.engine", staged / f"{stem}.log"
     path.write_bytes(built.plan)
-    log.write_text(_log_text(built).replace(str(bundle.directory), "."), encoding="utf-8")
+    log.write_text(_log_text(built, onnx), encoding="utf-8")
     record = record_file(path, graph.file.sha256)
     passport = _passport(bundle, graph, trt, driver, options, built)
     inside = _looked_into(trt, built.plan, stem, options.settings) if driver.gpus else None

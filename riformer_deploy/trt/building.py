@@ -69,10 +69,15 @@ def compute_capabilities(trt: TensorRT) -> dict[str, Any]:
 
 
 class _Monitor:
-    """Hands the builder's steps on, and tells it to stop once asked to."""
+    """Hands the builder's steps on, and tells it to stop once asked to.
+
+    What the watcher raises stops it too, and is kept: the builder would swallow it and speak of a user
+    who cancelled.
+    """
 
     def __init__(self, module: Any, progress: Progress, what: str) -> None:
         self.cancelled = threading.Event()
+        self.failure: BaseException | None = None
         self._progress, self._what = progress, what
         self._phases: dict[str, int] = {}
         self.monitor = _progress_monitor(module, self)
@@ -82,7 +87,11 @@ class _Monitor:
 
     def step(self, phase: str, number: int) -> bool:
         steps = self._phases.get(phase, number + 1)
-        self._progress(f"building {self._what}, step {number + 1} of {steps}: {phase}")
+        try:
+            self._progress(f"building {self._what}, step {number + 1} of {steps}: {phase}")
+        except BaseException as err:  # noqa: BLE001  # raised again when the builder has stopped
+            self.failure = self.failure or err
+            self.cancelled.set()
         return not self.cancelled.is_set()
 
     def finish(self, phase: str) -> None:
@@ -198,10 +207,11 @@ def _interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
 
     thread = threading.Thread(target=run, name="tensorrt-build")
     thread.start()
-    interrupted = False
-    while thread.is_alive():
-        try:
+    interrupted, running = False, True
+    while running:
+        try:  # all of the loop: what the thread works with must outlive it
             thread.join(0.1)
+            running = thread.is_alive()
         except KeyboardInterrupt:
             interrupted = True
             cancel()
@@ -246,6 +256,8 @@ def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: T
         lambda: builder.build_serialized_network(network, config), cancel=monitor.cancelled.set
     )
     build_ms = 1000 * (time.perf_counter() - start)
+    if monitor.failure is not None:
+        raise monitor.failure
     if plan is None:
         raise EngineBuildError(
             f"{trt.backend.label} {trt.version} could not build an engine of {request.onnx}.",

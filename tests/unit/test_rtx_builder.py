@@ -1,191 +1,189 @@
-"""TensorRT-RTX's parser and builder take every precision and norm form; no GPU is needed to build."""
+"""TensorRT-RTX's parser and builder take every variant, precision and norm form; no GPU is needed."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Form
+from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import Precision
+from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.choices import NormForm
-from riformer_deploy.entrants import model_of
-from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.errors import EngineBuildError
+from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model import model_from_state
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
-from riformer_deploy.variants import VARIANTS, Preprocessing
+from riformer_deploy.progress import silent
+from riformer_deploy.trt.bindings import TensorRT, load
+from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
+from riformer_deploy.variants import ARCHITECTURES, VARIANTS, Preprocessing
 
-trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
+pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 
-S12, DIGITS = "riformer-s12_in1k", "riformer-digits"
-SIZES_PX = {S12: 224, DIGITS: 64}
-GROUP, INSTANCE, MOMENTS = NormForm.GROUP, NormForm.INSTANCE, NormForm.MOMENTS
+DEPTHS = {
+    "s12": Precision.INT8,
+    "s24": Precision.INT8,
+    "s36": Precision.FP16,
+    "m36": Precision.FP32,
+    "m48": Precision.FP16,
+}
+"""The five architectures, an eighth as wide, each in one precision: what is deep here is not large.
+
+`benchmarks/rtx_builds.py` builds all ten variants as published, in FP32, FP16 and INT8.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What to export and build."""
+    """How to lower."""
 
-    model: str
     precision: Precision
-    norm: NormForm
+    norm: NormForm = NormForm.INSTANCE
     base: Precision = Precision.FP32
 
     def __str__(self) -> str:
         base = f"-on-{self.base}" if self.precision is Precision.INT8 else ""
-        return f"{self.model}-{self.precision}{base}-{self.norm}"
+        return f"{self.precision}{base}-{self.norm}"
 
     @property
     def opset(self) -> int:
         """The default, or the first that can express it."""
         needed = {Precision.BF16: BF16_OPSET}.get(self.precision, DEFAULT_OPSET)
-        return max(needed, GROUP_NORM_OPSET) if self.norm is GROUP else needed
+        return max(needed, GROUP_NORM_OPSET) if self.norm is NormForm.GROUP else needed
 
 
+FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
 KINDS = [
-    *(Kind(model=DIGITS, precision=precision, norm=norm) for precision in Precision for norm in NormForm),
-    # S12's graphs have the nodes of the digits model's; every precision and every norm form once.
-    Kind(model=S12, precision=Precision.FP32, norm=INSTANCE),
-    Kind(model=S12, precision=Precision.FP16, norm=GROUP),
-    Kind(model=S12, precision=Precision.BF16, norm=GROUP),
-    Kind(model=S12, precision=Precision.INT8, norm=MOMENTS, base=Precision.FP16),
+    *(Kind(precision=precision, norm=norm) for precision in FLOATS for norm in NormForm),
+    *(Kind(precision=Precision.INT8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
+    Kind(precision=Precision.INT8, norm=NormForm.MOMENTS, base=Precision.FP16),
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """What came of a kind."""
-
-    onnx_bytes: int
-    plan_bytes: int
-    layer_types: dict[str, int]
-
-
-class _Log(trt.ILogger):  # type: ignore[name-defined, misc]  # untyped
-    """Keeps errors, which the builder only logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[str] = []
-
-    def log(self, severity: Any, text: str) -> None:
-        if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-            self.errors.append(text)
-
-
-def build(path: Path, side_px: int) -> Built:
-    """Parse a file and build an engine for compute capability 8.9, batches 1 to 8."""
-    log = _Log()
-    builder = trt.Builder(log)
-    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, log)
-    parsed = parser.parse_from_file(str(path))
-    assert parsed, [str(parser.get_error(index)) for index in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-    profile = builder.create_optimization_profile()
-    shapes = [(batch, 3, side_px, side_px) for batch in (1, 4, 8)]
-    profile.set_shape("images", *shapes)
-    assert config.add_optimization_profile(profile) >= 0
-    plan = builder.build_serialized_network(network, config)
-    assert plan is not None, log.errors
-    assert not log.errors
-    types: dict[str, int] = {}
-    for index in range(network.num_layers):
-        name = str(network.get_layer(index).type).removeprefix("LayerType.")
-        types[name] = types.get(name, 0) + 1
-    return Built(onnx_bytes=path.stat().st_size, plan_bytes=plan.nbytes, layer_types=types)
-
-
 @pytest.fixture(scope="module")
-def built(
-    tmp_path_factory: pytest.TempPathFactory,
-    digits_checkpoint: Path,
-    filled: Callable[..., dict[str, Tensor]],
-) -> Callable[[Kind], Built]:
-    """``built(kind)``: exported and built, once."""
-    folder = tmp_path_factory.mktemp("rtx")
+def trt() -> TensorRT:
+    return load(Backend.TENSORRT_RTX)
 
-    @functools.cache
-    def folded(name: str) -> RIFormer:
-        if name == DIGITS:
-            return fold(model_of(digits_checkpoint))
-        architecture = VARIANTS[name].architecture
-        return fold(model_from_state(architecture, Form.TRAINING, filled(architecture)))
 
-    @functools.cache
-    def make(kind: Kind) -> Built:
-        torch.set_num_threads(1)
-        model, side = folded(kind.model), SIZES_PX[kind.model]
-        calibration = Calibration(  # what a graph looks like does not depend on its ranges
-            key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
-            peaks={},
-        )  # fmt: skip
-        options = PrecisionOptions(norm=kind.norm, int8_base=kind.base)
-        plan = plan_lowering(kind.precision, options, calibration)
-        preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=(side, side))
-        path = folder / f"{kind}.onnx"
-        export_onnx(
-            lower(model, plan, preprocessing),
-            path,
-            OnnxOptions(image_size_px=(side, side), opset=kind.opset),
-            {},
-        )
-        return build(path, side)
+Filled = Callable[..., dict[str, Tensor]]
 
-    return make
+
+def _export(
+    path: Path, architecture: Architecture, filled: Filled, kind: Kind, side_px: int, batch: int | None
+) -> Path:
+    torch.set_num_threads(1)
+    model = fold(model_from_state(architecture, Form.TRAINING, filled(architecture)))
+    calibration = Calibration(  # what a graph looks like does not depend on its ranges
+        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
+        peaks={},
+    )  # fmt: skip
+    plan = plan_lowering(kind.precision, PrecisionOptions(norm=kind.norm, int8_base=kind.base), calibration)
+    size = (side_px, side_px)
+    preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=size)
+    options = OnnxOptions(image_size_px=size, batch=batch, opset=kind.opset)
+    export_onnx(lower(model, plan, preprocessing), path, options, {})
+    return path
+
+
+def _build(
+    trt: TensorRT, path: Path, side_px: int, profiles: tuple[BatchProfile, ...] = ()
+) -> tuple[BuiltPlan, set[str]]:
+    """The plan, and what the builder warned of."""
+    said: set[str] = set()
+    request = BuildRequest(
+        onnx=path,
+        input_name=INPUT_NAME,
+        sample_shape=(3, side_px, side_px),
+        profiles=profiles,
+        settings=BuildSettings(compute_capabilities=("8.9",)),
+    )
+    return build_plan(trt, request, silent, lambda severity, text: said.add(f"{severity} {text}")), said
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_it_parses_and_builds(built: Callable[[Kind], Built], kind: Kind) -> None:
-    result = built(kind)
-    assert result.plan_bytes > 0
-    quantizers = [result.layer_types.get(name, 0) for name in ("QUANTIZE", "DEQUANTIZE")]
-    layers = 29  # 24 in the blocks, the stem, three downsampling layers, the head
-    assert quantizers == ([layers, 2 * layers] if kind.precision is Precision.INT8 else [0, 0])
-    assert ("NORMALIZATION" in result.layer_types) == (kind.norm is not MOMENTS)
+def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
+    trt: TensorRT, tmp_path: Path, filled: Filled, kind: Kind
+) -> None:
+    shallow = Architecture.from_arch((1, 1, 1, 1), (8, 16, 24, 32), num_classes=7)
+    path = _export(tmp_path / "shallow.onnx", shallow, filled, kind, 64, None)
+    built, said = _build(trt, path, 64, (BatchProfile(minimum=1, optimum=4, maximum=8),))
+    assert len(built.plan) > 1000
+    if kind.base is Precision.FP16:
+        assert {text for text in said if "scales to fp32" not in text} == set()
+    else:
+        assert said == set()
+    layers = 13  # eight in the blocks, the stem, three downsampling layers, the head
+    assert built.network_layers.get("INT8", 0) == (2 * layers if kind.precision is Precision.INT8 else 0)
+    halves = {Precision.FP16: "HALF", Precision.BF16: "BF16"}
+    base = kind.base if kind.precision is Precision.INT8 else kind.precision
+    for precision, name in halves.items():
+        assert (name in built.network_layers) == (base is precision)
+
+
+@pytest.mark.parametrize("size", DEPTHS)
+def test_every_architecture_builds_at_its_full_depth_with_a_fixed_batch(
+    trt: TensorRT, tmp_path: Path, filled: Filled, size: str
+) -> None:
+    real = ARCHITECTURES[size]
+    narrow = Architecture.from_arch(real.layers, tuple(dim // 8 for dim in real.embed_dims))
+    path = _export(tmp_path / f"{size}.onnx", narrow, filled, Kind(precision=DEPTHS[size]), 32, 2)
+    built, said = _build(trt, path, 32)
+    assert said == set()
+    assert len(built.plan) > 1000
+    layers = 2 * sum(real.layers) + 5
+    assert built.network_layers.get("INT8", 0) == (2 * layers if DEPTHS[size] is Precision.INT8 else 0)
+    assert ("HALF" in built.network_layers) == (DEPTHS[size] is Precision.FP16)
+
+
+def test_these_are_the_architectures_of_all_published_variants() -> None:
+    assert {ARCHITECTURES[size] for size in DEPTHS} == {v.architecture for v in VARIANTS.values()}
 
 
 @pytest.mark.parametrize(
-    ("small", "large", "least", "most"),
-    [
-        (KINDS[-3], KINDS[-4], 0.49, 0.53),
-        (KINDS[-2], KINDS[-4], 0.49, 0.53),
-        (KINDS[-1], KINDS[-4], 0.24, 0.27),
-        (
-            Kind(model=DIGITS, precision=Precision.FP16, norm=INSTANCE),
-            Kind(model=DIGITS, precision=Precision.FP32, norm=INSTANCE),
-            0.49,
-            0.53,
-        ),
-        (
-            Kind(model=DIGITS, precision=Precision.INT8, norm=INSTANCE),
-            Kind(model=DIGITS, precision=Precision.FP32, norm=INSTANCE),
-            0.24,
-            0.30,  # the graph itself and the scales weigh more in a small model
-        ),
-    ],
-    ids=lambda value: str(value) if isinstance(value, Kind) else "",
+    ("precision", "least", "most"),
+    [(Precision.FP16, 0.49, 0.53), (Precision.INT8, 0.24, 0.30)],  # graph and scales weigh in a small model
 )
 def test_files_shrink_as_they_should(
-    built: Callable[[Kind], Built], small: Kind, large: Kind, least: float, most: float
+    precise_bundle: Path, precision: Precision, least: float, most: float
 ) -> None:
-    assert least <= built(small).onnx_bytes / built(large).onnx_bytes <= most
+    sizes = {graph.precision: graph.file.size_bytes for graph in Bundle.open(precise_bundle).manifest.onnx}
+    assert least <= sizes[precision] / sizes[Precision.FP32] <= most
 
 
-def test_what_the_parser_refuses_is_shown(tmp_path: Path) -> None:
-    path = tmp_path / "broken.onnx"
-    path.write_bytes(b"no model")
-    with pytest.raises(AssertionError, match=r"ModelImporter|parse|deserialize|Failed"):
-        build(path, 64)
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A valid ONNX file with an operator that nobody has."""
+    node = onnx.helper.make_node("Abacus", ["images"], ["logits"], name="counter", domain="com.example")
+    spec = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3, 32, 32])
+        for name in ("images", "logits")
+    ]
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("com.example", 1)]
+    path = tmp_path / "foreign.onnx"
+    graph = onnx.helper.make_graph([node], "g", spec[:1], spec[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_a_graph_that_cannot_be_parsed_is_refused_by_node_and_operator(trt: TensorRT, foreign: Path) -> None:
+    with pytest.raises(EngineBuildError, match="cannot parse") as caught:
+        _build(trt, foreign, 32)
+    assert str(foreign) in caught.value.message
+    assert any("counter, operator Abacus" in detail for detail in caught.value.details)
+
+
+def test_what_is_no_graph_is_refused_with_the_parsers_words(trt: TensorRT, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(EngineBuildError, match=r"broken\.onnx") as caught:
+        _build(trt, tmp_path / "broken.onnx", 64)
+    assert caught.value.details
