@@ -58,15 +58,18 @@ class Bundle:
             raise BundleError(f"The interrupted write of {directory} cannot be finished: {err}") from err
         return cls(directory, _read(directory))
 
+    def place_of(self, record: FileRecord) -> Path:
+        """Path of one of the bundle's files, whatever it holds by now."""
+        path = self.directory / record.path
+        return path if self.base is None or path.exists() else self.base / record.path
+
     def path_of(self, record: FileRecord) -> Path:
         """Path of one of the bundle's files, after checking its sha256 (once per opened bundle).
 
         Raises:
             BundleIntegrityError: The file is missing or not the one that was recorded.
         """
-        path = self.directory / record.path
-        if self.base is not None and not path.exists():
-            path = self.base / record.path
+        path = self.place_of(record)
         if (record.path, record.sha256) not in self._verified:
             remedy = "Restore the file, or export the checkpoint again."
             try:

@@ -54,14 +54,14 @@ _LAYER_PACKAGES = {DeviceLayer.CUDA_PYTHON: "cuda.bindings", DeviceLayer.PYCUDA:
 def _findings(bundle: Bundle, engine: EngineArtifact, layer: DeviceLayer) -> tuple[Mismatch, ...]:
     """What keeps an engine from running here with a device layer."""
     package = PACKAGES[_LAYER_PACKAGES[layer]]
-    found = preflight_here(engine, bundle.directory / engine.file.path)
+    found = preflight_here(engine, bundle.place_of(engine.file))
     if installed_version(package.module) is None:
         found += (Mismatch(problem=f"{layer} is not installed.", remedy=f"Run: {package.install_command}."),)
     return found
 
 
 def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, graphs: bool) -> Contestant:
-    path = bundle.directory / engine.file.path
+    path = bundle.place_of(engine.file)
 
     def start() -> Runtime:
         require_fit(

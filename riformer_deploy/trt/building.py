@@ -195,26 +195,33 @@ def _configure(trt: TensorRT, builder: Any, request: BuildRequest, monitor: _Mon
 
 
 def _interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
-    """Run C++ code beside the main thread, so that Ctrl-C reaches Python while it runs."""
+    """Run C++ code beside the main thread, so that Ctrl-C reaches Python while it runs.
+
+    An event is waited for and not the thread: a ``join`` that Ctrl-C interrupts takes a running thread for
+    a stopped one (Python 3.11), and what the thread works with must outlive it.
+    """
     results: list[Any] = []
     failures: list[BaseException] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             results.append(work())
         except BaseException as err:  # noqa: BLE001  # raised again below, in the caller's thread
             failures.append(err)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=run, name="tensorrt-build")
     thread.start()
-    interrupted, running = False, True
-    while running:
-        try:  # all of the loop: what the thread works with must outlive it
-            thread.join(0.1)
-            running = thread.is_alive()
+    interrupted = finished = False
+    while not finished:
+        try:
+            finished = done.wait(0.1)
         except KeyboardInterrupt:
             interrupted = True
             cancel()
+    thread.join()
     if interrupted:
         raise KeyboardInterrupt
     if failures:
@@ -282,6 +289,8 @@ def _remedy(settings: BuildSettings, errors: Sequence[str]) -> str:
         return "A version-compatible engine needs the lean runtime's library, which this installation lacks."
     if "Turing" in text:
         return "Leave 7.5 out of --compute-capability: this graph has operators that its builder lacks there."
+    if "workspace limit" in text:
+        return "Give it more scratch memory with --workspace, or leave that option out."
     if settings.refittable and "CUDA_SUCCESS" in text:
         return "A refittable engine needs a GPU to be built."
     return "A smaller --workspace or a lower --opt-level may help; --debug shows where it failed."

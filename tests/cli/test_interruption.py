@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -33,3 +34,27 @@ def test_ctrl_c_during_export_exits_130_and_leaves_nothing(
     assert out == ""
     assert "Traceback" not in seen + rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_during_a_build_stops_the_builder_exits_130_and_leaves_the_bundle_as_it_was(
+    tmp_path: Path, tiny_bundle: Path, installed_command: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    # so many profiles take a while
+    profiles = [part for batch in range(1, 60) for part in ("--profile", str(batch))]
+    process = subprocess.Popen(  # noqa: S603 (the installed command)
+        [installed_command, "build", str(bundle), "--backend", "tensorrt-rtx", *profiles],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "building model.fp32.onnx\n"
+    assert list(bundle.glob(".pending-*"))
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, ""), rest
+    assert "Traceback" not in rest
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before

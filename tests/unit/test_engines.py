@@ -1,0 +1,492 @@
+"""Engines of real bundles, built by TensorRT-RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from riformer_deploy import engines
+from riformer_deploy.artifacts import OnnxArtifact, Precision
+from riformer_deploy.bundles import Bundle, staging, update
+from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
+from riformer_deploy.engines import (
+    BuildOptions,
+    BuildReport,
+    build_engines,
+    choose_backend,
+    engine_of,
+    profiles_of,
+    trtexec_lines,
+)
+from riformer_deploy.errors import (
+    BundleChangedError,
+    BundleError,
+    EngineBuildError,
+    MissingDependencyError,
+    OptionError,
+    RuntimeFailureError,
+)
+from riformer_deploy.files import sha256_of
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, HardwareCompatibility
+from riformer_deploy.pipeline import ExportOptions, export_checkpoint
+from riformer_deploy.results import Status
+from riformer_deploy.trt.building import BuiltPlan, build_plan
+from tests.manifests import file_record, graph_of
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
+
+NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+H200 = Driver(
+    cuda_version="13.0", gpus=(Gpu(name="H200", compute_capability="9.0", memory_bytes=1),), problem=None
+)
+ENGINE, LOG = "model.fp32.tensorrt-rtx.engine", "model.fp32.tensorrt-rtx.log"
+needs_no_gpu = pytest.mark.skipif(bool(query_driver().gpus), reason="with a GPU this works")
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built here is built as on a machine without a GPU, wherever the tests run."""
+    monkeypatch.setattr(engines, "query_driver", lambda: NO_GPU)
+
+
+def _profile(low: int, middle: int, high: int) -> BatchProfile:
+    return BatchProfile(minimum=low, optimum=middle, maximum=high)
+
+
+def _files(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(bundle.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> tuple[Path, BuildReport]:
+    """The tiny bundle with an engine, and what building it reported; read only."""
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("built") / "tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "query_driver", lambda: NO_GPU)
+        return bundle, build_engines(bundle, BuildOptions())
+
+
+@pytest.fixture
+def built_copy(tmp_path: Path, built: tuple[Path, BuildReport]) -> Path:
+    """A copy of the built bundle that the test may change."""
+    return Path(shutil.copytree(built[0], tmp_path / "built"))
+
+
+def test_the_passport_says_what_an_engine_is_made_of_and_for(built: tuple[Path, BuildReport]) -> None:
+    directory, report = built
+    manifest = Bundle.open(directory).manifest
+    assert report.bundle == str(directory)
+    assert report.engines == manifest.engines
+    assert report.warnings == ()
+    (artifact,) = manifest.engines
+    (graph,) = manifest.onnx
+    passport = artifact.passport
+    assert (artifact.precision, artifact.inputs, artifact.outputs) == (
+        Precision.FP32,
+        graph.inputs,
+        graph.outputs,
+    )
+    assert (passport.backend, passport.backend_version) == (
+        Backend.TENSORRT_RTX,
+        importlib.metadata.version("tensorrt-rtx"),
+    )
+    assert passport.onnx_sha256 == graph.file.sha256 == artifact.file.parent_sha256
+    assert passport.weights_sha256 == manifest.source.weights_sha256
+    assert (passport.driver_cuda, passport.gpu, passport.gpu_compute_capability) == (None, None, None)
+    assert passport.backend_cuda in (12, 13)
+    assert passport.profiles == (_profile(1, 8, 32),)
+    assert passport.settings == BuildSettings()
+    assert passport.build_ms > 0
+    assert passport.network_layers["FLOAT"] > 30
+    assert (passport.engine_layers, artifact.layers) == (None, None)
+
+
+def test_every_file_of_an_engine_is_listed_with_its_hash(built: tuple[Path, BuildReport]) -> None:
+    directory, _ = built
+    bundle = Bundle.open(directory)
+    (artifact,) = bundle.manifest.engines
+    assert [record.path for record in artifact.files] == [ENGINE, LOG]
+    assert artifact.log.parent_sha256 == artifact.file.sha256
+    for record in artifact.files:
+        assert bundle.path_of(record).stat().st_size == record.size_bytes
+        assert sha256_of(directory / record.path) == record.sha256
+    assert {path.name for path in directory.iterdir()} == {
+        "bundle.json",
+        *(record.path for record in bundle.manifest.files),
+    }
+
+
+def test_the_log_holds_what_the_builder_said_and_no_path_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, built: tuple[Path, BuildReport]
+) -> None:
+    text = (built[0] / LOG).read_text()
+    assert "[INFO] Input filename:   model.fp32.onnx\n" in text
+    assert "Engine generation completed" in text
+    assert str(built[0].parent) not in text
+    shutil.copytree(tiny_bundle, tmp_path / "e")  # a name that is in every word
+    monkeypatch.chdir(tmp_path)
+    build_engines("e", BuildOptions())
+    assert "[INFO] Input filename:   model.fp32.onnx\n" in (tmp_path / "e" / LOG).read_text()
+    assert "Engine generation completed" in (tmp_path / "e" / LOG).read_text()
+
+
+def test_the_file_is_the_plan_and_building_again_replaces_it(
+    built_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[BuiltPlan] = []
+
+    def spied(*arguments: object) -> BuiltPlan:
+        plans.append(build_plan(*arguments))  # type: ignore[arg-type]
+        return plans[-1]
+
+    monkeypatch.setattr(engines, "build_plan", spied)
+    before = Bundle.open(built_copy).manifest
+    settings = BuildSettings(
+        workspace_bytes=1 << 30, optimization_level=2, tf32=True, compute_capabilities=("8.6", "8.9", "12.0")
+    )
+    profiles = (_profile(1, 1, 1), _profile(2, 4, 8))
+    build_engines(built_copy, BuildOptions(settings=settings, profiles=profiles))
+    (artifact,) = Bundle.open(built_copy).manifest.engines
+    assert (built_copy / ENGINE).read_bytes() == plans[0].plan  # nothing before it, nothing after it
+    assert artifact.file.sha256 != before.engines[0].file.sha256
+    assert (artifact.passport.settings, artifact.passport.profiles) == (settings, profiles)
+    after = Bundle.open(built_copy).manifest
+    assert dataclasses.replace(after, engines=before.engines) == before
+
+
+def test_engines_of_other_precisions_stay(tmp_path: Path, precise_bundle: Path) -> None:
+    bundle = Path(shutil.copytree(precise_bundle, tmp_path / "bundle"))
+    steps: list[str] = []
+    build_engines(bundle, BuildOptions(precisions=(Precision.INT8, Precision.FP16)), steps.append)
+    built = [step.partition(",")[0] for step in steps]
+    assert list(dict.fromkeys(built)) == ["building model.int8.onnx", "building model.fp16.onnx"]
+    first = Bundle.open(bundle).manifest.engines
+    assert [engine.precision for engine in first] == [Precision.FP16, Precision.INT8]
+    assert "HALF" in first[0].passport.network_layers
+    assert first[1].passport.network_layers["INT8"] == 58  # a weight and an input of each of 29 layers
+    build_engines(bundle, BuildOptions(precisions=(Precision.FP32,)))
+    manifest = Bundle.open(bundle).manifest
+    assert [engine.precision for engine in manifest.engines] == [
+        Precision.FP32,
+        Precision.FP16,
+        Precision.INT8,
+    ]
+    assert manifest.engines[1:] == first
+    for record in manifest.files:
+        Bundle.open(bundle).path_of(record)
+
+
+def test_what_the_builder_warns_of_reaches_the_report_and_the_log(tiny_bundle_copy: Path) -> None:
+    options = BuildOptions(profiles=(_profile(1, 2, 2_000_000_000),))
+    report = build_engines(tiny_bundle_copy, options)
+    assert any("Profile kMAX values are not self-consistent" in text for text in report.warnings)
+    assert all(text.startswith("model.fp32.tensorrt-rtx: [WARNING] ") for text in report.warnings)
+    log = (tiny_bundle_copy / LOG).read_text()
+    for text in report.warnings:
+        assert text.partition(": ")[2] in log
+
+
+def _graph(batch: int | str) -> OnnxArtifact:
+    return graph_of(file_record("model.fp32.onnx"), batch)
+
+
+@pytest.mark.parametrize(
+    ("batch", "wanted", "expected"),
+    [
+        ("batch", (), (_profile(1, 8, 32),)),
+        ("batch", (_profile(1, 1, 1), _profile(2, 3, 4)), (_profile(1, 1, 1), _profile(2, 3, 4))),
+        (4, (), (_profile(4, 4, 4),)),
+        (4, (_profile(4, 4, 4),), (_profile(4, 4, 4),)),
+    ],
+)
+def test_profiles_are_those_asked_for_or_what_the_graph_has(
+    batch: int | str, wanted: tuple[BatchProfile, ...], expected: tuple[BatchProfile, ...]
+) -> None:
+    assert profiles_of(_graph(batch), wanted) == expected
+
+
+@pytest.mark.parametrize("wanted", [(_profile(1, 8, 32),), (_profile(4, 4, 4), _profile(8, 8, 8))])
+def test_another_profile_than_a_fixed_batch_is_refused(wanted: tuple[BatchProfile, ...]) -> None:
+    with pytest.raises(OptionError, match=r"model\.fp32\.onnx has a fixed batch of 4") as caught:
+        profiles_of(_graph(4), wanted)
+    assert str(wanted[0]) in caught.value.message
+    assert "--profile" in caught.value.remedy
+
+
+def test_a_graph_of_fixed_batch_becomes_an_engine_of_that_batch(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    bundle = tmp_path / "fixed"
+    options = ExportOptions(checkpoint=tiny_checkpoint, output=bundle, image_size_px=(32, 32), batch=3)
+    assert export_checkpoint(options).status is Status.PASSED
+    before = _files(bundle)
+    with pytest.raises(OptionError, match="fixed batch of 3"):
+        build_engines(bundle, BuildOptions(profiles=(_profile(1, 8, 32),)))
+    assert _files(bundle) == before
+    (artifact,) = build_engines(bundle, BuildOptions()).engines
+    assert artifact.passport.profiles == (_profile(3, 3, 3),)
+    assert artifact.inputs[0].shape == (3, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "remedy"),
+    [
+        (
+            BuildOptions(precisions=(Precision.FP32, Precision.FP16, Precision.INT8)),
+            "holds no fp16, int8 model, only fp32",
+            "riformer-deploy export CKPT --precision fp16",
+        ),
+        (BuildOptions(image_size_px=(64, 64)), "take images of 64x48 px, not 64x64", "--image-size"),
+        (
+            BuildOptions(settings=BuildSettings(compute_capabilities=("8.9", "9.0"))),
+            "can be built for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; not for 9.0",
+            "--compute-capability",
+        ),
+        (
+            BuildOptions(
+                timing_cache=Path("cache"),
+                settings=BuildSettings(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
+            ),
+            "TensorRT-RTX has no use for these options",
+            "",
+        ),
+    ],
+    ids=["precision", "image size", "compute capability", "options of TensorRT"],
+)
+def test_what_cannot_be_honoured_is_refused_and_nothing_is_built(
+    tiny_bundle_copy: Path, options: BuildOptions, said: str, remedy: str
+) -> None:
+    before = _files(tiny_bundle_copy)
+    with pytest.raises(OptionError, match=said) as caught:
+        build_engines(tiny_bundle_copy, options)
+    assert remedy in caught.value.remedy
+    assert _files(tiny_bundle_copy) == before
+
+
+def test_every_option_that_a_flavour_lacks_is_named_at_once(tiny_bundle: Path) -> None:
+    options = BuildOptions(
+        timing_cache=Path("cache"),
+        settings=BuildSettings(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
+    )
+    with pytest.raises(OptionError) as caught:
+        build_engines(tiny_bundle, options)
+    assert [detail.partition(":")[0] for detail in caught.value.details] == [
+        "--hardware-compat",
+        "--timing-cache",
+    ]
+    with pytest.raises(OptionError, match="TensorRT has no use") as caught:
+        trtexec_lines(tiny_bundle, BuildOptions(settings=BuildSettings(compute_capabilities=("8.9",))))
+    assert caught.value.details[0].startswith("--compute-capability")
+
+
+def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        BuildOptions(
+            precisions=(Precision.FP32, Precision.FP32),
+            settings=BuildSettings(
+                workspace_bytes=0, optimization_level=6, compute_capabilities=("8.9", "8.9")
+            ),
+        )
+    said = " ".join(caught.value.details)
+    assert len(caught.value.details) == 4
+    for part in ("each precision", "0 bytes", "0 to 5, got 6", "each compute capability"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (BuildSettings(compute_capabilities=("7.5",)), "Leave 7.5 out of --compute-capability"),
+        (BuildSettings(workspace_bytes=1), "more scratch memory with --workspace"),
+        pytest.param(BuildSettings(refittable=True), "needs a GPU", marks=needs_no_gpu),
+        pytest.param(BuildSettings(version_compatible=True), "lean runtime", marks=needs_no_gpu),
+    ],
+    ids=["7.5", "workspace", "refittable", "version-compatible"],
+)
+def test_a_builder_that_fails_says_why_and_the_bundle_is_as_it_was(
+    built_copy: Path, settings: BuildSettings, remedy: str
+) -> None:
+    before = _files(built_copy)
+    with pytest.raises(EngineBuildError, match=r"could not build an engine of .*model\.fp32\.onnx") as caught:
+        build_engines(built_copy, BuildOptions(settings=settings))
+    assert caught.value.details  # the builder's own words
+    assert remedy in caught.value.remedy
+    assert _files(built_copy) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError], ids=lambda kind: kind.__name__)
+def test_an_interrupted_build_stops_the_builder_and_the_bundle_is_as_it_was(
+    built_copy: Path, error: type[BaseException]
+) -> None:
+    before, steps = _files(built_copy), 0
+
+    def interrupt(_step: str) -> None:
+        nonlocal steps
+        steps += 1
+        raise error("enough")
+
+    with pytest.raises(error, match="enough"):
+        build_engines(built_copy, BuildOptions(), interrupt)
+    assert steps < 5  # of dozens
+    assert _files(built_copy) == before
+
+
+def test_a_bundle_that_was_exported_anew_meanwhile_is_not_given_engines_of_old_graphs(
+    tiny_bundle_copy: Path,
+) -> None:
+    changed = False
+
+    def export(_step: str) -> None:
+        nonlocal changed
+        if not changed:
+            changed = True
+            with staging(tiny_bundle_copy) as staged:
+                update(
+                    tiny_bundle_copy,
+                    staged,
+                    lambda now: dataclasses.replace(now, onnx=(dataclasses.replace(now.onnx[0], opset=21),)),
+                )
+
+    with pytest.raises(BundleChangedError, match="exported anew while its engines were built") as caught:
+        build_engines(tiny_bundle_copy, BuildOptions(), export)
+    assert str(tiny_bundle_copy) in caught.value.message
+    manifest = Bundle.open(tiny_bundle_copy).manifest
+    assert (manifest.engines, manifest.onnx[0].opset) == ((), 21)
+    assert not list(tiny_bundle_copy.glob("*.engine"))
+
+
+def test_exporting_again_keeps_engines_of_graphs_that_stay_and_drops_the_others_with_a_note(
+    built_copy: Path, tiny_checkpoint: Path
+) -> None:
+    def export(precision: Precision, opset: int) -> tuple[str, ...]:
+        report = export_checkpoint(
+            ExportOptions(
+                checkpoint=tiny_checkpoint,
+                output=built_copy,
+                image_size_px=(64, 48),
+                precisions=(precision,),
+                opset=opset,
+            )
+        )
+        assert report.status is Status.PASSED
+        assert not [item.reason for item in report.parity.skipped if "cannot be read" in item.reason]
+        return report.notes
+
+    before = Bundle.open(built_copy).manifest.engines
+    assert not [note for note in export(Precision.FP16, 20) if "dropped" in note]
+    kept = Bundle.open(built_copy)
+    assert kept.manifest.engines == before
+    for record in before[0].files:
+        kept.path_of(record)
+    notes = export(Precision.FP32, 21)
+    assert [note for note in notes if "dropped" in note] == [
+        f"dropped from the bundle: {ENGINE}: it was built from a model that is replaced"
+    ]
+    assert Bundle.open(built_copy).manifest.engines == ()
+    assert not (built_copy / ENGINE).exists()
+    assert not (built_copy / LOG).exists()
+
+
+def test_a_file_of_the_engines_name_that_is_not_the_bundles_is_not_overwritten(
+    tiny_bundle_copy: Path,
+) -> None:
+    (tiny_bundle_copy / ENGINE).write_bytes(b"somebody's")
+    with pytest.raises(BundleError) as caught:
+        build_engines(tiny_bundle_copy, BuildOptions())
+    assert ENGINE in caught.value.details
+    assert (tiny_bundle_copy / ENGINE).read_bytes() == b"somebody's"
+    assert Bundle.open(tiny_bundle_copy).manifest.engines == ()
+
+
+def test_an_altered_graph_is_refused(tiny_bundle_copy: Path, onnx_of: Callable[[Path], Path]) -> None:
+    path = onnx_of(tiny_bundle_copy)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match="is not the file that the bundle recorded"):
+        build_engines(tiny_bundle_copy, BuildOptions())
+
+
+def _only(monkeypatch: pytest.MonkeyPatch, *installed: Backend) -> None:
+    """Pretend that these flavours, and no others, are installed."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("tensorrt"):
+            if name in [str(backend) for backend in installed]:
+                return "10.0"
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "driver", "installed", "chosen"),
+    [
+        (None, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+        (None, H200, tuple(Backend), Backend.TENSORRT),
+        (None, H200, (Backend.TENSORRT_RTX,), Backend.TENSORRT_RTX),
+        (Backend.TENSORRT, H200, (), Backend.TENSORRT),  # that it is missing is told when it is loaded
+        (Backend.TENSORRT_RTX, H200, tuple(Backend), Backend.TENSORRT_RTX),
+        (Backend.TENSORRT_RTX, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+    ],
+)
+def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: Backend | None,
+    driver: Driver,
+    installed: tuple[Backend, ...],
+    chosen: Backend,
+) -> None:
+    _only(monkeypatch, *installed)
+    assert choose_backend(wanted, driver) is chosen
+
+
+def test_tensorrt_without_a_gpu_fails_at_once_with_what_is_missing(tiny_bundle: Path) -> None:
+    steps: list[str] = []
+    with pytest.raises(RuntimeFailureError, match=r"no NVIDIA driver \(libcuda\.so\.1\)") as caught:
+        build_engines(tiny_bundle, BuildOptions(backend=Backend.TENSORRT), steps.append)
+    assert "--backend tensorrt-rtx" in caught.value.remedy
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "installed", "commands"),
+    [
+        (NO_GPU, (), ("tensorrt-rtx",)),
+        (NO_GPU, (Backend.TENSORRT,), ("tensorrt-rtx",)),
+        (H200, (), ("tensorrt-rtx", "tensorrt")),
+    ],
+    ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
+)
+def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    driver: Driver,
+    installed: tuple[Backend, ...],
+    commands: tuple[str, ...],
+) -> None:
+    _only(monkeypatch, *installed)
+    with pytest.raises(MissingDependencyError) as caught:
+        choose_backend(None, driver)
+    for name in ("tensorrt", "tensorrt-rtx"):
+        assert (f'pip install "{name}>=' in caught.value.remedy) == (name in commands)
+
+
+def test_an_engine_is_found_by_its_file_and_another_is_refused(built: tuple[Path, BuildReport]) -> None:
+    bundle = Bundle.open(built[0])
+    assert engine_of(bundle, built[0] / ENGINE) == bundle.manifest.engines[0]
+    with pytest.raises(BundleError, match=r"other\.engine is not an engine that the bundle") as caught:
+        engine_of(bundle, built[0] / "other.engine")
+    assert "riformer-deploy build" in caught.value.remedy
+
+
+def test_a_manifest_with_engines_is_read_by_whoever_knows_json(built: tuple[Path, BuildReport]) -> None:
+    stored = json.loads((built[0] / "bundle.json").read_text())
+    passport = stored["engines"][0]["passport"]
+    assert passport["backend"] == "tensorrt-rtx"
+    assert passport["profiles"] == [{"minimum": 1, "optimum": 8, "maximum": 32}]
