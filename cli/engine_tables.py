@@ -9,15 +9,6 @@ from .output import print_table, say
 if TYPE_CHECKING:
     from riformer_deploy.engines import BuildReport
     from riformer_deploy.inspection import EngineInspection, EngineProof
-    from riformer_deploy.passports import EngineArtifact
-
-
-def _targets(engine: EngineArtifact) -> str:
-    """The GPUs that an engine is for."""
-    passport = engine.passport
-    if passport.gpu_compute_capability is not None and not passport.settings.compute_capabilities:
-        return f"{passport.gpu} ({passport.gpu_compute_capability})"
-    return ", ".join(passport.settings.compute_capabilities) or "8.0 and later"
 
 
 def print_build(report: BuildReport) -> None:
@@ -29,7 +20,7 @@ def print_build(report: BuildReport) -> None:
             (
                 engine.file.path,
                 f"{engine.passport.backend.label} {engine.passport.backend_version}",
-                _targets(engine),
+                engine.passport.targets,
                 ", ".join(map(str, engine.passport.profiles)),
                 f"{engine.file.size_bytes / 2**20:.2f}",
                 f"{engine.passport.build_ms / 1000:.1f}",
@@ -64,7 +55,7 @@ def print_engine(found: EngineInspection) -> None:
         *((f"output {spec.name}", f"{spec.dtype} {list(spec.shape)}") for spec in engine.outputs),
         ("batches (MIN:OPT:MAX)", ", ".join(map(str, passport.profiles))),
         ("built on", f"{passport.gpu or 'no GPU'}, driver's CUDA {passport.driver_cuda or '-'}"),
-        ("for compute capability", _targets(engine)),
+        ("for compute capability", engine.passport.targets),
         ("hardware compatibility", str(settings.hardware_compatibility)),
         ("TF32", "allowed" if settings.tf32 else "no"),
         ("refittable", "yes" if settings.refittable else "no"),

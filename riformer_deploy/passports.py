@@ -122,6 +122,16 @@ class Passport:
             raise ValueError("an engine has at least one profile")
 
     @property
+    def targets(self) -> str:
+        """The compute capabilities that it runs on, in words."""
+        if self.settings.compute_capabilities:
+            return ", ".join(self.settings.compute_capabilities)
+        anywhere = self.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS
+        if anywhere or self.backend is Backend.TENSORRT_RTX:
+            return "8.0 and later"
+        return self.gpu_compute_capability or "of an unknown GPU"
+
+    @property
     def span(self) -> BatchProfile:
         """The batch sizes of all profiles together: smallest, tuned for, largest."""
         return BatchProfile(

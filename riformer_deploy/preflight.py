@@ -95,6 +95,14 @@ def check_file(artifact: EngineArtifact, path: Path) -> list[Mismatch]:
     return []
 
 
+def _same(here: str, built: str) -> bool:
+    """Whether two versions are one; a package may be released again without its libraries (``.post1``)."""
+    try:
+        return Version(here).release == Version(built).release
+    except InvalidVersion:
+        return here == built
+
+
 def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     passport = artifact.passport
     backend, built = passport.backend, passport.backend_version
@@ -102,7 +110,7 @@ def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     install = f'Run: pip install "{PACKAGES[backend.module].distributions[0]}=={built}"'
     if here is None:
         return [Mismatch(problem=f"{backend.label} is not installed.", remedy=f"{install}.")]
-    if here == built:
+    if _same(here, built):
         return []
     problem = f"it was built by {backend.label} {built}; {here} is installed."
     remedy = f"{_rebuild(artifact)}, or: {install.removeprefix('Run: ')}."
@@ -140,15 +148,14 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
         ]
     findings = []
     gpu = driver.gpus[0]
-    if not _runs_on(passport, gpu.compute_capability):
+    here = gpu.compute_capability
+    if not _runs_on(passport, here):
+        option = " on this GPU"
         if passport.backend is Backend.TENSORRT_RTX:
-            meant = ", ".join(passport.settings.compute_capabilities) or "8.0 and later"
-            option = f" with --compute-capability {gpu.compute_capability}, or without that option"
-        else:
-            meant, option = passport.gpu_compute_capability or "an unknown GPU", " on this GPU"
+            option = f" with --compute-capability {here}, or without that option"
         findings.append(
             Mismatch(
-                problem=f"it is for compute capability {meant}; {gpu.name} has {gpu.compute_capability}.",
+                problem=f"it is for compute capability {passport.targets}; {gpu.name} has {here}.",
                 remedy=f"{_rebuild(artifact)}{option}.",
             )
         )

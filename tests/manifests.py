@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import (
@@ -15,6 +18,7 @@ from riformer_deploy.artifacts import (
 )
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact, Passport
 from riformer_deploy.variants import Preprocessing
 
 PLAIN = LoweringRecord(
@@ -91,3 +95,36 @@ def write_bundle(
             (staged / name).write_text(text)
         records = [record_file(staged / name, "") for name in contents]
         return commit(directory, staged, manifest_of(*kept, *records, source=source), force=force)
+
+
+def engine_of(plan: bytes = b"plan", **passport: Any) -> EngineArtifact:
+    """An FP32 engine of TensorRT 10 that holds ``plan``, built from :func:`file_record`'s graph."""
+    plain = Passport(
+        backend=Backend.TENSORRT,
+        backend_version="10.16.0.1",
+        backend_cuda=13,
+        onnx_sha256="a" * 64,
+        weights_sha256="d" * 64,
+        driver_cuda="13.0",
+        gpu="GPU",
+        gpu_compute_capability="8.9",
+        profiles=(BatchProfile(minimum=1, optimum=8, maximum=32),),
+        settings=BuildSettings(),
+        build_ms=1.0,
+        network_layers={"FLOAT": 3},
+        engine_layers=2,
+    )
+    changed = dataclasses.replace(plain, **passport)
+    stem = f"model.fp32.{changed.backend}"
+    digest = hashlib.sha256(plan).hexdigest()
+    graph = graph_of(file_record("model.fp32.onnx"))
+    return EngineArtifact(
+        file=FileRecord(
+            path=f"{stem}.engine", sha256=digest, size_bytes=len(plan), parent_sha256=changed.onnx_sha256
+        ),
+        precision=Precision.FP32,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        passport=changed,
+        log=FileRecord(path=f"{stem}.log", sha256="e" * 64, size_bytes=3, parent_sha256=digest),
+    )
