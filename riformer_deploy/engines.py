@@ -303,6 +303,11 @@ def trtexec_lines(directory: Path | str, options: BuildOptions) -> tuple[str, ..
         OptionError: An option cannot be honoured.
     """
     bundle = Bundle.open(directory)
+    if options.backend is Backend.TENSORRT_RTX:
+        raise OptionError(
+            "--print-trtexec prints lines for the trtexec of TensorRT, not for TensorRT-RTX.",
+            remedy="Leave --backend out.",
+        )
     _refuse(options, Backend.TENSORRT)
     lines: list[str] = []
     for graph in _graphs(bundle, options):

@@ -21,7 +21,13 @@ from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.choices import InputForm
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.entrants import reference
-from riformer_deploy.errors import BundleChangedError, BundleError, OptionError, RuntimeFailureError
+from riformer_deploy.errors import (
+    BundleChangedError,
+    BundleError,
+    EngineUnfitError,
+    OptionError,
+    RuntimeFailureError,
+)
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
@@ -287,6 +293,7 @@ def accuracy_bundle(
         DatasetError: The pictures cannot be found, or their labels do not fit the model.
         OptionError: An option cannot be honoured.
         RuntimeFailureError: An artifact cannot be run.
+        EngineUnfitError: Engines alone were asked for, and none fits this machine.
         MissingDependencyError: An artifact's backend is not installed.
     """
     require_backends(options.groups)
@@ -295,7 +302,8 @@ def accuracy_bundle(
         bundle, options.groups, folded=False, gpu=GpuOptions(required=True, cuda_graphs=(False,))
     )
     if not lineup.entered:
-        raise RuntimeFailureError(
+        unfit = EngineUnfitError if set(options.groups) == {Group.ENGINE} else RuntimeFailureError
+        raise unfit(
             "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in lineup.skipped]
         )
     for item in lineup.skipped:

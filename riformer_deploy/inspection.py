@@ -15,6 +15,7 @@ from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.complexity import complexity
 from riformer_deploy.engines import engine_of
 from riformer_deploy.errors import (
+    BundleError,
     BundleIntegrityError,
     CheckpointUnreadableError,
     OptionError,
@@ -32,6 +33,8 @@ from riformer_deploy.variants import Preprocessing
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
 """Entries of ``meta`` worth showing."""
+_PLANS = {".engine", ".plan", ".trt"}
+"""What people call plan files; those of bundles are ``.engine``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +284,14 @@ def _proof_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> En
 
 
 def _inspect_engine(path: Path) -> EngineInspection:
-    bundle = Bundle.open(path.parent)
+    try:
+        bundle = Bundle.open(path.parent)
+    except BundleError as err:
+        raise BundleError(
+            f"{path} lies in no bundle, and a plan says nothing of itself: {err.message}",
+            details=err.details,
+            remedy="Inspect it in the bundle that it was built in, or build it with `riformer-deploy build`.",
+        ) from err
     artifact = engine_of(bundle, path)
     findings = preflight_here(artifact, path)
     return EngineInspection(
@@ -317,7 +327,7 @@ def inspect_file(path: Path | str) -> Inspection:
         return _inspect_bundle(path)
     if path.name == MANIFEST:
         return _inspect_bundle(path.parent)
-    if path.suffix.lower() == ".engine":
+    if path.suffix.lower() in _PLANS:
         return _inspect_engine(path)
     if path.suffix.lower() == ".onnx":
         return _inspect_onnx(path)

@@ -18,7 +18,7 @@ from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import InputForm, NormForm, OutputForm
 from riformer_deploy.entrants import Lineup, fed, stored_model
-from riformer_deploy.errors import BundleError
+from riformer_deploy.errors import BundleError, EngineUnfitError
 from riformer_deploy.fusion import fold
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.lowering import lower
@@ -217,12 +217,14 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
 
     Raises:
         BundleError: The bundle holds none that this machine can run; the reasons are listed.
+        EngineUnfitError: It holds engines, and none fits this machine; likewise.
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
     lineup = line_up(bundle, (group,), gpu=GpuOptions(required=True))
     if not lineup.entered:
-        raise BundleError(
+        unfit = EngineUnfitError if group is Group.ENGINE else BundleError
+        raise unfit(
             f"{bundle.directory} holds nothing that runs here with {group}.",
             details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
             remedy="Choose another --with.",

@@ -169,6 +169,7 @@ def predict_images(
 
     Raises:
         BundleError: It is not a bundle, a file was changed, or it holds nothing that ``group`` runs.
+        EngineUnfitError: None of its engines fits this machine.
         RuntimeFailureError: The model cannot run.
         MissingDependencyError: What runs it is not installed.
         OptionError: A number is not positive.

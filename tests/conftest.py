@@ -15,14 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riformer_deploy import engines, lineup_gpu, preflight
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import npz_set
+from riformer_deploy.cuda_driver import Driver
+from riformer_deploy.engines import BuildOptions, build_engines
 from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status
 from riformer_deploy.variants import Preprocessing
@@ -268,6 +272,33 @@ def precise_bundle(
 def tiny_bundle_copy(tmp_path: Path, tiny_bundle: Path) -> Path:
     """A copy of ``tiny_bundle`` that the test may change."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """A machine without a GPU, wherever the tests run."""
+    driver = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+    for module in (engines, lineup_gpu, preflight):
+        monkeypatch.setattr(module, "query_driver", lambda: driver)
+    return driver
+
+
+@pytest.fixture(scope="session")
+def engine_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """The tiny bundle with an engine of TensorRT-RTX; read only."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "engines"))
+    options = BuildOptions(
+        backend=Backend.TENSORRT_RTX, profiles=(BatchProfile(minimum=1, optimum=8, maximum=32),)
+    )
+    build_engines(bundle, options)
+    return bundle
+
+
+@pytest.fixture
+def engine_bundle_copy(tmp_path: Path, engine_bundle: Path) -> Path:
+    """A copy of ``engine_bundle`` that the test may change."""
+    return Path(shutil.copytree(engine_bundle, tmp_path / "engines"))
 
 
 @pytest.fixture

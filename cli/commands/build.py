@@ -96,8 +96,11 @@ def build(
     )
     directory = find_bundle(bundle)
     if print_trtexec:
-        for line in trtexec_lines(directory, asked):
-            output.say(line)
+        lines = trtexec_lines(directory, asked)
+        if json:
+            output.print_json({"lines": lines})
+        else:
+            output.say("\n".join(lines))
         return
     with output.progress() as progress:
         report = build_engines(directory, asked, progress)

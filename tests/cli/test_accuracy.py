@@ -93,3 +93,16 @@ def test_what_cannot_be_done_has_its_exit_code(
     assert done.returncode == code
     assert said in done.stderr
     assert not (bundle / "accuracy.json").exists()
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_engines_that_cannot_run_here_are_one_clear_error_or_left_out_with_a_warning(
+    cli: Cli, engine_bundle_copy: Path, small: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = ("verify", "accuracy", engine_bundle_copy, "--data", small, "--with", "engine")
+    done = cli(*line)
+    assert (done.returncode, done.stdout) == (51, "")
+    assert "TensorRT-RTX fp32: there is no NVIDIA GPU to run on" in done.stderr
+    done = cli(*line, "--with", "onnx", "--json")
+    assert [item["name"] for item in json.loads(done.stdout)["artifacts"]] == ["ONNX Runtime fp32"]
+    assert "TensorRT-RTX fp32 was left out: there is no NVIDIA GPU to run on" in caplog.text

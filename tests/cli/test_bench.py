@@ -128,3 +128,23 @@ def test_a_measurement_that_would_mean_nothing_is_refused(
     ran = cli("bench", tiny_bundle, *options)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert said in ran.stderr
+
+
+NO_GPU_HERE = "there is no NVIDIA GPU to run on: no NVIDIA driver (libcuda.so.1) is installed."
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_engines_that_cannot_run_here_are_listed_with_the_reason(cli: Run, engine_bundle_copy: Path) -> None:
+    ran = cli("bench", engine_bundle_copy, *QUICK, "--engine", "--onnx", "--json")
+    assert ran.returncode == 0, ran.stderr
+    result = load_json(LatencyResult, ran.stdout)
+    assert [sample.name for sample in result.samples] == [ONNX]
+    assert [item.name for item in result.skipped] == ["TensorRT-RTX fp32"]
+    assert result.skipped[0].reason.startswith(NO_GPU_HERE)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_engines_alone_that_cannot_run_here_are_one_clear_error(cli: Run, engine_bundle: Path) -> None:
+    ran = cli("bench", engine_bundle, *QUICK, "--engine")
+    assert (ran.returncode, ran.stdout) == (50, "")
+    assert f"error: Nothing could be measured.\n  - TensorRT-RTX fp32: {NO_GPU_HERE}" in ran.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from riformer_deploy.errors import RIFormerDeployError
 
 Run = Callable[..., CompletedProcess[str]]
 Write = Callable[..., Path]
@@ -202,6 +205,52 @@ def test_an_invalid_onnx_file_exits_50(cli: Run, tmp_path: Path) -> None:
     ran = cli("inspect", tmp_path / "garbage.onnx")
     assert (ran.returncode, ran.stdout) == (50, "")
     assert "garbage.onnx is not a valid ONNX file" in ran.stderr
+
+
+def test_an_engine_that_cannot_be_built_exits_42_with_the_builders_words(
+    cli: Run, engine_bundle_copy: Path
+) -> None:
+    line = ("build", engine_bundle_copy, "--backend", "tensorrt-rtx", "--workspace", "1")
+    ran = cli(*line, "--json")
+    assert ran.returncode == 42
+    told = json.loads(ran.stdout)["error"]
+    assert (told["kind"], told["exit_code"]) == ("EngineBuildError", 42)
+    assert "could not build an engine" in told["message"]
+    assert "Tactic Selection" in told["message"]
+    assert "more scratch memory" in ran.stderr
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_engine_that_does_not_fit_exits_51_with_every_reason(
+    cli: Run, engine_bundle_copy: Path, repository: Path
+) -> None:
+    engine = engine_bundle_copy / "model.fp32.tensorrt-rtx.engine"
+    engine.write_bytes(engine.read_bytes()[:-1])
+    ran = cli(
+        "predict",
+        repository / "examples" / "digits" / "val" / "0",
+        engine_bundle_copy,
+        "--with",
+        "engine",
+        "--json",
+    )
+    assert ran.returncode == 51
+    told = json.loads(ran.stdout)["error"]
+    assert (told["kind"], told["exit_code"]) == ("EngineUnfitError", 51)
+    assert f"{engine} is truncated" in told["message"]
+    assert "there is no NVIDIA GPU to run on" in told["message"]
+    assert "Traceback" not in ran.stderr
+
+
+def test_every_exit_code_is_in_the_readmes_table(repository: Path) -> None:
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## Exit codes")[2].partition("\n## ")[0]
+    documented = {int(line.split("|")[1]) for line in table.splitlines() if re.match(r"\| \d+ \|", line)}
+
+    def codes(kind: type[RIFormerDeployError]) -> set[int]:
+        return {kind.exit_code}.union(*(codes(child) for child in kind.__subclasses__()))
+
+    assert documented == codes(RIFormerDeployError) | {0, 130}
 
 
 @pytest.mark.parametrize(

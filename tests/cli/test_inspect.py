@@ -8,11 +8,19 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from riformer_deploy import preflight
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.complexity import complexity
+from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.files import sha256_of
-from riformer_deploy.inspection import BundleInspection, CheckpointInspection, OnnxInspection, inspect_file
+from riformer_deploy.inspection import (
+    BundleInspection,
+    CheckpointInspection,
+    EngineInspection,
+    OnnxInspection,
+    inspect_file,
+)
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.records import load_json
 from riformer_deploy.variants import Variant
@@ -176,3 +184,99 @@ def test_garbage_is_refused_by_name(
     assert (ran.returncode, ran.stdout) == (code, "")
     assert str(tmp_path / name) in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+ENGINE = "model.fp32.tensorrt-rtx.engine"
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_engine_as_text_tells_its_passport_and_what_keeps_it_from_running_here(
+    cli: Run, engine_bundle: Path
+) -> None:
+    ran = cli("inspect", engine_bundle / ENGINE)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (engine,) = Bundle.open(engine_bundle).manifest.engines
+    for said in (
+        f"TensorRT-RTX {engine.passport.backend_version}, CUDA {engine.passport.backend_cuda} ",
+        "float32 ['batch', 3, 64, 48]",
+        "│ 1:8:32 ",
+        "│ 8.0 and later ",
+        "no GPU, driver's CUDA -",
+        f"{sum(engine.passport.network_layers.values())}: ",
+        engine.file.sha256,
+        engine.log.sha256,
+        engine.passport.onnx_sha256,
+        engine.passport.weights_sha256,
+        "│ not proven ",
+        "│ failed ",
+    ):
+        assert said in ran.stdout
+    assert ran.stdout.splitlines()[-1] == (
+        "does not fit: there is no NVIDIA GPU to run on: no NVIDIA driver (libcuda.so.1) is installed. "
+        "Take the bundle to a machine with a GPU."
+    )
+
+
+def test_an_engine_as_json_is_the_record(cli: Run, engine_bundle: Path, no_gpu: Driver) -> None:
+    ran = cli("inspect", engine_bundle / ENGINE, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert set(json.loads(ran.stdout)) == _fields(EngineInspection)
+    found = load_json(EngineInspection, ran.stdout)
+    assert (found.kind, found.intact, found.fits) == ("engine", True, False)
+    assert found.artifact == Bundle.open(engine_bundle).manifest.engines[0]
+    assert [str(no_gpu.problem) in finding.problem for finding in found.findings] == [True]
+    assert (found.parity, found.parity_utc) == (None, None)
+
+
+def test_an_engine_that_fits_this_machine_passes_preflight(
+    cli: Run, engine_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu(name="RTX", compute_capability="8.9", memory_bytes=1)
+    driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
+    monkeypatch.setattr(preflight, "query_driver", lambda: driver)
+    ran = cli("inspect", engine_bundle / ENGINE)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "│ passed " in ran.stdout
+    assert "does not fit" not in ran.stdout
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_an_altered_engine_is_told_and_exits_31(cli: Run, engine_bundle_copy: Path) -> None:
+    path = engine_bundle_copy / ENGINE
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    ran = cli("inspect", path)
+    assert ran.returncode == 31
+    assert f"does not fit: {path} was altered: its sha256 is {sha256_of(path)}" in ran.stdout
+    ran = cli("inspect", engine_bundle_copy)
+    assert ran.returncode == 31
+    assert ENGINE in ran.stdout
+
+
+def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_proven(
+    cli: Run, engine_bundle: Path
+) -> None:
+    ran = cli("inspect", engine_bundle)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    (row,) = [line for line in ran.stdout.splitlines() if line.startswith(f"│ {ENGINE} ") and "NOT" in line]
+    assert "TensorRT-RTX" in row
+    assert "NOT proven: run verify parity on its GPU" in row
+
+
+@pytest.mark.parametrize("suffix", [".engine", ".plan", ".trt"])
+def test_a_plan_that_lies_in_no_bundle_is_refused_by_name(
+    cli: Run, tmp_path: Path, engine_bundle: Path, suffix: str
+) -> None:
+    path = tmp_path / f"alone{suffix}"
+    path.write_bytes((engine_bundle / ENGINE).read_bytes())
+    ran = cli("inspect", path)
+    assert (ran.returncode, ran.stdout) == (30, "")
+    assert f"{path} lies in no bundle, and a plan says nothing of itself" in ran.stderr
+    assert "riformer-deploy build" in ran.stderr
+
+
+def test_a_foreign_plan_in_a_bundle_is_refused_by_name(cli: Run, engine_bundle_copy: Path) -> None:
+    path = engine_bundle_copy / "foreign.engine"
+    path.write_bytes((engine_bundle_copy / ENGINE).read_bytes())
+    ran = cli("inspect", path)
+    assert (ran.returncode, ran.stdout) == (30, "")
+    assert f"{path} is not an engine that the bundle {engine_bundle_copy} lists" in ran.stderr

@@ -124,3 +124,19 @@ def test_a_folder_with_no_bundle_in_it_is_told_how_to_make_one(
     ran = cli(*command)
     assert (ran.returncode, ran.stdout) == (30, "")
     assert "riformer-deploy export" in ran.stderr
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fail_the_proof(
+    cli: Run, engine_bundle_copy: Path
+) -> None:
+    engine = engine_bundle_copy / "model.fp32.tensorrt-rtx.engine"
+    engine.write_bytes(b"another plan")
+    ran = cli("verify", "parity", engine_bundle_copy)
+    assert ran.returncode == 0, ran.stderr
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("skipped: ")]
+    assert line.startswith(f"skipped: TensorRT-RTX fp32: {engine} is truncated: 12 bytes")
+    assert "there is no NVIDIA GPU to run on" in line
+    stored = _stored(engine_bundle_copy)
+    assert [item.name for item in stored.skipped] == ["TensorRT-RTX fp32"]
+    assert [candidate.name for candidate in stored.candidates] == CANDIDATES

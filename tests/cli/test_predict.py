@@ -83,3 +83,13 @@ def test_features_are_written(cli: Cli, pictures: Path, tiny_bundle: Path, tmp_p
     assert cli("features", pictures, tiny_bundle, "-o", target).returncode == 32
     done = cli("features", pictures, tiny_bundle, "-o", target, "--stage", "2", "--force", "--json")
     assert json.loads(done.stdout)["shape"] == [3, 16, 8, 6]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_engines_that_cannot_run_here_are_one_clear_error(
+    cli: Cli, pictures: Path, engine_bundle: Path
+) -> None:
+    done = cli("predict", pictures, engine_bundle, "--with", "engine")
+    assert (done.returncode, done.stdout) == (51, "")
+    assert "TensorRT-RTX fp32: there is no NVIDIA GPU to run on" in done.stderr
+    assert "Choose another --with." in done.stderr

@@ -49,10 +49,7 @@ ENGINE, LOG = "model.fp32.tensorrt-rtx.engine", "model.fp32.tensorrt-rtx.log"
 needs_no_gpu = pytest.mark.skipif(bool(query_driver().gpus), reason="with a GPU this works")
 
 
-@pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is built here is built as on a machine without a GPU, wherever the tests run."""
-    monkeypatch.setattr(engines, "query_driver", lambda: NO_GPU)
+pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
 def _profile(low: int, middle: int, high: int) -> BatchProfile:
