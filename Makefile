@@ -11,27 +11,28 @@ PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-
 .PHONY: help demo test lint types layers unit benchmarks peer clean
 
 help:
-	@echo "make demo        the main job on examples/riformer-digits.pth: export, parity, bench"
+	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make clean       remove what these made"
 
-$(VENV)/.cpu: pyproject.toml constraints.txt
+$(VENV)/.base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV); this takes about a minute"
-	@$(INSTALL) --editable ".[cpu]"
+	@echo "installing into $(VENV); this takes a minute or two"
+	@$(INSTALL) --editable ".[cpu,rtx]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.cpu
+$(VENV)/.dev: $(VENV)/.base
 	@$(INSTALL) --editable ".[cpu,dev,openvino,rtx]"
 	@touch $@
 
-demo: $(VENV)/.cpu
+demo: $(VENV)/.base
 	@mkdir -p .demo
 	$(BIN)/riformer-deploy inspect examples/riformer-digits.pth
 	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o .demo/riformer-digits
+	$(BIN)/riformer-deploy build .demo/riformer-digits --backend tensorrt-rtx
 	$(BIN)/riformer-deploy verify parity .demo/riformer-digits
 	$(BIN)/riformer-deploy bench .demo/riformer-digits
 
@@ -58,6 +59,7 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/accuracy_overlap.py
 	$(BIN)/python benchmarks/cpu_latency.py
 	$(BIN)/python benchmarks/quantization_comparison.py
+	$(BIN)/python benchmarks/rtx_builds.py
 	$(BIN)/python benchmarks/render.py
 
 # mmcv-lite and mmpretrain name requirements that inference does not need and that do not install here.
