@@ -207,7 +207,7 @@ def test_an_engine_as_text_tells_its_passport_and_what_keeps_it_from_running_her
         engine.log.sha256,
         engine.passport.onnx_sha256,
         engine.passport.weights_sha256,
-        "│ not proven ",
+        "│ NOT proven: run verify parity on its GPU ",
         "│ failed ",
     ):
         assert said in ran.stdout
@@ -225,7 +225,7 @@ def test_an_engine_as_json_is_the_record(cli: Run, engine_bundle: Path, no_gpu: 
     assert (found.kind, found.intact, found.fits) == ("engine", True, False)
     assert found.artifact == Bundle.open(engine_bundle).manifest.engines[0]
     assert [str(no_gpu.problem) in finding.problem for finding in found.findings] == [True]
-    assert (found.parity, found.parity_utc) == (None, None)
+    assert found.proof is None
 
 
 def test_an_engine_that_fits_this_machine_passes_preflight(
@@ -234,6 +234,7 @@ def test_an_engine_that_fits_this_machine_passes_preflight(
     gpu = Gpu(name="RTX", compute_capability="8.9", memory_bytes=1)
     driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
     monkeypatch.setattr(preflight, "query_driver", lambda: driver)
+    monkeypatch.setattr(preflight, "validity", lambda _trt, _plan: ("VALID", ()))
     ran = cli("inspect", engine_bundle / ENGINE)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "│ passed " in ran.stdout

@@ -55,3 +55,43 @@ def test_what_is_no_output_is_refused_with_what_it_should_be(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="say logits, probabilities, features or topk=K") as caught:
         options.parse_output(text)
     assert repr(text) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("7B", 7), ("3kib", 3 << 10), ("512MiB", 512 << 20), ("4 GiB", 4 << 30), ("0", 0)],
+)
+def test_a_size_of_memory_has_a_unit_or_is_in_bytes(text: str, size: int) -> None:
+    assert options.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "4GB", "4G", "-1", "1.5GiB", "1_0", "4GiB!", "lots"])
+def test_what_is_no_size_of_memory_is_refused_with_what_it_should_be(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="say 512MiB, 4GiB or a number of bytes") as caught:
+        options.parse_size(text)
+    assert repr(text) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "profile"),
+    [("1:8:32", (1, 8, 32)), ("4", (4, 4, 4)), ("2:2:2", (2, 2, 2)), ("1:1:9", (1, 1, 9))],
+)
+def test_a_profile_is_three_batch_sizes_or_one(text: str, profile: tuple[int, int, int]) -> None:
+    found = options.parse_profile(text)
+    assert (found.minimum, found.optimum, found.maximum) == profile
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *(
+            (text, "say MIN:OPT:MAX")
+            for text in ("", "1:8", "1:8:32:64", "a", "1-8-32", "1:8:", "-1", "1,8,32")
+        ),
+        *((text, "1 <= MIN <= OPT <= MAX") for text in ("0", "0:1:2", "8:1:32", "1:64:32", "32:8:1")),
+    ],
+)
+def test_what_is_no_profile_is_refused_with_what_it_should_be(text: str, said: str) -> None:
+    with pytest.raises(typer.BadParameter, match=said) as caught:
+        options.parse_profile(text)
+    assert repr(text) in caught.value.message

@@ -11,7 +11,7 @@ import pytest
 
 from riformer_deploy import preflight as module
 from riformer_deploy.cuda_driver import Driver, Gpu
-from riformer_deploy.errors import EngineUnfitError
+from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.passports import (
     Backend,
     BatchProfile,
@@ -19,7 +19,7 @@ from riformer_deploy.passports import (
     EngineArtifact,
     HardwareCompatibility,
 )
-from riformer_deploy.preflight import Host, Mismatch, preflight, require_fit, this_host
+from riformer_deploy.preflight import Host, Mismatch, preflight, preflight_here, require_fit, this_host
 from tests.manifests import engine_of
 
 PLAN = b"plan" * 100
@@ -304,6 +304,48 @@ def test_the_backend_is_given_the_plan_itself_and_what_it_does_not_call_invalid_
 
     assert preflight(artifact_of(Backend.TENSORRT_RTX), plan, host_of(), validity=validity) == ()
     assert asked == [PLAN]
+
+
+def _this_machine(monkeypatch: pytest.MonkeyPatch, host: Host) -> None:
+    monkeypatch.setattr(module, "this_host", lambda: host)
+
+
+def test_here_the_installed_backend_is_asked_for_its_verdict(
+    monkeypatch: pytest.MonkeyPatch, plan: Path
+) -> None:
+    asked: list[tuple[object, bytes]] = []
+
+    def validity(trt: object, content: bytes) -> tuple[str, tuple[str, ...]]:
+        asked.append((trt, content))
+        return "INVALID", ("OLD_CUDA_DRIVER",)
+
+    _this_machine(monkeypatch, host_of())
+    monkeypatch.setattr(module, "load", lambda backend: f"bindings of {backend}")
+    monkeypatch.setattr(module, "validity", validity)
+    (finding,) = preflight_here(artifact_of(Backend.TENSORRT_RTX), plan)
+    assert asked == [("bindings of tensorrt-rtx", PLAN)]
+    assert "TensorRT-RTX calls it invalid: OLD_CUDA_DRIVER." in finding.problem
+
+
+def test_here_a_backend_that_is_installed_but_broken_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, plan: Path
+) -> None:
+    def broken(_backend: Backend) -> None:
+        raise MissingDependencyError("tensorrt cannot be imported: no libnvinfer.so", remedy="Look there.")
+
+    _this_machine(monkeypatch, host_of())
+    monkeypatch.setattr(module, "load", broken)
+    assert preflight_here(artifact_of(), plan) == (
+        Mismatch(problem="tensorrt cannot be imported: no libnvinfer.so", remedy="Look there."),
+    )
+
+
+def test_here_a_damaged_file_never_reaches_the_backend(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:
+    _alter(plan)
+    _this_machine(monkeypatch, host_of())
+    monkeypatch.setattr(module, "load", lambda _backend: pytest.fail("the backend must not be loaded"))
+    (finding,) = preflight_here(artifact_of(), plan)
+    assert "was altered" in finding.problem
 
 
 def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
