@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from riformer_deploy.errors import EngineBuildError, OptionError
 from riformer_deploy.passports import BatchProfile, BuildSettings, HardwareCompatibility
 from riformer_deploy.progress import Progress
 from riformer_deploy.trt.bindings import Log, TensorRT, Told
+from riformer_deploy.trt.interruption import interruptible
 
 _COMPATIBILITY = {
     HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS",
@@ -194,41 +195,6 @@ def _configure(trt: TensorRT, builder: Any, request: BuildRequest, monitor: _Mon
     return config
 
 
-def _interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
-    """Run C++ code beside the main thread, so that Ctrl-C reaches Python while it runs.
-
-    An event is waited for and not the thread: a ``join`` that Ctrl-C interrupts takes a running thread for
-    a stopped one (Python 3.11), and what the thread works with must outlive it.
-    """
-    results: list[Any] = []
-    failures: list[BaseException] = []
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as err:  # noqa: BLE001  # raised again below, in the caller's thread
-            failures.append(err)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=run, name="tensorrt-build")
-    thread.start()
-    interrupted = finished = False
-    while not finished:
-        try:
-            finished = done.wait(0.1)
-        except KeyboardInterrupt:
-            interrupted = True
-            cancel()
-    thread.join()
-    if interrupted:
-        raise KeyboardInterrupt
-    if failures:
-        raise failures[0]
-    return results[0]
-
-
 def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: Told) -> BuiltPlan:
     """Parse a graph and build a plan; Ctrl-C cancels the builder and is raised when it has stopped.
 
@@ -259,7 +225,7 @@ def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: T
                 remedy="Name another file with --timing-cache; it is created.",
             )
     start = time.perf_counter()
-    plan = _interruptible(
+    plan = interruptible(
         lambda: builder.build_serialized_network(network, config), cancel=monitor.cancelled.set
     )
     build_ms = 1000 * (time.perf_counter() - start)
