@@ -1,0 +1,223 @@
+"""What cannot be built as engines, and bundles that are left as they were."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
+from riformer_deploy.engines import BuildOptions, build_engines, choose_backend, trtexec_lines
+from riformer_deploy.errors import (
+    BundleError,
+    EngineBuildError,
+    MissingDependencyError,
+    OptionError,
+    RuntimeFailureError,
+)
+from riformer_deploy.passports import Backend, BuildSettings, HardwareCompatibility
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
+
+NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+H200 = Driver(
+    cuda_version="13.0", gpus=(Gpu(name="H200", compute_capability="9.0", memory_bytes=1),), problem=None
+)
+ENGINE = "model.fp32.tensorrt-rtx.engine"
+needs_no_gpu = pytest.mark.skipif(bool(query_driver().gpus), reason="with a GPU this works")
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+
+def _files(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(bundle.iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "remedy"),
+    [
+        (
+            BuildOptions(precisions=(Precision.FP32, Precision.FP16, Precision.INT8)),
+            "holds no fp16, int8 model, only fp32",
+            "riformer-deploy export CKPT --precision fp16",
+        ),
+        (BuildOptions(image_size_px=(64, 64)), "take images of 64x48 px, not 64x64", "--image-size"),
+        (
+            BuildOptions(settings=BuildSettings(compute_capabilities=("8.9", "9.0"))),
+            "can be built for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; not for 9.0",
+            "--compute-capability",
+        ),
+        (
+            BuildOptions(
+                timing_cache=Path("cache"),
+                settings=BuildSettings(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
+            ),
+            "TensorRT-RTX has no use for these options",
+            "",
+        ),
+    ],
+    ids=["precision", "image size", "compute capability", "options of TensorRT"],
+)
+def test_what_cannot_be_honoured_is_refused_and_nothing_is_built(
+    tiny_bundle_copy: Path, options: BuildOptions, said: str, remedy: str
+) -> None:
+    before = _files(tiny_bundle_copy)
+    with pytest.raises(OptionError, match=said) as caught:
+        build_engines(tiny_bundle_copy, options)
+    assert remedy in caught.value.remedy
+    assert _files(tiny_bundle_copy) == before
+
+
+def test_every_option_that_a_flavour_lacks_is_named_at_once(tiny_bundle: Path) -> None:
+    options = BuildOptions(
+        timing_cache=Path("cache"),
+        settings=BuildSettings(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
+    )
+    with pytest.raises(OptionError) as caught:
+        build_engines(tiny_bundle, options)
+    assert [detail.partition(":")[0] for detail in caught.value.details] == [
+        "--hardware-compat",
+        "--timing-cache",
+    ]
+    with pytest.raises(OptionError, match="TensorRT has no use") as caught:
+        trtexec_lines(tiny_bundle, BuildOptions(settings=BuildSettings(compute_capabilities=("8.9",))))
+    assert caught.value.details[0].startswith("--compute-capability")
+
+
+def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        BuildOptions(
+            precisions=(Precision.FP32, Precision.FP32),
+            settings=BuildSettings(
+                workspace_bytes=0, optimization_level=6, compute_capabilities=("8.9", "8.9")
+            ),
+        )
+    said = " ".join(caught.value.details)
+    assert len(caught.value.details) == 4
+    for part in ("each precision", "0 bytes", "0 to 5, got 6", "each compute capability"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (BuildSettings(compute_capabilities=("7.5",)), "Leave 7.5 out of --compute-capability"),
+        (BuildSettings(workspace_bytes=1), "more scratch memory with --workspace"),
+        pytest.param(BuildSettings(refittable=True), "needs a GPU", marks=needs_no_gpu),
+        pytest.param(BuildSettings(version_compatible=True), "lean runtime", marks=needs_no_gpu),
+    ],
+    ids=["7.5", "workspace", "refittable", "version-compatible"],
+)
+def test_a_builder_that_fails_says_why_and_the_bundle_is_as_it_was(
+    engine_bundle_copy: Path, settings: BuildSettings, remedy: str
+) -> None:
+    before = _files(engine_bundle_copy)
+    with pytest.raises(EngineBuildError, match=r"could not build an engine of .*model\.fp32\.onnx") as caught:
+        build_engines(engine_bundle_copy, BuildOptions(settings=settings))
+    assert caught.value.details  # the builder's own words
+    assert remedy in caught.value.remedy
+    assert _files(engine_bundle_copy) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError], ids=lambda kind: kind.__name__)
+def test_an_interrupted_build_stops_the_builder_and_the_bundle_is_as_it_was(
+    engine_bundle_copy: Path, error: type[BaseException]
+) -> None:
+    before, steps = _files(engine_bundle_copy), 0
+
+    def interrupt(_step: str) -> None:
+        nonlocal steps
+        steps += 1
+        raise error("enough")
+
+    with pytest.raises(error, match="enough"):
+        build_engines(engine_bundle_copy, BuildOptions(), interrupt)
+    assert steps < 5  # of dozens
+    assert _files(engine_bundle_copy) == before
+
+
+def test_a_file_of_the_engines_name_that_is_not_the_bundles_is_not_overwritten(
+    tiny_bundle_copy: Path,
+) -> None:
+    (tiny_bundle_copy / ENGINE).write_bytes(b"somebody's")
+    with pytest.raises(BundleError) as caught:
+        build_engines(tiny_bundle_copy, BuildOptions())
+    assert ENGINE in caught.value.details
+    assert (tiny_bundle_copy / ENGINE).read_bytes() == b"somebody's"
+    assert Bundle.open(tiny_bundle_copy).manifest.engines == ()
+
+
+def test_an_altered_graph_is_refused(tiny_bundle_copy: Path, onnx_of: Callable[[Path], Path]) -> None:
+    path = onnx_of(tiny_bundle_copy)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match="is not the file that the bundle recorded"):
+        build_engines(tiny_bundle_copy, BuildOptions())
+
+
+def _only(monkeypatch: pytest.MonkeyPatch, *installed: Backend) -> None:
+    """Pretend that these flavours, and no others, are installed."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("tensorrt"):
+            if name in [str(backend) for backend in installed]:
+                return "10.0"
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "driver", "installed", "chosen"),
+    [
+        (None, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+        (None, H200, tuple(Backend), Backend.TENSORRT),
+        (None, H200, (Backend.TENSORRT_RTX,), Backend.TENSORRT_RTX),
+        (Backend.TENSORRT, H200, (), Backend.TENSORRT),  # that it is missing is told when it is loaded
+        (Backend.TENSORRT_RTX, H200, tuple(Backend), Backend.TENSORRT_RTX),
+        (Backend.TENSORRT_RTX, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+    ],
+)
+def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: Backend | None,
+    driver: Driver,
+    installed: tuple[Backend, ...],
+    chosen: Backend,
+) -> None:
+    _only(monkeypatch, *installed)
+    assert choose_backend(wanted, driver) is chosen
+
+
+def test_tensorrt_without_a_gpu_fails_at_once_with_what_is_missing(tiny_bundle: Path) -> None:
+    steps: list[str] = []
+    with pytest.raises(RuntimeFailureError, match=r"no NVIDIA driver \(libcuda\.so\.1\)") as caught:
+        build_engines(tiny_bundle, BuildOptions(backend=Backend.TENSORRT), steps.append)
+    assert "--backend tensorrt-rtx" in caught.value.remedy
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "installed", "commands"),
+    [
+        (NO_GPU, (), ("tensorrt-rtx",)),
+        (NO_GPU, (Backend.TENSORRT,), ("tensorrt-rtx",)),
+        (H200, (), ("tensorrt-rtx", "tensorrt")),
+    ],
+    ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
+)
+def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    driver: Driver,
+    installed: tuple[Backend, ...],
+    commands: tuple[str, ...],
+) -> None:
+    _only(monkeypatch, *installed)
+    with pytest.raises(MissingDependencyError) as caught:
+        choose_backend(None, driver)
+    for name in ("tensorrt", "tensorrt-rtx"):
+        assert (f'pip install "{name}>=' in caught.value.remedy) == (name in commands)
