@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -7,58 +8,67 @@ import pytest
 
 from riformer_deploy.runtime_caches import RuntimeCache, runtime_cache_of
 
-ENGINE, OTHER = "a" * 64, "b" * 64
-KERNELS = bytes(range(256)) * 3
+ENGINE, OTHER = "5e" * 32, "0f" * 32
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> RuntimeCache:
+    """Where the kernels of an engine are kept."""
     return runtime_cache_of(tmp_path / "model.fp16.tensorrt-rtx.engine", ENGINE)
 
 
-def test_kernels_come_back_as_they_were_and_later_ones_replace_them(cache: RuntimeCache) -> None:
+def test_it_lies_hidden_beside_the_engine(cache: RuntimeCache, tmp_path: Path) -> None:
+    assert cache.path == tmp_path / ".model.fp16.tensorrt-rtx.engine.cache"
+
+
+@pytest.mark.parametrize("content", [b"", b"kernels", bytes(range(256)) * 50])
+def test_what_was_kept_is_read(cache: RuntimeCache, content: bytes) -> None:
+    cache.write(content)
+    assert cache.read() == content
+    head = cache.path.read_bytes()[:64]
+    assert head == bytes.fromhex(ENGINE) + hashlib.sha256(content).digest()
+
+
+def test_writing_replaces_and_leaves_nothing_else(cache: RuntimeCache, tmp_path: Path) -> None:
+    cache.write(b"old")
+    cache.write(b"new")
+    assert cache.read() == b"new"
+    assert list(tmp_path.iterdir()) == [cache.path]
+
+
+def test_nothing_kept_is_nothing_read(cache: RuntimeCache) -> None:
     assert cache.read() is None
-    cache.write(KERNELS)
-    assert cache.read() == KERNELS
-    cache.write(b"")
-    assert cache.read() == b""
 
 
-def test_they_lie_beside_the_engine_under_a_hidden_name_and_nothing_else_does(cache: RuntimeCache) -> None:
-    cache.write(KERNELS)
-    assert [path.name for path in cache.path.parent.iterdir()] == [".model.fp16.tensorrt-rtx.engine.cache"]
-
-
-@pytest.mark.parametrize("place", [0, 31, 32, 63, 64, -1])
-def test_a_byte_that_changed_anywhere_makes_them_useless(
-    cache: RuntimeCache, place: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("at", [0, 31, 32, 63, 64, -1])
+def test_one_altered_bit_anywhere_is_seen(
+    cache: RuntimeCache, caplog: pytest.LogCaptureFixture, at: int
 ) -> None:
-    cache.write(KERNELS)
+    cache.write(b"kernels")
     content = bytearray(cache.path.read_bytes())
-    content[place] ^= 1
+    content[at] ^= 1
     cache.path.write_bytes(content)
     with caplog.at_level(logging.INFO):
         assert cache.read() is None
-    assert f"{cache.path} is of another engine, or damaged" in caplog.text
+    assert "another engine, or damaged" in caplog.text
 
 
-@pytest.mark.parametrize("length", [0, 10, 63, 64, 100])
-def test_a_file_that_was_cut_off_is_not_used(cache: RuntimeCache, length: int) -> None:
-    cache.write(KERNELS)
-    cache.path.write_bytes(cache.path.read_bytes()[:length])
+@pytest.mark.parametrize("size", [0, 10, 64, 70])
+def test_a_cut_file_is_seen(cache: RuntimeCache, size: int) -> None:
+    cache.write(b"kernels")
+    cache.path.write_bytes(cache.path.read_bytes()[:size])
     assert cache.read() is None
 
 
-def test_those_of_another_engine_are_not_used(cache: RuntimeCache) -> None:
-    cache.write(KERNELS)
-    assert RuntimeCache(path=cache.path, engine_sha256=OTHER).read() is None
+def test_kernels_of_another_engine_are_not_taken(cache: RuntimeCache) -> None:
+    RuntimeCache(path=cache.path, engine_sha256=OTHER).write(b"kernels")
+    assert cache.read() is None
 
 
-def test_a_folder_that_is_gone_costs_a_warning_and_nothing_else(
+def test_a_folder_that_cannot_be_written_costs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = runtime_cache_of(tmp_path / "gone" / "model.engine", ENGINE)
-    assert cache.read() is None
-    cache.write(KERNELS)
-    assert "compiled kernels could not be kept" in caplog.text
-    assert list(tmp_path.iterdir()) == []
+    lost = RuntimeCache(path=tmp_path / "absent" / ".cache", engine_sha256=ENGINE)
+    lost.write(b"kernels")
+    assert "could not be kept" in caplog.text
+    assert lost.read() is None
