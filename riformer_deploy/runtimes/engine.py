@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,30 +73,39 @@ class EngineRuntime:
         cuda_graphs: bool = False,
         kept: RuntimeCache | None = None,
     ) -> None:
-        self._passport, self._device, self._kept = passport, device, kept
+        self._passport, self._device, self._kept, self._plan = passport, device, kept, plan
         self._prepared: OrderedDict[tuple[int, ...], _Prepared] = OrderedDict()
+        self._events: list[Any] = []
         self._engine: Engine | None = None
-        self._plan = plan
-        try:
-            self._engine = Engine(
+        with ExitStack() as undo:
+            undo.callback(device.close)
+            engine = Engine(
                 trt,
-                plan.read_bytes(),
+                self._content(),
                 what=str(plan),
                 cuda_graphs=cuda_graphs,
                 runtime_cache=None if kept is None else kept.read(),
                 host_code=passport.settings.version_compatible,
             )
-            self._captures = cuda_graphs and not self._engine.captures_graphs
-            self._events = [device.event() for _ in range(4)]
+            undo.callback(engine.close)
+            self._captures = cuda_graphs and not engine.captures_graphs
+            if self._captures and not device.captures_graphs:
+                raise RuntimeFailureError(
+                    f"{plan} cannot run as a CUDA graph: this device layer captures none.",
+                    remedy="Use --device-layer cuda-python.",
+                )
+            for _ in range(4):
+                self._events.append(device.event())
+                undo.callback(device.free_event, self._events[-1])
+            self._inputs = [tensor for tensor in engine.tensors if tensor.is_input]
+            self._engine = engine
+            undo.pop_all()
+
+    def _content(self) -> bytes:
+        try:
+            return self._plan.read_bytes()
         except OSError as err:
-            device.close()
-            raise RuntimeFailureError(f"{plan} cannot be read: {err}") from err
-        except BaseException:
-            if self._engine is not None:
-                self._engine.close()
-            device.close()
-            raise
-        self._inputs = [tensor for tensor in self._engine.tensors if tensor.is_input]
+            raise RuntimeFailureError(f"{self._plan} cannot be read: {err.strerror}.") from err
 
     def _opened(self) -> Engine:
         if self._engine is None:
@@ -114,11 +124,10 @@ class EngineRuntime:
 
     def _prepare(self, images: Images) -> _Prepared:
         """What runs images of this shape; made at the first call."""
-        shape = images.shape
-        if shape in self._prepared:
+        engine, given, shape = self._opened(), self._inputs[0], images.shape
+        if shape in self._prepared and images.dtype == given.dtype:
             self._prepared.move_to_end(shape)
             return self._prepared[shape]
-        engine, given = self._opened(), self._inputs[0]
         expected = given.shape[1:]
         if len(shape) != len(given.shape) or tuple(shape[1:]) != expected or images.dtype != given.dtype:
             raise RuntimeFailureError(
@@ -155,13 +164,15 @@ class EngineRuntime:
         return _Binding(tensor=tensor, shape=shape, device=device, host=host)
 
     def _discard(self, prepared: _Prepared) -> None:
-        self._device.synchronise()
-        if prepared.graph is not None:
-            self._device.free_graph(prepared.graph)
-        prepared.context.close()
-        for binding in prepared.bindings:
-            self._device.free_host(binding.host)
-            self._device.free(binding.device)
+        """Wait, then free; what cannot be freed does not keep the rest from it."""
+        with ExitStack() as last_to_first:
+            for binding in prepared.bindings:
+                last_to_first.callback(self._device.free, binding.device)
+                last_to_first.callback(self._device.free_host, binding.host)
+            last_to_first.callback(prepared.context.close)
+            if prepared.graph is not None:
+                last_to_first.callback(self._device.free_graph, prepared.graph)
+            last_to_first.callback(self._device.synchronise)
 
     def _send(self, prepared: _Prepared) -> None:
         for binding in prepared.bindings:
@@ -181,7 +192,6 @@ class EngineRuntime:
 
     def _filled(self, images: Images) -> _Prepared:
         """What runs the images, with these in its host buffer."""
-        self._opened()
         prepared = self._prepare(images)
         next(b for b in prepared.bindings if b.tensor.is_input).array[...] = images
         return prepared
@@ -233,20 +243,21 @@ class EngineRuntime:
             f"{self._plan} shows no activations of {', '.join(tensors)}: it is an engine."
         )
 
+    def _keep(self, engine: Engine) -> None:
+        if self._kept is not None and (cache := engine.runtime_cache()):
+            self._kept.write(cache)
+
     def close(self) -> None:
-        """Free everything, contexts and buffers first; a second call does nothing."""
+        """Free everything, contexts and buffers first, even where a part of it fails; once is enough."""
         if self._engine is None:
             return
         engine, self._engine = self._engine, None
-        self._device.synchronise()
-        while self._prepared:
-            self._discard(self._prepared.popitem()[1])
-        for event in self._events:
-            self._device.free_event(event)
-        try:
-            cache = engine.runtime_cache()
-            if self._kept is not None and cache:
-                self._kept.write(cache)
-        finally:
-            engine.close()
-            self._device.close()
+        with ExitStack() as last_to_first:
+            last_to_first.callback(self._device.close)
+            last_to_first.callback(engine.close)
+            last_to_first.callback(self._keep, engine)
+            while self._events:
+                last_to_first.callback(self._device.free_event, self._events.pop())
+            while self._prepared:
+                last_to_first.callback(self._discard, self._prepared.popitem()[1])
+            last_to_first.callback(self._device.synchronise)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
+import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,25 +64,36 @@ Told = Callable[[str, str], None]
 
 
 class Log:
-    """What TensorRT said, in order.
+    """What TensorRT says while this lives, in order.
+
+    TensorRT has one logger at a time: the one of the first builder or runtime serves all others until the
+    last of them is gone, and must outlive them. So each flavour gets one for the life of the process, and
+    every log hears all that is said.
 
     Args:
         trt: Whose.
         told: Told of each warning and error as it comes: severity and text.
+        kept: How many messages are remembered; None for all.
 
     Attributes:
         lines: Severity (``ERROR``, ``WARNING``, ``INFO``) and text of each message.
-        logger: What to hand to TensorRT; must live as long as what was made with it.
+        logger: What to hand to TensorRT.
     """
 
-    def __init__(self, trt: TensorRT, told: Told = lambda _severity, _text: None) -> None:
-        self.lines: list[tuple[str, str]] = []
-        self.logger = _logger(trt.module, self._take)
+    def __init__(
+        self,
+        trt: TensorRT,
+        told: Told = lambda _severity, _text: None,
+        *,
+        kept: int | None = None,
+    ) -> None:
+        self.lines: deque[tuple[str, str]] = deque(maxlen=kept)
+        self.logger, listening = _logger(trt.module)
         self._told = told
+        listening.add(self)
 
-    def _take(self, severity: str, text: str) -> None:
-        if severity == "VERBOSE":
-            return
+    def take(self, severity: str, text: str) -> None:
+        """Remember a message; called by the logger."""
         self.lines.append((severity, text))
         if severity != "INFO":
             self._told(severity, text)
@@ -90,14 +104,33 @@ class Log:
         return [text for severity, text in self.lines if severity in ("ERROR", "INTERNAL_ERROR")]
 
 
-def _logger(module: Any, take: Callable[[str, str], None]) -> Any:
-    """An ``ILogger`` of this flavour that hands its messages on."""
+@functools.cache
+def _logger(module: Any) -> tuple[Any, weakref.WeakSet[Log]]:
+    """The one ``ILogger`` of this flavour, and who listens to it."""
+    listening: weakref.WeakSet[Log] = weakref.WeakSet()
 
     class Logger(module.ILogger):  # type: ignore[misc]  # the base is known when it is imported
         def __init__(self) -> None:
             super().__init__()
 
         def log(self, severity: Any, msg: str) -> None:
-            take(severity.name, msg)
+            if severity.name != "VERBOSE":
+                for log in list(listening):
+                    log.take(severity.name, msg)
 
-    return Logger()
+    return Logger(), listening
+
+
+def started(maker: Callable[[Any], Any], log: Log) -> Any | None:
+    """A builder or runtime; None where TensorRT cannot start, as without a driver.
+
+    Args:
+        maker: Its class.
+        log: Hears why.
+    """
+    try:
+        return maker(log.logger)
+    except TypeError as err:
+        if "nullptr" not in str(err):  # what pybind11 says when TensorRT gives a null pointer
+            raise
+        return None

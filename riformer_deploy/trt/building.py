@@ -7,17 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
-from riformer_deploy.errors import EngineBuildError, OptionError
+from riformer_deploy.errors import EngineBuildError, OptionError, RuntimeFailureError
 from riformer_deploy.passports import BatchProfile, BuildSettings, HardwareCompatibility
 from riformer_deploy.progress import Progress
-from riformer_deploy.trt.bindings import Log, TensorRT, Told
-
-_COMPATIBILITY = {
-    HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS",
-    HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY",
-}
+from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +133,18 @@ def _target(trt: TensorRT, config: Any, wanted: Sequence[str]) -> None:
     """Say which GPUs to build for."""
     if not wanted:
         return
+    if not hasattr(config, "num_compute_capabilities"):
+        raise OptionError(
+            f"{trt.backend.label} {trt.version} builds for the GPU that it runs on only; "
+            f"not for {', '.join(wanted)}.",
+            remedy="Leave --compute-capability out, or build with --backend tensorrt-rtx.",
+        )
     known = compute_capabilities(trt)
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        choice = (
-            f"can be built for {', '.join(known)}" if known else "builds for the GPU that it runs on only"
-        )
         raise OptionError(
-            f"{trt.backend.label} {trt.version} {choice}; not for {', '.join(unknown)}.",
+            f"{trt.backend.label} {trt.version} can be built for {', '.join(known)}; "
+            f"not for {', '.join(unknown)}.",
             remedy="Leave --compute-capability out, or name some of these.",
         )
     config.num_compute_capabilities = len(wanted)
@@ -170,9 +169,16 @@ def _configure(trt: TensorRT, builder: Any, request: BuildRequest, monitor: _Mon
         (flags.VERSION_COMPATIBLE, settings.version_compatible),
     ):
         (config.set_flag if wanted else config.clear_flag)(flag)
-    if settings.hardware_compatibility is not HardwareCompatibility.NONE:
-        level = _COMPATIBILITY[settings.hardware_compatibility]
-        config.hardware_compatibility_level = getattr(module.HardwareCompatibilityLevel, level)
+    levels = module.HardwareCompatibilityLevel
+    match settings.hardware_compatibility:
+        case HardwareCompatibility.NONE:
+            pass
+        case HardwareCompatibility.AMPERE_PLUS:
+            config.hardware_compatibility_level = levels.AMPERE_PLUS
+        case HardwareCompatibility.SAME_COMPUTE_CAPABILITY:
+            config.hardware_compatibility_level = levels.SAME_COMPUTE_CAPABILITY
+        case _:
+            assert_never(settings.hardware_compatibility)
     _target(trt, config, settings.compute_capabilities)
     for profile in request.profiles:
         ranges = builder.create_optimization_profile()
@@ -198,10 +204,11 @@ def _interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
 
     thread = threading.Thread(target=run, name="tensorrt-build")
     thread.start()
-    interrupted = False
-    while thread.is_alive():
+    interrupted, running = False, True
+    while running:
         try:
             thread.join(0.1)
+            running = thread.is_alive()
         except KeyboardInterrupt:
             interrupted = True
             cancel()
@@ -224,10 +231,17 @@ def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: T
     Raises:
         EngineBuildError: The parser or the builder refuses; its own words are among the details.
         OptionError: A compute capability cannot be built for.
+        RuntimeFailureError: The builder does not start: TensorRT's own needs a GPU and its driver.
     """
     module = trt.module
     log = Log(trt, told)
-    builder = module.Builder(log.logger)
+    builder = started(module.Builder, log)
+    if builder is None:
+        raise RuntimeFailureError(
+            f"{trt.backend.label} {trt.version} cannot start a builder.",
+            details=log.errors,
+            remedy="It needs a GPU and its driver: `riformer-deploy doctor` says what is there.",
+        )
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = _parse(trt, network, log, request.onnx)
     monitor = _Monitor(module, progress, request.onnx.name)

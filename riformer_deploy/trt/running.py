@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.trt.bindings import Log, TensorRT
+from riformer_deploy.trt.bindings import Log, TensorRT, started
 
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64",
     "UINT8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+_MESSAGES_KEPT = 100
+"""An engine may run for months; only the last messages matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +123,23 @@ class Engine:
         host_code: bool = False,
     ) -> None:
         self._trt, self._what = trt, what
-        self._log = Log(trt)
-        self._runtime: Any = trt.module.Runtime(self._log.logger)
+        self._log = Log(trt, kept=_MESSAGES_KEPT)
+        self._engine: Any = None
+        self._config: Any = None
+        self._cache: Any = None
+        self._runtime: Any = started(trt.module.Runtime, self._log)
+        try:
+            self._load(plan, cuda_graphs, runtime_cache, host_code)
+        except BaseException:
+            self.close()  # now, not when the traceback is forgotten
+            raise
+
+    def _load(self, plan: bytes, cuda_graphs: bool, runtime_cache: bytes | None, host_code: bool) -> None:  # noqa: FBT001
         if self._runtime is None:
             raise self.failure("could not start")
         if host_code:
             self._runtime.engine_host_code_allowed = True
-        self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self.failure("could not load the plan")
         self._config, self._cache = self._runtime_config(cuda_graphs, runtime_cache)
@@ -156,8 +168,7 @@ class Engine:
         cache = config.create_runtime_cache()
         if cached is not None:
             cache.deserialize(cached)  # one of another GPU or version is refused, and kernels compiled anew
-        config.set_runtime_cache(cache)
-        return config, cache
+        return config, cache if config.set_runtime_cache(cache) else None
 
     def _tensor(self, name: str) -> EngineTensor:
         kind = self._engine.get_tensor_dtype(name).name
@@ -200,7 +211,8 @@ class Engine:
 
     def runtime_cache(self) -> bytes | None:
         """Kernels compiled so far, for the next run; None where the flavour compiles none."""
-        return None if self._cache is None else bytes(self._cache.serialize())
+        serialized = None if self._cache is None else self._cache.serialize()
+        return None if serialized is None else bytes(serialized)
 
     def close(self) -> None:
         """Destroy everything, in order; every context must be closed."""
@@ -220,8 +232,10 @@ def validity(trt: TensorRT, plan: bytes) -> tuple[str, tuple[str, ...]] | None:
         ``VALID``, ``SUBOPTIMAL`` or ``INVALID`` with the names of the diagnostics; None where the
         flavour cannot tell.
     """
-    runtime = trt.module.Runtime(Log(trt).logger)
-    if not hasattr(runtime, "get_engine_validity"):
+    if not hasattr(trt.module.Runtime, "get_engine_validity"):
+        return None
+    runtime = started(trt.module.Runtime, Log(trt))
+    if runtime is None:
         return None
     verdict, bits = runtime.get_engine_validity(plan)
     known = trt.module.EngineInvalidityDiagnostics.__members__.items()

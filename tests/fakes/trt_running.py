@@ -46,6 +46,7 @@ class Plan:
             item["name"]: Tensor(item["name"], item["dtype"], item["input"], tuple(item["shape"]))
             for item in said["tensors"]
         }
+        self.brings_code = "VERSION_COMPATIBLE" in said["config"]["flags"]
         self.profiles: list[list[list[int]]] = [shapes[0] for shapes in said["profiles"]]
 
     @property
@@ -75,6 +76,8 @@ class Runtime(Bound):
     def _init(self, *arguments: Any) -> None:
         self._trt._enter(self, "runtime", *arguments)
 
+    engine_host_code_allowed: bool = False
+
     def deserialize_cuda_engine(self, content: Any) -> Any:
         content = bytes(content)
         if self._trt._gpu.refuses("deserialize_cuda_engine"):
@@ -82,6 +85,9 @@ class Runtime(Bound):
             return None
         if not content.startswith(PLAN_MARK) or Plan(content).flavour != self._api.flavour:
             self._trt._say("ERROR", "magic tag does not match")
+            return None
+        if Plan(content).brings_code and not self.engine_host_code_allowed:
+            self._trt._say("ERROR", "the plan brings a runtime, and host code is not allowed")
             return None
         self._trt._say("INFO", "Loaded engine size: 0 MiB")
         return self._trt.ICudaEngine._made(Plan(content))
