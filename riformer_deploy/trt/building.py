@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -13,6 +13,7 @@ from riformer_deploy.errors import EngineBuildError, OptionError, RuntimeFailure
 from riformer_deploy.passports import BatchProfile, BuildSettings, HardwareCompatibility
 from riformer_deploy.progress import Progress
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
+from riformer_deploy.trt.interruption import interruptible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,34 +192,6 @@ def _configure(trt: TensorRT, builder: Any, request: BuildRequest, monitor: _Mon
     return config
 
 
-def _interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
-    """Run C++ code beside the main thread, so that Ctrl-C reaches Python while it runs."""
-    results: list[Any] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as err:  # noqa: BLE001  # raised again below, in the caller's thread
-            failures.append(err)
-
-    thread = threading.Thread(target=run, name="tensorrt-build")
-    thread.start()
-    interrupted, running = False, True
-    while running:
-        try:
-            thread.join(0.1)
-            running = thread.is_alive()
-        except KeyboardInterrupt:
-            interrupted = True
-            cancel()
-    if interrupted:
-        raise KeyboardInterrupt
-    if failures:
-        raise failures[0]
-    return results[0]
-
-
 def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: Told) -> BuiltPlan:
     """Parse a graph and build a plan; Ctrl-C cancels the builder and is raised when it has stopped.
 
@@ -256,7 +229,7 @@ def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: T
                 remedy="Name another file with --timing-cache; it is created.",
             )
     start = time.perf_counter()
-    plan = _interruptible(
+    plan = interruptible(
         lambda: builder.build_serialized_network(network, config), cancel=monitor.cancelled.set
     )
     build_ms = 1000 * (time.perf_counter() - start)
