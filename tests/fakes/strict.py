@@ -38,7 +38,18 @@ def bound_enum(name: str, members: Sequence[str], *, bits: bool = False) -> Any:
     return BoundEnum(name, {member: 1 << i if bits else i for i, member in enumerate(members)})  # type: ignore[call-arg]  # members make the class
 
 
-class Bound:
+class BoundType(type):
+    """A class of TensorRT: it shows what its objects have."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if not name.startswith("_"):
+            api = cls.__dict__.get("_api")
+            if api is not None and name not in api.members:
+                raise AttributeError(f"{api.flavour}: {api.name} has no {name}")
+        return super().__getattribute__(name)
+
+
+class Bound(metaclass=BoundType):
     """An object of TensorRT: its members are those of the flavour, everything else is private (``_``)."""
 
     _api: ClassVar[ClassApi]
@@ -65,6 +76,7 @@ class Bound:
         if name.startswith("_"):
             return object.__getattribute__(self, name)
         cls = type(self)
+        cls._trt.used.add((cls._api.name, name))
         if name not in cls._api.members:
             raise AttributeError(f"{cls._api.flavour}: {cls._api.name} has no {name}")
         try:
@@ -80,6 +92,7 @@ class Bound:
     def __setattr__(self, name: str, value: Any) -> None:
         cls = type(self)
         if not name.startswith("_"):
+            cls._trt.used.add((cls._api.name, name))
             if name not in cls._api.members:
                 raise AttributeError(f"{cls._api.flavour}: {cls._api.name} has no {name}")
             if not hasattr(cls, name):

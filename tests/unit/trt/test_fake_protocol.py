@@ -301,6 +301,7 @@ NAMES: list[tuple[str, str, Callable[[Rig], object]]] = [
     ("11.4 1.7", "FP16", lambda rig: rig.trt.module.BuilderFlag.FP16),
     ("11.4 1.7", "has no device_memory_size", lambda rig: rig.engine.device_memory_size),
     ("10.16 11.4", "has no get_engine_validity", lambda rig: rig.runtime.get_engine_validity(b"")),
+    ("10.16 11.4", "has no get_engine_validity", lambda rig: rig.trt.module.Runtime.get_engine_validity),
     ("10.16 11.4 1.7", "has no nonsense", lambda rig: setattr(rig.context, "nonsense", 1)),
     ("10.16 11.4 1.7", "has no nonsense", lambda rig: rig.trt.module.nonsense),
 ]
