@@ -26,7 +26,7 @@ class PyCudaDevice:
         self._cuda: Any = require("pycuda", "driver")
         self._call(self._cuda.init)
         self._context = self._call(self._call(self._cuda.Device, 0).retain_primary_context)
-        self._context.push()
+        self._call(self._context.push)
         try:
             self._stream = self._call(self._cuda.Stream)
         except BaseException:
@@ -110,3 +110,4 @@ class PyCudaDevice:
         """Leave the primary context, which belongs to everybody in the process."""
         del self._stream
         self._context.pop()
+        del self._context  # the last one to go releases it
