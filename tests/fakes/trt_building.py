@@ -1,7 +1,7 @@
 """The building half of the fake TensorRT: parser, configuration, builder.
 
-Its "ONNX files" are JSON: ``{"inputs": ..., "outputs": ..., "layers": [...], "errors": [...]}`` as
-:func:`write_graph` makes them. Its plans are JSON too and say how they were built.
+It reads ONNX files for their inputs and outputs, and JSON that :func:`write_graph` makes, which can hold
+errors too. Its plans are JSON and say how they were built.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tests.fakes.strict import Bound, callback
 
@@ -48,6 +51,29 @@ def write_graph(
     }
     path.write_text(json.dumps(graph), encoding="utf-8")
     return path
+
+
+_DTYPES = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF", onnx.TensorProto.UINT8: "UINT8"}
+
+
+def _read_graph(content: bytes) -> dict[str, Any]:
+    if content.startswith(b"{"):
+        found: dict[str, Any] = json.loads(content)
+        return found
+    graph = onnx.load_from_string(content).graph
+    if not graph.node:
+        raise ValueError("no nodes")
+    tensors = [
+        {
+            "name": value.name,
+            "dtype": _DTYPES[value.type.tensor_type.elem_type],
+            "input": is_input,
+            "shape": [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim],
+        }
+        for is_input, values in ((True, graph.input), (False, graph.output))
+        for value in values
+    ]
+    return {"tensors": tensors, "layers": ["FLOAT"] * len(graph.node), "errors": []}
 
 
 class ILogger(Bound):
@@ -141,8 +167,8 @@ class OnnxParser(Bound):
 
     def parse_from_file(self, model: str) -> bool:
         try:
-            graph = json.loads(Path(model).read_text(encoding="utf-8"))
-        except ValueError:
+            graph = _read_graph(Path(model).read_bytes())
+        except (ValueError, DecodeError):
             self._trt._say("ERROR", f"ModelImporter: {model} is no model")
             return False
         self._network._graph = graph
