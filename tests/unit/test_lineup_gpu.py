@@ -24,7 +24,7 @@ from riformer_deploy.entrants import fed, reference
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
-from riformer_deploy.passports import Backend
+from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.results import Inputs, Status, Timing
 from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
@@ -101,7 +101,7 @@ def test_each_engine_enters_twice_and_says_what_it_takes(bundle: Bundle) -> None
     ]
     hashes = {engine.name: engine.file.sha256 for engine in bundle.manifest.engines}
     for item in lineup.entered:
-        assert (item.batches.least, item.batches.most, item.observable) == (1, 32, False)
+        assert (item.batches.ranges, item.observable) == (((1, 32),), False)
         assert item.artifact_sha256 == hashes[item.name.partition(",")[0]]
         assert item.precision is Precision.FP32
 
@@ -112,6 +112,20 @@ def test_only_the_ways_of_launching_that_are_asked_for_enter(
 ) -> None:
     names = [item.name for item in engines_lineup(bundle, GpuOptions(cuda_graphs=graphs)).entered]
     assert [name.endswith(", CUDA graph") for name in names] == [*graphs, *graphs]
+
+
+def test_an_engine_of_several_profiles_takes_their_sizes_and_is_proven_in_each(
+    machine: Machine, tiny_bundle_copy: Path
+) -> None:
+    profiles = (
+        BatchProfile(minimum=1, optimum=1, maximum=1),
+        BatchProfile(minimum=4, optimum=8, maximum=16),
+    )
+    build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT, profiles=profiles))
+    assert machine.gpu.made["builder"] == 1
+    (item,) = engines_lineup(Bundle.open(tiny_bundle_copy), GpuOptions(cuda_graphs=(False,))).entered
+    assert item.batches.ranges == ((1, 1), (4, 16))
+    assert item.proof_batches == (1, 4, 8, 16)
 
 
 def _task(bundle: Bundle) -> ParityTask:
@@ -136,7 +150,8 @@ def test_every_engine_is_judged_against_the_reference_and_leaves_nothing(
         assert [output.name for output in item.outputs] == ["logits"]
         assert item.stages == ()
         assert item.first_bad_block is None
-    assert machine.gpu.made["graph"] == 3  # TensorRT's, one for each batch size
+        assert item.batches == (3, 1, 5, 8, 32)  # the task's, and those of the profile
+    assert machine.gpu.made["graph"] == 5  # TensorRT's, one for each batch size
     machine.gpu.assert_at_rest()
 
 
@@ -172,7 +187,7 @@ def test_engines_are_timed_on_the_device_and_by_the_call(bundle: Bundle, machine
         assert set(series[item.name, Timing.COMPUTE]) == {COMPUTE_MS}
         assert set(series[item.name, Timing.TRANSFERS]) == {COPY_TO_DEVICE_MS + COPY_TO_HOST_MS}
     assert {item.batch for item in result.samples} == {2}
-    assert [item.reason for item in result.skipped] == ["takes batches of 1 to 32, not 64"] * 4
+    assert [item.reason for item in result.skipped] == ["takes batches of 1 to 32 only, not 64"] * 4
     machine.gpu.assert_at_rest()
 
 

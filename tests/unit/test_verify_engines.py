@@ -28,6 +28,7 @@ class Scores(Runtime):
     observable: bool = True
     error: float = 0.0
     wrong: float = 0.0
+    wrong_batch: int | None = None
     seen: list[int] = field(default_factory=list)
     closed: int = 0
 
@@ -36,7 +37,8 @@ class Scores(Runtime):
         self.seen.append(len(images))
         first = images[:, 0, 0, 0].astype(np.float64)
         scores = np.outer(1 + first, np.arange(1.0, 4.0))
-        scores[:, 1] += np.where(first >= self.wrong, self.error, 0)
+        if self.wrong_batch in (None, len(images)):
+            scores[:, 1] += np.where(first >= self.wrong, self.error, 0)
         return {"logits": scores}
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
@@ -48,7 +50,7 @@ class Scores(Runtime):
         self.closed += 1
 
 
-def _judged(runtime: Scores) -> CandidateParity:
+def _judged(runtime: Scores, proof_batches: tuple[int, ...] = ()) -> CandidateParity:
     count = sum(BATCHES)
     candidate = Contestant(
         name="engine",
@@ -56,9 +58,12 @@ def _judged(runtime: Scores) -> CandidateParity:
         artifact_sha256="ab",
         open=lambda: runtime,
         batches=runtime.batches,
+        proof_batches=proof_batches,
         observable=runtime.observable,
     )
-    reference = replace(candidate, name="reference", open=Scores, batches=ANY_BATCH, observable=True)
+    reference = replace(
+        candidate, name="reference", open=Scores, batches=ANY_BATCH, observable=True, proof_batches=()
+    )
     task = ParityTask(
         reference=reference,
         candidates=[candidate],
@@ -93,7 +98,7 @@ def test_a_wrong_engine_fails_and_no_block_is_looked_for() -> None:
         (ANY_BATCH, [2, 1, 5]),
         (Batches.of(1), [1] * 8),
         (Batches.of(4), [4, 4, 4, 4]),
-        (Batches(least=2, most=3), [2, 2, 3, 2]),
+        (Batches(ranges=((2, 3),)), [2, 2, 3, 2]),
     ],
     ids=["any", "one", "four", "two or three"],
 )
@@ -103,3 +108,13 @@ def test_every_image_is_judged_in_sizes_that_the_engine_takes(batches: Batches, 
     assert runtime.seen == seen
     last = Scores(batches=batches, observable=False, error=0.5, wrong=sum(BATCHES) - 1)
     assert _judged(last).status is Status.FAILED
+
+
+def test_sizes_that_the_engine_has_kernels_of_its_own_for_are_proven_too() -> None:
+    runtime = Scores(observable=False)
+    found = _judged(runtime, (4, 11))
+    assert found.status is Status.PASSED
+    assert runtime.seen == [2, 1, 5, 4, 11]
+    assert found.batches == (2, 1, 5, 4, 11)
+    assert _judged(Scores(observable=False, error=0.5, wrong_batch=11)).status is Status.PASSED
+    assert _judged(Scores(observable=False, error=0.5, wrong_batch=11), (4, 11)).status is Status.FAILED

@@ -39,10 +39,13 @@ def _images(count: int) -> Images:
         (Batches.of(1), 3, [1, 1, 1]),
         (Batches.of(2), 5, [2, 2, 2]),
         (Batches.of(8), 3, [8]),
-        (Batches(least=1, most=4), 9, [4, 4, 1]),
-        (Batches(least=3, most=4), 9, [4, 4, 3]),
-        (Batches(least=3, most=None), 2, [3]),
-        (Batches(least=3, most=None), 7, [7]),
+        (Batches(ranges=((1, 4),)), 9, [4, 4, 1]),
+        (Batches(ranges=((3, 4),)), 9, [4, 4, 3]),
+        (Batches(ranges=((3, None),)), 2, [3]),
+        (Batches(ranges=((1, 1), (4, 8))), 2, [4]),
+        (Batches(ranges=((1, 1), (4, 8))), 9, [8, 1]),
+        (Batches(ranges=((4, 8), (16, 16))), 27, [16, 16]),
+        (Batches(ranges=((3, None),)), 7, [7]),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
@@ -62,12 +65,14 @@ def test_any_number_of_images_goes_in_sizes_that_are_taken_and_comes_back_in_ord
 @pytest.mark.parametrize(
     ("batches", "size", "said"),
     [
-        (Batches.of(2), 3, "takes batch 2 only, not 3"),
-        (Batches(least=2, most=8), 1, "takes batches of 2 to 8, not 1"),
-        (Batches(least=2, most=8), 9, "takes batches of 2 to 8, not 9"),
-        (Batches(least=2), 1, "takes batches of 2 to any size, not 1"),
-        (Batches(least=2), 200, None),
+        (Batches.of(2), 3, "takes batches of 2 only, not 3"),
+        (Batches(ranges=((2, 8),)), 1, "takes batches of 2 to 8 only, not 1"),
+        (Batches(ranges=((2, 8),)), 9, "takes batches of 2 to 8 only, not 9"),
+        (Batches(ranges=((2, None),)), 1, "takes batches of 2 to any size only, not 1"),
+        (Batches(ranges=((2, None),)), 200, None),
         (Batches.of(None), 1, None),
+        (Batches(ranges=((1, 1), (4, 8))), 2, "takes batches of 1, 4 to 8 only, not 2"),
+        (Batches(ranges=((1, 1), (4, 8))), 4, None),
     ],
 )
 def test_a_size_that_is_not_taken_is_refused_with_those_that_are(
