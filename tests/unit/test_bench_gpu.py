@@ -83,8 +83,8 @@ Readings = list[tuple[GpuState | None, str | None]]
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
-    """What the GPU says, before and after."""
-    said: Readings = [(COOL, None), (COOL, None)]
+    """What the GPU says before, under load, and after."""
+    said: Readings = [(COOL, None)] * 3
     monkeypatch.setattr(bench, "read_gpu", lambda: said.pop(0))
     return said
 
@@ -125,28 +125,34 @@ def test_a_device_that_fails_half_way_leaves_no_series_behind() -> None:
     assert runtime.log.count("closed") == 1
 
 
+DOWN = "the GPU's clocks were held down: HwThermalSlowdown"
+
+
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "load", "after", "said"),
     [
-        ((COOL, None), (COOL, None), None),
-        ((COOL, None), (HOT, None), "the GPU's clocks were held down: HwThermalSlowdown"),
-        ((None, "no NVML"), (None, "no NVML"), "the GPU's clocks are not known: no NVML"),
-        ((COOL, None), (None, "NVML: lost"), "the GPU's clocks are not known: NVML: lost"),
+        ((COOL, None), (COOL, None), (COOL, None), None),
+        ((COOL, None), (COOL, None), (HOT, None), DOWN),
+        ((COOL, None), (HOT, None), (COOL, None), DOWN),
+        ((None, "no NVML"), (None, "no NVML"), (None, "no NVML"), "the GPU's clocks are not known: no NVML"),
+        ((COOL, None), (COOL, None), (None, "lost"), "the GPU's clocks are not known: lost"),
     ],
-    ids=["cool", "throttled", "no NVML", "lost"],
+    ids=["cool", "throttled after", "throttled under load", "no NVML", "lost"],
 )
 def test_the_gpu_is_watched_around_the_measurement(
     readings: Readings,
     caplog: pytest.LogCaptureFixture,
     before: tuple[GpuState | None, str | None],
+    load: tuple[GpuState | None, str | None],
     after: tuple[GpuState | None, str | None],
     said: str | None,
 ) -> None:
-    readings[:] = [before, after]
+    readings[:] = [before, load, after]
     with caplog.at_level(logging.WARNING):
         result = _measure(_contestant("D", OnDevice()))
     assert result.gpu is not None
     assert (result.gpu.before, result.gpu.after) == (before[0], after[0])
+    assert result.gpu.under_load == (() if load[0] is None else (load[0],))
     assert result.gpu.warning == said
     assert (said is None) == ("clocks" not in caplog.text)
     assert load_json(LatencyResult, dump_json(result)) == result
@@ -154,7 +160,7 @@ def test_the_gpu_is_watched_around_the_measurement(
 
 def test_no_gpu_is_watched_where_nobody_ran_on_one(readings: Readings) -> None:
     assert _measure(_contestant("H", OnHost())).gpu is None
-    assert len(readings) == 1
+    assert len(readings) == 2
 
 
 def test_an_interrupt_while_warming_up_closes_what_was_opened(readings: Readings) -> None:

@@ -50,11 +50,14 @@ class Machine:
     installed: dict[Backend, TensorRT]
     driver: Driver = DRIVER
     layers: list[DeviceLayer] = field(default_factory=list)
+    packages: set[str] = field(default_factory=lambda: {"cuda.bindings", "pycuda", "onnxruntime"})
 
     def load(self, backend: Backend) -> TensorRT:
         return self.installed[backend]
 
     def version(self, module: str) -> str | None:
+        if module in self.packages:
+            return "1.0"
         return next(
             (trt.version for backend, trt in self.installed.items() if backend.module == module), None
         )
@@ -69,11 +72,11 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
     """TensorRT 10.16 and TensorRT-RTX, both fakes, on a fake L4."""
     fakes = [bindings(flavour, gpu) for flavour in (FLAVOURS[0], RTX)]
     made = Machine(gpu, {fake.backend: fake for fake in fakes})
-    for module in (engines, lineup_gpu):
-        monkeypatch.setattr(module, "load", made.load)
     for module in (engines, lineup_gpu, preflight):
+        monkeypatch.setattr(module, "load", made.load)
         monkeypatch.setattr(module, "query_driver", lambda: made.driver)
-    monkeypatch.setattr(preflight, "installed_version", made.version)
+    for module in (lineup_gpu, preflight):
+        monkeypatch.setattr(module, "installed_version", made.version)
     monkeypatch.setattr(lineup_gpu, "open_device", made.open)
     return made
 
@@ -245,7 +248,7 @@ def test_bindings_that_cannot_be_imported_leave_their_engines_out(
             )
         return machine.load(backend)
 
-    monkeypatch.setattr(lineup_gpu, "load", load)
+    monkeypatch.setattr(preflight, "load", load)
     assert _reasons(bundle) == {"TensorRT fp32": "tensorrt 10.16 cannot be imported: libnvinfer See doctor."}
 
 
@@ -262,6 +265,16 @@ def test_a_plan_that_was_altered_since_the_line_up_never_reaches_tensorrt(
             item.open()
     assert machine.gpu.made["runtime"] == made
     assert set(_reasons(bundle)) == set(NAMES.values())
+
+
+def test_a_device_layer_that_is_not_installed_leaves_every_engine_out(
+    bundle: Bundle, machine: Machine
+) -> None:
+    machine.packages.discard("cuda.bindings")
+    reasons = _reasons(bundle)
+    assert list(reasons) == list(NAMES.values())
+    assert all("cuda-python is not installed." in reason for reason in reasons.values())
+    assert engines_lineup(bundle, GpuOptions(layer=DeviceLayer.PYCUDA)).entered
 
 
 def test_pycuda_runs_everything_but_graphs_that_we_would_have_to_capture(
@@ -347,7 +360,7 @@ def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> 
 
 
 def test_rivals_that_cannot_run_are_named_with_the_reason(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CPUExecutionProvider"]))
@@ -356,7 +369,7 @@ def test_rivals_that_cannot_run_are_named_with_the_reason(
     reasons = {item.name: item.reason for item in lineup.skipped}
     assert "without CUDA" in reasons["PyTorch, GPU"]
     assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
-    monkeypatch.setattr(lineup_gpu, "installed_version", lambda _: None)
+    machine.packages.clear()
     assert rivals_lineup(bundle).skipped[-1].reason == "ONNX Runtime is not installed"
 
 
