@@ -66,6 +66,10 @@ class PyCudaDevice:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         self._call(self._cuda.memcpy_dtoh_async, target.data, source.owner, self._stream)
 
+    def clear(self, buffer: DeviceBuffer) -> None:
+        """As :class:`~riformer_deploy.devices.base.Device`."""
+        self._call(self._cuda.memset_d8_async, buffer.owner, 0, buffer.size_bytes, self._stream)
+
     def event(self) -> Any:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         return self._call(self._cuda.Event)

@@ -153,6 +153,14 @@ class FakeCudaRuntime:
 
         return self._put(stream, work)
 
+    def cudaMemsetAsync(self, devPtr: Any, value: int, count: int, stream: Any) -> Result:
+        def work() -> None:
+            if devPtr not in self._memory or len(self._memory[devPtr]) < count:
+                raise self._gpu.violate("memory is set that is none, or too small")
+            ctypes.memset(devPtr, value, count)
+
+        return self._put(stream, work)
+
     def cudaEventCreate(self) -> Result:
         return self._made("cudaEventCreate", "event", time_ms=None)
 

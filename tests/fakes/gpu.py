@@ -21,7 +21,7 @@ from riformer_deploy.devices.base import DeviceBuffer, HostBuffer
 from riformer_deploy.errors import RuntimeFailureError
 
 POISON = 0xCD
-COPY_TO_DEVICE_MS, COMPUTE_MS, COPY_TO_HOST_MS = 1.0, 4.0, 0.5
+COPY_TO_DEVICE_MS, COMPUTE_MS, COPY_TO_HOST_MS, CLEAR_MS = 1.0, 4.0, 0.5, 0.125
 
 
 class ProtocolError(AssertionError):
@@ -67,6 +67,7 @@ class FakeGpu:
         refusals: Calls by name, and how many of them succeed before one fails.
         streams: By handle.
         memory: Device memory by address.
+        log: What was put on streams, in order.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class FakeGpu:
         self.refusals: dict[str, int] = {}
         self.streams: dict[int, Stream] = {}
         self.memory: dict[int, NDArray[np.uint8]] = {}
+        self.log: list[str] = []
         self._next = 0x7F00_0000
 
     def violate(self, text: str) -> ProtocolError:
@@ -272,6 +274,17 @@ class FakeDevice:
 
         self._copy(source, target, work, COPY_TO_HOST_MS)
 
+    def clear(self, buffer: DeviceBuffer) -> None:
+        """As the protocol says."""
+        self._begin("clear", capturable=True)
+        self._gpu.log.append("clear")
+
+        def work() -> None:
+            self._gpu.view(buffer.address, buffer.size_bytes)[...] = 0
+
+        uses = frozenset((buffer.owner,))
+        self._work.put(Operation(work=work, uses=uses, duration_ms=CLEAR_MS))
+
     def event(self) -> Any:
         """As the protocol says."""
         self._begin("event")
@@ -333,6 +346,7 @@ class FakeDevice:
     def launch(self, graph: Any) -> None:
         """As the protocol says."""
         self._begin("launch")
+        self._gpu.log.append("launch")
         if graph.destroyed:
             raise self._gpu.violate("a graph that was destroyed is launched")
         for operation in graph.operations:

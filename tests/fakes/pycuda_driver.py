@@ -88,6 +88,17 @@ class FakePyCuda:
         assert src.size >= dest.nbytes
         self._copy(stream, (src, dest.base), (dest.ctypes.data, int(src), dest.nbytes))
 
+    def memset_d8_async(self, dest: Any, data: int, count: int, stream: Any) -> None:
+        self._begin("memset_d8_async")
+        assert dest.size >= count
+
+        def work() -> None:
+            if not dest.live:
+                raise self._gpu.violate("memory is set that was freed")
+            ctypes.memset(int(dest), data, count)
+
+        stream.pending.append(work)
+
     def mem_get_info(self) -> tuple[int, int]:
         self._begin("mem_get_info")
         return 300, 1000

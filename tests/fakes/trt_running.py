@@ -289,6 +289,7 @@ class IExecutionContext(Bound):
             return False
         self._warm = stream.captured is None or self._warm
         self._compile()
+        self._gpu.log.append("execute")
         stream.put(self._operation())
         return True
 

@@ -100,6 +100,7 @@ CALLS: list[Callable[[CudaPythonDevice, Any], object]] = [
     lambda device, _: device.free_host(HOST),
     lambda device, _: device.to_device(BUFFER, HOST),
     lambda device, _: device.to_host(HOST, BUFFER),
+    lambda device, _: device.clear(BUFFER),
     lambda device, _: device.event(),
     lambda device, cuda: device.record(cuda.cudaEvent_t(0)),
     lambda device, cuda: device.elapsed_ms(cuda.cudaEvent_t(0), cuda.cudaEvent_t(0)),

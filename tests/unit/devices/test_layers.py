@@ -65,6 +65,18 @@ def test_what_is_copied_to_the_device_and_back_is_the_same_once_it_is_waited_for
     _free(device, memory, source, target)
 
 
+def test_device_memory_is_cleared_in_order(device: Device) -> None:
+    memory, source, target = _pair(device, 16)
+    source.data[...], target.data[...] = 9, 9
+    device.to_device(memory, source)
+    device.clear(memory)
+    device.to_host(target, memory)
+    assert target.data.all()
+    device.synchronise()
+    assert not target.data.any()
+    _free(device, memory, source, target)
+
+
 def test_host_memory_can_be_seen_as_what_it_holds(device: Device) -> None:
     host = device.allocate_host(4 * 6)
     host.data.view(np.float32).reshape(2, 3)[...] = [[1, 2, 3], [4, 5, 6]]

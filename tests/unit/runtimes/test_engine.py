@@ -12,6 +12,7 @@ import pytest
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, Passport
 from riformer_deploy.runtime_caches import RuntimeCache
+from riformer_deploy.runtimes.base import OCCUPYING_REPEATS
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.building import BuildRequest, build_plan
@@ -146,13 +147,15 @@ def test_buffers_are_allocated_once_per_shape_and_many_calls_add_nothing(
     runtime = bench.start(cuda_graphs=graphs)
     for batch in (1, 2):
         runtime.run(images_of(batch))
+        runtime.device_times(images_of(batch))
     before, made = dict(bench.gpu.live), dict(bench.gpu.made)
     for number in range(200):
         runtime.run(images_of(1 + number % 2))
         runtime.device_times(images_of(1 + number % 2))
     assert dict(bench.gpu.live) == before
     assert dict(bench.gpu.made) == made
-    assert before["device buffer"] == before["host buffer"] == 4  # two shapes, input and output
+    assert before["host buffer"] == 4  # two shapes, input and output
+    assert before["device buffer"] == 4 + 1  # and what keeps the GPU busy before kernels are timed
     assert before["context"] == 2
     runtime.close()
 
@@ -414,6 +417,21 @@ def test_device_times_are_the_streams(tensorrt: Bench, *, graphs: bool) -> None:
     runtime.close()
 
 
+@pytest.mark.parametrize("graphs", [False, True], ids=["plain", "CUDA graph"])
+def test_kernels_are_launched_behind_other_work_where_they_are_timed(
+    tensorrt: Bench, *, graphs: bool
+) -> None:
+    runtime, log = tensorrt.start(cuda_graphs=graphs), tensorrt.gpu.log
+    runtime.run(images_of(2))
+    log.clear()
+    runtime.device_times(images_of(2))
+    assert log == ["clear"] * OCCUPYING_REPEATS + ["launch" if graphs else "execute"]
+    log.clear()
+    runtime.run(images_of(2))
+    assert log == ["launch" if graphs else "execute"]
+    runtime.close()
+
+
 def test_a_tap_is_refused(tensorrt: Bench) -> None:
     runtime = tensorrt.start()
     with pytest.raises(RuntimeFailureError, match=r"no activations of backbone.network.0.0"):
@@ -445,7 +463,7 @@ def test_closing_frees_everything_at_once_and_twice_is_as_good(bench: Bench, *, 
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
-    ("call", "after"), [("deserialize_cuda_engine", 0), ("event", 0), ("event", 1), ("event", 3)]
+    ("call", "after"), [("deserialize_cuda_engine", 0), ("event", 0), ("event", 1), ("event", 4)]
 )
 def test_an_engine_that_cannot_start_leaves_nothing(bench: Bench, call: str, after: int) -> None:
     bench.gpu.refusals[call] = after
@@ -494,6 +512,8 @@ def test_a_runtime_without_a_driver_says_so(bench: Bench) -> None:
         ("execute_async_v3", 0),
         ("to_device", 0),
         ("to_host", 0),
+        ("clear", 0),
+        ("record", 3),
     ],
 )
 def test_a_call_that_fails_half_way_leaves_nothing_and_the_next_one_works(
@@ -503,7 +523,7 @@ def test_a_call_that_fails_half_way_leaves_nothing_and_the_next_one_works(
     idle = dict(bench.gpu.live)
     bench.gpu.refusals[call] = after
     with pytest.raises(RuntimeFailureError):
-        runtime.run(images_of(2))
+        runtime.device_times(images_of(2))
     assert not bench.gpu.refusals
     if call in ("create_execution_context", "allocate", "allocate_host", "set_tensor_address"):
         assert dict(bench.gpu.live) == idle
