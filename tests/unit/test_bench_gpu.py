@@ -125,6 +125,20 @@ def test_a_device_that_fails_half_way_leaves_no_series_behind() -> None:
     assert runtime.log.count("closed") == 1
 
 
+@pytest.mark.usefixtures("readings")
+def test_a_device_that_cannot_even_be_closed_does_not_hide_why_it_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Lost(OnDevice):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeFailureError("the driver is gone")
+
+    result = _measure(_contestant("D", Lost(fails_at=4)), _contestant("H", OnHost()))
+    assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
+    assert "could not be closed: the driver is gone" in caplog.text
+
+
 DOWN = "the GPU's clocks were held down: HwThermalSlowdown"
 
 

@@ -202,6 +202,24 @@ def test_what_the_driver_refuses_is_a_runtime_failure_that_names_the_call(
     device.close()
 
 
+def test_a_capture_that_breaks_and_cannot_be_ended_keeps_its_cause(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = FakeCudaRuntime(gpu)
+    cuda.failing = cuda.cudaError_t.cudaErrorStreamCaptureInvalidated
+    monkeypatch.setattr("riformer_deploy.devices.cuda_python.require", lambda *_: cuda)
+    device = CudaPythonDevice()
+    gpu.refusals["cudaStreamEndCapture"] = 0
+
+    def broken() -> None:
+        raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        device.capture(broken)
+    device.synchronise()
+    device.close()
+
+
 @pytest.mark.parametrize("call", ["init", "Device", "push", "Stream"])
 def test_pycuda_that_does_not_start_leaves_no_context_behind(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, call: str
