@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# The versions that tests/data/trt-api lists.
+TRT_BINDINGS ?= 10.16.1.11 11.4.0.106
+
 PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
@@ -48,7 +51,16 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev
+# TensorRT's bindings without its libraries: what tests/unit/trt compares the names in our code with.
+# Where a wheel does not exist for this Python or machine: make test TRT_BINDINGS=
+$(VENV)/trt-bindings/.done: $(VENV)/.cpu
+	@mkdir -p $(@D)
+	@for version in $(TRT_BINDINGS); do \
+		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) \
+			tensorrt-cu13-bindings==$$version || exit 1; done
+	@touch $@
+
+unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 

@@ -253,10 +253,11 @@ def measure_latency(
         raise RuntimeFailureError(
             "Nothing could be measured.", details=[f"{item.name}: {item.reason}" for item in left_out]
         )
-    on_gpu = any(item.timing is Timing.COMPUTE for item in samples)
-    loads = tuple(state for state in under_load if state is not None)
-    watch = GpuWatch(before=before, after=read_gpu()[0], problem=problem, under_load=loads)
-    gpu = watch if on_gpu else None
+    gpu = None
+    if any(item.timing is Timing.COMPUTE for item in samples):
+        after, problem_after = read_gpu()
+        loads = tuple(state for state in under_load if state is not None)
+        gpu = GpuWatch(before=before, after=after, problem=problem or problem_after, under_load=loads)
     if gpu is not None and gpu.warning is not None:
         _LOG.warning("%s", gpu.warning)
     for item in left_out:

@@ -42,7 +42,7 @@ class Device(Protocol):
     """One stream on the first GPU, in the primary context, which PyTorch uses too.
 
     Every method raises :class:`~riformer_deploy.errors.RuntimeFailureError` where the driver refuses.
-    Copies and ``launch`` return at once; ``synchronise`` waits for them.
+    Copies, ``clear`` and ``launch`` return at once; ``synchronise`` waits for them.
 
     Attributes:
         stream: Its handle.
@@ -69,6 +69,9 @@ class Device(Protocol):
 
     def to_host(self, target: HostBuffer, source: DeviceBuffer) -> None:
         """Fill all of the host buffer."""
+
+    def clear(self, buffer: DeviceBuffer) -> None:
+        """Fill all of a device buffer with zeros."""
 
     def event(self) -> Any:
         """A new event that keeps time."""

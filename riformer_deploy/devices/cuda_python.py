@@ -70,6 +70,10 @@ class CudaPythonDevice:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(target.owner, source.owner, target.data.nbytes, kind)
 
+    def clear(self, buffer: DeviceBuffer) -> None:
+        """As :class:`~riformer_deploy.devices.base.Device`."""
+        self._call(self._cuda.cudaMemsetAsync, buffer.owner, 0, buffer.size_bytes, self._stream)
+
     def event(self) -> Any:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         return self._call(self._cuda.cudaEventCreate)

@@ -26,7 +26,7 @@ class PyCudaDevice:
         self._cuda: Any = require("pycuda", "driver")
         self._call(self._cuda.init)
         self._context = self._call(self._call(self._cuda.Device, 0).retain_primary_context)
-        self._context.push()
+        self._call(self._context.push)
         try:
             self._stream = self._call(self._cuda.Stream)
         except BaseException:
@@ -65,6 +65,10 @@ class PyCudaDevice:
     def to_host(self, target: HostBuffer, source: DeviceBuffer) -> None:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         self._call(self._cuda.memcpy_dtoh_async, target.data, source.owner, self._stream)
+
+    def clear(self, buffer: DeviceBuffer) -> None:
+        """As :class:`~riformer_deploy.devices.base.Device`."""
+        self._call(self._cuda.memset_d8_async, buffer.owner, 0, buffer.size_bytes, self._stream)
 
     def event(self) -> Any:
         """As :class:`~riformer_deploy.devices.base.Device`."""
@@ -110,3 +114,4 @@ class PyCudaDevice:
         """Leave the primary context, which belongs to everybody in the process."""
         del self._stream
         self._context.pop()
+        del self._context  # the last one to go releases it

@@ -1,0 +1,1 @@
+"""Whether our code keeps to what every flavour of TensorRT offers."""

@@ -1,0 +1,1 @@
+"""Stand-ins for what needs a GPU; each refuses what the real thing refuses."""

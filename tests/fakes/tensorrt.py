@@ -1,0 +1,112 @@
+"""A module that looks like one flavour of TensorRT and has nothing that this flavour lacks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from riformer_deploy.passports import Backend
+from riformer_deploy.trt.bindings import TensorRT
+from tests.fakes import trt_building, trt_running
+from tests.fakes.api import SEVERITIES, api_of
+from tests.fakes.gpu import FakeGpu
+from tests.fakes.strict import Bound, bound_enum, callback
+from tests.fakes.trt_running import Plan, sums
+
+_BEHAVIOURS = [
+    item
+    for module in (trt_building, trt_running)
+    for item in vars(module).values()
+    if isinstance(item, type) and issubclass(item, Bound) and item is not Bound
+]
+_BITS = ("EngineInvalidityDiagnostics",)
+
+
+class FakeTensorRT:
+    """The module.
+
+    Args:
+        flavour: A name of :data:`tests.fakes.api.FLAVOURS`.
+        gpu: Where its engines run.
+        has_driver: Without one, no runtime starts, and no builder but RTX's.
+
+    Attributes:
+        build_says: Messages of the builder: severity and text.
+        build_fails: Whether it gives no plan.
+        interrupt: Called in the middle of a build, which then goes on until it is cancelled.
+        computes: What engines compute of their images.
+        compiled: Shapes that RTX had to compile kernels for.
+        graph_strategies: Of each context that was made.
+        used: Class and name of every member that was used of its objects.
+    """
+
+    def __init__(self, flavour: str, gpu: FakeGpu, *, has_driver: bool = True) -> None:
+        self._api = api_of(flavour)
+        self._gpu = gpu
+        self._has_driver = has_driver
+        self._logger: Callable[[], Any] = lambda: None
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.__version__ = self._api.version
+        self.build_says: Sequence[tuple[str, str]] = ()
+        self.build_fails = False
+        self.interrupt: Callable[[], None] | None = None
+        self.computes: Callable[[Plan, Any], Any] = sums
+        self.compiled: list[Any] = []
+        self.graph_strategies: list[str] = []
+        self.used: set[tuple[str, str]] = set()
+        for name, members in self._api.enums.items():
+            setattr(self, name, bound_enum(name, members, bits=name in _BITS))
+        for behaviour in _BEHAVIOURS:
+            if behaviour.__name__ in self._api.classes:
+                body = {"_api": self._api.classes[behaviour.__name__], "_trt": self}
+                setattr(self, behaviour.__name__, type(behaviour.__name__, (behaviour,), body))
+        self._severity = bound_enum("Severity", SEVERITIES)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self._api.flavour} has no {name}")
+
+    def _enter(self, user: Any, kind: str, logger: Any) -> None:
+        """A builder or runtime begins; the first one's logger is everybody's until all of them are gone."""
+        if not self._has_driver and not (self._api.is_rtx and kind == "builder"):
+            callback(logger, "log", self._severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        if self._users and self._logger() is not logger:
+            self._say("WARNING", f"The logger passed into the {kind} differs from the one already registered")
+        else:
+            self._logger = weakref.ref(logger)
+        self._users.add(user)
+        self._owned(kind, user, "engine")
+
+    def _say(self, severity: str, text: str) -> None:
+        logger = self._logger()
+        if logger is None:
+            raise self._gpu.violate(f"TensorRT logs to a logger that is gone: {text}")
+        callback(logger, "log", self._severity[severity], text)
+
+    def _owned(
+        self, kind: str, thing: Any, before: str | None = None, end: Callable[[], None] | None = None
+    ) -> None:
+        """Count an object; those of the kind ``before`` must be gone when it goes."""
+        gpu = self._gpu
+
+        def last() -> None:
+            if before is not None and gpu.live[before] and not gpu.live[kind]:
+                gpu.violations.append(f"the last {kind} is destroyed before every {before}")
+            if end is not None:
+                end()
+
+        gpu.owned(kind, thing, last)
+
+
+def bindings(flavour: str, gpu: FakeGpu, **options: Any) -> TensorRT:
+    """What :func:`riformer_deploy.trt.bindings.load` would give, had it found this fake.
+
+    Args:
+        flavour: As for :class:`FakeTensorRT`.
+        gpu: Likewise.
+        options: Likewise.
+    """
+    module = FakeTensorRT(flavour, gpu, **options)
+    backend = Backend.TENSORRT_RTX if "rtx" in flavour else Backend.TENSORRT
+    return TensorRT(backend=backend, module=module, version=module.__version__, cuda=13)

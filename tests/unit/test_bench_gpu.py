@@ -1,0 +1,190 @@
+"""Contestants that keep time on a device, and the GPU that is watched around them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from riformer_deploy import bench
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.gpu_state import GpuState
+from riformer_deploy.records import dump_json, load_json
+from riformer_deploy.results import Inputs, LatencyResult, Skipped, Timing
+from riformer_deploy.runtimes.base import Contestant, DeviceTimes, Images, Outputs, Runtime
+
+OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)
+IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)
+INPUTS = Inputs(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
+COOL = GpuState(
+    name="Fake L4",
+    driver="580.1",
+    sm_clock_mhz=1200,
+    sm_clock_max_mhz=1980,
+    memory_clock_mhz=3201,
+    temperature_c=41,
+    power_w=None,
+    memory_used_bytes=7,
+    throttling=(),
+)
+HOT = replace(COOL, throttling=("HwThermalSlowdown",))
+
+
+@dataclass
+class OnDevice(Runtime):
+    """Each inference takes a millisecond more than the one before; copies take as long as they take."""
+
+    fails_at: int | None = None
+    log: list[str] = field(default_factory=list)
+
+    def run(self, images: Images) -> Outputs:
+        self.log.append("call")
+        return {"logits": np.zeros((len(images), 2))}
+
+    def device_times(self, images: Images) -> DeviceTimes:
+        assert len(images) == 2
+        number = self.log.count("device")
+        if number == self.fails_at:
+            raise RuntimeFailureError("the GPU fell off the bus")
+        self.log.append("device")
+        return DeviceTimes(to_device_ms=0.25, compute_ms=10.0 + number, to_host_ms=0.5)
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.log.append("closed")
+
+
+class OnHost(Runtime):
+    """Keeps no time."""
+
+    def run(self, images: Images) -> Outputs:
+        return {"logits": np.zeros((len(images), 2))}
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _contestant(name: str, runtime: Runtime) -> Contestant:
+    return Contestant(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: runtime)
+
+
+Readings = list[tuple[GpuState | None, str | None]]
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
+    """What the GPU says before, under load, and after."""
+    said: Readings = [(COOL, None)] * 3
+    monkeypatch.setattr(bench, "read_gpu", lambda: said.pop(0))
+    return said
+
+
+def _measure(*contestants: Contestant) -> LatencyResult:
+    return measure_latency(contestants, IMAGES, INPUTS, OPTIONS)
+
+
+@pytest.mark.usefixtures("readings")
+def test_a_device_gives_three_series_of_as_many_samples_each() -> None:
+    runtime = OnDevice()
+    result = _measure(_contestant("D", runtime), _contestant("H", OnHost()))
+    series = {(item.name, item.timing): item for item in result.samples}
+    assert series.keys() == {("D", timing) for timing in Timing} | {("H", Timing.CALL)}
+    count = OPTIONS.rounds * OPTIONS.repeats
+    assert series["D", Timing.COMPUTE].samples_ms == tuple(10.0 + number for number in range(count))
+    assert series["D", Timing.TRANSFERS].samples_ms == (0.75,) * count
+    assert len(series["D", Timing.CALL].samples_ms) == count
+    assert series["D", Timing.COMPUTE].summary.median_ms == 10.0 + (count - 1) / 2
+    assert runtime.log[: OPTIONS.warmup] == ["call"] * OPTIONS.warmup
+    turn = ["call"] * (1 + OPTIONS.repeats) + ["device"] * OPTIONS.repeats
+    assert runtime.log[OPTIONS.warmup : -1] == turn * OPTIONS.rounds
+
+
+@pytest.mark.usefixtures("readings")
+def test_a_series_that_drifts_on_the_device_carries_its_warning() -> None:
+    warnings = {item.timing: item.warning for item in _measure(_contestant("D", OnDevice())).samples}
+    assert "the second half is" in str(warnings[Timing.COMPUTE])
+    assert warnings[Timing.TRANSFERS] is None
+
+
+@pytest.mark.usefixtures("readings")
+def test_a_device_that_fails_half_way_leaves_no_series_behind() -> None:
+    runtime = OnDevice(fails_at=4)
+    result = _measure(_contestant("D", runtime), _contestant("H", OnHost()))
+    assert [item.name for item in result.samples] == ["H"]
+    assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
+    assert runtime.log.count("closed") == 1
+
+
+@pytest.mark.usefixtures("readings")
+def test_a_device_that_cannot_even_be_closed_does_not_hide_why_it_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Lost(OnDevice):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeFailureError("the driver is gone")
+
+    result = _measure(_contestant("D", Lost(fails_at=4)), _contestant("H", OnHost()))
+    assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
+    assert "could not be closed: the driver is gone" in caplog.text
+
+
+DOWN = "the GPU's clocks were held down: HwThermalSlowdown"
+
+
+@pytest.mark.parametrize(
+    ("before", "load", "after", "said"),
+    [
+        ((COOL, None), (COOL, None), (COOL, None), None),
+        ((COOL, None), (COOL, None), (HOT, None), DOWN),
+        ((COOL, None), (HOT, None), (COOL, None), DOWN),
+        ((None, "no NVML"), (None, "no NVML"), (None, "no NVML"), "the GPU's clocks are not known: no NVML"),
+        ((COOL, None), (COOL, None), (None, "lost"), "the GPU's clocks are not known: lost"),
+    ],
+    ids=["cool", "throttled after", "throttled under load", "no NVML", "lost"],
+)
+def test_the_gpu_is_watched_around_the_measurement(
+    readings: Readings,
+    caplog: pytest.LogCaptureFixture,
+    before: tuple[GpuState | None, str | None],
+    load: tuple[GpuState | None, str | None],
+    after: tuple[GpuState | None, str | None],
+    said: str | None,
+) -> None:
+    readings[:] = [before, load, after]
+    with caplog.at_level(logging.WARNING):
+        result = _measure(_contestant("D", OnDevice()))
+    assert result.gpu is not None
+    assert (result.gpu.before, result.gpu.after) == (before[0], after[0])
+    assert result.gpu.under_load == (() if load[0] is None else (load[0],))
+    assert result.gpu.warning == said
+    assert (said is None) == ("clocks" not in caplog.text)
+    assert load_json(LatencyResult, dump_json(result)) == result
+
+
+def test_no_gpu_is_watched_where_nobody_ran_on_one(readings: Readings) -> None:
+    assert _measure(_contestant("H", OnHost())).gpu is None
+    assert len(readings) == 2
+
+
+def test_an_interrupt_while_warming_up_closes_what_was_opened(readings: Readings) -> None:
+    class Interrupted(OnDevice):
+        def run(self, images: Images) -> Outputs:
+            raise KeyboardInterrupt(len(images))
+
+    runtime, other = Interrupted(), OnDevice()
+    with pytest.raises(KeyboardInterrupt):
+        _measure(_contestant("O", other), _contestant("D", runtime))
+    assert runtime.log == ["closed"]
+    assert other.log[-1] == "closed"
+    assert readings

@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from riformer_deploy import engines, lineup_gpu, preflight
+from riformer_deploy.artifacts import Precision
+from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import InputForm
+from riformer_deploy.cuda_driver import Driver, Gpu
+from riformer_deploy.devices.layers import DeviceLayer
+from riformer_deploy.engines import BuildOptions, build_engines
+from riformer_deploy.entrants import fed, reference
+from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
+from riformer_deploy.images import normalise, synthetic_images
+from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
+from riformer_deploy.passports import Backend, BatchProfile
+from riformer_deploy.results import Inputs, Status, Timing
+from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime
+from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.trt.bindings import TensorRT
+from riformer_deploy.verify import ParityTask, verify_parity
+from tests.fakes.api import FLAVOURS
+from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu
+from tests.fakes.tensorrt import bindings
+from tests.manifests import PLAIN
+
+SIZE = (64, 48)
+GPU = Gpu(name="Fake L4", compute_capability="8.9", memory_bytes=2**34)
+DRIVER = Driver(cuda_version="13.0", gpus=(GPU,), problem=None)
+RTX = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
+NAMES = {Backend.TENSORRT: "TensorRT fp32", Backend.TENSORRT_RTX: "TensorRT-RTX fp32"}
+
+
+@dataclass
+class Machine:
+    """A machine with a GPU and the bindings of some flavours; what is on it can be changed."""
+
+    gpu: FakeGpu
+    installed: dict[Backend, TensorRT]
+    driver: Driver = DRIVER
+    layers: list[DeviceLayer] = field(default_factory=list)
+    packages: set[str] = field(default_factory=lambda: {"cuda.bindings", "pycuda", "onnxruntime"})
+
+    def load(self, backend: Backend) -> TensorRT:
+        return self.installed[backend]
+
+    def version(self, module: str) -> str | None:
+        if module in self.packages:
+            return "1.0"
+        return next(
+            (trt.version for backend, trt in self.installed.items() if backend.module == module), None
+        )
+
+    def open(self, layer: DeviceLayer) -> FakeDevice:
+        self.layers.append(layer)
+        return FakeDevice(self.gpu, captures_graphs=layer is not DeviceLayer.PYCUDA)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
+    """TensorRT 10.16 and TensorRT-RTX, both fakes, on a fake L4."""
+    fakes = [bindings(flavour, gpu) for flavour in (FLAVOURS[0], RTX)]
+    made = Machine(gpu, {fake.backend: fake for fake in fakes})
+    for module in (engines, lineup_gpu, preflight):
+        monkeypatch.setattr(module, "load", made.load)
+        monkeypatch.setattr(module, "query_driver", lambda: made.driver)
+    for module in (lineup_gpu, preflight):
+        monkeypatch.setattr(module, "installed_version", made.version)
+    monkeypatch.setattr(lineup_gpu, "open_device", made.open)
+    return made
+
+
+@pytest.fixture
+def bundle(machine: Machine, tiny_bundle_copy: Path, onnx_of: Callable[[Path], Path]) -> Bundle:
+    """The tiny model's bundle with an engine of either flavour, which compute what its graph does."""
+    for backend, trt in machine.installed.items():
+        build_engines(tiny_bundle_copy, BuildOptions(backend=backend))
+        graph = OnnxRuntime(onnx_of(tiny_bundle_copy))
+        trt.module.computes = lambda _, images, graph=graph: graph.run(images)["logits"]
+    machine.gpu.assert_at_rest()
+    return Bundle.open(tiny_bundle_copy)
+
+
+def _reasons(bundle: Bundle) -> dict[str, str]:
+    return {item.name: item.reason for item in engines_lineup(bundle, GpuOptions()).skipped}
+
+
+def test_each_engine_enters_twice_and_says_what_it_takes(bundle: Bundle) -> None:
+    lineup = engines_lineup(bundle, GpuOptions())
+    assert lineup.skipped == ()
+    assert [item.name for item in lineup.entered] == [
+        name for both in NAMES.values() for name in (both, f"{both}, CUDA graph")
+    ]
+    hashes = {engine.name: engine.file.sha256 for engine in bundle.manifest.engines}
+    for item in lineup.entered:
+        assert (item.batches.ranges, item.observable) == (((1, 32),), False)
+        assert item.artifact_sha256 == hashes[item.name.partition(",")[0]]
+        assert item.precision is Precision.FP32
+
+
+@pytest.mark.parametrize("graphs", [(False,), (True,), ()])
+def test_only_the_ways_of_launching_that_are_asked_for_enter(
+    bundle: Bundle, graphs: tuple[bool, ...]
+) -> None:
+    names = [item.name for item in engines_lineup(bundle, GpuOptions(cuda_graphs=graphs)).entered]
+    assert [name.endswith(", CUDA graph") for name in names] == [*graphs, *graphs]
+
+
+def test_an_engine_of_several_profiles_takes_their_sizes_and_is_proven_in_each(
+    machine: Machine, tiny_bundle_copy: Path
+) -> None:
+    profiles = (
+        BatchProfile(minimum=1, optimum=1, maximum=1),
+        BatchProfile(minimum=4, optimum=8, maximum=16),
+    )
+    build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT, profiles=profiles))
+    assert machine.gpu.made["builder"] == 1
+    (item,) = engines_lineup(Bundle.open(tiny_bundle_copy), GpuOptions(cuda_graphs=(False,))).entered
+    assert item.batches.ranges == ((1, 1), (4, 16))
+    assert item.proof_batches == (1, 4, 8, 16)
+
+
+def _task(bundle: Bundle) -> ParityTask:
+    batches = (3, 1, 5)
+    return ParityTask(
+        reference=reference(bundle),
+        candidates=engines_lineup(bundle, GpuOptions()).entered,
+        budgets=BUDGETS,
+        blocks=bundle.manifest.model.architecture.block_names,
+        images=synthetic_images(sum(batches), SIZE, seed=1),
+        inputs=Inputs(description="test", image_size_px=SIZE, batches=batches, seed=1),
+    )
+
+
+def test_every_engine_is_judged_against_the_reference_and_leaves_nothing(
+    bundle: Bundle, machine: Machine
+) -> None:
+    result = verify_parity(_task(bundle))
+    assert result.status is Status.PASSED
+    assert len(result.candidates) == 4
+    for item in result.candidates:
+        assert [output.name for output in item.outputs] == ["logits"]
+        assert item.stages == ()
+        assert item.first_bad_block is None
+        assert item.batches == (3, 1, 5, 8, 32)  # the task's, and those of the profile
+    assert machine.gpu.made["graph"] == 5  # TensorRT's, one for each batch size
+    machine.gpu.assert_at_rest()
+
+
+def test_an_engine_that_computes_something_else_fails_alone(bundle: Bundle, machine: Machine) -> None:
+    good = machine.installed[Backend.TENSORRT].module.computes
+
+    def wrong(plan: Any, images: Any) -> Any:
+        logits = good(plan, images)
+        logits[0, 3] += 1
+        return logits
+
+    machine.installed[Backend.TENSORRT].module.computes = wrong
+    result = verify_parity(_task(bundle))
+    assert result.status is Status.FAILED
+    assert {item.name: item.status for item in result.candidates} == {
+        "TensorRT fp32": Status.FAILED,
+        "TensorRT fp32, CUDA graph": Status.FAILED,
+        "TensorRT-RTX fp32": Status.PASSED,
+        "TensorRT-RTX fp32, CUDA graph": Status.PASSED,
+    }
+    assert {item.first_bad_block for item in result.candidates} == {None}
+
+
+def test_engines_are_timed_on_the_device_and_by_the_call(bundle: Bundle, machine: Machine) -> None:
+    entered = engines_lineup(bundle, GpuOptions()).entered
+    images = synthetic_images(64, SIZE, seed=0)
+    options = BenchOptions(batches=(2, 64), rounds=5, repeats=1, warmup=1)
+    inputs = Inputs(description="test", image_size_px=SIZE, batches=(2, 64), seed=0)
+    result = measure_latency(entered, images, inputs, options)
+    series = {(item.name, item.timing): item.samples_ms for item in result.samples}
+    assert len(series) == 4 * len(Timing)
+    for item in entered:
+        assert set(series[item.name, Timing.COMPUTE]) == {COMPUTE_MS}
+        assert set(series[item.name, Timing.TRANSFERS]) == {COPY_TO_DEVICE_MS + COPY_TO_HOST_MS}
+    assert {item.batch for item in result.samples} == {2}
+    assert [item.reason for item in result.skipped] == ["takes batches of 1 to 32 only, not 64"] * 4
+    machine.gpu.assert_at_rest()
+
+
+def test_an_engine_that_does_not_fit_is_left_out_with_every_reason_and_the_others_stay(
+    bundle: Bundle, machine: Machine
+) -> None:
+    trt = machine.installed[Backend.TENSORRT]
+    machine.installed[Backend.TENSORRT] = dataclasses.replace(trt, version="11.4.0.106")
+    reasons = _reasons(bundle)
+    assert list(reasons) == ["TensorRT fp32"]
+    assert "it was built by TensorRT 10.16.1.11; 11.4.0.106 is installed." in reasons["TensorRT fp32"]
+    assert "riformer-deploy build" in reasons["TensorRT fp32"]
+    names = [item.name for item in engines_lineup(bundle, GpuOptions()).entered]
+    assert names == ["TensorRT-RTX fp32", "TensorRT-RTX fp32, CUDA graph"]
+
+
+def test_on_another_gpu_and_an_older_driver_both_are_told(bundle: Bundle, machine: Machine) -> None:
+    gpu = Gpu(name="Fake T4", compute_capability="7.5", memory_bytes=1)
+    machine.driver = Driver(cuda_version="12.4", gpus=(gpu,), problem=None)
+    reasons = _reasons(bundle)
+    assert "it is for compute capability 8.9; Fake T4 has 7.5." in reasons["TensorRT fp32"]
+    assert "need CUDA 13; the driver supports 12.4." in reasons["TensorRT fp32"]
+    assert "8.0 and later; Fake T4 has 7.5." in reasons["TensorRT-RTX fp32"]
+    assert engines_lineup(bundle, GpuOptions()).entered == ()
+
+
+def test_without_a_gpu_nobody_enters(bundle: Bundle, machine: Machine) -> None:
+    machine.driver = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver is installed")
+    reasons = _reasons(bundle)
+    assert list(reasons) == list(NAMES.values())
+    assert all("no NVIDIA driver is installed" in reason for reason in reasons.values())
+
+
+def test_a_plan_that_its_backend_calls_invalid_is_left_out(
+    bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = machine.installed[Backend.TENSORRT_RTX].module
+    monkeypatch.setattr(
+        module.Runtime,
+        "get_engine_validity",
+        lambda *_: (module.EngineValidity.INVALID, int(module.EngineInvalidityDiagnostics.OLD_CUDA_DRIVER)),
+    )
+    reasons = _reasons(bundle)
+    assert list(reasons) == ["TensorRT-RTX fp32"]
+    assert "TensorRT-RTX calls it invalid: OLD_CUDA_DRIVER." in reasons["TensorRT-RTX fp32"]
+
+
+def test_bindings_that_cannot_be_imported_leave_their_engines_out(
+    bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(backend: Backend) -> TensorRT:
+        if backend is Backend.TENSORRT:
+            raise MissingDependencyError(
+                "tensorrt 10.16 cannot be imported: libnvinfer", remedy="See doctor."
+            )
+        return machine.load(backend)
+
+    monkeypatch.setattr(preflight, "load", load)
+    assert _reasons(bundle) == {"TensorRT fp32": "tensorrt 10.16 cannot be imported: libnvinfer See doctor."}
+
+
+def test_a_plan_that_was_altered_since_the_line_up_never_reaches_tensorrt(
+    bundle: Bundle, machine: Machine
+) -> None:
+    entered = engines_lineup(bundle, GpuOptions()).entered
+    for engine in bundle.manifest.engines:
+        path = bundle.directory / engine.file.path
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    made = machine.gpu.made["runtime"]
+    for item in entered:
+        with pytest.raises(EngineUnfitError, match="cannot run here"):
+            item.open()
+    assert machine.gpu.made["runtime"] == made
+    assert set(_reasons(bundle)) == set(NAMES.values())
+
+
+def test_a_device_layer_that_is_not_installed_leaves_every_engine_out(
+    bundle: Bundle, machine: Machine
+) -> None:
+    machine.packages.discard("cuda.bindings")
+    reasons = _reasons(bundle)
+    assert list(reasons) == list(NAMES.values())
+    assert all("cuda-python is not installed." in reason for reason in reasons.values())
+    assert engines_lineup(bundle, GpuOptions(layer=DeviceLayer.PYCUDA)).entered
+
+
+def test_pycuda_runs_everything_but_graphs_that_we_would_have_to_capture(
+    bundle: Bundle, machine: Machine
+) -> None:
+    lineup = engines_lineup(bundle, GpuOptions(layer=DeviceLayer.PYCUDA))
+    assert [item.name for item in lineup.entered] == [
+        "TensorRT fp32",
+        "TensorRT-RTX fp32",
+        "TensorRT-RTX fp32, CUDA graph",
+    ]
+    assert [(item.name, item.reason) for item in lineup.skipped] == [
+        ("TensorRT fp32, CUDA graph", "PyCUDA captures no CUDA graphs")
+    ]
+    for item in lineup.entered:
+        runtime = item.open()
+        assert runtime.run(synthetic_images(1, SIZE, seed=0))["logits"].shape == (1, 7)
+        runtime.close()
+    assert set(machine.layers) == {DeviceLayer.PYCUDA}
+
+
+def test_kernels_that_rtx_compiled_are_kept_beside_the_engine(bundle: Bundle, machine: Machine) -> None:
+    compiled = machine.installed[Backend.TENSORRT_RTX].module.compiled
+    for _ in range(2):
+        (item,) = engines_lineup(bundle, GpuOptions(cuda_graphs=(False,))).entered[1:]
+        runtime = item.open()
+        runtime.run(synthetic_images(1, SIZE, seed=0))
+        runtime.close()
+    assert len(compiled) == 1
+    assert [path.name for path in bundle.directory.glob(".*.cache")] == [
+        ".model.fp32.tensorrt-rtx.engine.cache"
+    ]
+    assert Bundle.open(bundle.directory).manifest == bundle.manifest
+
+
+@dataclass
+class Timed(Runtime):
+    """Remembers what it was given."""
+
+    seen: list[Any] = field(default_factory=list)
+
+    def run(self, images: Images) -> Outputs:
+        self.seen.append(images)
+        return {}
+
+    def device_times(self, images: Images) -> DeviceTimes:
+        self.seen.append(images)
+        return DeviceTimes(to_device_ms=1, compute_ms=2, to_host_ms=3)
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("lowering", "dtype"),
+    [
+        (PLAIN, np.float32),
+        (dataclasses.replace(PLAIN, io=Precision.FP16), np.float16),
+        (dataclasses.replace(PLAIN, input_form=InputForm.UINT8), np.uint8),
+    ],
+)
+def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
+    tiny_bundle: Path, lowering: Any, dtype: Any
+) -> None:
+    timed = Timed()
+    bundle = Bundle.open(tiny_bundle)
+    runtime = fed(timed, bundle, lowering)
+    images = normalise(np.full((2, *SIZE, 3), 77, np.uint8), bundle.manifest.model.preprocessing)
+    assert isinstance(runtime, DeviceTimed)
+    runtime.run(images)
+    assert runtime.device_times(images).compute_ms == 2
+    assert [item.dtype for item in timed.seen] == [dtype, dtype]
+    assert timed.seen[0] is timed.seen[1]  # converted once
+
+
+def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> None:
+    machine.driver = Driver(cuda_version=None, gpus=(), problem="none")
+    lineup = rivals_lineup(bundle)
+    assert (lineup.entered, lineup.skipped) == ((), ())
+
+
+def test_rivals_that_cannot_run_are_named_with_the_reason(
+    bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CPUExecutionProvider"]))
+    lineup = rivals_lineup(bundle)
+    assert lineup.entered == ()
+    reasons = {item.name: item.reason for item in lineup.skipped}
+    assert "without CUDA" in reasons["PyTorch, GPU"]
+    assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
+    machine.packages.clear()
+    assert rivals_lineup(bundle).skipped[-1].reason == "ONNX Runtime is not installed"
+
+
+@dataclass
+class Providers:
+    """ONNX Runtime as far as it is asked for its providers."""
+
+    names: list[str]
+
+    def get_available_providers(self) -> list[str]:
+        return self.names
+
+
+def test_every_rival_is_a_way_of_its_own_of_running_the_bundles_weights(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CUDAExecutionProvider"]))
+    names = [item.name for item in rivals_lineup(bundle).entered]
+    assert len(set(names)) == len(names) == 8
+    assert names[0] == "PyTorch float32, GPU, eager"
+    assert "PyTorch float16, GPU, channels last, torch.compile with CUDA graphs" in names
+    assert names[-1] == "ONNX Runtime CUDA fp32"
+
+
+def test_a_bundle_survives_a_copy_with_its_engines(bundle: Bundle, tmp_path: Path) -> None:
+    copied = Bundle.open(shutil.copytree(bundle.directory, tmp_path / "copy"))
+    assert len(engines_lineup(copied, GpuOptions()).entered) == 4
