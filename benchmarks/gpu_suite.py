@@ -28,13 +28,13 @@ from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, changed_budgets
+from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import NormForm
 from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
-from riformer_deploy.engines import BuildOptions, build_engines
-from riformer_deploy.evidence import prove_parity
+from riformer_deploy.engines import build_engines
 from riformer_deploy.export import DEFAULT_OPSET
 from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.images import synthetic_images
@@ -44,6 +44,7 @@ from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, Passport
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import GROUP_NORM_OPSET, PrecisionOptions
+from riformer_deploy.proofs import prove_parity
 from riformer_deploy.records import JsonValue, to_jsonable
 from riformer_deploy.results import Inputs, LatencyResult, Timing
 from riformer_deploy.runtimes.base import Contestant, Runtime

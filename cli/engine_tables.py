@@ -55,6 +55,7 @@ def print_engine(found: EngineInspection) -> None:
         *((f"output {spec.name}", f"{spec.dtype} {list(spec.shape)}") for spec in engine.outputs),
         ("batches (MIN:OPT:MAX)", ", ".join(map(str, passport.profiles))),
         ("built on", f"{passport.gpu or 'no GPU'}, driver's CUDA {passport.driver_cuda or '-'}"),
+        ("driver", passport.driver_version or "not known"),
         ("for compute capability", engine.passport.targets),
         ("hardware compatibility", str(settings.hardware_compatibility)),
         ("TF32", "allowed" if settings.tf32 else "no"),

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from riformer_deploy.artifacts import Precision
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
+    from riformer_deploy.build_options import BuildOptions
     from riformer_deploy.bundles import Bundle
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
     from riformer_deploy.download import DownloadOptions, download_checkpoint
-    from riformer_deploy.engines import BuildOptions, build_engines
+    from riformer_deploy.engines import build_engines
     from riformer_deploy.errors import RIFormerDeployError
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
@@ -45,7 +46,7 @@ _HOMES = {
     "BatchProfile": "passports",
     "BenchOptions": "bench",
     "Budget": "budgets",
-    "BuildOptions": "engines",
+    "BuildOptions": "build_options",
     "BuildSettings": "passports",
     "Bundle": "bundles",
     "Checkpoint": "checkpoints",

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact, Precision
+from riformer_deploy.build_options import BuildOptions, choose_backend, graphs_of, profiles_of, refuse_unfit
 from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.cuda_driver import Driver, query_driver
 from riformer_deploy.errors import (
     BundleChangedError,
     BundleError,
-    MissingDependencyError,
     OptionError,
     RuntimeFailureError,
 )
 from riformer_deploy.files import replacing
+from riformer_deploy.gpu_state import read_gpu
 from riformer_deploy.manifests import Manifest
-from riformer_deploy.optional import PACKAGES, installed_version
 from riformer_deploy.passports import (
     Backend,
-    BatchProfile,
     BuildSettings,
     EngineArtifact,
-    HardwareCompatibility,
     Passport,
 )
 from riformer_deploy.progress import Progress, silent
@@ -35,44 +34,6 @@ from riformer_deploy.trt.running import Engine
 from riformer_deploy.trtexec import command_lines
 
 _LOG = logging.getLogger(__name__)
-
-DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
-"""Batch sizes of an engine whose graph takes any, where none were asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What to build, and how.
-
-    Attributes:
-        precisions: Of the bundle's graphs; none means all of them.
-        backend: The flavour; None takes TensorRT where it is installed and there is a GPU, else TensorRT-RTX.
-        profiles: Batch sizes of each optimisation profile; none means 1:8:32.
-        image_size_px: Height and width that the graph must have; None takes what it has.
-        settings: How.
-        timing_cache: File of kernel timings, read if it exists and written anew; TensorRT only.
-    """
-
-    precisions: tuple[Precision, ...] = ()
-    backend: Backend | None = None
-    profiles: tuple[BatchProfile, ...] = ()
-    image_size_px: tuple[int, int] | None = None
-    settings: BuildSettings = dataclasses.field(default_factory=BuildSettings)
-    timing_cache: Path | None = None
-
-    def __post_init__(self) -> None:
-        settings = self.settings
-        problems = []
-        if len(set(self.precisions)) != len(self.precisions):
-            problems.append("each precision can be asked for once")
-        if settings.workspace_bytes is not None and settings.workspace_bytes < 1:
-            problems.append(f"the workspace must be positive, got {settings.workspace_bytes} bytes")
-        if settings.optimization_level is not None and not 0 <= settings.optimization_level <= 5:
-            problems.append(f"the optimisation level is 0 to 5, got {settings.optimization_level}")
-        if len(set(settings.compute_capabilities)) != len(settings.compute_capabilities):
-            problems.append("each compute capability can be asked for once")
-        if problems:
-            raise OptionError("The engine cannot be built as asked.", details=problems)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,109 +51,28 @@ class BuildReport:
     warnings: tuple[str, ...]
 
 
-def choose_backend(wanted: Backend | None, driver: Driver) -> Backend:
-    """The flavour to build with.
-
-    Args:
-        wanted: What was asked for, or None.
-        driver: This machine's.
-
-    Raises:
-        MissingDependencyError: It is not installed.
-        RuntimeFailureError: TensorRT was asked for and there is no GPU, which it cannot build without.
-    """
-    usable = bool(driver.gpus)
-    if wanted is None:
-        if usable and installed_version(Backend.TENSORRT.module) is not None:
-            return Backend.TENSORRT
-        if installed_version(Backend.TENSORRT_RTX.module) is not None:
-            return Backend.TENSORRT_RTX
-        choice = PACKAGES[Backend.TENSORRT_RTX.module].install_command
-        also = (
-            f", or, for this GPU alone: {PACKAGES[Backend.TENSORRT.module].install_command}" if usable else ""
-        )
-        raise MissingDependencyError("No TensorRT is installed.", remedy=f"Run: {choice}{also}")
-    if wanted is Backend.TENSORRT and not usable:
-        raise RuntimeFailureError(
-            f"TensorRT builds on a GPU only, and {driver.problem}.",
-            remedy="Use --backend tensorrt-rtx, which builds without one, or a machine with a GPU.",
-        )
-    return wanted
-
-
-def _refuse(options: BuildOptions, backend: Backend) -> None:
-    """Options that this flavour does not have."""
-    settings = options.settings
-    problems = []
-    if backend is Backend.TENSORRT_RTX:
-        if settings.hardware_compatibility is not HardwareCompatibility.NONE:
-            problems.append("--hardware-compat: say --compute-capability, or nothing for Ampere and later")
-        if options.timing_cache is not None:
-            problems.append("--timing-cache: it times no kernels when it builds")
-    elif settings.compute_capabilities:
-        problems.append("--compute-capability: it builds for the GPU that it runs on; see --hardware-compat")
-    if problems:
-        raise OptionError(f"{backend.label} has no use for these options.", details=problems)
-
-
-def _graphs(bundle: Bundle, options: BuildOptions) -> list[OnnxArtifact]:
-    """The graphs to build."""
-    held = {artifact.precision: artifact for artifact in bundle.manifest.onnx}
-    missing = [precision for precision in options.precisions if precision not in held]
-    if missing:
-        raise OptionError(
-            f"The bundle {bundle.directory} holds no {', '.join(missing)} model, only {', '.join(held)}.",
-            remedy=f"Export it first: riformer-deploy export CKPT --precision {missing[0]}.",
-        )
-    size = bundle.manifest.model.preprocessing.crop_px
-    if options.image_size_px is not None and options.image_size_px != size:
-        raise OptionError(
-            f"The graphs of {bundle.directory} take images of {size[0]}x{size[1]} px, not "
-            f"{options.image_size_px[0]}x{options.image_size_px[1]}.",
-            remedy="Export the checkpoint with this --image-size into another bundle.",
-        )
-    return [held[precision] for precision in options.precisions] or list(held.values())
-
-
-def profiles_of(artifact: OnnxArtifact, wanted: tuple[BatchProfile, ...]) -> tuple[BatchProfile, ...]:
-    """The optimisation profiles of a graph's engine.
-
-    Args:
-        artifact: The graph.
-        wanted: What was asked for; none means the default.
-
-    Raises:
-        OptionError: The graph has a fixed batch that is not the one asked for.
-    """
-    if artifact.batch is None:
-        return wanted or (DEFAULT_PROFILE,)
-    fixed = BatchProfile(minimum=artifact.batch, optimum=artifact.batch, maximum=artifact.batch)
-    if wanted not in ((), (fixed,)):
-        raise OptionError(
-            f"{artifact.file.path} has a fixed batch of {artifact.batch}; "
-            f"{', '.join(map(str, wanted))} is no profile of it.",
-            remedy="Export it with --batch dynamic, or leave --profile out.",
-        )
-    return (fixed,)
-
-
 def _read_cache(path: Path | None) -> bytes | None:
     if path is None:
         return None
+    if not os.access(path.parent, os.W_OK):  # told now rather than after minutes of building
+        raise OptionError(
+            f"The timing cache {path} cannot be written: {path.parent} is no folder that can be written to."
+        )
     try:
         return path.read_bytes() if path.exists() else b""
     except OSError as err:
         raise OptionError(f"The timing cache {path} cannot be read: {err.strerror}.") from err
 
 
-def _write_cache(path: Path | None, content: bytes | None) -> None:
+def _write_cache(path: Path | None, content: bytes | None, warnings: list[str]) -> None:
+    """Keep kernel timings; an engine that is built is not thrown away because they cannot be kept."""
     if path is None or content is None:
         return
     try:
         with replacing(path) as partial:
             partial.write_bytes(content)
     except OSError as err:
-        raise OptionError(f"The timing cache {path} cannot be written: {err.strerror}.") from err
+        warnings.append(f"the timing cache {path} could not be written: {err.strerror}")
 
 
 def _passport(
@@ -204,6 +84,7 @@ def _passport(
     built: BuiltPlan,
 ) -> Passport:
     gpu = driver.gpus[0] if driver.gpus else None
+    state = read_gpu()[0] if gpu is not None else None
     return Passport(
         backend=trt.backend,
         backend_version=trt.version,
@@ -218,6 +99,7 @@ def _passport(
         build_ms=built.build_ms,
         network_layers=dict(built.network_layers),
         engine_layers=None,
+        driver_version=None if state is None else state.driver,
     )
 
 
@@ -266,7 +148,7 @@ def _stage(
         progress,
         lambda severity, text: warnings.append(f"{stem}: [{severity}] {text}"),
     )
-    _write_cache(options.timing_cache, built.timing_cache)
+    _write_cache(options.timing_cache, built.timing_cache, warnings)
     path, log = staged / f"{stem}.engine", staged / f"{stem}.log"
     path.write_bytes(built.plan)
     log.write_text(_log_text(built, onnx), encoding="utf-8")
@@ -308,9 +190,9 @@ def trtexec_lines(directory: Path | str, options: BuildOptions) -> tuple[str, ..
             "--print-trtexec prints lines for the trtexec of TensorRT, not for TensorRT-RTX.",
             remedy="Leave --backend out.",
         )
-    _refuse(options, Backend.TENSORRT)
+    refuse_unfit(options, Backend.TENSORRT)
     lines: list[str] = []
-    for graph in _graphs(bundle, options):
+    for graph in graphs_of(bundle, options):
         profiles = profiles_of(graph, options.profiles)
         lines += command_lines(graph, bundle.directory, profiles, options.settings, options.timing_cache)
     return tuple(lines)
@@ -333,8 +215,8 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     """
     bundle = Bundle.open(directory)
     backend = choose_backend(options.backend, query_driver())
-    _refuse(options, backend)
-    graphs = _graphs(bundle, options)
+    refuse_unfit(options, backend)
+    graphs = graphs_of(bundle, options)
     for graph in graphs:
         profiles_of(graph, options.profiles)
     trt = load(backend)

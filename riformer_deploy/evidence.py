@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import torch
 
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
@@ -18,9 +17,7 @@ from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
-from riformer_deploy.choices import InputForm
 from riformer_deploy.datasets import ClassList, open_dataset
-from riformer_deploy.entrants import reference
 from riformer_deploy.errors import (
     BundleChangedError,
     BundleError,
@@ -29,114 +26,21 @@ from riformer_deploy.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.feeding import Feeding
-from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
+from riformer_deploy.images import normalise, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
+from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import (
-    CandidateParity,
-    Inputs,
     LatencyResult,
     ParityResult,
-    Skipped,
-    Status,
 )
-from riformer_deploy.runtimes.base import Images
 from riformer_deploy.scorecards import AccuracyResult, Published
 from riformer_deploy.variants import VARIANTS
-from riformer_deploy.verify import ParityTask, verify_parity
 
 _LOG = logging.getLogger(__name__)
-
-PARITY_BATCHES = (2, 1, 3, 8)
-"""Batches that a dynamic graph must take, one file for all; stages are compared on the first."""
-PARITY_SEED = 20230406
-_FEWEST_IMAGES = 8
-"""A graph of fixed batch runs as often as it takes to see so many."""
-
-
-def _synthetic(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> Inputs:
-    return Inputs(
-        description="synthetic, normalised: white noise and smooth waves in turn",
-        image_size_px=size,
-        batches=batches,
-        seed=seed,
-    )
-
-
-MODELS = (Group.TORCH, Group.ONNX, Group.OPENVINO)
-"""What the proof of an export covers."""
-PROVEN = (*MODELS, Group.ENGINE)
-"""What a proof covers."""
-
-
-def _stored(bundle: Bundle) -> Images | None:
-    """The bundle's own samples; None where it has none, or a graph takes pictures and they are not."""
-    model, samples = bundle.manifest.model, bundle.manifest.samples
-    if samples is None:
-        return None
-    stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
-    if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
-        try:
-            pixels_of(stored, model.preprocessing)
-        except OptionError:
-            return None
-    return stored
-
-
-def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
-    """The bundle's own samples where it has enough of them, else synthetic images."""
-    size, count, stored = bundle.manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
-    if stored is not None and len(stored) >= count:
-        inputs = Inputs(
-            description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
-        )
-        return np.ascontiguousarray(stored[:count]), inputs
-    pixels = synthetic_pixels(count, size, seed=seed)
-    return normalise(pixels, bundle.manifest.model.preprocessing), _synthetic(size, batches, seed)
-
-
-def prove_parity(
-    bundle: Bundle,
-    budgets: dict[Precision, Budget],
-    progress: Progress = silent,
-    *,
-    seed: int = PARITY_SEED,
-    gpu: GpuOptions | None = None,
-    groups: tuple[Group, ...] = PROVEN,
-) -> ParityResult:
-    """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
-
-    Args:
-        bundle: Open, or still staged.
-        budgets: Limits by precision.
-        progress: Told of each step.
-        seed: Of the images.
-        gpu: How engines are run; None means the defaults.
-        groups: What is compared.
-
-    Raises:
-        BundleIntegrityError: A file is not the one that was recorded.
-        RuntimeFailureError: A model cannot be loaded or run.
-        MissingDependencyError: ONNX Runtime is not installed.
-    """
-    manifest = bundle.manifest
-    fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
-    batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
-    images, inputs = _proof_images(bundle, batches, seed)
-    lineup = line_up(bundle, groups, gpu=gpu)
-    task = ParityTask(
-        reference=reference(bundle),
-        candidates=lineup.entered,
-        budgets=budgets,
-        blocks=manifest.model.architecture.block_names,
-        images=images,
-        inputs=inputs,
-        skipped=lineup.skipped,
-    )
-    return verify_parity(task, progress)
 
 
 @contextlib.contextmanager
@@ -219,35 +123,6 @@ def verify_bundle(
         with _recording_failures(kind):
             store_result(bundle, kind, part)
     return result
-
-
-def proofs_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:
-    """A proof in parts: that of the models, and one for each engine, which only its own GPU can renew.
-
-    Args:
-        bundle: Whose.
-        result: What was proven in one run.
-
-    Returns:
-        By kind: ``parity``, and ``EngineArtifact.proof`` of each engine that ran.
-    """
-    engines = {engine.file.sha256: engine for engine in bundle.manifest.engines}
-    names = {engine.name for engine in engines.values()}
-    models = tuple(c for c in result.candidates if c.artifact_sha256 not in engines)
-    missed = tuple(item for item in result.skipped if item.name.partition(",")[0] not in names)
-    parts = {"parity": _part(result, models, missed)} if models else {}
-    for sha256, engine in engines.items():
-        if ways := tuple(c for c in result.candidates if c.artifact_sha256 == sha256):
-            parts[engine.proof] = _part(result, ways, ())
-    return parts
-
-
-def _part(
-    result: ParityResult, candidates: tuple[CandidateParity, ...], skipped: tuple[Skipped, ...]
-) -> ParityResult:
-    passed = all(candidate.status is Status.PASSED for candidate in candidates)
-    verdict = Status.PASSED if passed else Status.FAILED
-    return dataclasses.replace(result, candidates=candidates, skipped=skipped, status=verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,7 +233,7 @@ def bench_bundle(
     size = bundle.manifest.model.preprocessing.crop_px
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
     images = normalise(pixels, bundle.manifest.model.preprocessing)
-    inputs = _synthetic(size, options.batches, options.seed)
+    inputs = synthetic_inputs(size, options.batches, options.seed)
     lineup = line_up(bundle, groups, threads=options.used_threads, gpu=gpu)
     threads = torch.get_num_threads()
     try:

@@ -101,6 +101,7 @@ class Passport:
         build_ms: Duration of the builder's call.
         network_layers: Layers of the parsed network by the type of their first output.
         engine_layers: Number of layers after fusion, where a GPU was there to ask the engine.
+        driver_version: The driver's own, where NVML tells.
     """
 
     backend: Backend
@@ -116,6 +117,7 @@ class Passport:
     build_ms: float
     network_layers: dict[str, int]
     engine_layers: int | None
+    driver_version: str | None = None
 
     def __post_init__(self) -> None:
         if not self.profiles:

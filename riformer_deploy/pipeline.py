@@ -23,7 +23,6 @@ from riformer_deploy.bundles import Bundle, check_target, commit, record_file, s
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.classes import resolve_class_names
 from riformer_deploy.errors import BundleConflictError, OptionError
-from riformer_deploy.evidence import MODELS, prove_parity
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.fusion import fold
 from riformer_deploy.machine import library_versions
@@ -34,6 +33,7 @@ from riformer_deploy.precision import PrecisionOptions, check_opset, check_optio
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.progress import Progress, silent
+from riformer_deploy.proofs import MODELS, prove_parity
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate

@@ -72,8 +72,9 @@ def build(
     debug: options.Debug = False,
 ) -> None:
     """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
+    from riformer_deploy.build_options import BuildOptions
     from riformer_deploy.bundles import find_bundle
-    from riformer_deploy.engines import BuildOptions, build_engines, trtexec_lines
+    from riformer_deploy.engines import build_engines, trtexec_lines
     from riformer_deploy.passports import Backend, BuildSettings
 
     from ..engine_tables import print_build

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.artifacts import Precision
+from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.engines import BuildOptions, build_engines
+from riformer_deploy.engines import build_engines
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint

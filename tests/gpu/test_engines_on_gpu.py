@@ -15,12 +15,13 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.evidence import bench_bundle, prove_parity
+from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.preflight import preflight, this_host
+from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status, Timing
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import load

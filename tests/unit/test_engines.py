@@ -12,9 +12,10 @@ import pytest
 
 from riformer_deploy import engines
 from riformer_deploy.artifacts import OnnxArtifact, Precision
+from riformer_deploy.build_options import BuildOptions, profiles_of
 from riformer_deploy.bundles import Bundle, staging, update
 from riformer_deploy.cuda_driver import Driver
-from riformer_deploy.engines import BuildOptions, BuildReport, build_engines, engine_of, profiles_of
+from riformer_deploy.engines import BuildReport, build_engines, engine_of
 from riformer_deploy.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings

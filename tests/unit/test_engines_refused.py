@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.artifacts import Precision
+from riformer_deploy.build_options import BuildOptions, choose_backend
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
-from riformer_deploy.engines import BuildOptions, build_engines, choose_backend, trtexec_lines
+from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.errors import (
     BundleError,
     EngineBuildError,

@@ -17,9 +17,10 @@ from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.errors import BundleChangedError, BundleError, BundleIntegrityError
-from riformer_deploy.evidence import PARITY_BATCHES, bench_bundle, prove_parity, store_result, verify_bundle
+from riformer_deploy.evidence import bench_bundle, store_result, verify_bundle
 from riformer_deploy.files import sha256_of
 from riformer_deploy.lineup import Group
+from riformer_deploy.proofs import PARITY_BATCHES, prove_parity
 from riformer_deploy.records import dump_json, load_json
 from riformer_deploy.results import CandidateParity, LatencyResult, ParityResult, Status
 

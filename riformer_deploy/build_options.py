@@ -1,0 +1,154 @@
+"""What is to be built, by whom, and of which graphs: settled before the builder starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from riformer_deploy.artifacts import OnnxArtifact, Precision
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.cuda_driver import Driver
+from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
+from riformer_deploy.optional import PACKAGES, installed_version
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, HardwareCompatibility
+
+DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
+"""Batch sizes of an engine whose graph takes any, where none were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What to build, and how.
+
+    Attributes:
+        precisions: Of the bundle's graphs; none means all of them.
+        backend: The flavour; None takes TensorRT where it is installed and there is a GPU, else TensorRT-RTX.
+        profiles: Batch sizes of each optimisation profile; none means 1:8:32.
+        image_size_px: Height and width that the graph must have; None takes what it has.
+        settings: How.
+        timing_cache: File of kernel timings, read if it exists and written anew; TensorRT only.
+    """
+
+    precisions: tuple[Precision, ...] = ()
+    backend: Backend | None = None
+    profiles: tuple[BatchProfile, ...] = ()
+    image_size_px: tuple[int, int] | None = None
+    settings: BuildSettings = dataclasses.field(default_factory=BuildSettings)
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        problems = []
+        if len(set(self.precisions)) != len(self.precisions):
+            problems.append("each precision can be asked for once")
+        if settings.workspace_bytes is not None and settings.workspace_bytes < 1:
+            problems.append(f"the workspace must be positive, got {settings.workspace_bytes} bytes")
+        if settings.optimization_level is not None and not 0 <= settings.optimization_level <= 5:
+            problems.append(f"the optimisation level is 0 to 5, got {settings.optimization_level}")
+        if len(set(settings.compute_capabilities)) != len(settings.compute_capabilities):
+            problems.append("each compute capability can be asked for once")
+        if problems:
+            raise OptionError("The engine cannot be built as asked.", details=problems)
+
+
+def choose_backend(wanted: Backend | None, driver: Driver) -> Backend:
+    """The flavour to build with.
+
+    Args:
+        wanted: What was asked for, or None.
+        driver: This machine's.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+        RuntimeFailureError: TensorRT was asked for and there is no GPU, which it cannot build without.
+    """
+    usable = bool(driver.gpus)
+    if wanted is None:
+        if usable and installed_version(Backend.TENSORRT.module) is not None:
+            return Backend.TENSORRT
+        if installed_version(Backend.TENSORRT_RTX.module) is not None:
+            return Backend.TENSORRT_RTX
+        choice = PACKAGES[Backend.TENSORRT_RTX.module].install_command
+        also = (
+            f", or, for this GPU alone: {PACKAGES[Backend.TENSORRT.module].install_command}" if usable else ""
+        )
+        raise MissingDependencyError("No TensorRT is installed.", remedy=f"Run: {choice}{also}")
+    if wanted is Backend.TENSORRT and not usable:
+        raise RuntimeFailureError(
+            f"TensorRT builds on a GPU only, and {driver.problem}.",
+            remedy="Use --backend tensorrt-rtx, which builds without one, or a machine with a GPU.",
+        )
+    return wanted
+
+
+def refuse_unfit(options: BuildOptions, backend: Backend) -> None:
+    """Refuse options that a flavour has no use for.
+
+    Args:
+        options: What was asked for.
+        backend: The flavour.
+
+    Raises:
+        OptionError: There are some; each is listed.
+    """
+    settings = options.settings
+    problems = []
+    if backend is Backend.TENSORRT_RTX:
+        if settings.hardware_compatibility is not HardwareCompatibility.NONE:
+            problems.append("--hardware-compat: say --compute-capability, or nothing for Ampere and later")
+        if options.timing_cache is not None:
+            problems.append("--timing-cache: it times no kernels when it builds")
+    elif settings.compute_capabilities:
+        problems.append("--compute-capability: it builds for the GPU that it runs on; see --hardware-compat")
+    if problems:
+        raise OptionError(f"{backend.label} has no use for these options.", details=problems)
+
+
+def graphs_of(bundle: Bundle, options: BuildOptions) -> list[OnnxArtifact]:
+    """The graphs to build.
+
+    Args:
+        bundle: Whose.
+        options: What was asked for.
+
+    Raises:
+        OptionError: The bundle has none of that precision or size.
+    """
+    held = {artifact.precision: artifact for artifact in bundle.manifest.onnx}
+    missing = [precision for precision in options.precisions if precision not in held]
+    if missing:
+        raise OptionError(
+            f"The bundle {bundle.directory} holds no {', '.join(missing)} model, only {', '.join(held)}.",
+            remedy=f"Export it first: riformer-deploy export CKPT --precision {missing[0]}.",
+        )
+    size = bundle.manifest.model.preprocessing.crop_px
+    if options.image_size_px is not None and options.image_size_px != size:
+        raise OptionError(
+            f"The graphs of {bundle.directory} take images of {size[0]}x{size[1]} px, not "
+            f"{options.image_size_px[0]}x{options.image_size_px[1]}.",
+            remedy="Export the checkpoint with this --image-size into another bundle.",
+        )
+    return [held[precision] for precision in options.precisions] or list(held.values())
+
+
+def profiles_of(artifact: OnnxArtifact, wanted: tuple[BatchProfile, ...]) -> tuple[BatchProfile, ...]:
+    """The optimisation profiles of a graph's engine.
+
+    Args:
+        artifact: The graph.
+        wanted: What was asked for; none means the default.
+
+    Raises:
+        OptionError: The graph has a fixed batch that is not the one asked for.
+    """
+    if artifact.batch is None:
+        return wanted or (DEFAULT_PROFILE,)
+    fixed = BatchProfile(minimum=artifact.batch, optimum=artifact.batch, maximum=artifact.batch)
+    if wanted not in ((), (fixed,)):
+        raise OptionError(
+            f"{artifact.file.path} has a fixed batch of {artifact.batch}; "
+            f"{', '.join(map(str, wanted))} is no profile of it.",
+            remedy="Export it with --batch dynamic, or leave --profile out.",
+        )
+    return (fixed,)
