@@ -532,6 +532,19 @@ def test_a_call_that_fails_half_way_leaves_nothing_and_the_next_one_works(
     bench.gpu.assert_at_rest()
 
 
+@pytest.mark.parametrize("graphs", [False, True], ids=["plain", "CUDA graph"])
+def test_a_shape_is_not_put_out_while_its_last_failed_call_still_runs(
+    tensorrt: Bench, *, graphs: bool
+) -> None:
+    runtime = tensorrt.start(cuda_graphs=graphs)
+    for batch in (1, 2, 3, 4):
+        tensorrt.gpu.refusals["to_host"] = 0
+        with pytest.raises(RuntimeFailureError, match="to_host failed"):
+            runtime.run(images_of(batch))
+    np.testing.assert_array_equal(runtime.run(images_of(5))["logits"], expected(images_of(5)))
+    runtime.close()
+
+
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("call", "after"),
