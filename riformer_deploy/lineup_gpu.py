@@ -74,6 +74,7 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
             open_device(options.layer),
             cuda_graphs=graphs,
             kept=runtime_cache_of(path, engine.file.sha256),
+            sha256=engine.file.sha256,
         )
         return fed(runtime, bundle, _lowering_of(bundle, engine))
 

@@ -25,6 +25,7 @@ class CudaPythonDevice:
 
     def __init__(self) -> None:
         self._cuda: Any = require("cuda.bindings", "runtime")
+        self._call(self._cuda.cudaSetDevice, 0)  # the one that preflight has looked at
         handle = self._call(self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking)
         self._stream = handle
         self.stream = int(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -64,6 +65,7 @@ class EngineRuntime:
         device: Where memory and stream come from; closed with the runtime.
         cuda_graphs: Run each shape as a CUDA graph, captured by TensorRT-RTX itself or by us.
         kept: Where kernels that TensorRT-RTX compiled are kept between runs; None keeps none.
+        sha256: Of the plan: other content, put there since preflight, is not loaded. None takes any.
 
     Raises:
         RuntimeFailureError: The plan cannot be read or loaded, or the device layer captures no graphs.
@@ -78,6 +80,7 @@ class EngineRuntime:
         *,
         cuda_graphs: bool = False,
         kept: RuntimeCache | None = None,
+        sha256: str | None = None,
     ) -> None:
         self._passport, self._device, self._kept, self._plan = passport, device, kept, plan
         self._prepared: OrderedDict[tuple[int, ...], _Prepared] = OrderedDict()
@@ -88,7 +91,7 @@ class EngineRuntime:
             undo.callback(device.close)
             engine = Engine(
                 trt,
-                self._content(),
+                self._content(sha256),
                 what=str(plan),
                 cuda_graphs=cuda_graphs,
                 runtime_cache=None if kept is None else kept.read(),
@@ -108,11 +111,14 @@ class EngineRuntime:
             self._engine = engine
             undo.pop_all()
 
-    def _content(self) -> bytes:
+    def _content(self, sha256: str | None) -> bytes:
         try:
-            return self._plan.read_bytes()
+            plan = self._plan.read_bytes()
         except OSError as err:
             raise RuntimeFailureError(f"{self._plan} cannot be read: {err.strerror}.") from err
+        if sha256 is not None and hashlib.sha256(plan).hexdigest() != sha256:
+            raise RuntimeFailureError(f"{self._plan} was changed while it was being used.")
+        return plan
 
     def _opened(self) -> Engine:
         if self._engine is None:

@@ -165,6 +165,10 @@ class Engine:
         config = self._engine.create_runtime_config()
         if cuda_graphs:
             config.cuda_graph_strategy = self._trt.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # Kernels of a new shape are compiled before it runs, not behind it: what is proven and timed is
+        # what goes on running, and nothing compiles beside other contestants.
+        strategies = self._trt.module.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         cache = config.create_runtime_cache()
         if cached is not None:
             cache.deserialize(cached)  # one of another GPU or version is refused, and kernels compiled anew

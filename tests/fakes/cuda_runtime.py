@@ -104,6 +104,10 @@ class FakeCudaRuntime:
     def cudaGetErrorString(self, error: Any) -> Result:
         return cudaError_t.cudaSuccess, f"text of {error.name}".encode()
 
+    def cudaSetDevice(self, device: int) -> Result:
+        assert device == 0
+        return (cudaError_t.cudaSuccess,)
+
     def cudaStreamCreateWithFlags(self, flags: int) -> Result:
         assert flags == self.cudaStreamNonBlocking
         return self._made("cudaStreamCreateWithFlags", "stream", pending=[], captured=None, clock_ms=0.0)

@@ -38,6 +38,7 @@ class FakeTensorRT:
         computes: What engines compute of their images.
         compiled: Shapes that RTX had to compile kernels for.
         graph_strategies: Of each context that was made.
+        kernel_strategies: When kernels of new shapes are compiled, of each context that was made.
         used: Class and name of every member that was used of its objects.
     """
 
@@ -54,6 +55,7 @@ class FakeTensorRT:
         self.computes: Callable[[Plan, Any], Any] = sums
         self.compiled: list[Any] = []
         self.graph_strategies: list[str] = []
+        self.kernel_strategies: list[str] = []
         self.used: set[tuple[str, str]] = set()
         for name, members in self._api.enums.items():
             setattr(self, name, bound_enum(name, members, bits=name in _BITS))

@@ -185,6 +185,7 @@ class IRuntimeConfig(Bound):
         self._trt._owned("runtime config", self, "context")
 
     cuda_graph_strategy: Any = None
+    dynamic_shapes_kernel_specialization_strategy: Any = None
 
     def create_runtime_cache(self) -> Any:
         return self._trt.IRuntimeCache._made(self._plan)
@@ -213,6 +214,8 @@ class IExecutionContext(Bound):
         strategy = None if config is None else config.__dict__.get("cuda_graph_strategy")
         self._strategy = "DISABLED" if strategy is None else strategy.name
         self._trt.graph_strategies.append(self._strategy)
+        kernels = None if config is None else config.dynamic_shapes_kernel_specialization_strategy
+        self._trt.kernel_strategies.append("LAZY" if kernels is None else kernels.name)
         stream, number = self._stream, self._id
 
         def end() -> None:

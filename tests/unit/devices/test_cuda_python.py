@@ -85,7 +85,7 @@ def test_the_fake_takes_what_the_real_one_takes(runtime: Any) -> None:
 
 @without_driver
 def test_without_a_driver_it_says_so() -> None:
-    said = r"cudaStreamCreateWithFlags failed: CUDA driver version is insufficient.*InsufficientDriver"
+    said = r"cudaSetDevice failed: CUDA driver version is insufficient.*InsufficientDriver"
     with pytest.raises(RuntimeFailureError, match=said):
         CudaPythonDevice()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,10 +42,17 @@ class Bench:
         return self.trt.module
 
     def start(
-        self, *, cuda_graphs: bool = False, kept: RuntimeCache | None = None, captures: bool = True
+        self,
+        *,
+        cuda_graphs: bool = False,
+        kept: RuntimeCache | None = None,
+        captures: bool = True,
+        sha256: str | None = None,
     ) -> EngineRuntime:
         device = FakeDevice(self.gpu, captures_graphs=captures)
-        return EngineRuntime(self.plan, self.passport, self.trt, device, cuda_graphs=cuda_graphs, kept=kept)
+        return EngineRuntime(
+            self.plan, self.passport, self.trt, device, cuda_graphs=cuda_graphs, kept=kept, sha256=sha256
+        )
 
 
 MakeBench = Callable[..., Bench]
@@ -299,6 +307,21 @@ def test_rtx_captures_itself(rtx: Bench) -> None:
     runtime.run(images_of(1))
     assert rtx.module.graph_strategies[1:] == ["DISABLED"]
     runtime.close()
+
+
+def test_rtx_compiles_kernels_before_they_run_and_not_behind_them(rtx: Bench) -> None:
+    runtime = rtx.start()
+    runtime.run(images_of(1))
+    assert rtx.module.kernel_strategies == ["EAGER"]
+    runtime.close()
+
+
+def test_a_plan_that_was_changed_since_preflight_is_not_loaded(tensorrt: Bench) -> None:
+    sha256 = hashlib.sha256(tensorrt.plan.read_bytes()).hexdigest()
+    tensorrt.start(sha256=sha256).close()
+    tensorrt.plan.write_bytes(tensorrt.plan.read_bytes() + b"x")
+    with pytest.raises(RuntimeFailureError, match="was changed while it was being used"):
+        tensorrt.start(sha256=sha256)
 
 
 def test_a_layer_that_captures_no_graphs_is_refused_where_we_would_have_to(tensorrt: Bench) -> None:
