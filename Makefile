@@ -53,7 +53,7 @@ layers: $(VENV)/.dev
 
 # TensorRT's bindings without its libraries: what tests/unit/trt compares the names in our code with.
 # Where a wheel does not exist for this Python or machine: make test TRT_BINDINGS=
-$(VENV)/trt-bindings/.done: $(VENV)/.cpu
+$(VENV)/trt-bindings/.done: $(VENV)/.base
 	@mkdir -p $(@D)
 	@for version in $(TRT_BINDINGS); do \
 		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) \
