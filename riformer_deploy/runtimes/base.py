@@ -84,7 +84,12 @@ class Batches:
         shown = [
             str(least) if least == most else f"{least} to {most or 'any size'}" for least, most in self.ranges
         ]
-        return f"takes batches of {', '.join(shown)} only, not {size}"
+        what = (
+            f"batch {shown[0]}"
+            if shown[0].isdigit() and len(shown) == 1
+            else f"batches of {', '.join(shown)}"
+        )
+        return f"takes {what} only, not {size}"
 
     def fitting(self, size: int) -> int:
         """The size to run so many images in: the least that holds them, else the largest there is."""
