@@ -126,7 +126,7 @@ def test_a_contestant_of_another_fixed_batch_is_left_out_with_the_reason(
     assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("A", 2), ("F", 2)]
     assert result.skipped == (Skipped(name="F", reason="takes batch 2 only, not 1"),)
     assert "F1" not in log
-    assert "F was left out: takes batches of 2 only, not 1" in caplog.text
+    assert "F was left out: takes batch 2 only, not 1" in caplog.text
 
 
 def _cannot_open() -> Runtime:

@@ -65,7 +65,7 @@ def test_any_number_of_images_goes_in_sizes_that_are_taken_and_comes_back_in_ord
 @pytest.mark.parametrize(
     ("batches", "size", "said"),
     [
-        (Batches.of(2), 3, "takes batches of 2 only, not 3"),
+        (Batches.of(2), 3, "takes batch 2 only, not 3"),
         (Batches(ranges=((2, 8),)), 1, "takes batches of 2 to 8 only, not 1"),
         (Batches(ranges=((2, 8),)), 9, "takes batches of 2 to 8 only, not 9"),
         (Batches(ranges=((2, None),)), 1, "takes batches of 2 to any size only, not 1"),
