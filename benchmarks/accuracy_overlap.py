@@ -15,7 +15,7 @@ from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
+from riformer_deploy.choices import Precision
 from riformer_deploy.classes import imagenet_names
 from riformer_deploy.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.export import OnnxOptions, export_onnx

@@ -10,11 +10,10 @@ import torch
 from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.calibration import Calibration, Wish, measure
 from riformer_deploy.calibration_sets import random_set
-from riformer_deploy.choices import NormForm
+from riformer_deploy.choices import NormForm, Precision
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images

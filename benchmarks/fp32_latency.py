@@ -9,8 +9,8 @@ from pathlib import Path
 from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.choices import Precision
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images

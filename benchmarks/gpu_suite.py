@@ -25,14 +25,12 @@ from _roofline import floor_ms, measure_ceiling, need_of
 from _suite import Suite, judge, medians, watch
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, changed_budgets
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import NormForm
+from riformer_deploy.choices import DeviceLayer, NormForm, Precision
 from riformer_deploy.cuda_driver import query_driver
-from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
 from riformer_deploy.export import DEFAULT_OPSET

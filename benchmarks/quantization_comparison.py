@@ -22,10 +22,9 @@ import torch
 from _common import naive_export, target, write_result
 from numpy.typing import NDArray
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Wish, measure
 from riformer_deploy.calibration_files import calibration_set
-from riformer_deploy.choices import Method
+from riformer_deploy.choices import Method, Precision
 from riformer_deploy.entrants import model_of
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
@@ -115,6 +114,17 @@ def _modelopt(python: str | None, source: Path, images: Path, method: str, outpu
         capture_output=True,
         text=True,
     )
+
+
+def _modelopt_version(python: str | None) -> str | None:
+    """The rival's version; None where it takes no part."""
+    if python is None:
+        return None
+    code = "import importlib.metadata as m; print(m.version('nvidia-modelopt'))"
+    ran = subprocess.run(  # noqa: S603  # an interpreter that the user named
+        (python, "-c", code), check=True, capture_output=True, text=True
+    )
+    return ran.stdout.strip()
 
 
 def _attempt(make: Callable[[], object]) -> str | None:
@@ -220,6 +230,7 @@ def main() -> None:
         "riformer-digits, 128 calibration images, 397 judged in ONNX Runtime against the training form in "
         "float64",
         {
+            "modelopt": _modelopt_version(asked.modelopt),
             "reference_top1_percent": exact,
             "judged": {name: dict(row) for name, row in judged.items()},
             "failed": failures,

@@ -12,10 +12,10 @@ import torch
 from _common import medians, random_state, target, write_result
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.choices import Precision
 from riformer_deploy.engines import build_engines
 from riformer_deploy.export import INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold

@@ -6,14 +6,14 @@ import logging
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riformer_deploy.artifacts import Precision
-from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm
-from riformer_deploy.devices.layers import DeviceLayer
-from riformer_deploy.passports import BatchProfile
+from riformer_deploy.choices import DeviceLayer, InputForm, Method, NormForm, OutputForm, Precision
+
+if TYPE_CHECKING:
+    from riformer_deploy.passports import BatchProfile
 
 
 class WeightsChoice(StrEnum):
@@ -92,6 +92,8 @@ def parse_profile(text: str) -> BatchProfile:
     Raises:
         typer.BadParameter: The text is neither, or not in order.
     """
+    from riformer_deploy.passports import BatchProfile
+
     match = re.fullmatch(r"([0-9]+)(?::([0-9]+):([0-9]+))?", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a profile; say MIN:OPT:MAX, such as 1:8:32, or one number")

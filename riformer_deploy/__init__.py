@@ -13,12 +13,12 @@ from riformer_deploy.version import VERSION
 
 if TYPE_CHECKING:
     from riformer_deploy.architecture import Architecture, Form
-    from riformer_deploy.artifacts import Precision
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.build_options import BuildOptions
     from riformer_deploy.bundles import Bundle
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+    from riformer_deploy.choices import Precision
     from riformer_deploy.download import DownloadOptions, download_checkpoint
     from riformer_deploy.engines import build_engines
     from riformer_deploy.errors import RIFormerDeployError
@@ -56,7 +56,7 @@ _HOMES = {
     "Form": "architecture",
     "Group": "lineup",
     "PictureFiles": "predict",
-    "Precision": "artifacts",
+    "Precision": "choices",
     "RIFormer": "model",
     "RIFormerDeployError": "errors",
     "ReproduceOptions": "reproduce",

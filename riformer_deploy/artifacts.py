@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import PurePosixPath
 
 from riformer_deploy.architecture import Form
+from riformer_deploy.choices import Precision
 
 MANIFEST = "bundle.json"
-
-
-class Precision(StrEnum):
-    """The precision that a lowered model computes in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import FileRecord, OnnxArtifact, Precision, WeightsArtifact
+from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import BundleConflictError, BundleError, CheckpointValuesError
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.files import replacing

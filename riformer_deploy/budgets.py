@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from riformer_deploy.artifacts import Precision
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import OptionError
 
 

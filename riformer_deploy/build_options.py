@@ -6,12 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.artifacts import OnnxArtifact, Precision
+from riformer_deploy.artifacts import OnnxArtifact
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, HardwareCompatibility
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
 """Batch sizes of an engine whose graph takes any, where none were asked for."""

@@ -1,4 +1,4 @@
-"""The closed choices of a lowering; nothing heavy is imported, so that the command line can offer them."""
+"""Closed choices that the command line offers as they are; so nothing else is imported here."""
 
 from __future__ import annotations
 
@@ -47,3 +47,27 @@ class OutputForm(StrEnum):
     PROBABILITIES = "probabilities"
     FEATURES = "features"
     TOPK = "topk"
+
+
+class Precision(StrEnum):
+    """The precision that a lowered model computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class HardwareCompatibility(StrEnum):
+    """Which other GPUs an engine of TensorRT runs on."""
+
+    NONE = "none"
+    SAME_COMPUTE_CAPABILITY = "same-compute-capability"
+    AMPERE_PLUS = "ampere-plus"
+
+
+class DeviceLayer(StrEnum):
+    """The package that device memory comes from."""
+
+    CUDA_PYTHON = "cuda-python"
+    PYCUDA = "pycuda"

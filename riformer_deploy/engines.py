@@ -8,9 +8,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.artifacts import FileRecord, OnnxArtifact, Precision
+from riformer_deploy.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.build_options import BuildOptions, choose_backend, graphs_of, profiles_of, refuse_unfit
 from riformer_deploy.bundles import Bundle, record_file, staging, update
+from riformer_deploy.choices import Precision
 from riformer_deploy.cuda_driver import Driver, query_driver
 from riformer_deploy.errors import (
     BundleChangedError,

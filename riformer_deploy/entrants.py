@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.artifacts import LoweringRecord, Precision, WeightsArtifact
+from riformer_deploy.artifacts import LoweringRecord, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
-from riformer_deploy.choices import InputForm
+from riformer_deploy.choices import InputForm, Precision
 from riformer_deploy.errors import BundleIntegrityError
 from riformer_deploy.images import pixels_of
 from riformer_deploy.model import RIFormer, model_from_state

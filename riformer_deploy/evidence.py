@@ -13,10 +13,10 @@ from types import MappingProxyType
 import torch
 
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
+from riformer_deploy.choices import Precision
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.errors import (
     BundleChangedError,

@@ -14,9 +14,9 @@ from typing import assert_never
 import torch
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import OnnxArtifact, Precision, WeightsArtifact
+from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, NormForm, OutputForm
+from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError, EngineUnfitError
 from riformer_deploy.fusion import fold

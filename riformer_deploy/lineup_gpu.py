@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, Precision, WeightsArtifact
+from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import DeviceLayer, Precision
 from riformer_deploy.cuda_driver import query_driver
-from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from riformer_deploy.artifacts import FileRecord, Precision, TensorSpec
+from riformer_deploy.artifacts import FileRecord, TensorSpec
+from riformer_deploy.choices import HardwareCompatibility, Precision
 
 
 class Backend(StrEnum):
@@ -23,14 +24,6 @@ class Backend(StrEnum):
     def label(self) -> str:
         """What people call it."""
         return "TensorRT-RTX" if self is Backend.TENSORRT_RTX else "TensorRT"
-
-
-class HardwareCompatibility(StrEnum):
-    """Which other GPUs an engine of TensorRT runs on."""
-
-    NONE = "none"
-    SAME_COMPUTE_CAPABILITY = "same-compute-capability"
-    AMPERE_PLUS = "ampere-plus"
 
 
 @dataclass(frozen=True, kw_only=True)

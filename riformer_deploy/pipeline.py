@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import FileRecord, Precision
+from riformer_deploy.artifacts import FileRecord
 from riformer_deploy.assembly import (
     Ingredients,
     kept_models,
@@ -21,6 +21,7 @@ from riformer_deploy.assembly import (
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
+from riformer_deploy.choices import Precision
 from riformer_deploy.classes import resolve_class_names
 from riformer_deploy.errors import BundleConflictError, OptionError
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions

@@ -8,10 +8,10 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precision
+from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm
+from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.cuda_driver import Driver, query_driver
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import Backend, EngineArtifact, HardwareCompatibility, Passport
+from riformer_deploy.passports import Backend, EngineArtifact, Passport
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.running import validity
 

@@ -6,10 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm
+from riformer_deploy.choices import InputForm, Precision
 from riformer_deploy.entrants import reference
 from riformer_deploy.errors import (
     OptionError,

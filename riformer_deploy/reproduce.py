@@ -9,8 +9,8 @@ from pathlib import Path
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
+from riformer_deploy.choices import Precision
 from riformer_deploy.complexity import complexity
 from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.download import DownloadOptions, download_checkpoint

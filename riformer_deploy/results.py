@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import Budget
+from riformer_deploy.choices import Precision
 from riformer_deploy.gpu_state import GpuWatch
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation

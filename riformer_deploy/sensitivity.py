@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet, batch_size
-from riformer_deploy.choices import InputForm, OutputForm
+from riformer_deploy.choices import InputForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering import lower
 from riformer_deploy.manifests import ModelRecord

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import assert_never
 
 from riformer_deploy.artifacts import OnnxArtifact
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, HardwareCompatibility
+from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 
 _COMPATIBILITY = {
     HardwareCompatibility.AMPERE_PLUS: "ampere+",

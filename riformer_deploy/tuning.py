@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import calibration_set
 from riformer_deploy.calibration_sets import CalibrationSet, random_set
+from riformer_deploy.choices import Precision
 from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import Budget
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.judgement import judge_outputs, judge_taps, status
 from riformer_deploy.machine import describe_machine

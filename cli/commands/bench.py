@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.devices.layers import DeviceLayer
+from riformer_deploy.choices import DeviceLayer
 
 from .. import options, output
 from ..tables import print_latency

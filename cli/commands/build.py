@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.artifacts import Precision
-from riformer_deploy.passports import HardwareCompatibility
+from riformer_deploy.choices import HardwareCompatibility, Precision
 
 from .. import options, output
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.artifacts import Precision
-from riformer_deploy.choices import InputForm, Method, NormForm
+from riformer_deploy.choices import InputForm, Method, NormForm, Precision
 
 from .. import options, output
 from ..tables import print_parity

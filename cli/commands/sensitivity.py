@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.artifacts import Precision
-from riformer_deploy.choices import Method
+from riformer_deploy.choices import Method, Precision
 
 from .. import options, output
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from riformer_deploy.choices import DeviceLayer
 from riformer_deploy.devices.base import Device
 from riformer_deploy.devices.cuda_python import CudaPythonDevice
-from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.py_cuda import PyCudaDevice
 
 

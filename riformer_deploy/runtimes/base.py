@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.artifacts import Precision
+from riformer_deploy.choices import Precision
 
 Images = NDArray[np.float32]
 """Normalised images, (N, 3, H, W) float32, C-contiguous."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
+from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.errors import EngineBuildError, OptionError, RuntimeFailureError
-from riformer_deploy.passports import BatchProfile, BuildSettings, HardwareCompatibility
+from riformer_deploy.passports import BatchProfile, BuildSettings
 from riformer_deploy.progress import Progress
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 from riformer_deploy.trt.interruption import interruptible

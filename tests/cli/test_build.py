@@ -12,11 +12,11 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy import engines
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.engines import BuildReport
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, HardwareCompatibility
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.progress import Progress
 from riformer_deploy.records import load_json
 

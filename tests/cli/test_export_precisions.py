@@ -13,8 +13,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord, Precision
+from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import Precision
 from riformer_deploy.inspection import BundleInspection
 from riformer_deploy.pipeline import ExportReport
 from riformer_deploy.records import load_json

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import Precision
 from riformer_deploy.engines import build_engines
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile

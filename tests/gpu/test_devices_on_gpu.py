@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import DeviceLayer
 from riformer_deploy.cuda_driver import query_driver
-from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.gpu_state import read_gpu

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.devices.layers import DeviceLayer
+from riformer_deploy.choices import DeviceLayer, Precision
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.evidence import bench_bundle

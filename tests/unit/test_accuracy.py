@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import Precision
 from riformer_deploy.datasets import ClassList, Dataset, Sample, open_dataset
 from riformer_deploy.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, instability, measure_latency
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.results import Inputs, LatencyResult, Skipped
 from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs, Runtime

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from riformer_deploy import bench
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.gpu_state import GpuState
 from riformer_deploy.records import dump_json, load_json

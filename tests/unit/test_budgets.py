@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS, Budget
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import OptionError
 
 FP32 = BUDGETS[Precision.FP32]

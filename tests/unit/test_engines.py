@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy import engines
-from riformer_deploy.artifacts import OnnxArtifact, Precision
+from riformer_deploy.artifacts import OnnxArtifact
 from riformer_deploy.build_options import BuildOptions, profiles_of
 from riformer_deploy.bundles import Bundle, staging, update
+from riformer_deploy.choices import Precision
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.engines import BuildReport, build_engines, engine_of
 from riformer_deploy.errors import BundleChangedError, BundleError, OptionError

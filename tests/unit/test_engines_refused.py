@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.build_options import BuildOptions, choose_backend
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.errors import (
@@ -20,7 +20,7 @@ from riformer_deploy.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.passports import Backend, BuildSettings, HardwareCompatibility
+from riformer_deploy.passports import Backend, BuildSettings
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 

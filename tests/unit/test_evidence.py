@@ -12,10 +12,11 @@ import onnx
 import pytest
 import torch
 
-from riformer_deploy.artifacts import MANIFEST, Precision
+from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.evidence import bench_bundle, store_result, verify_bundle
 from riformer_deploy.files import sha256_of

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import Precision
 from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.errors import BundleError, BundleIntegrityError
 from riformer_deploy.images import synthetic_images

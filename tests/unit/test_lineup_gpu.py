@@ -12,14 +12,12 @@ import pytest
 import torch
 
 from riformer_deploy import engines, lineup_gpu, preflight
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm
+from riformer_deploy.choices import DeviceLayer, InputForm, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu
-from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError

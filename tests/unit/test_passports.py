@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.passports import (
-    Backend,
-    BatchProfile,
-    BuildSettings,
-    EngineArtifact,
-    HardwareCompatibility,
-)
+from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact
 from riformer_deploy.records import dump_json, load_json
 from tests.manifests import engine_of, file_record
 

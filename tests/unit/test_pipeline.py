@@ -13,11 +13,11 @@ from torch import Tensor
 
 from riformer_deploy import pipeline
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.choices import Precision
 from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import (
     BundleConflictError,

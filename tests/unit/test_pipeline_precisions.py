@@ -11,9 +11,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, NormForm, OutputForm
+from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.evidence import verify_bundle
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.choices import NormForm, OutputForm
+from riformer_deploy.choices import NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import (

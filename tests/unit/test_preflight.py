@@ -10,15 +10,10 @@ from typing import Any
 import pytest
 
 from riformer_deploy import preflight as module
+from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
-from riformer_deploy.passports import (
-    Backend,
-    BatchProfile,
-    BuildSettings,
-    EngineArtifact,
-    HardwareCompatibility,
-)
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact
 from riformer_deploy.preflight import Host, Mismatch, preflight, preflight_here, require_fit, this_host
 from tests.manifests import engine_of
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.choices import Precision
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.records import RecordError, dump_json, load_json

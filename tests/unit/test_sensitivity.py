@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions

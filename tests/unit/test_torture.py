@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import Method, NormForm
+from riformer_deploy.choices import Method, NormForm, Precision
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import LoweredRIFormer, lower

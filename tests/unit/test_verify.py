@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS, Budget
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.artifacts import Precision
 from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.choices import Precision
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.results import CandidateParity, Inputs, Status
 from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riformer_deploy.choices import DeviceLayer
 from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
 from riformer_deploy.devices.cuda_python import CudaPythonDevice
-from riformer_deploy.devices.layers import DeviceLayer
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.devices.py_cuda import PyCudaDevice
 from riformer_deploy.errors import MissingDependencyError, RuntimeFailureError
