@@ -13,7 +13,7 @@ import argparse
 import functools
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from riformer_deploy.images import normalise
 from riformer_deploy.lowering import lower
 from riformer_deploy.metrics import deviation
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.proportions import mcnemar_exact
 from riformer_deploy.records import JsonValue
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.variants import Preprocessing
@@ -181,7 +182,15 @@ def _judge(
         "top1_percent": 100 * float((logits.argmax(1) == labels).mean()),
         "changed_classes": int((logits.argmax(1) != true.argmax(1)).sum()),
         "file_bytes": path.stat().st_size,
+        "right": [bool(right) for right in logits.argmax(1) == labels],
     }
+
+
+def _paired(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> JsonValue:
+    """Images that only one of two is right about, and how probable so uneven a split is by chance."""
+    pairs = list(zip(ours["right"], theirs["right"], strict=True))
+    lost, gained = sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)
+    return {"only_theirs": lost, "only_ours": gained, "mcnemar_p": mcnemar_exact(lost, gained)}
 
 
 def main() -> None:
@@ -232,7 +241,11 @@ def main() -> None:
         {
             "modelopt": _modelopt_version(asked.modelopt),
             "reference_top1_percent": exact,
-            "judged": {name: dict(row) for name, row in judged.items()},
+            "judged": {
+                name: {key: value for key, value in row.items() if key != "right"}
+                for name, row in judged.items()
+            },
+            "paired_with_ours": {name: _paired(ours, row) for name, row in judged.items()},
             "failed": failures,
         },
         targets,
