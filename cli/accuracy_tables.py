@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def print_accuracy(result: AccuracyResult) -> None:
     """Every artifact's accuracy beside the published one, and each against the first."""
     data = result.dataset
-    part = f"{data.asked} of {data.total}, spread evenly" if data.asked < data.total else str(data.total)
-    say(f"Data: {data.location}, {data.layout}; {part} pictures, {len(result.broken)} of them unusable")
+    part = f"{data.asked} of {data.total} pictures, spread evenly"
+    part = part if data.asked < data.total else f"{data.total} pictures"
+    say(f"Data: {data.location}, {data.layout}; {part}; {len(result.broken)} of them unusable")
     rows = [
         (
             item.name,
@@ -52,6 +53,8 @@ def print_accuracy(result: AccuracyResult) -> None:
             ],
         )
         say("lost: only the baseline is right; gained: only this one is; p: McNemar, exact, of no difference")
+    for skipped in result.skipped:
+        say(f"skipped, NOT measured: {skipped.name}: {skipped.reason}")
     for artifact in result.artifacts:
         if artifact.not_finite:
             say(

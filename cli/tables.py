@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         OnnxInspection,
     )
     from riformer_deploy.passports import EngineArtifact
-    from riformer_deploy.results import CandidateParity, LatencyResult, ParityResult
+    from riformer_deploy.results import CandidateParity, LatencyResult, LatencySamples, ParityResult
 
 
 def _stage_errors(candidate: CandidateParity) -> list[str]:
@@ -88,15 +88,16 @@ def print_parity(result: ParityResult) -> None:
             limits.append(f"SQNR >= {budget.min_sqnr_db:g} dB")
         stated = "" if budget.stated == "default" else " (limits changed by the user)"
         say(f"Budget of {precision}: {', '.join(limits)}, stages <= {budget.stage_relative_l2:g}{stated}")
-    unproven = sum("TensorRT" in item.name for item in result.skipped)
-    say(f"Parity: {result.status}" + (f"; {unproven} engines NOT proven" if unproven else ""))
+    count = len(result.unproven)
+    more = f"; {count} engine{'s' * (count > 1)} NOT proven: {', '.join(result.unproven)}" if count else ""
+    say(f"Parity: {result.status}{more}")
 
 
 def print_latency(result: LatencyResult) -> None:
     """Every contestant and batch size; speed-ups are over the first contestant of each batch size."""
-    baseline: dict[tuple[int, str], float] = {}
+    baseline: dict[tuple[int, str], LatencySamples] = {}
     for sample in result.samples:
-        baseline.setdefault((sample.batch, sample.timing), sample.summary.median_ms)
+        baseline.setdefault((sample.batch, sample.timing), sample)
     print_table(
         f"Milliseconds per call: {result.rounds} rounds of {result.repeats} calls, {result.threads} threads",
         (
@@ -122,7 +123,7 @@ def print_latency(result: LatencyResult) -> None:
                 _ms(sample.summary.p95_ms),
                 _ms(sample.summary.p99_ms),
                 f"{sample.summary.images_per_s:.1f}",
-                f"{baseline[sample.batch, sample.timing] / sample.summary.median_ms:.2f}x",
+                _speed_up(baseline[sample.batch, sample.timing], sample),
             )
             for sample in result.samples
         ],
@@ -138,6 +139,13 @@ def print_latency(result: LatencyResult) -> None:
         "Speed-up is over the first model listed of the same batch size and timing. "
         f"Machine: {'; '.join((result.machine.cpu, *result.machine.gpus))}"
     )
+
+
+def _speed_up(baseline: LatencySamples, sample: LatencySamples) -> str:
+    """How many times faster; nothing to quote where either was unstable."""
+    if baseline.warning or sample.warning:
+        return "unstable"
+    return f"{baseline.summary.median_ms / sample.summary.median_ms:.2f}x"
 
 
 def _ms(value: float) -> str:

@@ -21,7 +21,7 @@ from riformer_deploy.journals import Answers, Journal, joined, key_of
 from riformer_deploy.machine import describe_machine, library_versions
 from riformer_deploy.progress import Counter, uncounted
 from riformer_deploy.records import to_jsonable
-from riformer_deploy.results import RESULT_SCHEMA, Status
+from riformer_deploy.results import RESULT_SCHEMA, Skipped, Status
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.scorecards import (
     TOP,
@@ -50,6 +50,7 @@ class AccuracyTask:
         published: Figures to stand beside.
         max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
         journal_folder: Where a journal is kept while the pass runs; None keeps none.
+        skipped: Artifacts that were asked for and cannot run; listed in the result.
     """
 
     contestants: Sequence[Contestant]
@@ -58,6 +59,7 @@ class AccuracyTask:
     published: Published | None = None
     max_drop_points: float | None = None
     journal_folder: Path | None = None
+    skipped: Sequence[Skipped] = ()
 
     def __post_init__(self) -> None:
         if self.max_drop_points is None:
@@ -226,6 +228,7 @@ def _judge(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyR
             notes=task.dataset.notes,
         ),
         preprocessing=task.feeding.preprocessing,
+        skipped=tuple(task.skipped),
         published=task.published,
         artifacts=tuple(
             ArtifactAccuracy(

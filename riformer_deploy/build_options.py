@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from riformer_deploy.artifacts import OnnxArtifact
@@ -16,6 +17,10 @@ from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
 """Batch sizes of an engine whose graph takes any, where none were asked for."""
+
+
+_MOST_VALUES = 2**31
+"""TensorRT counts the values of a tensor in 32 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +146,16 @@ def profiles_of(artifact: OnnxArtifact, wanted: tuple[BatchProfile, ...]) -> tup
         wanted: What was asked for; none means the default.
 
     Raises:
-        OptionError: The graph has a fixed batch that is not the one asked for.
+        OptionError: The graph has a fixed batch that is not the one asked for, or a batch is too large.
     """
     if artifact.batch is None:
+        sample = prod(int(size) for size in artifact.inputs[0].shape[1:])
+        if huge := [profile for profile in wanted if profile.maximum * sample >= _MOST_VALUES]:
+            raise OptionError(
+                f"A batch of {huge[0].maximum} is more than an engine takes: its input would have "
+                f"{huge[0].maximum * sample} values, and 2^31 is the limit.",
+                remedy="Choose a smaller MAX.",
+            )
         return wanted or (DEFAULT_PROFILE,)
     fixed = BatchProfile(minimum=artifact.batch, optimum=artifact.batch, maximum=artifact.batch)
     if wanted not in ((), (fixed,)):

@@ -90,9 +90,10 @@ def _read(directory: Path) -> Manifest:
     """The manifest of a bundle, as :meth:`Bundle.open` raises."""
     try:
         text = (directory / MANIFEST).read_text(encoding="utf-8")
-    except FileNotFoundError as err:
+    except (FileNotFoundError, NotADirectoryError) as err:
+        what = f"it holds no {MANIFEST}" if directory.is_dir() else "it is a file"
         raise BundleError(
-            f"{directory} is not a bundle: it holds no {MANIFEST}.",
+            f"{directory} is not a bundle: {what if directory.exists() else 'there is no such folder'}.",
             remedy="Make one with `riformer-deploy export CKPT`.",
         ) from err
     except (OSError, UnicodeDecodeError) as err:

@@ -198,6 +198,7 @@ def accuracy_bundle(
         ),
         max_drop_points=options.max_drop_points,
         journal_folder=bundle.directory,
+        skipped=lineup.skipped,
     )
     measured = measure_accuracy(task, count)
     with _recording_failures("accuracy"):
@@ -225,6 +226,7 @@ def bench_bundle(
     Raises:
         BundleError: It is not a bundle, a file was changed, or it holds no engine where ``gpu`` requires
             one.
+        EngineUnfitError: Engines alone were asked for, and none fits this machine.
         RuntimeFailureError: Nothing could be measured.
         MissingDependencyError: A contestant's backend is not installed.
     """
@@ -234,7 +236,14 @@ def bench_bundle(
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
     images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = synthetic_inputs(size, options.batches, options.seed)
+    engines = {engine.file.sha256 for engine in bundle.manifest.engines}
     lineup = line_up(bundle, groups, threads=options.used_threads, gpu=gpu)
+    alone = set(groups) <= {Group.ENGINE, Group.GPU}
+    if alone and not any(contestant.artifact_sha256 in engines for contestant in lineup.entered):
+        raise EngineUnfitError(
+            "No engine of the bundle can run on this machine.",
+            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+        )
     threads = torch.get_num_threads()
     try:
         result = measure_latency(

@@ -89,7 +89,7 @@ class OnnxInspection:
         opset: Version of the default operator set.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
-        parameters: Number of floating-point values stored.
+        parameters: Number of floating-point values and int8 weights stored.
         flops: Multiply-adds of one image, counted as for checkpoints; None where a shape is unknown.
         nodes: Nodes by type and precision.
         provenance: The file's ``metadata_props``.
@@ -226,7 +226,11 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
         opset=opset_of(graph),
         inputs=tuple(map(spec_of, graph.graph.input)),
         outputs=tuple(map(spec_of, graph.graph.output)),
-        parameters=sum(prod(t.dims) for t in graph.graph.initializer if t.data_type in floating),
+        parameters=sum(
+            prod(tensor.dims)
+            for tensor in graph.graph.initializer
+            if tensor.data_type in floating or (tensor.data_type == kinds.INT8 and len(tensor.dims) > 1)
+        ),
         flops=graph_flops(graph),
         nodes=node_counts(graph),
         provenance={item.key: item.value for item in graph.metadata_props},

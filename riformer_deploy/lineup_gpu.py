@@ -99,6 +99,7 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
 
     Raises:
         BundleError: The bundle holds none, and they are required.
+        BundleIntegrityError: An engine is not the file that was built.
     """
     if options.required and not bundle.manifest.engines:
         raise BundleError(
@@ -107,6 +108,7 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
         )
     lineup = Lineup()
     for engine in bundle.manifest.engines:
+        bundle.path_of(engine.file)
         findings = _findings(bundle, engine, options.layer)
         if findings:
             skipped = Skipped(name=engine.name, reason=" ".join(map(str, findings)))

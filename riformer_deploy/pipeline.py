@@ -236,6 +236,11 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             for engine in kept.engines
             if engine not in engines
         ]
+        notes += [
+            f"dropped from the bundle: {record.path}: it was measured before this export"
+            for kind, record in kept.results.items()
+            if kind != "parity" and kind not in kept.proofs_of(engines, parent)
+        ]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             tool_version=VERSION,

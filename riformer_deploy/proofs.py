@@ -120,7 +120,10 @@ def prove_parity(
         inputs=inputs,
         skipped=lineup.skipped,
     )
-    return verify_parity(task, progress)
+    result = verify_parity(task, progress)
+    ran = {candidate.artifact_sha256 for candidate in result.candidates}
+    unproven = tuple(engine.name for engine in manifest.engines if engine.file.sha256 not in ran)
+    return dataclasses.replace(result, unproven=unproven)
 
 
 def proofs_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:
@@ -149,4 +152,4 @@ def _part(
 ) -> ParityResult:
     passed = all(candidate.status is Status.PASSED for candidate in candidates)
     verdict = Status.PASSED if passed else Status.FAILED
-    return dataclasses.replace(result, candidates=candidates, skipped=skipped, status=verdict)
+    return dataclasses.replace(result, candidates=candidates, skipped=skipped, status=verdict, unproven=())

@@ -138,6 +138,7 @@ class ParityResult:
         candidates: Every contestant, PyTorch float32 first: the others are read beside its error.
         skipped: Those that could not run.
         status: Passed if every candidate did and there was at least one.
+        unproven: Engines of the bundle that no candidate ran.
     """
 
     schema: int
@@ -150,6 +151,7 @@ class ParityResult:
     candidates: tuple[CandidateParity, ...]
     skipped: tuple[Skipped, ...]
     status: Status
+    unproven: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "parity")

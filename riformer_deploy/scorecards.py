@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from riformer_deploy.choices import Precision
 from riformer_deploy.machine import Machine
 from riformer_deploy.proportions import mcnemar_exact, paired_drop, wilson_interval
-from riformer_deploy.results import Status
+from riformer_deploy.results import Skipped, Status
 from riformer_deploy.variants import Preprocessing
 
 TOP = 5
@@ -203,6 +203,7 @@ class AccuracyResult:
         max_drop_points: The gate; None where there was none.
         resumed_from: Pictures that an earlier, interrupted pass had done already.
         status: Failed if a comparison did.
+        skipped: Artifacts that were asked for and could not run.
     """
 
     schema: int
@@ -218,3 +219,4 @@ class AccuracyResult:
     max_drop_points: float | None
     resumed_from: int
     status: Status
+    skipped: tuple[Skipped, ...] = ()

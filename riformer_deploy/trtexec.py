@@ -13,7 +13,7 @@ from typing import assert_never
 
 from riformer_deploy.artifacts import OnnxArtifact
 from riformer_deploy.choices import HardwareCompatibility
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
+from riformer_deploy.passports import BatchProfile, BuildSettings
 
 _COMPATIBILITY = {
     HardwareCompatibility.AMPERE_PLUS: "ampere+",
@@ -47,6 +47,11 @@ def _profiles(graph: OnnxArtifact, profiles: tuple[BatchProfile, ...]) -> list[s
     return flags
 
 
+def plan_name(graph: OnnxArtifact) -> str:
+    """The file, in the current folder, that trtexec writes: what it builds has no place in a bundle."""
+    return f"model.{graph.precision}.trtexec.plan"
+
+
 def build_command(
     graph: OnnxArtifact,
     folder: Path,
@@ -65,7 +70,7 @@ def build_command(
         version: Of trtexec.
         timing_cache: The file of kernel timings, if one is used.
     """
-    engine = folder / f"model.{graph.precision}.{Backend.TENSORRT}.engine"
+    engine = plan_name(graph)
     words = ["trtexec", f"--onnx={folder / graph.file.path}", f"--saveEngine={engine}"]
     words += ["--stronglyTyped"] if version is TrtexecVersion.V10 else []  # 11.x knows nothing else
     words += _profiles(graph, profiles)
@@ -84,19 +89,16 @@ def build_command(
     return shlex.join(words)
 
 
-def bench_command(
-    graph: OnnxArtifact, folder: Path, batch: int, version: TrtexecVersion, *, whole: bool
-) -> str:
+def bench_command(graph: OnnxArtifact, batch: int, version: TrtexecVersion, *, whole: bool) -> str:
     """The line that times an engine as ``bench`` does.
 
     Args:
         graph: The ONNX model that it was built from.
-        folder: The bundle's.
         batch: Images per call.
         version: Of trtexec.
         whole: Time calls with copies and without a CUDA graph; otherwise kernels alone, in a CUDA graph.
     """
-    engine = folder / f"model.{graph.precision}.{Backend.TENSORRT}.engine"
+    engine = plan_name(graph)
     words = ["trtexec", f"--loadEngine={engine}"]
     words += [] if graph.batch is not None else [f"--shapes={_shape(graph, batch)}"]
     match version:
@@ -141,8 +143,8 @@ def command_lines(
             f"# TensorRT {version}: build {graph.precision}",
             build_command(graph, folder, profiles, settings, version, timing_cache),
             f"# TensorRT {version}: time {kernels}",
-            bench_command(graph, folder, batch, version, whole=False),
+            bench_command(graph, batch, version, whole=False),
             f"# TensorRT {version}: time {calls}",
-            bench_command(graph, folder, batch, version, whole=True),
+            bench_command(graph, batch, version, whole=True),
         ]
     return tuple(lines)

@@ -32,7 +32,7 @@ def accuracy(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure top-1 and top-5 of every artifact in one pass over labelled pictures."""
+    """Measure top-1 and top-5 of artifacts in one pass over labelled pictures."""
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
     from riformer_deploy.lineup import Group

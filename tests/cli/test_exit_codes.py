@@ -224,8 +224,6 @@ def test_an_engine_that_cannot_be_built_exits_42_with_the_builders_words(
 def test_an_engine_that_does_not_fit_exits_51_with_every_reason(
     cli: Run, engine_bundle_copy: Path, repository: Path
 ) -> None:
-    engine = engine_bundle_copy / "model.fp32.tensorrt-rtx.engine"
-    engine.write_bytes(engine.read_bytes()[:-1])
     ran = cli(
         "predict",
         repository / "examples" / "digits" / "val" / "0",
@@ -237,9 +235,21 @@ def test_an_engine_that_does_not_fit_exits_51_with_every_reason(
     assert ran.returncode == 51
     told = json.loads(ran.stdout)["error"]
     assert (told["kind"], told["exit_code"]) == ("EngineUnfitError", 51)
-    assert f"{engine} is truncated" in told["message"]
     assert "there is no NVIDIA GPU to run on" in told["message"]
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [("verify", "parity"), ("bench", "--engine"), ("bench", "--onnx", "--engine")], ids=" ".join
+)
+def test_an_altered_engine_is_a_changed_file_of_the_bundle(
+    cli: Run, engine_bundle_copy: Path, command: tuple[str, ...]
+) -> None:
+    engine = engine_bundle_copy / "model.fp32.tensorrt-rtx.engine"
+    engine.write_bytes(engine.read_bytes()[:-1])
+    ran = cli(*command, engine_bundle_copy)
+    assert ran.returncode == 31
+    assert f"{engine} is not the file that the bundle recorded" in ran.stderr
 
 
 def test_every_exit_code_is_in_the_readmes_table(repository: Path) -> None:

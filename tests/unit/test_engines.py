@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy import engines
+from riformer_deploy import build_options, engines
 from riformer_deploy.artifacts import OnnxArtifact
 from riformer_deploy.build_options import BuildOptions, profiles_of
 from riformer_deploy.bundles import Bundle, staging, update
@@ -159,7 +159,12 @@ def test_engines_of_other_precisions_stay(tmp_path: Path, precise_bundle: Path) 
         Bundle.open(bundle).path_of(record)
 
 
-def test_what_the_builder_warns_of_reaches_the_report_and_the_log(tiny_bundle_copy: Path) -> None:
+def test_what_the_builder_warns_of_reaches_the_report_and_the_log(
+    tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        build_options, "_MOST_VALUES", 2**62
+    )  # what we refuse ourselves, the builder warns of
     options = BuildOptions(profiles=(_profile(1, 2, 2_000_000_000),))
     report = build_engines(tiny_bundle_copy, options)
     assert any("Profile kMAX values are not self-consistent" in text for text in report.warnings)

@@ -20,7 +20,7 @@ from riformer_deploy.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.passports import Backend, BuildSettings
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 
@@ -222,3 +222,9 @@ def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_tol
         choose_backend(None, driver)
     for name in ("tensorrt", "tensorrt-rtx"):
         assert (f'pip install "{name}>=' in caught.value.remedy) == (name in commands)
+
+
+def test_a_batch_that_no_engine_takes_is_refused_before_anything_is_built(engine_bundle: Path) -> None:
+    huge = BatchProfile(minimum=1, optimum=8, maximum=100_000_000)
+    with pytest.raises(OptionError, match=r"2\^31 is the limit"):
+        build_engines(engine_bundle, BuildOptions(profiles=(huge,)))

@@ -42,7 +42,7 @@ def test_a_line_survives_the_shell_whatever_the_folder_is_called() -> None:
     words = _built()
     assert words[:2] == [
         "--onnx=my bundle's/model.fp16.onnx",
-        "--saveEngine=my bundle's/model.fp16.tensorrt.engine",
+        "--saveEngine=model.fp16.trtexec.plan",
     ]
 
 
@@ -107,7 +107,7 @@ def test_several_profiles_are_numbered_in_order() -> None:
 def test_a_graph_of_fixed_batch_takes_no_shapes(version: TrtexecVersion) -> None:
     fixed = (BatchProfile(minimum=4, optimum=4, maximum=4),)
     assert not [word for word in _built(version=version, batch=4, profiles=fixed) if "Shapes" in word]
-    line = bench_command(_graph(4), FOLDER, 4, version, whole=True)
+    line = bench_command(_graph(4), 4, version, whole=True)
     assert not [word for word in _words(line) if "hapes" in word]
 
 
@@ -130,8 +130,8 @@ def test_no_line_asks_for_a_precision_since_the_graph_has_it(version: TrtexecVer
 def test_lines_that_time_say_what_differs_from_the_versions_own_way(
     version: TrtexecVersion, *, whole: bool, meant: set[str]
 ) -> None:
-    words = _words(bench_command(_graph(), FOLDER, 8, version, whole=whole))
-    assert words[:2] == ["--loadEngine=my bundle's/model.fp16.tensorrt.engine", "--shapes=images:8x3x64x96"]
+    words = _words(bench_command(_graph(), 8, version, whole=whole))
+    assert words[:2] == ["--loadEngine=model.fp16.trtexec.plan", "--shapes=images:8x3x64x96"]
     timing = {"--useCudaGraph", "--noCudaGraph", "--noDataTransfers", "--includeDataTransfers",
               "--useSpinWait", "--noSpinWait"}  # fmt: skip
     assert set(words) & timing == meant
@@ -146,8 +146,8 @@ def test_for_each_version_there_is_a_line_that_builds_and_two_that_time_what_it_
         assert all(comment.startswith(f"# TensorRT {version}: ") for comment in comments)
         assert commands == (
             build_command(_graph(), FOLDER, DEFAULT, PLAIN, version, Path("cache")),
-            bench_command(_graph(), FOLDER, 8, version, whole=False),
-            bench_command(_graph(), FOLDER, 8, version, whole=True),
+            bench_command(_graph(), 8, version, whole=False),
+            bench_command(_graph(), 8, version, whole=True),
         )
         saved = next(word for word in _words(commands[0]) if word.startswith("--saveEngine="))
         for command in commands[1:]:
