@@ -162,9 +162,7 @@ def test_engines_of_other_precisions_stay(tmp_path: Path, precise_bundle: Path) 
 def test_what_the_builder_warns_of_reaches_the_report_and_the_log(
     tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        build_options, "_MOST_VALUES", 2**62
-    )  # to see what it warns of
+    monkeypatch.setattr(build_options, "_MOST_VALUES", 2**62)  # to see what it warns of
     options = BuildOptions(profiles=(_profile(1, 2, 2_000_000_000),))
     report = build_engines(tiny_bundle_copy, options)
     assert any("Profile kMAX values are not self-consistent" in text for text in report.warnings)
