@@ -36,7 +36,8 @@ class Suite:
         engines: What was built.
         proofs: Parity by bundle.
         latency: Latencies, each with what was timed.
-        roofline: Ceilings and the engines below them.
+        ceilings: What the GPU could do at best, once a model.
+        roofline: Engines beside these.
         left_out: What could not be done, with the reason.
         log: The GPU every other second.
     """
@@ -46,7 +47,8 @@ class Suite:
     engines: list[JsonValue] = field(default_factory=list)
     proofs: dict[str, ParityResult] = field(default_factory=dict)
     latency: list[tuple[str, LatencyResult]] = field(default_factory=list)
-    roofline: JsonValue = None
+    ceilings: list[JsonValue] = field(default_factory=list)
+    roofline: list[JsonValue] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     log: list[GpuState] = field(default_factory=list)
 
@@ -94,7 +96,7 @@ class Suite:
                 "engines": self.engines,
                 "parity": to_jsonable(self.proofs),
                 "latency": [{"what": what, "result": to_jsonable(result)} for what, result in self.latency],
-                "roofline": self.roofline,
+                "roofline": {"ceilings": self.ceilings, "rows": self.roofline},
             },
             "clocks": to_jsonable(self.log),
         }

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import engines
+from riformer_deploy import build_options, engines
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import HardwareCompatibility, Precision
@@ -111,7 +111,10 @@ def test_the_table_tells_every_engine_and_progress_is_a_line_each(
     assert ran.stderr.splitlines() == [f"building model.{p}.onnx" for p in ("fp32", "fp16", "int8")]
 
 
-def test_json_is_the_report_and_warnings_are_notes(cli: Run, tiny_bundle_copy: Path) -> None:
+def test_json_is_the_report_and_warnings_are_notes(
+    cli: Run, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_options, "_MOST_VALUES", 2**62)  # to see what the builder warns of
     line = ("build", tiny_bundle_copy, "--profile", "1:2:2000000000", "--json")  # more than fits any GPU
     ran = cli(*line)
     assert ran.returncode == 0, ran.stderr
