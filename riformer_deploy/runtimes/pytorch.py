@@ -33,9 +33,9 @@ class PyTorchRuntime:
         dtype: What the images are cast to; None takes the type of the model's first parameter.
         compiled: Run the module through ``torch.compile``; on a GPU, with CUDA graphs.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
-        device: ``cpu`` or ``cuda``, where the module is moved; there float32 means float32, never TF32,
-            for the whole process.
-        channels_last: Keep weights and images in NHWC order.
+        device: ``cpu``, or ``cuda`` for :class:`CudaPyTorchRuntime`, which feeds it: the module is moved
+            there, and float32 means float32, never TF32, for the whole process.
+        channels_last: Keep weights in NHWC order, and images where they are fed so.
     """
 
     def __init__(
@@ -77,8 +77,7 @@ class PyTorchRuntime:
             raise RuntimeFailureError(f"PyTorch cannot prepare the model here: {_brief(err)}") from err
 
     def _feed(self, images: Images) -> Tensor:
-        given = torch.from_numpy(images).to(self._device, self._dtype)
-        return given.contiguous(memory_format=self._layout) if given.ndim == 4 else given
+        return torch.from_numpy(images).to(self._dtype)
 
     def run(self, images: Images) -> Outputs:
         """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.
