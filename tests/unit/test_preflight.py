@@ -345,9 +345,14 @@ def test_here_a_damaged_file_never_reaches_the_backend(monkeypatch: pytest.Monke
 
 def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "query_driver", lambda: CLOSED)
-    monkeypatch.setattr(
-        importlib.metadata, "version", {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}.__getitem__
-    )
+    installed = {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     assert this_host() == Host(
         versions={Backend.TENSORRT: "10.16.0.1", Backend.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )
