@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -39,7 +38,7 @@ class Suite:
         ceilings: What the GPU could do at best, once a model.
         roofline: Engines beside these.
         left_out: What could not be done, with the reason.
-        log: The GPU every other second.
+        log: The GPU after each stage; nobody asks it while something is timed.
     """
 
     deadline: float
@@ -81,6 +80,7 @@ class Suite:
     def write(self, targets: Mapping[str, JsonValue]) -> None:
         """Write what there is; beside the result until there are targets, in case the suite is killed."""
         gpu, problem = read_gpu()
+        self.log += [] if gpu is None else [gpu]
         packages: dict[str, JsonValue] = {name: installed_version(name) for name in PACKAGES}
         record: dict[str, JsonValue] = {
             "benchmark": "gpu_suite",
@@ -104,14 +104,6 @@ class Suite:
         partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if targets:
             partial.replace(self.out)
-
-
-def watch(suite: Suite, stop: threading.Event) -> None:
-    """Note the GPU's clocks, power and memory every other second until told to stop."""
-    while not stop.wait(2):
-        state, _ = read_gpu()
-        if state is not None:
-            suite.log.append(state)
 
 
 def medians(result: LatencyResult, timing: Timing) -> dict[str, float]:
@@ -140,7 +132,8 @@ def _overhead(result: LatencyResult | None, backend: Backend) -> JsonValue:
     """What a call takes beyond kernels and copies, as a share of the kernels."""
     if result is None:
         return "not measured"
-    call, compute, copies = (medians(result, timing) for timing in Timing)
+    timings = (Timing.CALL, Timing.COMPUTE, Timing.TRANSFERS)
+    call, compute, copies = (medians(result, timing) for timing in timings)
     name = _fastest(compute, f"{backend.label} fp16")
     if name is None:
         return "not measured"

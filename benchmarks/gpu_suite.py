@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from _common import RESULTS, naive_export, random_state
 from _roofline import floor_ms, measure_ceiling, need_of
-from _suite import Suite, judge, medians, watch
+from _suite import Suite, judge, medians
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
@@ -45,7 +45,7 @@ from riformer_deploy.records import JsonValue, to_jsonable
 from riformer_deploy.results import Inputs, LatencyResult, Timing
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.engine import EngineRuntime
-from riformer_deploy.runtimes.pytorch import CudaPyTorchRuntime
+from riformer_deploy.runtimes.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from riformer_deploy.variants import VARIANTS, Variant
@@ -322,16 +322,11 @@ def main() -> int:
     overdue = threading.Timer(60 * arguments.minutes + _GRACE_S, _give_up, args=(suite,))
     overdue.daemon = True
     overdue.start()
-    stop = threading.Event()
-    watcher = threading.Thread(target=watch, args=(suite, stop), daemon=True)
-    watcher.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
             variants = [VARIANTS[name] for name in dict.fromkeys(arguments.variants)]
             targets = _run(suite, variants, sorted(set(arguments.batches)), Path(folder))
     finally:
-        stop.set()
-        watcher.join()
         overdue.cancel()
     suite.write(targets)
     print(json.dumps({"targets": targets, "left_out": list(dict.fromkeys(suite.left_out))}, indent=2))
