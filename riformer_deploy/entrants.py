@@ -19,7 +19,15 @@ from riformer_deploy.errors import BundleIntegrityError
 from riformer_deploy.images import pixels_of
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.results import Skipped
-from riformer_deploy.runtimes.base import Contestant, DeviceTimed, DeviceTimes, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import (
+    Contestant,
+    DeviceTimed,
+    DeviceTimes,
+    Images,
+    Outputs,
+    Runtime,
+    WarmTime,
+)
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 
@@ -134,6 +142,9 @@ class _FedOnDevice(_Fed):
 
     def device_times(self, images: Images) -> DeviceTimes:
         return self._timed.device_times(self._converted(images))
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        return self._timed.warm_time(self._converted(images), inferences)
 
 
 def fed(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:

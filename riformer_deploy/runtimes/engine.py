@@ -17,13 +17,8 @@ from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.passports import Passport
 from riformer_deploy.runtime_caches import RuntimeCache
-from riformer_deploy.runtimes.base import (
-    OCCUPYING_BYTES,
-    OCCUPYING_REPEATS,
-    DeviceTimes,
-    Images,
-    Outputs,
-)
+from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
+from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.running import Context, Engine, EngineTensor
 
@@ -104,11 +99,12 @@ class EngineRuntime:
                     f"{plan} cannot run as a CUDA graph: this device layer captures none.",
                     remedy="Use --device-layer cuda-python.",
                 )
-            for _ in range(5):
+            for _ in range(EVENTS):
                 self._events.append(device.event())
                 undo.callback(device.free_event, self._events[-1])
             self._inputs = [tensor for tensor in engine.tensors if tensor.is_input]
             self._engine = engine
+            self._timer = StreamTimer(device, self._events, self._fill)
             undo.pop_all()
 
     def _content(self, sha256: str | None) -> bytes:
@@ -203,11 +199,9 @@ class EngineRuntime:
             if not binding.tensor.is_input:
                 self._device.to_host(binding.host, binding.device)
 
-    def _filled(self, images: Images) -> _Prepared:
-        """What runs the images, with these in its host buffer."""
-        prepared = self._prepare(images)
+    def _stage(self, prepared: _Prepared, images: Images) -> None:
+        """Put the images into their host buffer."""
         next(b for b in prepared.bindings if b.tensor.is_input).array[...] = images
-        return prepared
 
     def run(self, images: Images) -> Outputs:
         """Every output of the engine, on the host.
@@ -218,12 +212,22 @@ class EngineRuntime:
         Raises:
             RuntimeFailureError: The shape is outside the profiles, or TensorRT or the driver fails.
         """
-        prepared = self._filled(images)
+        prepared = self._prepare(images)
+        self._stage(prepared, images)
         self._send(prepared)
         self._compute(prepared)
         self._fetch(prepared)
         self._device.synchronise()
         return {b.tensor.name: b.array.copy() for b in prepared.bindings if not b.tensor.is_input}
+
+    def _inference(self, images: Images) -> Inference[None]:
+        prepared = self._prepare(images)
+        return Inference(
+            stage=lambda: self._stage(prepared, images),
+            send=lambda: self._send(prepared),
+            compute=lambda: self._compute(prepared),
+            fetch=lambda _: self._fetch(prepared),
+        )
 
     def device_times(self, images: Images) -> DeviceTimes:
         """Run once, timed by events on the stream.
@@ -234,30 +238,25 @@ class EngineRuntime:
         Raises:
             RuntimeFailureError: As :meth:`run`.
         """
-        prepared, device = self._filled(images), self._device
-        start, sent, begun, computed, fetched = self._events
-        device.record(start)
-        self._send(prepared)
-        device.record(sent)
-        self._occupy()
-        device.record(begun)
-        self._compute(prepared)
-        device.record(computed)
-        self._fetch(prepared)
-        device.record(fetched)
-        device.synchronise()
-        return DeviceTimes(
-            to_device_ms=device.elapsed_ms(start, sent),
-            compute_ms=device.elapsed_ms(begun, computed),
-            to_host_ms=device.elapsed_ms(computed, fetched),
-        )
+        return self._timer.cold(self._inference(images))
 
-    def _occupy(self) -> None:
-        """Keep the GPU busy while the inference is launched, so that launching it is not timed."""
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        """Run once, then so many times back to back, timed by events on the stream.
+
+        Args:
+            images: As for :meth:`run`.
+            inferences: How many are timed, at least one.
+
+        Raises:
+            RuntimeFailureError: As :meth:`run`.
+        """
+        return self._timer.warm(self._inference(images), inferences)
+
+    def _fill(self) -> None:
+        """Put the filling of device memory, which keeps the GPU busy, on the stream."""
         if self._scratch is None:
             self._scratch = self._device.allocate(OCCUPYING_BYTES)
-        for _ in range(OCCUPYING_REPEATS):
-            self._device.clear(self._scratch)
+        self._device.clear(self._scratch)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:  # noqa: ARG002
         """Not offered: what an engine computes inside is fused beyond recognition.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from riformer_deploy_cli import tables
+from riformer_deploy_cli import latency_tables, tables
 
 from riformer_deploy.machine import Machine
 from riformer_deploy.records import load_json
@@ -16,8 +16,8 @@ from riformer_deploy.results import (
     ParityResult,
     Skipped,
     Status,
-    summarise,
 )
+from riformer_deploy.summaries import summarise
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
@@ -106,7 +106,7 @@ def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_mar
 def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_batch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tables.print_latency(
+    latency_tables.print_latency(
         _latency(
             _samples("torch", 1, (10.0,) * 6, None),
             _samples("onnx", 1, (4.0,) * 6, None),
@@ -128,7 +128,7 @@ def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_bat
 def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skipped_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tables.print_latency(
+    latency_tables.print_latency(
         _latency(
             _samples("torch", 1, (10.0, 10.0), None),
             _samples("onnx", 1, (4.0, 9.0), "the second half is 125% slower than the first"),

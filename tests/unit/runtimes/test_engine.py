@@ -13,8 +13,8 @@ import pytest
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, Passport
 from riformer_deploy.runtime_caches import RuntimeCache
-from riformer_deploy.runtimes.base import OCCUPYING_REPEATS
 from riformer_deploy.runtimes.engine import EngineRuntime
+from riformer_deploy.runtimes.timing import OCCUPYING_REPEATS
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from tests.fakes.api import FLAVOURS
