@@ -26,7 +26,8 @@ from riformer_deploy.results import Skipped
 from riformer_deploy.runtime_caches import runtime_cache_of
 from riformer_deploy.runtimes.base import Batches, Contestant, Runtime
 from riformer_deploy.runtimes.engine import EngineRuntime
-from riformer_deploy.runtimes.ort import CUDA_PROVIDER, OnnxRuntime
+from riformer_deploy.runtimes.ort import CUDA_PROVIDER
+from riformer_deploy.runtimes.ort_cuda import CudaOnnxRuntime
 from riformer_deploy.runtimes.pytorch_cuda import CompileMode, CudaPyTorchRuntime
 from riformer_deploy.trt.bindings import load
 
@@ -221,7 +222,7 @@ def rivals_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
     """
     if not query_driver().gpus:
         return Lineup()
-    return _pytorch_rivals(bundle, options.baselines) + _onnx_rivals(bundle)
+    return _pytorch_rivals(bundle, options.baselines) + _onnx_rivals(bundle, options.layer)
 
 
 def _pytorch_rivals(bundle: Bundle, baselines: Baselines) -> Lineup:
@@ -234,7 +235,7 @@ def _pytorch_rivals(bundle: Bundle, baselines: Baselines) -> Lineup:
     return Lineup(entered=tuple(_torch_baseline(bundle, deploy, way) for way in ways))
 
 
-def _onnx_rivals(bundle: Bundle) -> Lineup:
+def _onnx_rivals(bundle: Bundle, layer: DeviceLayer) -> Lineup:
     title = "ONNX Runtime CUDA"
     if installed_version("onnxruntime") is None:
         return Lineup(skipped=(Skipped(name=title, reason="ONNX Runtime is not installed"),))
@@ -245,7 +246,7 @@ def _onnx_rivals(bundle: Bundle) -> Lineup:
     for artifact in bundle.manifest.onnx:
 
         def start(artifact: OnnxArtifact = artifact) -> Runtime:
-            runtime = OnnxRuntime(bundle.path_of(artifact.file), provider=CUDA_PROVIDER)
+            runtime = CudaOnnxRuntime(bundle.path_of(artifact.file), open_device(layer))
             return fed(runtime, bundle, artifact.lowering)
 
         contestant = Contestant(
