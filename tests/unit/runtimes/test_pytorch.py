@@ -167,6 +167,17 @@ def test_ten_batches_in_a_row_are_really_compiled(tiny_model: RIFormer, graphs: 
             assert len(graphs) == batch
 
 
+def test_a_shape_is_compiled_once_however_often_it_is_run(
+    tiny_model: RIFormer, graphs: list[GraphModule]
+) -> None:
+    images = synthetic_images(2, (32, 32), seed=1)
+    first, second = (PyTorchRuntime(tiny_model, compiled=True) for _ in range(2))
+    for _ in range(6):  # a second open runtime, and the end of the first calls, change Dynamo's limit
+        first.run(images)
+        second.run(images)
+    assert len(graphs) == 1  # of the same module, by the same compiler
+
+
 def test_every_open_runtime_may_compile_as_often_as_one(graphs: list[GraphModule]) -> None:
     images = synthetic_images(2, (8, 8), seed=1)
     models = [nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten()).eval() for width in range(1, 6)]
