@@ -77,15 +77,15 @@ class Role(StrEnum):
     """What a model is in a comparison of latencies."""
 
     BASELINE = "baseline"
-    """A way of running the model without this toolkit's artifacts; the strongest one is what counts."""
+    """What candidates are measured against; the strongest one is what counts."""
     CANDIDATE = "candidate"
-    """An artifact of the bundle."""
+    """What is judged: an artifact of the bundle in a runtime."""
 
 
 class Baselines(StrEnum):
     """Which ways of running the weights with PyTorch on a GPU are measured."""
 
     STRONG = "strong"
-    """The few that one of is the fastest, as a rule."""
+    """A few, of which one is the fastest as a rule."""
     ALL = "all"
     """Every combination of type, layout and compiler options; compiling them takes many minutes."""

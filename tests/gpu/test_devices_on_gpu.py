@@ -50,6 +50,7 @@ def test_what_is_copied_there_comes_back_and_time_passes(layer: DeviceLayer) -> 
         device.to_host(target, there)
         device.record(end)
         device.synchronise()
+        assert device.is_done(end)
         np.testing.assert_array_equal(target.data, source.data)
         assert 0 < device.elapsed_ms(start, end) < 1000
         for event in (start, end):
@@ -63,18 +64,22 @@ def test_what_is_copied_there_comes_back_and_time_passes(layer: DeviceLayer) -> 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 2e-2)], ids=str)
-def test_rivals_compute_the_references_function(
+def test_baselines_compute_the_references_function(
     tiny_bundle_on_gpu: Bundle, dtype: torch.dtype, tolerance: float, *, compiled: bool
 ) -> None:
     images = synthetic_images(4, (64, 48), seed=0)
     true = reference(tiny_bundle_on_gpu).open().run(images)["logits"]
     model = model_of(tiny_bundle_on_gpu.directory / "deploy.pth")
-    runtime = CudaPyTorchRuntime(model, dtype=dtype, compiled=compiled, channels_last=dtype is torch.float16)
+    half = dtype is torch.float16
+    runtime = CudaPyTorchRuntime(
+        model, dtype=dtype, compiled=compiled, channels_last=half, conv_1x1_as_mm=half
+    )
     try:
         for _ in range(3):  # a compiled model replays its graph from the third call on
             got = runtime.run(images)["logits"]
             np.testing.assert_allclose(got, true, rtol=0, atol=tolerance * np.abs(true).max())
         times = runtime.device_times(images)
-        assert min(times.to_device_ms, times.compute_ms, times.to_host_ms) > 0
+        assert min(times.staging_ms, times.to_device_ms, times.compute_ms, times.to_host_ms) > 0
+        assert runtime.warm_time(images, 3).compute_ms > 0
     finally:
         runtime.close()

@@ -154,10 +154,6 @@ def test_a_contestant_that_breaks_down_in_the_rounds_does_not_take_the_others_fi
     assert log.count("B closed") == 1
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated. Please switch to `torch.compile` or `torch.export`."
-    ":DeprecationWarning"
-)
 def test_a_model_that_cannot_be_compiled_is_left_out_with_the_reason() -> None:
     class Broken(nn.Module):
         def __init__(self) -> None:

@@ -190,6 +190,7 @@ def test_engines_are_timed_on_the_device_and_by_the_call(bundle: Bundle, machine
     assert len(series) == 4 * len(Timing)
     for item in entered:
         assert set(series[item.name, Timing.COMPUTE]) == {COMPUTE_MS}
+        assert set(series[item.name, Timing.COMPUTE_WARM]) == {COMPUTE_MS}
         assert set(series[item.name, Timing.TRANSFERS]) == {COPY_TO_DEVICE_MS + COPY_TO_HOST_MS}
     assert {item.batch for item in result.samples} == {2}
     assert [item.reason for item in result.skipped] == ["takes batches of 1 to 32 only, not 64"] * 4

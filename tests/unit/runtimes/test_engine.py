@@ -18,7 +18,7 @@ from riformer_deploy.runtimes.timing import OCCUPYING_REPEATS
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from tests.fakes.api import FLAVOURS
-from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu
+from tests.fakes.gpu import CLEAR_MS, COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings
 from tests.fakes.trt_building import write_graph
 
@@ -455,6 +455,26 @@ def test_kernels_are_launched_behind_other_work_where_they_are_timed(
     runtime.close()
 
 
+@pytest.mark.parametrize("graphs", [False, True], ids=["plain", "CUDA graph"])
+def test_inferences_back_to_back_follow_an_untimed_one(tensorrt: Bench, *, graphs: bool) -> None:
+    runtime, log = tensorrt.start(cuda_graphs=graphs), tensorrt.gpu.log
+    runtime.run(images_of(2))
+    log.clear()
+    assert runtime.warm_time(images_of(2), 3).compute_ms == COMPUTE_MS
+    assert log == ["clear"] * OCCUPYING_REPEATS + ["launch" if graphs else "execute"] * 4
+    np.testing.assert_array_equal(runtime.run(images_of(2))["logits"], expected(images_of(2)))
+    runtime.close()
+
+
+def test_a_launch_that_takes_longer_than_the_filling_is_hidden_behind_more_of_it(tensorrt: Bench) -> None:
+    runtime = tensorrt.start()
+    tensorrt.gpu.launch_ms = COPY_TO_DEVICE_MS + OCCUPYING_REPEATS * CLEAR_MS
+    times = runtime.device_times(images_of(2))
+    assert (times.compute_ms, times.launch_hidden) == (COMPUTE_MS, True)
+    assert tensorrt.gpu.log.count("clear") == 3 * OCCUPYING_REPEATS
+    runtime.close()
+
+
 def test_a_tap_is_refused(tensorrt: Bench) -> None:
     runtime = tensorrt.start()
     with pytest.raises(RuntimeFailureError, match=r"no activations of backbone.network.0.0"):
@@ -537,6 +557,7 @@ def test_a_runtime_without_a_driver_says_so(bench: Bench) -> None:
         ("to_host", 0),
         ("clear", 0),
         ("record", 3),
+        ("is_done", 0),
     ],
 )
 def test_a_call_that_fails_half_way_leaves_nothing_and_the_next_one_works(

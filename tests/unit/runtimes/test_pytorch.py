@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -16,11 +17,6 @@ from riformer_deploy.model import RIFormer
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 BLOCK = "backbone.network.4.1"
-# what PyTorch's own compiler says of PyTorch's own code when it is first imported
-COMPILES = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated. Please switch to `torch.compile` or `torch.export`."
-    ":DeprecationWarning"
-)
 
 
 class Broken(nn.Module):
@@ -32,6 +28,18 @@ class Broken(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         raise ValueError(f"no kernel for {tuple(images.shape)}\nand a second line")
+
+
+class Warns(nn.Module):
+    """A model that warns, as inductor does of TF32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        warnings.warn("TF32 is not enabled", UserWarning, stacklevel=1)
+        return images.flatten(1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -93,7 +101,6 @@ def test_whatever_a_model_raises_is_a_runtime_failure_in_one_line(*, tapped: boo
     assert caught.value.message.endswith("ValueError: no kernel for (1, 3, 8, 8)")
 
 
-@COMPILES
 def test_a_model_that_cannot_be_compiled_is_a_runtime_failure() -> None:
     with pytest.raises(RuntimeFailureError, match="could not run the model"):
         PyTorchRuntime(Broken(), compiled=True).run(np.zeros((1, 3, 8, 8), dtype=np.float32))
@@ -110,7 +117,6 @@ def test_a_machine_where_nothing_can_be_compiled_is_a_runtime_failure(
         PyTorchRuntime(tiny_model, compiled=True).run(synthetic_images(1, (32, 32), seed=1))
 
 
-@COMPILES
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_model_scores_as_the_eager_one() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
@@ -151,7 +157,6 @@ def fixture_graphs(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
     return found
 
 
-@COMPILES
 def test_ten_batches_in_a_row_are_really_compiled(tiny_model: RIFormer, graphs: list[GraphModule]) -> None:
     images = synthetic_images(10, (32, 32), seed=1)
     with torch._dynamo.config.patch(recompile_limit=2):
@@ -162,7 +167,41 @@ def test_ten_batches_in_a_row_are_really_compiled(tiny_model: RIFormer, graphs: 
             assert len(graphs) == batch
 
 
-@COMPILES
+def test_a_shape_is_compiled_once_however_often_it_is_run(
+    tiny_model: RIFormer, graphs: list[GraphModule]
+) -> None:
+    images = synthetic_images(2, (32, 32), seed=1)
+    first, second = (PyTorchRuntime(tiny_model, compiled=True) for _ in range(2))
+    for _ in range(6):  # a second open runtime, and the end of the first calls, change Dynamo's limit
+        first.run(images)
+        second.run(images)
+    assert len(graphs) == 1  # of the same module, by the same compiler
+
+
+def test_every_open_runtime_may_compile_as_often_as_one(graphs: list[GraphModule]) -> None:
+    images = synthetic_images(2, (8, 8), seed=1)
+    models = [nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten()).eval() for width in range(1, 6)]
+    runtimes = [PyTorchRuntime(model, compiled=True) for model in models]
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for runtime in runtimes:
+            for batch in (1, 2):
+                runtime.run(images[:batch])
+    assert len(graphs) == len(runtimes) * 2
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_what_pytorch_warns_of_when_it_compiles_is_no_failure_of_the_model(calls: int) -> None:
+    model = Warns()
+    runtime = PyTorchRuntime(model)
+    images = np.zeros((1, 3, 8, 8), dtype=np.float32)
+    with pytest.raises(RuntimeFailureError, match="UserWarning: TF32"):  # as an error, eager
+        runtime.run(images)
+    compiled = PyTorchRuntime(model, compiled=True)
+    compiled._forward = compiled._eager  # what it compiled to warns as the module does
+    for _ in range(calls):
+        compiled.run(images)
+
+
 def test_a_batch_that_pytorch_will_not_compile_any_more_fails_and_is_not_run_eagerly(
     tiny_model: RIFormer, graphs: list[GraphModule]
 ) -> None:

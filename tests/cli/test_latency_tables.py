@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from riformer_deploy_cli import latency_tables
+
+from riformer_deploy.choices import Role
+from riformer_deploy.gpu_state import GpuState, GpuWatch
+from riformer_deploy.machine import Machine
+from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Skipped, Timing
+from riformer_deploy.summaries import summarise
+
+MACHINE = Machine(
+    cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
+)
+BASELINE = Role.BASELINE
+
+
+def _samples(
+    name: str,
+    batch: int,
+    samples_ms: tuple[float, ...],
+    warning: str | None,
+    role: Role = Role.CANDIDATE,
+    timing: Timing = Timing.CALL,
+) -> LatencySamples:
+    return LatencySamples(
+        name=name,
+        batch=batch,
+        role=role,
+        timing=timing,
+        samples_ms=samples_ms,
+        preparation_ms=1.0,
+        artifact_sha256="0" * 64,
+        warning=warning,
+        summary=summarise(np.array(samples_ms), batch),
+    )
+
+
+def _latency(*samples: LatencySamples, skipped: tuple[Skipped, ...] = ()) -> LatencyResult:
+    return LatencyResult(
+        schema=1,
+        kind="latency",
+        created_utc="2026-01-01T00:00:00+00:00",
+        machine=MACHINE,
+        inputs=Inputs(description="synthetic", image_size_px=(64, 48), batches=(1, 8), seed=0),
+        threads=2,
+        rounds=5,
+        repeats=1,
+        samples=samples,
+        skipped=skipped,
+        process_peak_rss_bytes=1,
+    )
+
+
+def _cells(text: str, first: str) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
+    return [row for row in rows if row[0] == first]
+
+
+def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_batch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    latency_tables.print_latency(
+        _latency(
+            _samples("torch", 1, (10.0,) * 6, None),
+            _samples("onnx", 1, (4.0,) * 6, None),
+            _samples("torch", 8, (80.0,) * 6, None),
+            _samples("onnx", 8, (50.0,) * 6, None),
+        )
+    )
+    out = capsys.readouterr().out
+    first, second = _cells(out, "onnx")
+    assert first == ["onnx", "call", "1", "4.00", "4.00 to 4.00", "4.00", "4.00", "4.00", "250.0", "2.50x"]
+    assert second[:5] == ["onnx", "call", "8", "50.00", "50.00 to 50.00"]
+    assert second[5:] == ["50.00", "50.00", "50.00", "160.0", "1.60x"]
+    assert [row[-1] for row in _cells(out, "torch")] == ["1.00x", "1.00x"]
+    assert "(!)" not in out
+    assert "5 rounds of 1 calls, 2 threads" in out
+    assert "Machine: a CPU [x]" in out
+
+
+def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skipped_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    latency_tables.print_latency(
+        _latency(
+            _samples("torch", 1, (10.0, 10.0), None),
+            _samples("onnx", 1, (4.0, 9.0), "the second half is 125% slower than the first"),
+            skipped=(Skipped(name="onnx b2", reason="takes batch 2 only, not 1"),),
+        )
+    )
+    out = capsys.readouterr().out
+    assert _cells(out, "onnx (!)")[0][1:3] == ["call", "1"]
+    assert _cells(out, "torch")
+    assert "(!) onnx, call, batch 1: unstable: the second half is 125% slower than the first\n" in out
+    assert "skipped: onnx b2: takes batch 2 only, not 1\n" in out
+
+
+def _on_gpu(
+    name: str, cold_ms: float, warm_ms: float, role: Role, warning: str | None = None
+) -> list[LatencySamples]:
+    cold, warm = (cold_ms,) * 6, (warm_ms,) * 6
+    return [
+        _samples(name, 8, cold, None, role),
+        _samples(name, 8, cold, warning, role, Timing.COMPUTE),
+        _samples(name, 8, warm, None, role, Timing.COMPUTE_WARM),
+        _samples(name, 8, (0.5,) * 6, None, role, Timing.TRANSFERS),
+        _samples(name, 8, (0.25,) * 6, None, role, Timing.STAGING),
+    ]
+
+
+def test_on_a_gpu_the_answer_is_by_kernels_over_the_strongest_baseline(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    latency_tables.print_latency(
+        _latency(
+            *_on_gpu("eager", 9, 8, BASELINE),
+            *_on_gpu("compiled", 6, 5, BASELINE),
+            *_on_gpu("engine", 4, 2, Role.CANDIDATE),
+        )
+    )
+    out = capsys.readouterr().out
+    rows = {row[1]: row for row in _cells(out, "engine")}
+    assert {timed: row[-2:] for timed, row in rows.items()} == {
+        "call": ["2000.0", "1.50x"],
+        "compute": ["2000.0", "1.50x"],
+        "compute-warm": ["4000.0", "2.50x"],
+        "transfers": ["-", "1.00x"],
+        "staging": ["-", "1.00x"],
+    }
+    assert "Speed-up is over the strongest baseline of the same batch size and timing." in out
+    assert out.endswith(
+        "Batch 8: engine is the fastest, 4.00 ms, 1.50 times as fast as the strongest baseline, compiled "
+        "(kernels, L2 cache cold); 4000 images/s back to back.\n"
+    )
+
+
+def test_a_baseline_that_is_to_be_taken_with_care_gives_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    slow = "the host could not launch fast enough in 2 of 6 samples"
+    latency_tables.print_latency(
+        _latency(*_on_gpu("eager", 9, 8, BASELINE, slow), *_on_gpu("engine", 4, 2, Role.CANDIDATE))
+    )
+    out = capsys.readouterr().out
+    assert f"(!) eager, compute, batch 8: unstable: {slow}\n" in out
+    assert "it cannot be compared with the strongest baseline, eager: see (!) (kernels, L2" in out
+
+
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        (
+            Role.CANDIDATE,
+            "Batch 1: only is the fastest, 4.00 ms, and no baseline was measured (whole calls).",
+        ),
+        (BASELINE, "Batch 1: only is the fastest, 4.00 ms (whole calls)."),
+    ],
+)
+def test_one_role_alone_has_a_fastest(role: Role, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    latency_tables.print_latency(_latency(_samples("only", 1, (4.0,) * 6, None, role)))
+    assert capsys.readouterr().out.endswith(f"{said}\n")
+
+
+STATE = GpuState(
+    name="NVIDIA H200",
+    driver="580.1",
+    sm_clock_mhz=1200,
+    sm_clock_max_mhz=1980,
+    memory_clock_mhz=3201,
+    temperature_c=41,
+    power_w=123.4,
+    memory_used_bytes=7,
+    throttling=(),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "NVIDIA H200, 1200 of 1980 MHz, 41 C, 123 W"),
+        ({"power_w": None, "sm_clock_mhz": None}, "NVIDIA H200, - of 1980 MHz, 41 C, - W"),
+        ({"mig": "NVIDIA H200 MIG 1g.18gb"}, "NVIDIA H200 MIG 1g.18gb, 1200 of 1980 MHz, 41 C, 123 W"),
+        ({"name": None}, "name unknown, 1200 of 1980 MHz, 41 C, 123 W"),
+    ],
+    ids=str,
+)
+def test_what_the_gpu_does_not_say_is_a_dash(
+    change: dict[str, str | None], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = dataclasses.replace(STATE, **change)  # type: ignore[arg-type]
+    result = _latency(_samples("only", 1, (4.0,) * 6, None))
+    watch = GpuWatch(before=state, after=STATE, problem=None)
+    latency_tables.print_latency(dataclasses.replace(result, gpu=watch))
+    assert f"GPU before: {said}\n" in capsys.readouterr().out
