@@ -24,7 +24,7 @@ from riformer_deploy.results import (
     Timing,
     summarise,
 )
-from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime
+from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime, graph_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -208,6 +208,7 @@ def _measure_batch(
             artifact_sha256=lane.contestant.artifact_sha256,
             warning=instability(samples),
             summary=summarise(np.array(samples), batch),
+            graph=graph_of(lane.runtime),
         )
         for lane in lanes
         for timing, samples in lane.samples_ms.items()

@@ -10,6 +10,7 @@ import numpy as np
 from riformer_deploy.budgets import Budget
 from riformer_deploy.choices import Precision
 from riformer_deploy.gpu_state import GpuWatch
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 
@@ -110,6 +111,7 @@ class CandidateParity:
             looked for where a stage or an output is.
         status: Passed if every output and every stage did.
         batches: Batch sizes that it was run with.
+        graph: Whether it was the CUDA graph that it was to be, at every batch; None if it was to be none.
     """
 
     name: str
@@ -121,6 +123,7 @@ class CandidateParity:
     first_bad_block: str | None
     status: Status
     batches: tuple[int, ...] = ()
+    graph: GraphState | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +238,7 @@ class LatencySamples:
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
         warning: Why the figures are to be taken with care, if they are.
         summary: Statistics of the samples; a record whose summary does not follow from them is refused.
+        graph: Whether it was the CUDA graph that it was to be; None if it was to be none.
     """
 
     name: str
@@ -245,6 +249,7 @@ class LatencySamples:
     warning: str | None
     summary: LatencySummary
     timing: Timing = Timing.CALL
+    graph: GraphState | None = None
 
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:

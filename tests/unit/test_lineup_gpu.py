@@ -21,11 +21,12 @@ from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.results import Inputs, Status, Timing
-from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime, graph_of
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.verify import ParityTask, verify_parity
@@ -155,6 +156,44 @@ def test_every_engine_is_judged_against_the_reference_and_leaves_nothing(
         assert item.batches == (3, 1, 5, 8, 32)  # the task's, and those of the profile
     assert machine.gpu.made["graph"] == 5  # TensorRT's, one for each batch size
     machine.gpu.assert_at_rest()
+
+
+def test_what_each_engine_launched_is_told(bundle: Bundle, machine: Machine) -> None:
+    result = verify_parity(_task(bundle))
+    assert {item.name: item.graph for item in result.candidates} == {
+        "TensorRT fp32": None,
+        "TensorRT fp32, CUDA graph": GraphState.CAPTURED,
+        "TensorRT-RTX fp32": None,
+        "TensorRT-RTX fp32, CUDA graph": GraphState.CAPTURABLE,
+    }
+    assert machine.gpu.log[-1] == "replay"
+
+
+@pytest.mark.parametrize("barred", [1, 32], ids="batch {}".format)
+def test_a_graph_that_rtx_cannot_capture_at_one_batch_does_not_pass_as_one(
+    bundle: Bundle, machine: Machine, barred: int
+) -> None:
+    rtx = machine.installed[Backend.TENSORRT_RTX].module
+    rtx.capturable = lambda shape: shape[0] != barred
+    found = {item.name: item for item in verify_parity(_task(bundle)).candidates}
+    name = "TensorRT-RTX fp32, CUDA graph"
+    assert (found[name].status, found[name].graph) == (Status.PASSED, GraphState.NOT_CAPTURABLE)
+    assert found["TensorRT fp32, CUDA graph"].graph is GraphState.CAPTURED
+
+
+def test_times_of_a_graph_that_rtx_cannot_capture_are_told_apart(bundle: Bundle, machine: Machine) -> None:
+    machine.installed[Backend.TENSORRT_RTX].module.capturable = lambda shape: shape[0] != 2
+    options = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1)
+    inputs = Inputs(description="test", image_size_px=SIZE, batches=(1, 2), seed=0)
+    images = synthetic_images(2, SIZE, seed=0)
+    result = measure_latency(engines_lineup(bundle, GpuOptions()).entered, images, inputs, options)
+    assert {(item.name, item.batch): item.graph for item in result.samples} == {
+        (name + launch, batch): graph
+        for name, both in (("TensorRT fp32", [GraphState.CAPTURED] * 2),
+                           ("TensorRT-RTX fp32", [GraphState.CAPTURABLE, GraphState.NOT_CAPTURABLE]))
+        for launch, states in ((", CUDA graph", both), ("", [None, None]))
+        for batch, graph in zip((1, 2), states, strict=True)
+    }  # fmt: skip
 
 
 def test_an_engine_that_computes_something_else_fails_alone(bundle: Bundle, machine: Machine) -> None:
@@ -350,6 +389,17 @@ def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
     assert runtime.device_times(images).compute_ms == 2
     assert [item.dtype for item in timed.seen] == [dtype, dtype]
     assert timed.seen[0] is timed.seen[1]  # converted once
+
+
+def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bundle: Path) -> None:
+    @dataclass
+    class Launched(Timed):
+        graph_states: dict[int, GraphState] = field(default_factory=lambda: {1: GraphState.NOT_CAPTURABLE})
+
+    half = dataclasses.replace(PLAIN, io=Precision.FP16)
+    bundle = Bundle.open(tiny_bundle)
+    assert graph_of(fed(Launched(), bundle, half)) is GraphState.NOT_CAPTURABLE
+    assert graph_of(fed(Timed(), bundle, half)) is graph_of(Timed()) is None
 
 
 def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> None:

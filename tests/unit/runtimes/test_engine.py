@@ -315,6 +315,16 @@ def test_kernels_that_cannot_be_written_are_no_failure(rtx: Bench, tmp_path: Pat
     rtx.gpu.assert_at_rest()
 
 
+def test_kernels_are_not_kept_where_the_gpu_failed(rtx: Bench, kept: RuntimeCache) -> None:
+    runtime = rtx.start(kept=kept)
+    runtime.run(images_of(1))
+    rtx.gpu.refusals["synchronise"] = 0
+    with pytest.raises(RuntimeFailureError, match="synchronise failed"):
+        runtime.close()
+    rtx.gpu.assert_at_rest()
+    assert not kept.path.exists()
+
+
 def test_tensorrt_keeps_no_kernels(tensorrt: Bench, kept: RuntimeCache) -> None:
     runtime = tensorrt.start(kept=kept)
     runtime.run(images_of(1))
