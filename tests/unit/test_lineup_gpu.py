@@ -24,7 +24,7 @@ from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
-from riformer_deploy.passports import Backend, BatchProfile
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.results import Inputs, Status, Timing
 from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime, graph_of
 from riformer_deploy.runtimes.ort import OnnxRuntime
@@ -251,8 +251,38 @@ def test_on_another_gpu_and_an_older_driver_both_are_told(bundle: Bundle, machin
     reasons = _reasons(bundle)
     assert "it is for compute capability 8.9; Fake T4 has 7.5." in reasons["TensorRT fp32"]
     assert "need CUDA 13; the driver supports 12.4." in reasons["TensorRT fp32"]
-    assert "8.0 and later; Fake T4 has 7.5." in reasons["TensorRT-RTX fp32"]
+    assert "8.0, 8.6, 8.9, 12.0 and later; Fake T4 has 7.5." in reasons["TensorRT-RTX fp32"]
     assert engines_lineup(bundle, GpuOptions()).entered == ()
+
+
+def test_an_engine_for_the_gpu_at_hand_remembers_it_and_runs_on_its_kind_alone(
+    machine: Machine, tiny_bundle_copy: Path
+) -> None:
+    settings = BuildSettings(compute_capabilities=("current",))
+    report = build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT_RTX, settings=settings))
+    (engine,), passport = report.engines, report.engines[0].passport
+    assert (passport.settings, passport.gpu, passport.gpu_compute_capability) == (settings, "Fake L4", "8.9")
+    assert (passport.targets, report.warnings) == ("8.9", ())
+    bundle = Bundle.open(tiny_bundle_copy)
+    assert [item.name for item in engines_lineup(bundle, GpuOptions(cuda_graphs=(False,))).entered] == [
+        engine.name
+    ]
+    other = Gpu(name="Fake RTX 5090", compute_capability="12.0", memory_bytes=1)
+    machine.driver = dataclasses.replace(DRIVER, gpus=(other,))
+    assert "compute capability 8.9; Fake RTX 5090 has 12.0." in _reasons(bundle)[engine.name]
+
+
+def test_engines_that_will_not_run_where_they_are_built_are_built_with_a_warning(
+    machine: Machine, tiny_bundle_copy: Path
+) -> None:
+    hopper = Gpu(name="Fake H200", compute_capability="9.0", memory_bytes=1)
+    machine.driver = dataclasses.replace(DRIVER, gpus=(hopper,))
+    report = build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT_RTX))
+    (warning,) = report.warnings
+    assert "TensorRT-RTX 1.7.1.116 does not support compute capability 9.0 (Fake H200)" in warning
+    (reason,) = _reasons(Bundle.open(tiny_bundle_copy)).values()
+    assert "has 9.0, which TensorRT-RTX 1.7.1.116 does not support." in reason
+    assert "--backend tensorrt` here" in reason
 
 
 def test_without_a_gpu_nobody_enters(bundle: Bundle, machine: Machine) -> None:
