@@ -13,7 +13,7 @@ from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import CURRENT_GPU, Backend, BatchProfile, BuildSettings
+from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings
 from riformer_deploy.rtx_support import rtx_support
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
@@ -55,8 +55,8 @@ class BuildOptions:
             problems.append(f"the optimisation level is 0 to 5, got {settings.optimization_level}")
         if len(set(settings.compute_capabilities)) != len(settings.compute_capabilities):
             problems.append("each compute capability can be asked for once")
-        if CURRENT_GPU in settings.compute_capabilities and len(settings.compute_capabilities) > 1:
-            problems.append(f"the compute capability {CURRENT_GPU} stands alone: it is this GPU's only")
+        if CURRENT in settings.compute_capabilities and len(settings.compute_capabilities) > 1:
+            problems.append(f"the compute capability {CURRENT} stands alone: it is this GPU's only")
         if problems:
             raise OptionError("The engine cannot be built as asked.", details=problems)
 
@@ -124,9 +124,9 @@ def require_gpu_at_hand(options: BuildOptions, driver: Driver) -> None:
     Raises:
         RuntimeFailureError: There is no GPU.
     """
-    if CURRENT_GPU in options.settings.compute_capabilities and not driver.gpus:
+    if CURRENT in options.settings.compute_capabilities and not driver.gpus:
         raise RuntimeFailureError(
-            f"--compute-capability {CURRENT_GPU} builds for the GPU of this machine, and {driver.problem}.",
+            f"--compute-capability {CURRENT} builds for the GPU of this machine, and {driver.problem}.",
             remedy="Name some, such as 8.9, leave the option out, or use a machine with a GPU.",
         )
 

@@ -28,6 +28,7 @@ from riformer_deploy.runtimes.base import (
     Images,
     Outputs,
     Runtime,
+    WarmTime,
 )
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
@@ -147,6 +148,9 @@ class _FedOnDevice(_Fed):
 
     def device_times(self, images: Images) -> DeviceTimes:
         return self._timed.device_times(self._converted(images))
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        return self._timed.warm_time(self._converted(images), inferences)
 
 
 def fed(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:

@@ -9,7 +9,7 @@ from riformer_deploy.artifacts import FileRecord, TensorSpec
 from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.rtx_support import rtx_support
 
-CURRENT_GPU = "current"
+CURRENT = "current"
 """In place of compute capabilities: that of the GPU that builds."""
 
 
@@ -123,7 +123,7 @@ class Passport:
     @property
     def for_current_gpu(self) -> bool:
         """Whether TensorRT-RTX was told to build for the GPU at hand."""
-        return CURRENT_GPU in self.settings.compute_capabilities
+        return CURRENT in self.settings.compute_capabilities
 
     @property
     def targets(self) -> str:

@@ -79,6 +79,9 @@ class Device(Protocol):
     def record(self, event: Any) -> None:
         """Put the event on the stream."""
 
+    def is_done(self, event: Any) -> bool:
+        """Whether the device has reached a recorded event; does not wait."""
+
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Milliseconds between two recorded events; waits for the second."""
 

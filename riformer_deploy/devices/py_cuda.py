@@ -90,6 +90,10 @@ class PyCudaDevice:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         self._call(event.record, self._stream)
 
+    def is_done(self, event: Any) -> bool:
+        """As :class:`~riformer_deploy.devices.base.Device`."""
+        return bool(self._call(event.query))
+
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         self._call(end.synchronize)

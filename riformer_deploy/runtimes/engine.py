@@ -15,14 +15,9 @@ from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.passports import Passport
 from riformer_deploy.runtime_caches import RuntimeCache
-from riformer_deploy.runtimes.base import (
-    OCCUPYING_BYTES,
-    OCCUPYING_REPEATS,
-    DeviceTimes,
-    Images,
-    Outputs,
-)
+from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.prepared import Prepared, PreparedShapes
+from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.running import Engine
 
@@ -75,11 +70,12 @@ class EngineRuntime:
                     f"{plan} cannot run as a CUDA graph: this device layer captures none.",
                     remedy="Use --device-layer cuda-python.",
                 )
-            for _ in range(5):
+            for _ in range(EVENTS):
                 self._events.append(device.event())
                 undo.callback(device.free_event, self._events[-1])
             self._engine = engine
             self._shapes = PreparedShapes(engine, device, graphs=cuda_graphs, what=str(plan))
+            self._timer = StreamTimer(device, self._events, self._fill)
             undo.pop_all()
 
     def _content(self, sha256: str | None) -> bytes:
@@ -141,11 +137,9 @@ class EngineRuntime:
             if not binding.tensor.is_input:
                 self._device.to_host(binding.host, binding.device)
 
-    def _filled(self, images: Images) -> Prepared:
-        """What runs the images, with these in its host buffer."""
-        prepared = self._prepare(images)
+    def _stage(self, prepared: Prepared, images: Images) -> None:
+        """Put the images into their host buffer."""
         prepared.images.array[...] = images
-        return prepared
 
     def run(self, images: Images) -> Outputs:
         """Every output of the engine, on the host.
@@ -156,7 +150,8 @@ class EngineRuntime:
         Raises:
             RuntimeFailureError: The shape is outside the profiles, or TensorRT or the driver fails.
         """
-        prepared = self._filled(images)
+        prepared = self._prepare(images)
+        self._stage(prepared, images)
         self._execute(prepared)
         return {b.tensor.name: b.array.copy() for b in prepared.bindings if not b.tensor.is_input}
 
@@ -207,6 +202,15 @@ class EngineRuntime:
         outputs = (binding for binding in prepared.bindings if not binding.tensor.is_input)
         return {b.tensor.name: b.array.copy() if copy else b.view() for b in outputs}
 
+    def _inference(self, images: Images) -> Inference[None]:
+        prepared = self._prepare(images)
+        return Inference(
+            stage=lambda: self._stage(prepared, images),
+            send=lambda: self._send(prepared),
+            compute=lambda: self._compute(prepared),
+            fetch=lambda _: self._fetch(prepared),
+        )
+
     def device_times(self, images: Images) -> DeviceTimes:
         """Run once, timed by events on the stream.
 
@@ -216,30 +220,25 @@ class EngineRuntime:
         Raises:
             RuntimeFailureError: As :meth:`run`.
         """
-        prepared, device = self._filled(images), self._device
-        start, sent, begun, computed, fetched = self._events
-        device.record(start)
-        self._send(prepared)
-        device.record(sent)
-        self._occupy()
-        device.record(begun)
-        self._compute(prepared)
-        device.record(computed)
-        self._fetch(prepared)
-        device.record(fetched)
-        device.synchronise()
-        return DeviceTimes(
-            to_device_ms=device.elapsed_ms(start, sent),
-            compute_ms=device.elapsed_ms(begun, computed),
-            to_host_ms=device.elapsed_ms(computed, fetched),
-        )
+        return self._timer.cold(self._inference(images))
 
-    def _occupy(self) -> None:
-        """Keep the GPU busy while the inference is launched, so that launching it is not timed."""
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        """Run once, then so many times back to back, timed by events on the stream.
+
+        Args:
+            images: As for :meth:`run`.
+            inferences: How many are timed, at least one.
+
+        Raises:
+            RuntimeFailureError: As :meth:`run`.
+        """
+        return self._timer.warm(self._inference(images), inferences)
+
+    def _fill(self) -> None:
+        """Put the filling of device memory, which keeps the GPU busy, on the stream."""
         if self._scratch is None:
             self._scratch = self._device.allocate(OCCUPYING_BYTES)
-        for _ in range(OCCUPYING_REPEATS):
-            self._device.clear(self._scratch)
+        self._device.clear(self._scratch)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:  # noqa: ARG002
         """Not offered: what an engine computes inside is fused beyond recognition.

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.errors import EngineBuildError, OptionError, RuntimeFailureError
-from riformer_deploy.passports import CURRENT_GPU, BatchProfile, BuildSettings
+from riformer_deploy.passports import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.progress import Progress
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 from riformer_deploy.trt.interruption import interruptible
@@ -66,7 +66,7 @@ def compute_capabilities(trt: TensorRT) -> dict[str, Any]:
         return {}
     members = trt.module.ComputeCapability.__members__
     named = {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
-    return {**named, CURRENT_GPU: trt.module.ComputeCapability.CURRENT}
+    return {**named, CURRENT: trt.module.ComputeCapability.CURRENT}
 
 
 class _Monitor:

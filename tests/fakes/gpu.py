@@ -68,6 +68,8 @@ class FakeGpu:
         streams: By handle.
         memory: Device memory by address.
         log: What was put on streams, in order.
+        launch_ms: What the device gets done of its pending work, in milliseconds of its clock, before the
+            host asks whether it has reached an event.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,7 @@ class FakeGpu:
         self.streams: dict[int, Stream] = {}
         self.memory: dict[int, NDArray[np.uint8]] = {}
         self.log: list[str] = []
+        self.launch_ms = 0.0
         self._next = 0x7F00_0000
 
     def violate(self, text: str) -> ProtocolError:
@@ -304,6 +307,18 @@ class FakeDevice:
             event.time_ms = stream.clock_ms
 
         stream.put(Operation(work=work, uses=frozenset((id(event),))))
+
+    def is_done(self, event: Any) -> bool:
+        """As the protocol says, of a device that is ``launch_ms`` ahead of what it has been waited for."""
+        self._begin("is_done")
+        if not event.recorded or event.destroyed:
+            raise self._gpu.violate("an event that was not recorded, or destroyed, is asked for")
+        if event.time_ms is not None:
+            return True
+        pending = self._work.pending
+        place = next(n for n, operation in enumerate(pending) if id(event) in operation.uses)
+        ahead_ms = sum(operation.duration_ms for operation in pending[:place])
+        return ahead_ms <= self._gpu.launch_ms
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """As the protocol says."""

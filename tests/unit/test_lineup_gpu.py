@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from riformer_deploy import engines, lineup_gpu, preflight
+from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer, InputForm, Precision
+from riformer_deploy.choices import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
@@ -24,10 +25,20 @@ from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
+from riformer_deploy.model import RIFormer
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.results import Inputs, Status, Timing
-from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime, graph_of
+from riformer_deploy.runtimes.base import (
+    DeviceTimed,
+    DeviceTimes,
+    Images,
+    Outputs,
+    Runtime,
+    WarmTime,
+    graph_of,
+)
 from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.runtimes.pytorch_cuda import CompileMode
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.verify import ParityTask, verify_parity
 from tests.fakes.api import FLAVOURS
@@ -390,7 +401,11 @@ class Timed(Runtime):
 
     def device_times(self, images: Images) -> DeviceTimes:
         self.seen.append(images)
-        return DeviceTimes(to_device_ms=1, compute_ms=2, to_host_ms=3)
+        return DeviceTimes(staging_ms=4, to_device_ms=1, compute_ms=2, to_host_ms=3)
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        self.seen.append(images)
+        return WarmTime(compute_ms=inferences)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         raise NotImplementedError
@@ -417,8 +432,9 @@ def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
     assert isinstance(runtime, DeviceTimed)
     runtime.run(images)
     assert runtime.device_times(images).compute_ms == 2
-    assert [item.dtype for item in timed.seen] == [dtype, dtype]
-    assert timed.seen[0] is timed.seen[1]  # converted once
+    assert runtime.warm_time(images, 3).compute_ms == 3
+    assert [item.dtype for item in timed.seen] == [dtype] * 3
+    assert timed.seen[0] is timed.seen[1] is timed.seen[2]  # converted once
 
 
 def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bundle: Path) -> None:
@@ -434,7 +450,7 @@ def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bund
 
 def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> None:
     machine.driver = Driver(cuda_version=None, gpus=(), problem="none")
-    lineup = rivals_lineup(bundle)
+    lineup = rivals_lineup(bundle, GpuOptions())
     assert (lineup.entered, lineup.skipped) == ((), ())
 
 
@@ -443,13 +459,13 @@ def test_rivals_that_cannot_run_are_named_with_the_reason(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CPUExecutionProvider"]))
-    lineup = rivals_lineup(bundle)
+    lineup = rivals_lineup(bundle, GpuOptions())
     assert lineup.entered == ()
     reasons = {item.name: item.reason for item in lineup.skipped}
     assert "without CUDA" in reasons["PyTorch, GPU"]
     assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
     machine.packages.clear()
-    assert rivals_lineup(bundle).skipped[-1].reason == "ONNX Runtime is not installed"
+    assert rivals_lineup(bundle, GpuOptions()).skipped[-1].reason == "ONNX Runtime is not installed"
 
 
 @dataclass
@@ -462,16 +478,56 @@ class Providers:
         return self.names
 
 
-def test_every_rival_is_a_way_of_its_own_of_running_the_bundles_weights(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("baselines", "count"), [(Baselines.STRONG, 5), (Baselines.ALL, 30)])
+def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, baselines: Baselines, count: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CUDAExecutionProvider"]))
-    names = [item.name for item in rivals_lineup(bundle).entered]
-    assert len(set(names)) == len(names) == 8
+    entered = rivals_lineup(bundle, GpuOptions(baselines=baselines)).entered
+    names = [item.name for item in entered]
+    assert len(set(names)) == len(names) == count + 1
     assert names[0] == "PyTorch float32, GPU, eager"
-    assert "PyTorch float16, GPU, channels last, torch.compile with CUDA graphs" in names
+    for mode in ("reduce-overhead", "max-autotune"):
+        assert (
+            f"PyTorch float16, GPU, channels last, torch.compile {mode} with CUDA graphs, "
+            "1x1 convolutions as matrix products"
+        ) in names
     assert names[-1] == "ONNX Runtime CUDA fp32"
+    assert {item.role for item in entered} == {Role.BASELINE}
+    assert {item.role for item in engines_lineup(bundle, GpuOptions()).entered} == {Role.CANDIDATE}
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_baseline_is_run_as_it_says(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Form, dict[str, Any]]] = []
+
+    def note(model: RIFormer, **options: Any) -> str:
+        made.append((model.form, options))
+        return "runtime"
+
+    monkeypatch.setattr(lineup_gpu, "CudaPyTorchRuntime", note)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    entered = rivals_lineup(bundle, GpuOptions()).entered
+    for item in entered:
+        if "PyTorch" in item.name:
+            item.open()
+    options = {
+        "dtype": torch.float32,
+        "compiled": False,
+        "channels_last": False,
+        "mode": CompileMode.REDUCE_OVERHEAD,
+        "conv_1x1_as_mm": False,
+    }
+    eager = {**options, "dtype": torch.float16, "channels_last": True}
+    compiled = {**eager, "compiled": True, "conv_1x1_as_mm": True}
+    assert made == [
+        (Form.DEPLOY, options),
+        (Form.DEPLOY, eager),
+        (Form.FOLDED, compiled),
+        (Form.FOLDED, {**compiled, "dtype": torch.bfloat16}),
+        (Form.FOLDED, {**compiled, "mode": CompileMode.MAX_AUTOTUNE}),
+    ]
 
 
 def test_a_bundle_survives_a_copy_with_its_engines(bundle: Bundle, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.invalidity import remedy_of
-from riformer_deploy.passports import CURRENT_GPU, Backend, BatchProfile, BuildSettings, EngineArtifact
+from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings, EngineArtifact
 from riformer_deploy.preflight import Host, Mismatch, preflight, preflight_here, require_fit, this_host
 from tests.manifests import engine_of
 
@@ -221,7 +221,7 @@ def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_what_its_vers
 
 
 @pytest.mark.parametrize("here", ["8.7", "9.0", "10.0", "10.3", "11.0", "6.1"])
-@pytest.mark.parametrize("targets", [(), ("8.9",), (CURRENT_GPU,)], ids=str)
+@pytest.mark.parametrize("targets", [(), ("8.9",), (CURRENT,)], ids=str)
 def test_a_gpu_that_rtx_does_not_support_is_told_so_and_not_to_build_again(
     plan: Path, targets: tuple[str, ...], here: str
 ) -> None:
@@ -242,7 +242,7 @@ def test_a_gpu_that_only_the_default_reaches_is_not_to_be_named(plan: Path) -> N
 def test_an_engine_for_the_gpu_that_built_it_runs_on_that_compute_capability_alone(
     plan: Path, here: str, *, fits: bool
 ) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=(CURRENT_GPU,))
+    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=(CURRENT,))
     artifact = changed(artifact, gpu="GPU 8.9", gpu_compute_capability="8.9")
     findings = preflight(artifact, plan, host_of(here))
     assert (findings == ()) == fits
@@ -390,9 +390,14 @@ def test_here_a_damaged_file_never_reaches_the_backend(monkeypatch: pytest.Monke
 
 def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "query_driver", lambda: CLOSED)
-    monkeypatch.setattr(
-        importlib.metadata, "version", {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}.__getitem__
-    )
+    installed = {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     assert this_host() == Host(
         versions={Backend.TENSORRT: "10.16.0.1", Backend.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )

@@ -13,7 +13,7 @@ import pytest
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.runtime_caches import RuntimeCache
-from riformer_deploy.runtimes.base import OCCUPYING_REPEATS
+from riformer_deploy.runtimes.timing import OCCUPYING_REPEATS
 from tests.engine_bench import RTX, TENSORRT, Bench, MakeBench, expected, images_of
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeGpu
