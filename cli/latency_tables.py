@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from riformer_deploy.graph_states import titled
+
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def print_latency(result: LatencyResult) -> None:
         ),
         [
             (
-                sample.name + (" (!)" if sample.warning else ""),
+                titled(sample.name, sample.graph) + (" (!)" if sample.warning else ""),
                 str(sample.timing),
                 str(sample.batch),
                 _ms(sample.summary.median_ms),
@@ -88,7 +90,8 @@ def _answer(comparison: Comparison) -> str:
 
     fastest, baseline = comparison.fastest, comparison.baseline
     how = "kernels, L2 cache cold" if comparison.timing is Timing.COMPUTE else "whole calls"
-    text = f"Batch {comparison.batch}: {fastest.name} is the fastest, {_ms(fastest.summary.median_ms)} ms"
+    name = titled(fastest.name, fastest.graph)
+    text = f"Batch {comparison.batch}: {name} is the fastest, {_ms(fastest.summary.median_ms)} ms"
     if baseline is None:
         text += ", and no baseline was measured"
     elif baseline is not fastest:

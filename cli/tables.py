@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from riformer_deploy.graph_states import titled
+
 from .engine_tables import print_engine, proof_text
 from .output import number, print_table, say
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     )
     from riformer_deploy.passports import EngineArtifact
     from riformer_deploy.results import CandidateParity, ParityResult
+
+_DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of budget")
 
 
 def _stage_errors(candidate: CandidateParity) -> list[str]:
@@ -35,20 +39,10 @@ def print_parity(result: ParityResult) -> None:
     )
     print_table(
         "Parity of outputs",
-        (
-            "candidate",
-            "output",
-            ">max abs",
-            ">rel L2",
-            ">SQNR dB",
-            ">cosine",
-            ">top-1",
-            ">of budget",
-            "verdict",
-        ),
+        ("candidate", "output", *_DISTANCES, "verdict"),
         [
             (
-                candidate.name,
+                titled(candidate.name, candidate.graph),
                 item.name,
                 number(item.deviation.max_abs),
                 number(item.deviation.relative_l2),
@@ -67,7 +61,7 @@ def print_parity(result: ParityResult) -> None:
         ("candidate", ">stage 1", ">stage 2", ">stage 3", ">stage 4", ">limit", "verdict"),
         [
             (
-                candidate.name,
+                titled(candidate.name, candidate.graph),
                 *(_stage_errors(candidate)),
                 number(candidate.budget.stage_relative_l2),
                 str(candidate.status)

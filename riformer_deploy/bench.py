@@ -25,7 +25,7 @@ from riformer_deploy.results import (
     Skipped,
     Timing,
 )
-from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime
+from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime, graph_of
 from riformer_deploy.summaries import instability, summarise
 
 _LOG = logging.getLogger(__name__)
@@ -210,6 +210,7 @@ def _measure_batch(
             artifact_sha256=lane.contestant.artifact_sha256,
             warning=lane.warning(timing),
             summary=summarise(np.array(samples), batch),
+            graph=graph_of(lane.runtime),
         )
         for lane in lanes
         for timing, samples in lane.samples_ms.items()

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact
-from riformer_deploy.build_options import BuildOptions, choose_backend, graphs_of, profiles_of, refuse_unfit
+from riformer_deploy.build_options import (
+    BuildOptions,
+    choose_backend,
+    graphs_of,
+    profiles_of,
+    refuse_unfit,
+    require_gpu_at_hand,
+    unsupported_gpu,
+)
 from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.choices import Precision
 from riformer_deploy.cuda_driver import Driver, query_driver
@@ -44,7 +52,8 @@ class BuildReport:
     Attributes:
         bundle: The bundle's folder.
         engines: The new engines.
-        warnings: What the builder warned of, engine by engine.
+        warnings: That they will not run here, where that is known; then what the builder warned of,
+            engine by engine.
     """
 
     bundle: str
@@ -211,16 +220,19 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
         BundleError: It is not a bundle, or a file was changed.
         OptionError: An option cannot be honoured.
         MissingDependencyError: The backend is not installed.
-        RuntimeFailureError: There is no GPU, and the backend needs one.
+        RuntimeFailureError: There is no GPU, and the backend or an option needs one.
         EngineBuildError: A graph cannot be parsed or built.
     """
     bundle = Bundle.open(directory)
-    backend = choose_backend(options.backend, query_driver())
+    driver = query_driver()
+    backend = choose_backend(options.backend, driver)
     refuse_unfit(options, backend)
+    require_gpu_at_hand(options, driver)
     graphs = graphs_of(bundle, options)
     for graph in graphs:
         profiles_of(graph, options.profiles)
     trt = load(backend)
+    unfit = unsupported_gpu(backend, trt.version, driver)
     with staging(bundle.directory) as staged:
         built = [_stage(staged, bundle, graph, trt, options, progress) for graph in graphs]
         engines = tuple(artifact for artifact, _ in built)
@@ -239,7 +251,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     return BuildReport(
         bundle=str(bundle.directory),
         engines=engines,
-        warnings=tuple(text for _, told in built for text in told),
+        warnings=(*([unfit] if unfit else []), *(text for _, told in built for text in told)),
     )
 
 

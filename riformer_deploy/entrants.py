@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
 from riformer_deploy.choices import InputForm, Precision
 from riformer_deploy.errors import BundleIntegrityError
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import pixels_of
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.results import Skipped
@@ -23,6 +24,7 @@ from riformer_deploy.runtimes.base import (
     Contestant,
     DeviceTimed,
     DeviceTimes,
+    GraphLaunched,
     Images,
     Outputs,
     Runtime,
@@ -125,6 +127,10 @@ class _Fed:
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         return self._runtime.tap(self._converted(images), tensors)
+
+    @property
+    def graph_states(self) -> Mapping[int, GraphState]:
+        return self._runtime.graph_states if isinstance(self._runtime, GraphLaunched) else {}
 
     def close(self) -> None:
         self._last = None

@@ -10,6 +10,7 @@ import numpy as np
 from riformer_deploy.budgets import Budget
 from riformer_deploy.choices import Precision, Role
 from riformer_deploy.gpu_state import GpuWatch
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.summaries import LatencySummary, summarise
@@ -111,6 +112,7 @@ class CandidateParity:
             looked for where a stage or an output is.
         status: Passed if every output and every stage did.
         batches: Batch sizes that it was run with.
+        graph: Whether it was the CUDA graph that it was to be, at every batch; None if it was to be none.
     """
 
     name: str
@@ -122,6 +124,7 @@ class CandidateParity:
     first_bad_block: str | None
     status: Status
     batches: tuple[int, ...] = ()
+    graph: GraphState | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,7 @@ class LatencySamples:
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
         warning: Why the figures are to be taken with care, if they are.
         summary: Statistics of the samples; a record whose summary does not follow from them is refused.
+        graph: Whether it was the CUDA graph that it was to be; None if it was to be none.
     """
 
     name: str
@@ -203,6 +207,7 @@ class LatencySamples:
     warning: str | None
     summary: LatencySummary
     timing: Timing = Timing.CALL
+    graph: GraphState | None = None
     role: Role = Role.CANDIDATE
 
     def __post_init__(self) -> None:

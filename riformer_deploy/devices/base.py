@@ -62,7 +62,7 @@ class Device(Protocol):
         """Page-locked host memory; at least one byte."""
 
     def free_host(self, buffer: HostBuffer) -> None:
-        """Give it back; the stream must be synchronised."""
+        """Give it back; the stream must be synchronised. It may be closed: views may outlive a runtime."""
 
     def to_device(self, target: DeviceBuffer, source: HostBuffer) -> None:
         """Copy all of the host buffer."""
@@ -104,4 +104,4 @@ class Device(Protocol):
         """Free and total device memory."""
 
     def close(self) -> None:
-        """Destroy the stream; everything that it was used for must be freed."""
+        """Destroy the stream; everything but host memory that it was used for must be freed."""

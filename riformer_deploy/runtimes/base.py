@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.choices import Precision, Role
+from riformer_deploy.graph_states import GraphState, worst
 
 Images = NDArray[np.float32]
 """Normalised images, (N, 3, H, W) float32, C-contiguous."""
@@ -80,6 +81,24 @@ class DeviceTimed(Protocol):
 
     def warm_time(self, images: Images, inferences: int) -> WarmTime:
         """Run once, then so many times back to back (at least one), and say how long one of these took."""
+
+
+@runtime_checkable
+class GraphLaunched(Protocol):
+    """A runtime that can be asked to launch CUDA graphs."""
+
+    @property
+    def graph_states(self) -> Mapping[int, GraphState]:
+        """By batch size, of all that ran, what is known of its graph; empty where none was asked for."""
+
+
+def graph_of(runtime: Runtime) -> GraphState | None:
+    """What is known of the CUDA graphs of a runtime, which may be closed; None where none was asked for.
+
+    Args:
+        runtime: Any; it has run.
+    """
+    return worst(runtime.graph_states.values()) if isinstance(runtime, GraphLaunched) else None
 
 
 @dataclass(frozen=True, kw_only=True)

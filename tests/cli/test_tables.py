@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from riformer_deploy_cli import tables
 
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.records import load_json
 from riformer_deploy.results import (
@@ -27,6 +28,28 @@ def proven(tiny_bundle: Path) -> ParityResult:
 def _cells(text: str, first: str) -> list[list[str]]:
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
     return [row for row in rows if row[0] == first]
+
+
+def test_parity_of_what_ran_plain_does_not_pass_as_a_graphs(
+    proven: ParityResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = dataclasses.replace(proven.candidates[0], name="RTX, CUDA graph")
+    plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
+    graph = dataclasses.replace(plain, graph=GraphState.CAPTURABLE)
+    tables.print_parity(dataclasses.replace(proven, candidates=(plain, graph)))
+    out, _ = capsys.readouterr()
+    assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 2
+    assert len(_cells(out, "RTX, CUDA graph")) == 2
+
+
+def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.CaptureFixture[str]) -> None:
+    named = _samples("RTX, CUDA graph", 1, (1.0,), None)
+    plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
+    latency_tables.print_latency(_latency(plain, dataclasses.replace(plain, graph=GraphState.CAPTURED)))
+    out, _ = capsys.readouterr()
+    assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 1
+    assert len(_cells(out, "RTX, CUDA graph")) == 1
+    assert "Batch 1: RTX, CUDA graph (NOT captured: runs plain) is the fastest" in out
 
 
 def test_parity_shows_the_figures_of_every_candidate_and_the_verdict(

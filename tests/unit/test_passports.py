@@ -10,6 +10,8 @@ from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, Engi
 from riformer_deploy.records import dump_json, load_json
 from tests.manifests import engine_of, file_record
 
+RTX = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}
+
 
 def _profile(low: int, middle: int, high: int) -> BatchProfile:
     return BatchProfile(minimum=low, optimum=middle, maximum=high)
@@ -64,12 +66,11 @@ def test_the_span_is_from_the_smallest_to_the_largest_batch_tuned_for_the_first_
             {"settings": BuildSettings(hardware_compatibility=HardwareCompatibility.SAME_COMPUTE_CAPABILITY)},
             "8.9",
         ),
-        ({"backend": Backend.TENSORRT_RTX}, "8.0 and later"),
+        (RTX, "8.0, 8.6, 8.9, 12.0 and later"),
+        ({**RTX, "backend_version": "9.9"}, "of its builder's own choice"),
+        ({**RTX, "settings": BuildSettings(compute_capabilities=("current",))}, "8.9"),
         (
-            {
-                "backend": Backend.TENSORRT_RTX,
-                "settings": BuildSettings(compute_capabilities=("8.6", "12.0")),
-            },
+            {**RTX, "settings": BuildSettings(compute_capabilities=("8.6", "12.0"))},
             "8.6, 12.0",
         ),
     ],

@@ -163,6 +163,18 @@ def test_free_and_total_memory_are_bytes(device: Device) -> None:
     assert 0 < free <= total
 
 
+def test_host_memory_may_be_given_back_after_closing(start: Open, gpu: FakeGpu) -> None:
+    device = start()
+    first, second = device.allocate_host(8), device.allocate_host(8)
+    device.close()
+    device.free_host(first)
+    second.data[...] = 5
+    assert set(second.data) == {5}
+    device.free_host(second)
+    del device, first, second
+    gpu.assert_at_rest()
+
+
 def test_closing_leaves_nothing(start: Open, gpu: FakeGpu) -> None:
     device = start()
     assert device.stream
