@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.fakes.standin.operators import OPERATORS, Node
-from tests.fakes.standin.types import DTYPES, NAMES, tensor_of
+from tests.fakes.standin.types import DTYPES, NAMES, dtype_of, tensor_of
 
 _SHAPE_TYPES = (torch.int64, torch.int32, torch.bool)
 """Constants of these types describe shapes, and stay on the host."""
@@ -35,7 +35,7 @@ def _port(value: onnx.ValueInfoProto) -> Port:
     kind = value.type.tensor_type
     return Port(
         name=value.name,
-        dtype=DTYPES[kind.elem_type],
+        dtype=dtype_of(kind.elem_type),
         shape=tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim),
     )
 
@@ -81,7 +81,7 @@ class Graph:
 
         Raises:
             google.protobuf.message.DecodeError: It is none.
-            ValueError: A constant has a type that is not known.
+            ValueError: A constant, input or output has a type that is not known.
         """
         graph = onnx.load_from_string(content).graph
         constants = {item.name: tensor_of(item) for item in graph.initializer}

@@ -34,6 +34,17 @@ NAMES: dict[torch.dtype, str] = {
 """TensorRT's names; float64 has none."""
 
 
+def dtype_of(number: int) -> torch.dtype:
+    """PyTorch's type of one of ONNX's numbers.
+
+    Raises:
+        ValueError: It is not one of :data:`DTYPES`.
+    """
+    if number not in DTYPES:
+        raise ValueError(f"{TensorProto.DataType.Name(number)} is no type that is known here")
+    return DTYPES[number]
+
+
 def tensor_of(proto: onnx.TensorProto) -> torch.Tensor:
     """A constant of a graph, on the host.
 
@@ -43,9 +54,7 @@ def tensor_of(proto: onnx.TensorProto) -> torch.Tensor:
     Raises:
         ValueError: Its type is not one of :data:`DTYPES`.
     """
-    if proto.data_type not in DTYPES:
-        raise ValueError(f"{TensorProto.DataType.Name(proto.data_type)} is no type that is known here")
-    dtype = DTYPES[proto.data_type]
+    dtype = dtype_of(proto.data_type)
     found = onnx.numpy_helper.to_array(proto)
     if dtype in (torch.bfloat16, torch.float8_e4m3fn):  # from ml_dtypes, whose types PyTorch does not take
         bits = found.view("int16" if dtype is torch.bfloat16 else "uint8")
