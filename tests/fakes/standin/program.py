@@ -144,7 +144,7 @@ class Program:
     """
 
     def __init__(self, graph: Graph, device: torch.device) -> None:
-        self._device = device
+        self._device = torch.empty(0, device=device).device  # with its number
         self._known = {
             name: value if value.dtype in _SHAPE_TYPES else value.to(device)
             for name, value in graph.constants.items()

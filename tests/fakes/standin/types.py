@@ -57,6 +57,8 @@ def tensor_of(proto: onnx.TensorProto) -> torch.Tensor:
     dtype = dtype_of(proto.data_type)
     found = onnx.numpy_helper.to_array(proto)
     if dtype in (torch.bfloat16, torch.float8_e4m3fn):  # from ml_dtypes, whose types PyTorch does not take
+        if found.dtype.itemsize != dtype.itemsize:  # onnx before 1.19 gives float32
+            return torch.from_numpy(found).to(dtype)
         bits = found.view("int16" if dtype is torch.bfloat16 else "uint8")
         return torch.from_numpy(bits.copy()).view(dtype).reshape(tuple(proto.dims))
     return torch.from_numpy(found.copy()).reshape(tuple(proto.dims))
