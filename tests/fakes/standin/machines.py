@@ -100,7 +100,7 @@ class CudaMachine:
     """
 
     def __init__(self) -> None:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         self.device = torch.device("cuda", 0)
         self._begun: set[tuple[int, int]] = set()
 
