@@ -28,7 +28,6 @@ from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.passports import Backend, BatchProfile
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status
 from riformer_deploy.variants import Preprocessing
 
@@ -37,8 +36,19 @@ DATA = ROOT / "tests" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--run-gpu`` selects what needs an NVIDIA GPU."""
+    """``--run-gpu`` selects what needs an NVIDIA GPU; the others say what it runs on."""
     parser.addoption("--run-gpu", action="store_true", help="run the tests that need an NVIDIA GPU")
+    parser.addoption(
+        "--bundles",
+        metavar="DIR",
+        help="a folder of exported bundles (digits), for a machine that cannot export",
+    )
+    parser.addoption(
+        "--stand-in",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="where the stand-in for TensorRT computes: cpu is a dry run of its tests without a GPU",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -232,9 +242,14 @@ def other_checkpoint(
     return _write(path, filled(tiny_architecture, seed=1))
 
 
-def _export(checkpoint: Path, output: Path, size: tuple[int, int]) -> Path:
+def _export(checkpoint: Path, output: Path, size: tuple[int, int], **options: Any) -> Path:
+    pytest.importorskip("onnxsim", reason="onnxsim, which exporting needs, is not installed")
+    from riformer_deploy.pipeline import ExportOptions, export_checkpoint  # noqa: PLC0415  # it imports onnxsim
+
     torch.set_num_threads(1)
-    report = export_checkpoint(ExportOptions(checkpoint=checkpoint, output=output, image_size_px=size))
+    report = export_checkpoint(
+        ExportOptions(checkpoint=checkpoint, output=output, image_size_px=size, **options)
+    )
     assert report.status is Status.PASSED
     return output
 
@@ -256,17 +271,13 @@ def precise_bundle(
     tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path, calibration_file: Path
 ) -> Path:
     """The digits in fp32, fp16 and int8, calibrated on their calibration images; read only."""
-    torch.set_num_threads(1)
-    output = tmp_path_factory.mktemp("bundles") / "precise"
-    options = ExportOptions(
-        checkpoint=digits_checkpoint,
-        output=output,
-        image_size_px=(64, 64),
+    return _export(
+        digits_checkpoint,
+        tmp_path_factory.mktemp("bundles") / "precise",
+        (64, 64),
         precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
         calibration=str(calibration_file),
     )
-    assert export_checkpoint(options).status is Status.PASSED
-    return output
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from riformer_deploy.passports import Backend
 from riformer_deploy.trt.bindings import TensorRT
@@ -14,12 +14,12 @@ from tests.fakes.gpu import FakeGpu
 from tests.fakes.strict import Bound, bound_enum, callback
 from tests.fakes.trt_running import Plan, Shape, sums
 
-_BEHAVIOURS = [
-    item
+_BEHAVIOURS = {
+    item.__name__: item
     for module in (trt_building, trt_running)
     for item in vars(module).values()
     if isinstance(item, type) and issubclass(item, Bound) and item is not Bound
-]
+}
 _BITS = ("EngineInvalidityDiagnostics",)
 
 
@@ -44,6 +44,8 @@ class FakeTensorRT:
         used: Class and name of every member that was used of its objects.
     """
 
+    _behaviours: ClassVar[Mapping[str, type[Bound]]] = _BEHAVIOURS
+
     def __init__(self, flavour: str, gpu: FakeGpu, *, has_driver: bool = True) -> None:
         self._api = api_of(flavour)
         self._gpu = gpu
@@ -63,10 +65,10 @@ class FakeTensorRT:
         self.used: set[tuple[str, str]] = set()
         for name, members in self._api.enums.items():
             setattr(self, name, bound_enum(name, members, bits=name in _BITS))
-        for behaviour in _BEHAVIOURS:
-            if behaviour.__name__ in self._api.classes:
-                body = {"_api": self._api.classes[behaviour.__name__], "_trt": self}
-                setattr(self, behaviour.__name__, type(behaviour.__name__, (behaviour,), body))
+        for name, behaviour in self._behaviours.items():
+            if name in self._api.classes:
+                body = {"_api": self._api.classes[name], "_trt": self}
+                setattr(self, name, type(name, (behaviour,), body))
         self._severity = bound_enum("Severity", SEVERITIES)
 
     def __getattr__(self, name: str) -> Any:

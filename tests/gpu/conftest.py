@@ -1,21 +1,30 @@
-"""What needs an NVIDIA GPU runs with ``--run-gpu`` only; then a machine without one fails."""
+"""What needs an NVIDIA GPU runs with ``--run-gpu`` only; then a machine without one fails.
+
+Engines are tested with every TensorRT that is installed, and with a stand-in for it, which computes with
+PyTorch: on a GPU that TensorRT-RTX does not support, our own path still runs for real. With
+``--stand-in cpu`` the stand-in's tests (``-k stand-in``) run without a GPU.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Precision
 from riformer_deploy.engines import build_engines
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
+from riformer_deploy.trt.bindings import load
+from riformer_deploy.trt.running import validity
+from tests.fakes.standin.installing import standing_in
 
 HERE = Path(__file__).parent
 PROFILES = (BatchProfile(minimum=1, optimum=1, maximum=1), BatchProfile(minimum=2, optimum=8, maximum=16))
+STAND_IN = "stand-in"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -26,35 +35,50 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU; selected by --run-gpu"))
 
 
-@pytest.fixture(scope="session", params=list(Backend), ids=str)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each flavour that is installed."""
+@pytest.fixture(scope="session")
+def digits_on_gpu(request: pytest.FixtureRequest) -> Path:
+    """The bundle of the digits in fp32, fp16 and int8: the one in ``--bundles``, else exported here."""
+    given = request.config.getoption("--bundles")
+    if given is not None:
+        return Path(given) / "digits"
+    exported: Path = request.getfixturevalue("precise_bundle")
+    return exported
+
+
+@pytest.fixture(scope="session", params=[*Backend, STAND_IN], ids=str)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each flavour that is installed, and the stand-in, which has TensorRT's place meanwhile."""
+    if request.param == STAND_IN:
+        with standing_in(request.config.getoption("--stand-in")) as there:
+            yield Backend.TENSORRT
+            assert not there.gpu.violations
+        return
     flavour = Backend(request.param)
     if installed_version(flavour.module) is None:
         pytest.skip(f"{flavour.label} is not installed")
-    return flavour
+    yield flavour
 
 
 @pytest.fixture(scope="session")
-def engines(
-    backend: Backend, repository: Path, digits_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
-    """The trained digits model with engines of every precision, built here."""
-    folder = tmp_path_factory.mktemp("gpu") / "digits"
-    precisions = (Precision.FP32, Precision.FP16, Precision.INT8)
-    options = ExportOptions(
-        checkpoint=digits_checkpoint,
-        output=folder,
-        image_size_px=(64, 64),
-        precisions=precisions,
-        calibration=str(repository / "examples" / "digits" / "calibration"),
-    )
-    assert export_checkpoint(options).bundle is not None
+def built_engines(backend: Backend, digits_on_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The trained digits model with engines of every precision, built here; they may not run on this GPU."""
+    folder = shutil.copytree(digits_on_gpu, tmp_path_factory.mktemp("gpu") / "digits")
     build_engines(folder, BuildOptions(backend=backend, profiles=PROFILES))
     return Bundle.open(folder)
 
 
+@pytest.fixture(scope="session")
+def engines(backend: Backend, built_engines: Bundle) -> Bundle:
+    """Engines that TensorRT itself does not refuse for the sake of this GPU."""
+    for engine in built_engines.manifest.engines:
+        told = validity(load(backend), built_engines.path_of(engine.file).read_bytes())
+        if told is not None and "UNSUPPORTED_CC" in told[1]:
+            pytest.skip(f"{backend.label} does not support this GPU ({told[0]}: {', '.join(told[1])})")
+    return built_engines
+
+
 @pytest.fixture
-def tiny_bundle_on_gpu(tiny_bundle: Path) -> Bundle:
-    """The tiny bundle, open."""
-    return Bundle.open(tiny_bundle)
+def tiny_bundle_on_gpu(request: pytest.FixtureRequest) -> Bundle:
+    """A bundle whose model is small, open; it is not changed."""
+    given = request.config.getoption("--bundles")
+    return Bundle.open(Path(given) / "digits" if given else request.getfixturevalue("tiny_bundle"))
