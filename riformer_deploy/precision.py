@@ -11,7 +11,7 @@ import torch
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm, Precision
+from riformer_deploy.choices import InputForm, Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan
@@ -32,6 +32,10 @@ class PrecisionOptions:
 
     Attributes:
         norm: Which operators compute the norms.
+        norm_io: Type of the norms' inputs and outputs, with no casts around them: fp32, or else fp16 or bf16,
+            which must then be the base.
+        mlp: Which operators compute fc1 and fc2.
+        norm2: Where ``norm2`` is computed; ``folded`` not with int8.
         int8_base: What an int8 model computes in where it is not int8: fp32 or fp16.
         method: How ranges are chosen.
         equalize: Equalise the inputs of the downsampling layers before quantising them.
@@ -44,6 +48,9 @@ class PrecisionOptions:
     """
 
     norm: NormForm = NormForm.INSTANCE
+    norm_io: Precision = Precision.FP32
+    mlp: MlpForm = MlpForm.CONV
+    norm2: Norm2Form = Norm2Form.EXPLICIT
     int8_base: Precision = Precision.FP32
     method: Method = Method.MSE
     equalize: bool = True
@@ -60,6 +67,12 @@ class PrecisionOptions:
             problems.append(f"the base of int8 is fp32 or fp16, got {self.int8_base}")
         if self.io not in (Precision.FP32, Precision.FP16):
             problems.append(f"inputs and outputs are fp32 or fp16, got {self.io}")
+        if self.norm_io not in (Precision.FP32, Precision.FP16, Precision.BF16):
+            problems.append(f"the norms' inputs and outputs are fp32, fp16 or bf16, got {self.norm_io}")
+        elif self.norm_io is not Precision.FP32 and self.norm is NormForm.MOMENTS:
+            problems.append(
+                f"norm form {self.norm} has no operator that takes {self.norm_io}; it takes float32 only"
+            )
         if self.topk < 1:
             problems.append(f"topk must be at least 1, got {self.topk}")
         if problems:
@@ -113,6 +126,19 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
         )
 
 
+def _unfit_forms(precision: Precision, options: PrecisionOptions) -> list[str]:
+    """Forms of the graph that a precision cannot have."""
+    base = options.int8_base if precision is Precision.INT8 else precision
+    problems = []
+    if options.norm_io not in (Precision.FP32, base):
+        problems.append(
+            f"inputs and outputs of norms in {options.norm_io} need it as the base, and that is {base}"
+        )
+    if options.norm2 is Norm2Form.FOLDED and precision is Precision.INT8:
+        problems.append("norm2 folded into fc1 gives fc1 what the norm takes, of which int8 has no range")
+    return problems
+
+
 def check_options(precision: Precision, options: PrecisionOptions, model: RIFormer) -> None:
     """See that a model can be lowered as asked, before any work is done.
 
@@ -127,7 +153,7 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
     layers = quantizable(model)
     classes = model.architecture.num_classes
     unknown = sorted(options.keep - set(layers))
-    problems = [f"no layer is called {name}" for name in unknown]
+    problems = [f"no layer is called {name}" for name in unknown] + _unfit_forms(precision, options)
     if options.output_form is OutputForm.TOPK and options.topk > classes:
         problems.append(f"topk {options.topk} of {classes} classes")
     if options.io is Precision.FP16 and precision is Precision.FP32:
@@ -152,8 +178,10 @@ def plan_lowering(
 
     Raises:
         OptionError: int8 without a calibration, or with one that lacks ranges of residual inputs which shall
-            be int8.
+            be int8; a form of the graph that the precision cannot have.
     """
+    if problems := _unfit_forms(precision, options):
+        raise OptionError(f"{precision} cannot be exported as asked.", details=problems)
     base = options.int8_base if precision is Precision.INT8 else precision
     quantized: dict[str, float] = {}
     residual: dict[str, float] = {}
@@ -180,6 +208,9 @@ def plan_lowering(
     return LoweringPlan(
         base=torch_dtype(base),
         norm=options.norm,
+        norm_io=torch_dtype(options.norm_io),
+        mlp=options.mlp,
+        norm2=options.norm2,
         float32_blocks=wide,
         ranges=quantized,
         divisors=divisors,
@@ -230,6 +261,9 @@ def record_lowering(
         equalized=tuple(plan.divisors),
         quantized_residual=bool(plan.residual_ranges),
         calibration=calibration,
+        norm_io=options.norm_io,
+        mlp=str(options.mlp),
+        norm2=str(options.norm2),
     )
 
 

@@ -76,6 +76,7 @@ class QuantizedLayer(nn.Module):
         base: Type of the result.
         divisor: What to divide the input channels by first, (in_channels,); the weights are multiplied
             with it, so that the layer's function stays.
+        product: The layer is a 1x1 convolution and shall be a matrix product of tokens, (N, H * W, channels).
     """
 
     factor: Tensor | None
@@ -86,6 +87,8 @@ class QuantizedLayer(nn.Module):
         largest: float,
         base: torch.dtype,
         divisor: Tensor | None = None,
+        *,
+        product: bool = False,
     ) -> None:
         super().__init__()
         weight = layer.weight.detach().float()
@@ -95,11 +98,17 @@ class QuantizedLayer(nn.Module):
             self.register_buffer("factor", (1 / divisor.double()).to(base).reshape(1, -1, *trailing))
         else:
             self.register_buffer("factor", None)
+        if product:  # (out_channels, in_channels) until it is quantised
+            weight = weight.flatten(1)
         self._per_channel = (-1, *(1,) * (weight.ndim - 1))
         scale = fitting_scale(weight.abs().flatten(1).amax(1), base)
         self.register_buffer("weight", quantize(weight, scale.float().reshape(self._per_channel)))
+        self._axis, self._product = 0, product
+        if product:  # (in_channels, out_channels): nothing is transposed when it runs
+            self.weight = self.get_buffer("weight").t().contiguous()
+            self._axis, self._per_channel = 1, (1, -1)
         self.register_buffer("weight_scale", scale)
-        self.register_buffer("weight_zero", torch.zeros(len(weight), dtype=torch.int8))
+        self.register_buffer("weight_zero", torch.zeros(len(scale), dtype=torch.int8))
         bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
         self.register_buffer("bias", bias.detach().to(base))
         self.input = ActivationQuantizer(largest, base)
@@ -114,7 +123,7 @@ class QuantizedLayer(nn.Module):
             return torch.onnx.ops.symbolic(
                 "DequantizeLinear",
                 (weight, scale, self.get_buffer("weight_zero")),
-                attrs={"axis": 0},
+                attrs={"axis": self._axis},
                 dtype=self.base,
                 shape=weight.shape,
             )
@@ -126,6 +135,8 @@ class QuantizedLayer(nn.Module):
         if self.factor is not None:
             x = x * self.factor
         taken, weight, bias = self.input(x), self.dequantized_weight(), self.get_buffer("bias")
+        if self._product:
+            return torch.matmul(taken, weight) + bias
         if self._stride is None:
             return functional.linear(taken, weight, bias)
         return functional.conv2d(taken, weight, bias, self._stride, self._padding)

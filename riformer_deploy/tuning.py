@@ -10,7 +10,7 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import calibration_set
 from riformer_deploy.calibration_sets import CalibrationSet, random_set
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Norm2Form, Precision
 from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
@@ -90,7 +90,11 @@ def calibrated(
     given = random_set(record.preprocessing) if sweep else images.open(record)
     notes = (SWEEP,) if sweep else given.warnings
     wish = Wish(
-        method=options.method, equalize=options.equalize, ranges=ranges, residual=options.quantize_residual
+        method=options.method,
+        equalize=options.equalize,
+        ranges=ranges,
+        residual=options.quantize_residual,
+        products=options.norm2 is Norm2Form.FOLDED,
     )
     return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
 
