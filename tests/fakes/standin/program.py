@@ -9,7 +9,9 @@ import onnx
 import torch
 from torch import Tensor
 
-from tests.fakes.standin.operators import OPERATORS, Node
+from tests.fakes.standin import operators as _operators  # noqa: F401  # registers them
+from tests.fakes.standin import shape_operators as _shape_operators  # noqa: F401
+from tests.fakes.standin.nodes import OPERATORS, Node
 from tests.fakes.standin.types import DTYPES, NAMES, dtype_of, tensor_of
 
 _SHAPE_TYPES = (torch.int64, torch.int32, torch.bool)

@@ -10,7 +10,7 @@ import torch
 
 from riformer_deploy.bundles import Bundle
 from tests.fakes.standin.cases import CASES, Case
-from tests.fakes.standin.operators import OPERATORS
+from tests.fakes.standin.nodes import OPERATORS
 from tests.fakes.standin.program import Graph, Program, Scratch, run_once
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra cpu)")
