@@ -1,4 +1,4 @@
-"""What a GPU could do at best: its measured rates beside what every layer of a model must move and compute."""
+"""What a GPU could do at best: its measured rates, and what every layer of a model must move and compute."""
 
 from __future__ import annotations
 
@@ -253,12 +253,12 @@ def _products(size: int, device: str) -> dict[str, Callable[[], object]]:
     one = torch.tensor(1.0, device=device)
     p, q = (torch.randn(size, size, device=device).to(torch.float8_e4m3fn) for _ in range(2))
     found["float8_e4m3fn"] = partial(
-        torch._scaled_mm,
+        torch._scaled_mm,  # noqa: SLF001
         p,
         q.t(),
         scale_a=one,
         scale_b=one,
-        out_dtype=torch.float16,  # noqa: SLF001
+        out_dtype=torch.float16,
     )
     return found
 

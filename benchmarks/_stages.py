@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _ablation
 import numpy as np
 import torch
 from _forms import DEFAULT, DIGITS, FORMS, bundle_name
@@ -22,20 +23,20 @@ from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer, Precision
+from riformer_deploy.choices import Baselines, DeviceLayer, Precision
 from riformer_deploy.devices.base import Device
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group, line_up
-from riformer_deploy.lineup_gpu import DEVICE_LAYERS
+from riformer_deploy.lineup_gpu import DEVICE_LAYERS, GpuOptions
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.records import to_jsonable
 from riformer_deploy.results import Inputs, Timing
 from riformer_deploy.runtimes.base import Contestant
-from tests.fakes.standin import standing_in
+from tests.fakes.standin.installing import standing_in
 
 _COPY_BYTES = 64 * 2**20
 
@@ -77,6 +78,9 @@ class Run:
         for precision in (Precision.INT8, Precision.FP8, Precision.FP32):
             self.latency(main, precision, largest)
         self.roofline()
+        for batch in dict.fromkeys((largest, smallest)):
+            self.latency(main, Precision.FP16, batch, Baselines.STRONG)
+        self.ablation()
         for batch in self.batches[1:-1]:
             self.latency(main, Precision.FP16, batch)
         for variant in self.variants[1:]:
@@ -84,7 +88,7 @@ class Run:
         self.roofline()
 
     def _bundle(self, name: str) -> Path | None:
-        """A bundle of the folder, waited for where it may still appear; named as left out where it is not there."""
+        """A bundle, waited for where it may still appear; where there is none, that is noted."""
         path = self.folder / name
         while not (path / MANIFEST).exists():
             if not self.waits or self.suite.left_s() < 30:
@@ -145,7 +149,8 @@ class Run:
         with self.suite.stage("parity of the digits"):
             copy = self._engines(bundle, (BatchProfile(minimum=1, optimum=8, maximum=32),))
             groups = (Group.GPU, Group.ENGINE)
-            result = prove_parity(Bundle.open(copy), BUDGETS, groups=groups)
+            gpu = GpuOptions(baselines=Baselines.QUICK)
+            result = prove_parity(Bundle.open(copy), BUDGETS, groups=groups, gpu=gpu)
             self.suite.parity[DIGITS] = result
             self.suite.left_out += [f"{DIGITS}: {item.name}: {item.reason}" for item in result.skipped]
 
@@ -175,7 +180,9 @@ class Run:
         single = BatchProfile(minimum=1, optimum=1, maximum=1)
         return (single, BatchProfile(minimum=2, optimum=most, maximum=most)) if most > 1 else (single,)
 
-    def _candidates(self, variant: str, precision: Precision) -> dict[str, tuple[Contestant, str | None]]:
+    def _candidates(
+        self, variant: str, precision: Precision, baselines: Baselines
+    ) -> dict[str, tuple[Contestant, str | None]]:
         """Artifacts of one precision in every form with their bundles, and the baselines, by name."""
         found: dict[str, tuple[Contestant, str | None]] = {}
         for form, what in FORMS.items():
@@ -185,7 +192,8 @@ class Run:
             if path is None:
                 continue
             opened = Bundle.open(self._engines(path, self._profiles))
-            lineup = line_up(opened, (Group.GPU, Group.ENGINE))
+            gpu = GpuOptions(baselines=baselines)
+            lineup = line_up(opened, (Group.GPU, Group.ENGINE), gpu=gpu)
             self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in lineup.skipped]
             artifacts = {item.file.sha256 for item in (*opened.manifest.engines, *opened.manifest.onnx)}
             for candidate in lineup.entered:
@@ -197,30 +205,69 @@ class Run:
                     found[named.name] = (named, path.name)
         return found
 
-    def latency(self, variant: str, precision: Precision, batch: int) -> None:
+    def latency(
+        self, variant: str, precision: Precision, batch: int, baselines: Baselines = Baselines.QUICK
+    ) -> None:
         """One precision of one variant in every form, against the baselines, at one batch size."""
         name = f"latency of {variant} {precision}, batch {batch}"
-        if not self.suite.fits(name, 40):
+        name += "" if baselines is Baselines.QUICK else f", {baselines} baselines"
+        if not self.suite.fits(name, 40 if baselines is Baselines.QUICK else 150):
             return
         with self.suite.stage(name):
-            candidates = self._candidates(variant, precision)
-            size = Bundle.open(
-                self.folder / bundle_name(variant, DEFAULT)
-            ).manifest.model.preprocessing.crop_px
-            result = measure_latency(
-                [candidate for candidate, _ in candidates.values()],
-                synthetic_images(batch, size, seed=0),
-                Inputs(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
-                BenchOptions(batches=(batch,), rounds=10, repeats=5, warmup=5),
-            )
-            facts = {
-                name: CandidateFacts(precision=candidate.precision, role=candidate.role, bundle=bundle)
-                for name, (candidate, bundle) in candidates.items()
-            }
-            self.suite.latency.append(
-                Timed(variant=variant, precision=precision, candidates=facts, result=result)
-            )
-            self.suite.left_out += [f"{name}: {item.name}: {item.reason}" for item in result.skipped]
+            candidates = self._candidates(variant, precision, baselines)
+            self._time(name, variant, precision, candidates, batch)
+
+    def _time(
+        self,
+        what: str,
+        variant: str,
+        precision: Precision,
+        candidates: dict[str, tuple[Contestant, str | None]],
+        batch: int,
+    ) -> None:
+        size = self._default(variant).manifest.model.preprocessing.crop_px
+        result = measure_latency(
+            [candidate for candidate, _ in candidates.values()],
+            synthetic_images(batch, size, seed=0),
+            Inputs(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
+            self._bench_options(batch),
+        )
+        facts = {
+            name: CandidateFacts(precision=candidate.precision, role=candidate.role, bundle=bundle)
+            for name, (candidate, bundle) in candidates.items()
+        }
+        self.suite.latency.append(
+            Timed(what=what, variant=variant, precision=precision, candidates=facts, result=result)
+        )
+        self.suite.left_out += [f"{what}: {item.name}: {item.reason}" for item in result.skipped]
+
+    def _default(self, variant: str) -> Bundle:
+        return Bundle.open(self.folder / bundle_name(variant, DEFAULT))
+
+    def _bench_options(self, batch: int) -> BenchOptions:
+        if self.suite.dry:
+            return BenchOptions(batches=(batch,), rounds=5, repeats=1, warmup=1)
+        return BenchOptions(batches=(batch,), rounds=10, repeats=5, warmup=5)
+
+    def ablation(self) -> None:
+        """Fusing and folding taken away again, in PyTorch and in engines of the plain export."""
+        variant, batch = self.variants[0], self.batches[-1]
+        path = self._bundle(bundle_name(variant, DEFAULT))
+        if path is None:
+            return
+        bundle = Bundle.open(path)
+        for compiled in (False, True) if torch.cuda.is_available() else ():
+            what = f"ablation, PyTorch {'compiled' if compiled else 'eager'}, batch {batch}"
+            if self.suite.fits(what, 60 if compiled else 15):
+                with self.suite.stage(what):
+                    forms = _by_name(_ablation.modules(bundle, compiled=compiled))
+                    self._time(what, variant, Precision.FP16, forms, batch)
+        for backend in self.runnable:
+            what = f"ablation, {backend.label}, plain exports, batch {batch}"
+            if self.suite.fits(what, 40):
+                with self.suite.stage(what):
+                    forms = _by_name(_ablation.engines(bundle, self.scratch, backend, batch))
+                    self._time(what, variant, Precision.FP32, forms, batch)
 
     def roofline(self) -> None:
         """Every series of kernels beside its floor."""
@@ -232,7 +279,7 @@ class Run:
             self.suite.roofline = {"ceiling": to_jsonable(self.ceiling), "rows": rows}
 
     def _floors(self, timed: Timed, ceiling: Ceiling) -> list[Any]:
-        model = Bundle.open(self.folder / bundle_name(timed.variant, DEFAULT)).manifest.model
+        model = self._default(timed.variant).manifest.model
         rows = []
         for series in timed.result.samples:
             if series.timing is not Timing.COMPUTE:
@@ -256,6 +303,10 @@ class Run:
                 }
             )
         return rows
+
+
+def _by_name(candidates: list[Contestant]) -> dict[str, tuple[Contestant, str | None]]:
+    return {candidate.name: (candidate, None) for candidate in candidates}
 
 
 def _meets(offered: Precision, measured: Precision) -> bool:

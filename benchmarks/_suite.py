@@ -1,4 +1,4 @@
-"""The GPU suite's bookkeeping: stages with a deadline, what they found, and the file that is written after each."""
+"""The GPU suite's bookkeeping: stages with a deadline, what they found, and the file written after each."""
 
 from __future__ import annotations
 
@@ -43,12 +43,14 @@ class Timed:
     """One measurement of latencies.
 
     Attributes:
+        what: In words.
         variant: The model.
         precision: The candidates'; baselines may have another.
         candidates: What was timed, by name.
         result: What was measured.
     """
 
+    what: str
     variant: str
     precision: Precision
     candidates: dict[str, CandidateFacts]

@@ -56,8 +56,8 @@ def targets_of(suite: Suite, batches: tuple[int, ...]) -> dict[str, JsonValue]:
         batches: The smallest and the largest batch size.
     """
     targets: dict[str, JsonValue] = {
-        f"batch {batch}: kernels of the strongest PyTorch fp16 over those of the fastest fp16 engine": _speed_up(
-            _half(suite, batch)
+        f"batch {batch}: kernels of the strongest baseline over those of the fastest fp16 engine": (
+            _speed_up(_half(suite, batch))
         )
         for batch in dict.fromkeys(batches)
     }

@@ -1,10 +1,10 @@
-"""The bundles that the GPU suite measures: the trained digits, and a published model in every form of its graph.
+"""The bundles that the GPU suite measures: the trained digits, and a published model in every form of graph.
 
     PYTHONPATH=. python benchmarks/gpu_bundles.py OUT [--variant NAME ...] [--small] [--workers N]
 
-``OUT/digits`` holds the trained model in every precision. ``OUT/<variant>.<form>`` holds a published model with
-random weights (speed does not depend on their values). Needs what exporting needs (onnxsim, onnxscript); the suite
-itself does not, so bundles can be made elsewhere. A bundle that is there already is left as it is.
+``OUT/digits`` holds the trained model in every precision. ``OUT/<variant>.<form>`` holds a published model
+with random weights (speed does not depend on their values). Needs what exporting needs (onnxsim, onnxscript);
+the suite itself does not, so bundles can be made elsewhere. A bundle that is there already stays as it is.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def main() -> int:
 
     def make(name: str) -> int:
         command = [sys.executable, __file__, str(arguments.output), "--one", name]
-        ran = subprocess.run(
+        ran = subprocess.run(  # noqa: S603  # this script
             command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )  # noqa: S603
+        )
         if ran.returncode:
             print(f"{name} failed: {ran.stderr[-2000:]}", file=sys.stderr, flush=True)
         return ran.returncode

@@ -2,10 +2,10 @@
 
     PYTHONPATH=. python benchmarks/gpu_suite.py --bundles DIR -o result.json
 
-``DIR`` holds what gpu_bundles.py exported; without ``--bundles`` it is exported beside the first stages, which
-needs what exporting needs. What is missing is named in the result and left out; what no longer fits into
-``--minutes`` likewise. The result is written after every stage. ``--dry-run`` goes through every stage on a machine
-without a GPU, with the stand-in for TensorRT in its CPU form: its figures mean nothing.
+``DIR`` holds what gpu_bundles.py exported; without ``--bundles`` it is exported beside the first stages,
+which needs what exporting needs. What is missing is named in the result and left out, what no longer fits
+into ``--minutes`` too. The result is written after every stage. ``--dry-run`` goes through every stage on a
+machine without a GPU, with the stand-in for TensorRT in its CPU form: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from _targets import targets_of
 
 from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.variants import VARIANTS
-from tests.fakes.standin import standing_in
+from tests.fakes.standin.installing import standing_in
 
 _GRACE_S = 25.0
 _MAIN = "riformer-s12_in1k"

@@ -105,6 +105,8 @@ class Role(StrEnum):
 class Baselines(StrEnum):
     """Which ways of running the weights with PyTorch on a GPU are measured."""
 
+    QUICK = "quick"
+    """The strongest that compile within a minute."""
     STRONG = "strong"
     """A few, of which one is the fastest as a rule."""
     ALL = "all"

@@ -54,12 +54,12 @@ def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringRecord:
     return next(g.lowering for g in bundle.manifest.onnx if g.file.sha256 == engine.file.parent_sha256)
 
 
-_LAYER_PACKAGES = {DeviceLayer.CUDA_PYTHON: "cuda.bindings", DeviceLayer.PYCUDA: "pycuda"}
+DEVICE_LAYERS = {DeviceLayer.CUDA_PYTHON: "cuda.bindings", DeviceLayer.PYCUDA: "pycuda"}
 
 
 def _findings(bundle: Bundle, engine: EngineArtifact, layer: DeviceLayer) -> tuple[Mismatch, ...]:
     """What keeps an engine from running here with a device layer."""
-    package = PACKAGES[_LAYER_PACKAGES[layer]]
+    package = PACKAGES[DEVICE_LAYERS[layer]]
     found = preflight_here(engine, bundle.place_of(engine.file))
     if installed_version(package.module) is None:
         found += (Mismatch(problem=f"{layer} is not installed.", remedy=f"Run: {package.install_command}."),)
@@ -151,17 +151,17 @@ class _TorchBaseline:
 
 
 _FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
-_STRONG = (
+_COMPILED = {"channels_last": True, "conv_1x1_as_mm": True}
+_QUICK = (
     _TorchBaseline(precision=Precision.FP32),
+    _TorchBaseline(precision=Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
     _TorchBaseline(precision=Precision.FP16, channels_last=True),
-    *(
-        _TorchBaseline(precision=precision, channels_last=True, mode=mode, conv_1x1_as_mm=True)
-        for precision, mode in (
-            (Precision.FP16, CompileMode.REDUCE_OVERHEAD),
-            (Precision.BF16, CompileMode.REDUCE_OVERHEAD),
-            (Precision.FP16, CompileMode.MAX_AUTOTUNE),
-        )
-    ),
+    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
+)
+_STRONG = (
+    *_QUICK,
+    _TorchBaseline(precision=Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
+    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, **_COMPILED),
 )
 _ALL = (
     *(
@@ -181,6 +181,8 @@ _ALL = (
 
 def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
     match baselines:
+        case Baselines.QUICK:
+            return _QUICK
         case Baselines.STRONG:
             return _STRONG
         case Baselines.ALL:

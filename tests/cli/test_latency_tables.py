@@ -8,6 +8,7 @@ from riformer_deploy_cli import latency_tables
 
 from riformer_deploy.choices import Role
 from riformer_deploy.gpu_state import GpuState, GpuWatch
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Skipped, Timing
 from riformer_deploy.summaries import summarise
@@ -58,6 +59,16 @@ def _latency(*samples: LatencySamples, skipped: tuple[Skipped, ...] = ()) -> Lat
 def _cells(text: str, first: str) -> list[list[str]]:
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
     return [row for row in rows if row[0] == first]
+
+
+def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.CaptureFixture[str]) -> None:
+    named = _samples("RTX, CUDA graph", 1, (1.0,), None)
+    plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
+    latency_tables.print_latency(_latency(plain, dataclasses.replace(plain, graph=GraphState.CAPTURED)))
+    out, _ = capsys.readouterr()
+    assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 1
+    assert len(_cells(out, "RTX, CUDA graph")) == 1
+    assert "Batch 1: RTX, CUDA graph (NOT captured: runs plain) is the fastest" in out
 
 
 def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_batch(

@@ -42,16 +42,6 @@ def test_parity_of_what_ran_plain_does_not_pass_as_a_graphs(
     assert len(_cells(out, "RTX, CUDA graph")) == 2
 
 
-def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.CaptureFixture[str]) -> None:
-    named = _samples("RTX, CUDA graph", 1, (1.0,), None)
-    plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
-    latency_tables.print_latency(_latency(plain, dataclasses.replace(plain, graph=GraphState.CAPTURED)))
-    out, _ = capsys.readouterr()
-    assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 1
-    assert len(_cells(out, "RTX, CUDA graph")) == 1
-    assert "Batch 1: RTX, CUDA graph (NOT captured: runs plain) is the fastest" in out
-
-
 def test_parity_shows_the_figures_of_every_candidate_and_the_verdict(
     proven: ParityResult, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from riformer_deploy import cuda_driver
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend
-from riformer_deploy.runtimes import base
+from riformer_deploy.runtimes import timing
 from riformer_deploy.trt.bindings import TensorRT, load
 from tests.fakes.gpu import FakeGpu
 from tests.fakes.standin.bindings import VERSION, StandInTensorRT
@@ -115,7 +115,7 @@ def standing_in(device: Literal["cuda", "cpu"]) -> Iterator[StandIn]:
             machine: CudaMachine | HostMachine = HostMachine(cuda)
             stack.enter_context(_imported("cuda.bindings.runtime", cuda))
             stack.enter_context(_everywhere(cuda_driver, "query_driver", lambda: HOST))
-            stack.enter_context(_everywhere(base, "OCCUPYING_BYTES", _SCRATCH_BYTES))
+            stack.enter_context(_everywhere(timing, "OCCUPYING_BYTES", _SCRATCH_BYTES))
             if installed_version("cuda.bindings") is None:
                 packages["cuda_bindings"] = "13.0"
         else:
