@@ -223,7 +223,7 @@ def _lowering(artifact: OnnxArtifact) -> str:
     ]
     if record.io != "fp32":
         parts.append(f"inputs and outputs {record.io}")
-    if artifact.precision == "int8":
+    if artifact.precision.is_quantized:
         parts.append(f"the rest {record.base}")
     if record.quantized_residual:
         parts.append("residual inputs int8")
@@ -232,7 +232,7 @@ def _lowering(artifact: OnnxArtifact) -> str:
     if record.calibration is not None:
         images = record.calibration
         kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
-        ranges = f", {images.method} scales" if artifact.precision == "int8" else ""
+        ranges = f", {images.method} scales" if artifact.precision.is_quantized else ""
         parts.append(f"calibrated on {images.images} {kind}{ranges}")
     return "; ".join(parts)
 

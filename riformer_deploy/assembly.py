@@ -124,7 +124,7 @@ def stage_onnx(
 
     Raises:
         ExportError: ONNX export failed.
-        OptionError: int8 without a calibration.
+        OptionError: int8 or fp8 without a calibration.
     """
     used = made_of.measured if needs_calibration(precision, options) else None
     plan = plan_lowering(precision, options, used[1] if used else None)

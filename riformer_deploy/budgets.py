@@ -96,6 +96,7 @@ BUDGETS: dict[Precision, Budget] = {
     Precision.BF16: Budget(min_sqnr_db=38, stage_relative_l2=1.6e-2),
     # Eight bits leave 37 to 40 dB on a trained model; below 30 something is wrong, not merely rounded.
     Precision.INT8: Budget(min_sqnr_db=30, stage_relative_l2=5e-2),
+    Precision.FP8: Budget(min_sqnr_db=30, stage_relative_l2=5e-2),
 }
 """Limits by precision."""
 

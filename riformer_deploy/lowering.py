@@ -44,7 +44,7 @@ class PlainLayer(nn.Module):
 def _layer(plan: LoweringPlan, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
     """A layer of the folded model as the plan wants it."""
     if name in plan.ranges:
-        return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name))
+        return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name), plan.target)
     return PlainLayer(layer, dtype)
 
 

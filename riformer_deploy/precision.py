@@ -9,12 +9,13 @@ from typing import assert_never
 import torch
 
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
-from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.calibration import Calibration, quantizable, quantizes
 from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan
+from riformer_deploy.quantizers import FLOAT8
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""
@@ -23,7 +24,12 @@ GROUP_NORM_OPSET = 21
 BF16_OPSET = 22
 """The first whose Conv takes bfloat16."""
 HALF_SCALE_OPSET = 19
-"""The first whose QuantizeLinear takes half."""
+"""The first whose QuantizeLinear takes half, and the first with float8."""
+FP8_HEADROOM = 2
+"""FP8's ranges reach so many times the largest value that calibration saw.
+
+Clipping costs much and range almost nothing: E4M3's 3 bits of mantissa are as fine over 14 powers of two.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +38,13 @@ class PrecisionOptions:
 
     Attributes:
         norm: Which operators compute the norms.
-        int8_base: What an int8 model computes in where it is not int8: fp32 or fp16.
-        method: How ranges are chosen.
+        int8_base: What an int8 model computes in where it is not int8: fp32 or fp16; an fp8 model's is fp16.
+        method: How ranges are chosen; None is MSE for int8. FP8 knows MAX alone: the others weigh clipping
+            against steps that are even, and a floating-point grid's are not.
         equalize: Equalise the inputs of the downsampling layers before quantising them.
         quantize_residual: Make the inputs of residual additions int8 too.
-        keep: Layers to keep in the base precision, by name.
+        keep: Layers to keep in the base precision, by name; those that a precision leaves there anyway may be
+            among them.
         io: Type of floating-point inputs and outputs: fp32 or fp16.
         input_form: What the graph takes.
         output_form: What the graph gives.
@@ -45,7 +53,7 @@ class PrecisionOptions:
 
     norm: NormForm = NormForm.INSTANCE
     int8_base: Precision = Precision.FP32
-    method: Method = Method.MSE
+    method: Method | None = None
     equalize: bool = True
     quantize_residual: bool = False
     keep: frozenset[str] = frozenset()
@@ -65,12 +73,28 @@ class PrecisionOptions:
         if problems:
             raise OptionError("The model cannot be lowered as asked.", details=problems)
 
+    def method_of(self, precision: Precision) -> Method:
+        """How ranges of a quantised precision are chosen."""
+        return Method.MAX if precision is Precision.FP8 else self.method or Method.MSE
+
+    def base_of(self, precision: Precision) -> Precision:
+        """What a model computes in where it is not quantised: a floating precision."""
+        match precision:
+            case Precision.INT8:
+                return self.int8_base
+            case Precision.FP8:
+                return Precision.FP16
+            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+                return precision
+            case _:
+                assert_never(precision)
+
 
 def torch_dtype(precision: Precision) -> torch.dtype:
     """PyTorch's type of a floating precision.
 
     Raises:
-        OptionError: The precision is int8.
+        OptionError: The precision is a quantised one.
     """
     match precision:
         case Precision.FP32:
@@ -79,8 +103,8 @@ def torch_dtype(precision: Precision) -> torch.dtype:
             return torch.float16
         case Precision.BF16:
             return torch.bfloat16
-        case Precision.INT8:
-            raise OptionError("int8 is no floating type.")
+        case Precision.INT8 | Precision.FP8:
+            raise OptionError(f"{precision} is no type that a whole model computes in.")
         case _:
             assert_never(precision)
 
@@ -103,6 +127,8 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
         needs.append(("bf16 (convolutions in bfloat16)", BF16_OPSET))
     if Precision.INT8 in precisions and options.int8_base is Precision.FP16:
         needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
+    if Precision.FP8 in precisions:
+        needs.append(("fp8 (float8, with scales in half)", HALF_SCALE_OPSET))
     problems = [f"{what} needs opset {least}" for what, least in needs if opset < least]
     if problems:
         least = max(least for _, least in needs)
@@ -132,12 +158,30 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
         problems.append(f"topk {options.topk} of {classes} classes")
     if options.io is Precision.FP16 and precision is Precision.FP32:
         problems.append("inputs and outputs in fp16 round more than the budget of fp32 allows")
+    if precision is Precision.FP8:
+        if options.method not in (None, Method.MAX):
+            problems.append(f"its ranges are those of the largest values; {options.method} is for int8")
+        if options.quantize_residual:
+            problems.append("the inputs of residual additions can be int8, not fp8")
     if problems:
         raise OptionError(
             f"{precision} cannot be exported as asked.",
             details=problems,
             remedy=f"Its layers are: {', '.join(layers)}." if unknown else "",
         )
+
+
+def _ranges(precision: Precision, calibration: Calibration, wide: frozenset[str]) -> dict[str, float]:
+    """Ranges by layer, of every layer that the precision quantises."""
+    if precision is Precision.INT8:
+        return calibration.ranges
+    # What stays in float32 stays out of fp8 too: ONNX Runtime 1.27 fuses a product of float8 whose scales
+    # are float32 into an operator for int8, and then refuses the graph.
+    return {
+        name: FP8_HEADROOM * (top or 1.0)
+        for name, top in calibration.largest.items()
+        if quantizes(precision, name) and name.rsplit(".mlp.", 1)[0] not in wide
+    }
 
 
 def plan_lowering(
@@ -148,30 +192,35 @@ def plan_lowering(
     Args:
         precision: The precision.
         options: How to lower.
-        calibration: Ranges and peaks; needed for int8, and for fp16 or a half base to find overflows.
+        calibration: Ranges and peaks; needed for int8 and fp8, and for fp16 or a half base to find overflows.
 
     Raises:
-        OptionError: int8 without a calibration, or with one that lacks ranges of residual inputs which shall
-            be int8.
+        OptionError: int8 or fp8 without a calibration, or int8 with one that lacks ranges of residual inputs
+            which shall be int8.
     """
-    base = options.int8_base if precision is Precision.INT8 else precision
+    base = options.base_of(precision)
+    wide: frozenset[str] = frozenset()
+    if base is Precision.FP16 and calibration is not None:
+        wide = frozenset(name for name, top in calibration.peaks.items() if not top <= HALF_LIMIT)
     quantized: dict[str, float] = {}
     residual: dict[str, float] = {}
-    if precision is Precision.INT8:
+    if precision.is_quantized:
         if calibration is None:
             raise OptionError(
-                "int8 needs calibration images.", remedy="Give --calibration FOLDER or FILE.npz."
+                f"{precision} needs calibration images.", remedy="Give --calibration FOLDER or FILE.npz."
             )
-        quantized = {name: top for name, top in calibration.ranges.items() if name not in options.keep}
+        quantized = {
+            name: top
+            for name, top in _ranges(precision, calibration, wide).items()
+            if name not in options.keep
+        }
+    if precision is Precision.INT8 and calibration is not None:
         residual = dict(calibration.residual_ranges) if options.quantize_residual else {}
         if options.quantize_residual and not residual:
             raise OptionError(
                 "The calibration holds no ranges of residual inputs, which shall be int8.",
                 remedy="Calibrate with Wish(residual=True).",
             )
-    wide: frozenset[str] = frozenset()
-    if base is Precision.FP16 and calibration is not None:
-        wide = frozenset(name for name, top in calibration.peaks.items() if not top <= HALF_LIMIT)
     divisors = (
         {name: torch.tensor(value) for name, value in calibration.divisors.items() if name in quantized}
         if calibration is not None
@@ -184,6 +233,7 @@ def plan_lowering(
         ranges=quantized,
         divisors=divisors,
         residual_ranges=residual,
+        target=FLOAT8 if precision is Precision.FP8 else torch.int8,
         io=torch_dtype(options.io),
         input_form=options.input_form,
         output_form=options.output_form,
@@ -215,18 +265,18 @@ def record_lowering(
             random=images.random,
             images=images.count,
             key=result.key,
-            method=str(options.method),
+            method=str(options.method_of(precision)),
         )
-    unquantized = [name for name in quantizable(model) if name not in plan.ranges]
+    unquantized = [name for name in quantizable(model, precision) if name not in plan.ranges]
     return LoweringRecord(
         norm=str(options.norm),
-        base=options.int8_base if precision is Precision.INT8 else precision,
+        base=options.base_of(precision),
         io=options.io,
         input_form=str(options.input_form),
         output_form=str(options.output_form),
         topk=options.topk if options.output_form is OutputForm.TOPK else None,
         float32_blocks=tuple(sorted(plan.float32_blocks)),
-        unquantized=tuple(unquantized) if precision is Precision.INT8 else (),
+        unquantized=tuple(unquantized),
         equalized=tuple(plan.divisors),
         quantized_residual=bool(plan.residual_ranges),
         calibration=calibration,
@@ -235,5 +285,4 @@ def record_lowering(
 
 def needs_calibration(precision: Precision, options: PrecisionOptions) -> bool:
     """Whether a lowering depends on images: for ranges, or to find what half precision cannot hold."""
-    base = options.int8_base if precision is Precision.INT8 else precision
-    return precision is Precision.INT8 or base is Precision.FP16
+    return precision.is_quantized or options.base_of(precision) is Precision.FP16
