@@ -167,13 +167,13 @@ Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]
 SqnrBudget = Annotated[
     float | None,
-    typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30, fp8 30"),
+    typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30, fp8 25"),
 ]
 StageTolerance = Annotated[
     float | None,
     typer.Option(
         help="Largest relative L2 error of a stage.",
-        show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 and fp8 5e-2",
+        show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 5e-2, fp8 5.6e-2",
     ),
 ]
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact
-from riformer_deploy.build_options import BuildOptions, choose_backend, graphs_of, profiles_of, refuse_unfit
+from riformer_deploy.build_options import (
+    BuildOptions,
+    choose_backend,
+    graphs_of,
+    profiles_of,
+    refuse_precisions,
+    refuse_unfit,
+)
 from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.choices import Precision
 from riformer_deploy.cuda_driver import Driver, query_driver
@@ -193,7 +200,9 @@ def trtexec_lines(directory: Path | str, options: BuildOptions) -> tuple[str, ..
         )
     refuse_unfit(options, Backend.TENSORRT)
     lines: list[str] = []
-    for graph in graphs_of(bundle, options):
+    graphs = graphs_of(bundle, options)
+    refuse_precisions(graphs, options.settings)
+    for graph in graphs:
         profiles = profiles_of(graph, options.profiles)
         lines += command_lines(graph, bundle.directory, profiles, options.settings, options.timing_cache)
     return tuple(lines)
@@ -215,9 +224,12 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
         EngineBuildError: A graph cannot be parsed or built.
     """
     bundle = Bundle.open(directory)
-    backend = choose_backend(options.backend, query_driver())
+    driver = query_driver()
+    backend = choose_backend(options.backend, driver)
     refuse_unfit(options, backend)
     graphs = graphs_of(bundle, options)
+    here = driver.gpus[0].compute_capability if backend is Backend.TENSORRT else None
+    refuse_precisions(graphs, options.settings, here)
     for graph in graphs:
         profiles_of(graph, options.profiles)
     trt = load(backend)

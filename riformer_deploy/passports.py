@@ -8,6 +8,10 @@ from enum import StrEnum
 from riformer_deploy.artifacts import FileRecord, TensorSpec
 from riformer_deploy.choices import HardwareCompatibility, Precision
 
+FP8_CAPABILITY = "8.9"
+"""The least compute capability that has FP8: Ada, then Hopper (9.0) and Blackwell."""
+_ANYWHERE = "8.0 and later"
+
 
 class Backend(StrEnum):
     """The flavour of TensorRT."""
@@ -123,7 +127,7 @@ class Passport:
             return ", ".join(self.settings.compute_capabilities)
         anywhere = self.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS
         if anywhere or self.backend is Backend.TENSORRT_RTX:
-            return "8.0 and later"
+            return _ANYWHERE
         return self.gpu_compute_capability or "of an unknown GPU"
 
     @property
@@ -171,6 +175,14 @@ class EngineArtifact:
     def name(self) -> str:
         """What tables call it."""
         return f"{self.passport.backend.label} {self.precision}"
+
+    @property
+    def targets(self) -> str:
+        """The compute capabilities that it runs on, in words; for fp8 none before 8.9."""
+        told = self.passport.targets
+        return (
+            f"{FP8_CAPABILITY} and later" if told == _ANYWHERE and self.precision is Precision.FP8 else told
+        )
 
     @property
     def proof(self) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, query_driver
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import Backend, EngineArtifact, Passport
+from riformer_deploy.passports import FP8_CAPABILITY, Backend, EngineArtifact, Passport
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.running import validity
 
@@ -171,6 +171,29 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     return findings
 
 
+def has_precision(capability: str, precision: Precision) -> bool:
+    """Whether GPUs of a compute capability (``8.6``) compute in a precision."""
+    return precision is not Precision.FP8 or _number(capability) >= _number(FP8_CAPABILITY)
+
+
+def check_precision(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
+    """Whether the GPU computes in an engine's precision; no GPU is told elsewhere.
+
+    Args:
+        artifact: The engine.
+        host: The machine.
+    """
+    return [
+        Mismatch(
+            problem=f"it computes in {artifact.precision}, which needs compute capability {FP8_CAPABILITY} "
+            f"or later; {gpu.name} has {gpu.compute_capability}.",
+            remedy="Build the int8 or the fp16 model for this GPU.",
+        )
+        for gpu in host.driver.gpus[:1]
+        if not has_precision(gpu.compute_capability, artifact.precision)
+    ]
+
+
 def check_batch(artifact: EngineArtifact, batch: int) -> list[Mismatch]:
     """Whether an engine takes a batch size.
 
@@ -215,6 +238,7 @@ def preflight(
         *check_file(artifact, path),
         *_check_version(artifact, host),
         *_check_gpu(artifact, host),
+        *check_precision(artifact, host),
         *(check_batch(artifact, batch) if batch is not None else ()),
     ]
     if not findings and validity is not None:

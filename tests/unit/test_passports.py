@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact
 from riformer_deploy.records import dump_json, load_json
 from tests.manifests import engine_of, file_record
@@ -78,6 +78,16 @@ def test_targets_are_the_gpus_that_run_it_and_not_always_the_one_it_was_built_on
     passport: dict[str, Any], targets: str
 ) -> None:
     assert engine_of(**passport).passport.targets == targets
+
+
+@pytest.mark.parametrize(
+    ("settings", "targets"),
+    [(BuildSettings(), "8.9 and later"), (BuildSettings(compute_capabilities=("12.0",)), "12.0")],
+)
+def test_an_engine_in_fp8_runs_on_no_ampere(settings: BuildSettings, targets: str) -> None:
+    engine = engine_of(backend=Backend.TENSORRT_RTX, settings=settings)
+    assert engine.targets == engine.passport.targets
+    assert dataclasses.replace(engine, precision=Precision.FP8).targets == targets
 
 
 def test_an_engine_needs_a_profile() -> None:

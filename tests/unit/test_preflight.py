@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy import preflight as module
-from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact
@@ -210,6 +210,19 @@ def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_ampere_and_la
         meant = ", ".join(targets) or "8.0 and later"
         assert finding.problem == f"it is for compute capability {meant}; GPU {here} has {here}."
         assert f"--compute-capability {here}" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("capability", "fits"), [("8.0", False), ("8.6", False), ("8.9", True), ("9.0", True), ("12.0", True)]
+)
+def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *, fits: bool) -> None:
+    artifact = artifact_of(Backend.TENSORRT_RTX)
+    assert preflight(artifact, plan, host_of(capability)) == ()
+    findings = preflight(dataclasses.replace(artifact, precision=Precision.FP8), plan, host_of(capability))
+    assert [finding.problem for finding in findings] == [
+        f"it computes in fp8, which needs compute capability 8.9 or later; GPU {capability} has {capability}."
+    ] * (not fits)
+    assert all("int8 or the fp16" in finding.remedy for finding in findings)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ KINDS = [
     *(Kind(precision=precision, norm=norm) for precision in FLOATS for norm in NormForm),
     *(Kind(precision=Precision.INT8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
     Kind(precision=Precision.INT8, norm=NormForm.MOMENTS, base=Precision.FP16),
+    *(Kind(precision=Precision.FP8, norm=norm) for norm in NormForm),
 ]
 
 
@@ -84,7 +85,7 @@ def _export(
     model = fold(model_from_state(architecture, Form.TRAINING, filled(architecture)))
     calibration = Calibration(  # what a graph looks like does not depend on its ranges
         key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
-        peaks={},
+        peaks={}, largest=dict.fromkeys(quantizable(model), 2.0),
     )  # fmt: skip
     plan = plan_lowering(kind.precision, PrecisionOptions(norm=kind.norm, int8_base=kind.base), calibration)
     size = (side_px, side_px)
@@ -123,8 +124,9 @@ def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
         assert said == set()
     layers = 13  # eight in the blocks, the stem, three downsampling layers, the head
     assert built.network_layers.get("INT8", 0) == (2 * layers if kind.precision is Precision.INT8 else 0)
+    assert built.network_layers.get("FP8", 0) == (2 * 8 if kind.precision is Precision.FP8 else 0)
     halves = {Precision.FP16: "HALF", Precision.BF16: "BF16"}
-    base = kind.base if kind.precision is Precision.INT8 else kind.precision
+    base = PrecisionOptions(int8_base=kind.base).base_of(kind.precision)
     for precision, name in halves.items():
         assert (name in built.network_layers) == (base is precision)
 
