@@ -1,10 +1,9 @@
-"""The GPU suite's bookkeeping: stages with a deadline, what they found, and the targets beside it."""
+"""The GPU suite's bookkeeping: stages with a deadline, what they found, and the file that is written after each."""
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -12,18 +11,48 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 import torch
-from _common import target
 
+from riformer_deploy.choices import Precision, Role
 from riformer_deploy.errors import RIFormerDeployError
 from riformer_deploy.gpu_state import GpuState, read_gpu
 from riformer_deploy.machine import describe_machine
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import Backend
 from riformer_deploy.records import JsonValue, to_jsonable
-from riformer_deploy.results import LatencyResult, ParityResult, Status, Timing
+from riformer_deploy.results import LatencyResult, ParityResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateFacts:
+    """What was timed under a name.
+
+    Attributes:
+        precision: What it computes in.
+        role: Candidate or baseline.
+        bundle: The bundle that its artifact is from; None for a baseline.
+    """
+
+    precision: Precision
+    role: Role
+    bundle: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """One measurement of latencies.
+
+    Attributes:
+        variant: The model.
+        precision: The candidates'; baselines may have another.
+        candidates: What was timed, by name.
+        result: What was measured.
+    """
+
+    variant: str
+    precision: Precision
+    candidates: dict[str, CandidateFacts]
+    result: LatencyResult
 
 
 @dataclass(kw_only=True)
@@ -33,24 +62,30 @@ class Suite:
     Attributes:
         deadline: On ``time.monotonic``'s clock.
         out: The file to write.
+        dry: Whether this is a dry run, whose figures mean nothing.
+        devices: Each device layer: what it copies, and how fast.
         engines: What was built.
-        proofs: Parity by bundle.
-        latency: Latencies, each with what was timed.
-        ceilings: What the GPU could do at best, once a model.
-        roofline: Engines beside these.
+        loading: Whether engines of each flavour and target load on this GPU, with the exact errors.
+        standin: Parity of engines of the stand-in, which is not TensorRT.
+        parity: Parity of real engines by bundle.
+        latency: In the order of measuring.
+        roofline: Ceilings, and every candidate beside its floor.
         left_out: What could not be done, with the reason.
-        log: The GPU every other second.
+        states: The GPU after each stage.
     """
 
     deadline: float
     out: Path
+    dry: bool = False
+    devices: list[JsonValue] = field(default_factory=list)
     engines: list[JsonValue] = field(default_factory=list)
-    proofs: dict[str, ParityResult] = field(default_factory=dict)
-    latency: list[tuple[str, LatencyResult]] = field(default_factory=list)
-    ceilings: list[JsonValue] = field(default_factory=list)
-    roofline: list[JsonValue] = field(default_factory=list)
+    loading: list[JsonValue] = field(default_factory=list)
+    standin: dict[str, ParityResult] = field(default_factory=dict)
+    parity: dict[str, ParityResult] = field(default_factory=dict)
+    latency: list[Timed] = field(default_factory=list)
+    roofline: JsonValue = None
     left_out: list[str] = field(default_factory=list)
-    log: list[GpuState] = field(default_factory=list)
+    states: list[tuple[str, GpuState]] = field(default_factory=list)
 
     def left_s(self) -> float:
         """Seconds until the deadline."""
@@ -58,7 +93,7 @@ class Suite:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """One stage: whatever goes wrong in it is named, and the next one begins."""
+        """One stage: whatever goes wrong in it is named, the file is written, and the next one begins."""
         start = time.monotonic()
         print(f"{name}: {self.left_s():.0f} s left", file=sys.stderr, flush=True)
         try:
@@ -69,6 +104,9 @@ class Suite:
             traceback.print_exc()
             self.left_out.append(f"{name}: {type(err).__name__}: {err}")
         print(f"{name} took {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+        state, _ = read_gpu()
+        if state is not None:
+            self.states.append((name, state))
         self.write({})
 
     def fits(self, name: str, needed_s: float) -> bool:
@@ -82,9 +120,10 @@ class Suite:
         """Write what there is; beside the result until there are targets, in case the suite is killed."""
         gpu, problem = read_gpu()
         packages: dict[str, JsonValue] = {name: installed_version(name) for name in PACKAGES}
+        what = "device layers, engines, parity, latency, fusion ablation and roofline on one GPU"
         record: dict[str, JsonValue] = {
             "benchmark": "gpu_suite",
-            "what": "engines, parity, latency, fusion ablation and roofline on one GPU",
+            "what": f"DRY RUN, the figures mean nothing: {what}" if self.dry else what,
             "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": to_jsonable(describe_machine()),
             "gpu": problem if gpu is None else to_jsonable(gpu),
@@ -93,80 +132,17 @@ class Suite:
             "targets": dict(targets),
             "left_out": list(dict.fromkeys(self.left_out)),
             "figures": {
+                "devices": self.devices,
                 "engines": self.engines,
-                "parity": to_jsonable(self.proofs),
-                "latency": [{"what": what, "result": to_jsonable(result)} for what, result in self.latency],
-                "roofline": {"ceilings": self.ceilings, "rows": self.roofline},
+                "loading": self.loading,
+                "standin": to_jsonable(self.standin),
+                "parity": to_jsonable(self.parity),
+                "latency": to_jsonable(self.latency),
+                "roofline": self.roofline,
             },
-            "clocks": to_jsonable(self.log),
+            "states": [{"after": name, "gpu": to_jsonable(state)} for name, state in self.states],
         }
         partial = self.out.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if targets:
             partial.replace(self.out)
-
-
-def watch(suite: Suite, stop: threading.Event) -> None:
-    """Note the GPU's clocks, power and memory every other second until told to stop."""
-    while not stop.wait(2):
-        state, _ = read_gpu()
-        if state is not None:
-            suite.log.append(state)
-
-
-def medians(result: LatencyResult, timing: Timing) -> dict[str, float]:
-    """Median of every contestant's series of one timing, in milliseconds."""
-    return {s.name: median(s.samples_ms) for s in result.samples if s.timing is timing}
-
-
-def _fastest(figures: Mapping[str, float], *words: str) -> str | None:
-    """The fastest of those whose name holds all the words."""
-    fitting = [name for name in figures if all(word in name for word in words)]
-    return min(fitting, key=lambda name: figures[name], default=None)
-
-
-def _speed_up(result: LatencyResult | None, backend: Backend) -> JsonValue:
-    """Kernels of PyTorch's fastest compiled half-precision model over those of the FP16 engine."""
-    if result is None:
-        return "not measured"
-    compute = medians(result, Timing.COMPUTE)
-    ours, theirs = _fastest(compute, f"{backend.label} fp16"), _fastest(compute, "float16", "torch.compile")
-    if ours is None or theirs is None:
-        return "not measured"
-    return target(compute[theirs] / compute[ours], 1.5, at_most=False)
-
-
-def _overhead(result: LatencyResult | None, backend: Backend) -> JsonValue:
-    """What a call takes beyond kernels and copies, as a share of the kernels."""
-    if result is None:
-        return "not measured"
-    call, compute, copies = (medians(result, timing) for timing in Timing)
-    name = _fastest(compute, f"{backend.label} fp16")
-    if name is None:
-        return "not measured"
-    return target((call[name] - compute[name] - copies[name]) / compute[name], 0.10)
-
-
-def judge(
-    timed: Mapping[int, LatencyResult],
-    proofs: Mapping[str, ParityResult],
-    batches: list[int],
-) -> dict[str, JsonValue]:
-    """The targets beside what was measured; what was not measured is said.
-
-    Args:
-        timed: Latencies by batch size.
-        proofs: Parity by bundle; those of the digits have real weights.
-        batches: Batch sizes, ascending.
-    """
-    targets: dict[str, JsonValue] = {}
-    for backend in Backend:
-        for batch in (batches[0], batches[-1]):
-            title = f"batch {batch}: kernels of torch.compile fp16 over those of {backend.label} fp16"
-            targets[title] = _speed_up(timed.get(batch), backend)
-        title = f"batch {batches[0]}: host overhead of {backend.label} fp16 over its kernels"
-        targets[title] = _overhead(timed.get(batches[0]), backend)
-    ran = [proof for name, proof in proofs.items() if "digits" in name and proof.candidates]
-    held = [proof.status is Status.PASSED and not proof.skipped for proof in ran]
-    targets["parity of every engine of the digits within its budget"] = all(held) if held else "not measured"
-    return targets

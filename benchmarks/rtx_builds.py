@@ -102,7 +102,7 @@ def _forms(trt: TensorRT, folder: Path) -> dict[str, JsonValue]:
     return {
         "compute capability 8.9": _built(trt, path, 224, targets=("8.9",)),
         f"compute capabilities {', '.join(_SEVERAL)}": _built(trt, path, 224, targets=_SEVERAL),
-        "8.0 and later, batch 1 alone": _built(trt, path, 224, one),
+        "default compute capabilities, batch 1 alone": _built(trt, path, 224, one),
     }
 
 

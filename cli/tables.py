@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from riformer_deploy.graph_states import titled
+
 from .engine_tables import print_engine, proof_text
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.artifacts import OnnxArtifact
-    from riformer_deploy.gpu_state import GpuWatch
     from riformer_deploy.inspection import (
         BundleInspection,
         CheckpointInspection,
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
         OnnxInspection,
     )
     from riformer_deploy.passports import EngineArtifact
-    from riformer_deploy.results import CandidateParity, LatencyResult, LatencySamples, ParityResult
+    from riformer_deploy.results import CandidateParity, ParityResult
+
+_DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of budget")
 
 
 def _stage_errors(candidate: CandidateParity) -> list[str]:
@@ -36,20 +39,10 @@ def print_parity(result: ParityResult) -> None:
     )
     print_table(
         "Parity of outputs",
-        (
-            "candidate",
-            "output",
-            ">max abs",
-            ">rel L2",
-            ">SQNR dB",
-            ">cosine",
-            ">top-1",
-            ">of budget",
-            "verdict",
-        ),
+        ("candidate", "output", *_DISTANCES, "verdict"),
         [
             (
-                candidate.name,
+                titled(candidate.name, candidate.graph),
                 item.name,
                 number(item.deviation.max_abs),
                 number(item.deviation.relative_l2),
@@ -68,7 +61,7 @@ def print_parity(result: ParityResult) -> None:
         ("candidate", ">stage 1", ">stage 2", ">stage 3", ">stage 4", ">limit", "verdict"),
         [
             (
-                candidate.name,
+                titled(candidate.name, candidate.graph),
                 *(_stage_errors(candidate)),
                 number(candidate.budget.stage_relative_l2),
                 str(candidate.status)
@@ -91,78 +84,6 @@ def print_parity(result: ParityResult) -> None:
     count = len(result.unproven)
     more = f"; {count} engine{'s' * (count > 1)} NOT proven: {', '.join(result.unproven)}" if count else ""
     say(f"Parity: {result.status}{more}")
-
-
-def print_latency(result: LatencyResult) -> None:
-    """Every contestant and batch size; speed-ups are over the first contestant of each batch size."""
-    baseline: dict[tuple[int, str], LatencySamples] = {}
-    for sample in result.samples:
-        baseline.setdefault((sample.batch, sample.timing), sample)
-    print_table(
-        f"Milliseconds per call: {result.rounds} rounds of {result.repeats} calls, {result.threads} threads",
-        (
-            "model",
-            "timed",
-            ">batch",
-            ">median",
-            ">95 % interval",
-            ">p90",
-            ">p95",
-            ">p99",
-            ">images/s",
-            ">speed-up",
-        ),
-        [
-            (
-                sample.name + (" (!)" if sample.warning else ""),
-                str(sample.timing),
-                str(sample.batch),
-                _ms(sample.summary.median_ms),
-                "-" if sample.summary.ci95_ms is None else " to ".join(map(_ms, sample.summary.ci95_ms)),
-                _ms(sample.summary.p90_ms),
-                _ms(sample.summary.p95_ms),
-                _ms(sample.summary.p99_ms),
-                f"{sample.summary.images_per_s:.1f}",
-                _speed_up(baseline[sample.batch, sample.timing], sample),
-            )
-            for sample in result.samples
-        ],
-    )
-    for sample in result.samples:
-        if sample.warning:
-            say(f"(!) {sample.name}, {sample.timing}, batch {sample.batch}: unstable: {sample.warning}")
-    for item in result.skipped:
-        say(f"skipped: {item.name}: {item.reason}")
-    if result.gpu is not None:
-        _print_gpu(result.gpu)
-    say(
-        "Speed-up is over the first model listed of the same batch size and timing. "
-        f"Machine: {'; '.join((result.machine.cpu, *result.machine.gpus))}"
-    )
-
-
-def _speed_up(baseline: LatencySamples, sample: LatencySamples) -> str:
-    """How many times faster; nothing to quote where either was unstable."""
-    if baseline.warning or sample.warning:
-        return "unstable"
-    return f"{baseline.summary.median_ms / sample.summary.median_ms:.2f}x"
-
-
-def _ms(value: float) -> str:
-    """Milliseconds to a hundredth, or, below one, to a thousandth."""
-    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
-
-
-def _print_gpu(watch: GpuWatch) -> None:
-    """The GPU before and after a measurement."""
-    for when, state in (("before", watch.before), ("after", watch.after)):
-        if state is not None:
-            say(
-                f"GPU {when}: {state.name}, {state.sm_clock_mhz} of {state.sm_clock_max_mhz} MHz, "
-                f"{state.temperature_c} C, {number(state.power_w, '.0f')} W"
-            )
-    if watch.warning is not None:
-        say(f"(!) {watch.warning}")
 
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> None:

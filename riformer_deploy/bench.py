@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,15 +24,16 @@ from riformer_deploy.results import (
     LatencySamples,
     Skipped,
     Timing,
-    summarise,
 )
-from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime
+from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime, graph_of
+from riformer_deploy.summaries import instability, summarise
 
 _LOG = logging.getLogger(__name__)
 
 _MIN_ROUNDS = 5
-_UNSTABLE_SPREAD = 0.15
-_UNSTABLE_DRIFT = 0.10
+_WARM_WINDOW_MS = 10.0
+_MOST_WARM_INFERENCES = 8
+"""More would not fit into the launches that a stream takes before it makes the host wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,39 +86,29 @@ class _Lane:
     contestant: Contestant
     runtime: Runtime
     preparation_ms: float
-    samples_ms: dict[Timing, list[float]]
+    samples_ms: dict[Timing, list[float]] = field(default_factory=dict)
+    unhidden: Counter[Timing] = field(default_factory=Counter)
 
-    def add(self, timing: Timing, value_ms: float) -> None:
+    def add(self, timing: Timing, value_ms: float, *, launch_hidden: bool = True) -> None:
         self.samples_ms.setdefault(timing, []).append(value_ms)
+        self.unhidden[timing] += not launch_hidden
+
+    def warning(self, timing: Timing) -> str | None:
+        """Why a series is to be taken with care, or None."""
+        samples_ms = self.samples_ms[timing]
+        findings = [text] if (text := instability(samples_ms)) else []
+        if count := self.unhidden[timing]:
+            findings.append(
+                f"the host could not launch fast enough in {count} of {len(samples_ms)} samples, "
+                "so their times contain some of its work"
+            )
+        return "; ".join(findings) or None
 
 
 def _call_ms(runtime: Runtime, images: Images) -> float:
     start = time.perf_counter()
     runtime.run(images)
     return 1000 * (time.perf_counter() - start)
-
-
-def instability(samples_ms: Sequence[float]) -> str | None:
-    """Why a series of samples is not to be trusted to a few percent, or None.
-
-    Args:
-        samples_ms: In the order they were taken, at least two.
-    """
-    values = np.array(samples_ms)
-    median = float(np.median(values))
-    low, high = (float(v) for v in np.percentile(values, (25, 75)))
-    findings = []
-    if (high - low) / median > _UNSTABLE_SPREAD:
-        findings.append(
-            f"the middle half of the calls spreads over {100 * (high - low) / median:.0f} % of the median"
-        )
-    half = len(values) // 2
-    drift = float(np.median(values[-half:]) / np.median(values[:half])) - 1
-    if abs(drift) > _UNSTABLE_DRIFT:
-        findings.append(
-            f"the second half is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} than the first"
-        )
-    return "; ".join(findings) or None
 
 
 def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipped:
@@ -132,7 +125,7 @@ def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipp
         _close(runtime)
         raise
     preparation_ms = 1000 * (time.perf_counter() - start)
-    return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms, samples_ms={})
+    return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms)
 
 
 def _close(runtime: Runtime | None) -> None:
@@ -144,6 +137,17 @@ def _close(runtime: Runtime | None) -> None:
             _LOG.warning("a runtime could not be closed: %s", err.message)
 
 
+def _time_on_device(lane: _Lane, runtime: DeviceTimed, images: Images, repeats: int) -> None:
+    for _ in range(repeats):
+        times = runtime.device_times(images)
+        lane.add(Timing.COMPUTE, times.compute_ms, launch_hidden=times.launch_hidden)
+        lane.add(Timing.TRANSFERS, times.to_device_ms + times.to_host_ms)
+        lane.add(Timing.STAGING, times.staging_ms)
+    count = math.ceil(_WARM_WINDOW_MS / times.compute_ms)
+    warm = runtime.warm_time(images, min(count, _MOST_WARM_INFERENCES))
+    lane.add(Timing.COMPUTE_WARM, warm.compute_ms, launch_hidden=warm.launch_hidden)
+
+
 def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
     """One untimed call and the timed ones; where they fail the lane is closed and the reason given."""
     try:
@@ -151,10 +155,7 @@ def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
         for _ in range(repeats):
             lane.add(Timing.CALL, _call_ms(lane.runtime, images))
         if isinstance(lane.runtime, DeviceTimed):
-            for _ in range(repeats):
-                times = lane.runtime.device_times(images)
-                lane.add(Timing.COMPUTE, times.compute_ms)
-                lane.add(Timing.TRANSFERS, times.to_device_ms + times.to_host_ms)
+            _time_on_device(lane, lane.runtime, images, repeats)
     except RuntimeFailureError as err:
         _close(lane.runtime)
         return err.message
@@ -203,11 +204,13 @@ def _measure_batch(
             name=lane.contestant.name,
             batch=batch,
             timing=timing,
+            role=lane.contestant.role,
             samples_ms=tuple(samples),
             preparation_ms=lane.preparation_ms,
             artifact_sha256=lane.contestant.artifact_sha256,
-            warning=instability(samples),
+            warning=lane.warning(timing),
             summary=summarise(np.array(samples), batch),
+            graph=graph_of(lane.runtime),
         )
         for lane in lanes
         for timing, samples in lane.samples_ms.items()

@@ -15,8 +15,15 @@ from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import FP8_CAPABILITY, Backend, BatchProfile, BuildSettings
-from riformer_deploy.preflight import has_precision
+from riformer_deploy.passports import (
+    CURRENT,
+    FP8_CAPABILITY,
+    Backend,
+    BatchProfile,
+    BuildSettings,
+    has_precision,
+)
+from riformer_deploy.rtx_support import rtx_support
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
 """Batch sizes of an engine whose graph takes any, where none were asked for."""
@@ -57,6 +64,8 @@ class BuildOptions:
             problems.append(f"the optimisation level is 0 to 5, got {settings.optimization_level}")
         if len(set(settings.compute_capabilities)) != len(settings.compute_capabilities):
             problems.append("each compute capability can be asked for once")
+        if CURRENT in settings.compute_capabilities and len(settings.compute_capabilities) > 1:
+            problems.append(f"the compute capability {CURRENT} stands alone: it is this GPU's only")
         if problems:
             raise OptionError("The engine cannot be built as asked.", details=problems)
 
@@ -105,7 +114,7 @@ def refuse_unfit(options: BuildOptions, backend: Backend) -> None:
     problems = []
     if backend is Backend.TENSORRT_RTX:
         if settings.hardware_compatibility is not HardwareCompatibility.NONE:
-            problems.append("--hardware-compat: say --compute-capability, or nothing for Ampere and later")
+            problems.append("--hardware-compat: say --compute-capability, or nothing for its own choice")
         if options.timing_cache is not None:
             problems.append("--timing-cache: it times no kernels when it builds")
     elif settings.compute_capabilities:
@@ -146,6 +155,41 @@ def refuse_precisions(
             details=problems,
             remedy="Name newer GPUs only, or other precisions with --precision.",
         )
+
+
+def require_gpu_at_hand(options: BuildOptions, driver: Driver) -> None:
+    """Refuse to build for the GPU at hand where there is none: the builder would give no plan.
+
+    Args:
+        options: What was asked for.
+        driver: This machine's.
+
+    Raises:
+        RuntimeFailureError: There is no GPU.
+    """
+    if CURRENT in options.settings.compute_capabilities and not driver.gpus:
+        raise RuntimeFailureError(
+            f"--compute-capability {CURRENT} builds for the GPU of this machine, and {driver.problem}.",
+            remedy="Name some, such as 8.9, leave the option out, or use a machine with a GPU.",
+        )
+
+
+def unsupported_gpu(backend: Backend, version: str, driver: Driver) -> str | None:
+    """Why engines will not run on the machine that builds them, where that is known; else None.
+
+    Args:
+        backend: The flavour.
+        version: Its version.
+        driver: This machine's.
+    """
+    support = rtx_support(version) if backend is Backend.TENSORRT_RTX else None
+    if support is None or not driver.gpus or support.supports(driver.gpus[0].compute_capability):
+        return None
+    gpu = driver.gpus[0]
+    return (
+        f"The engines will not run on this machine: {backend.label} {version} does not support compute "
+        f"capability {gpu.compute_capability} ({gpu.name}). Use --backend {Backend.TENSORRT} for this GPU."
+    )
 
 
 def graphs_of(bundle: Bundle, options: BuildOptions) -> list[OnnxArtifact]:

@@ -78,3 +78,21 @@ class DeviceLayer(StrEnum):
 
     CUDA_PYTHON = "cuda-python"
     PYCUDA = "pycuda"
+
+
+class Role(StrEnum):
+    """What a model is in a comparison of latencies."""
+
+    BASELINE = "baseline"
+    """A way of running the model without this toolkit's artifacts; the strongest one is what counts."""
+    CANDIDATE = "candidate"
+    """An artifact of the bundle."""
+
+
+class Baselines(StrEnum):
+    """Which ways of running the weights with PyTorch on a GPU are measured."""
+
+    STRONG = "strong"
+    """The few that one of is the fastest, as a rule."""
+    ALL = "all"
+    """Every combination of type, layout and compiler options; compiling them takes many minutes."""

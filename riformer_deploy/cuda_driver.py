@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +19,16 @@ class Gpu:
         name: As the driver gives it.
         compute_capability: For example ``9.0``.
         memory_bytes: Total device memory.
+        pci_address: Such as ``0000:3b:00.0``; of the whole GPU where this is an instance of it (MIG). None
+            where the driver does not say.
+        uuid: Of the GPU, or of the MIG instance, without a prefix; None where the driver does not say.
     """
 
     name: str
     compute_capability: str
     memory_bytes: int
+    pci_address: str | None = None
+    uuid: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,27 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
         name=name.value.decode(errors="replace"),
         compute_capability=f"{major.value}.{minor.value}",
         memory_bytes=memory.value,
+        pci_address=_pci_address(cuda, device),
+        uuid=_uuid(cuda, device),
     )
+
+
+def _pci_address(cuda: ctypes.CDLL, device: ctypes.c_int) -> str | None:
+    text = ctypes.create_string_buffer(32)
+    try:
+        _ask(cuda.cuDeviceGetPCIBusId, text, len(text), device)
+    except (_RefusalError, AttributeError):
+        return None
+    return text.value.decode(errors="replace")
+
+
+def _uuid(cuda: ctypes.CDLL, device: ctypes.c_int) -> str | None:
+    content = ctypes.create_string_buffer(16)
+    try:
+        _ask(cuda.cuDeviceGetUuid_v2, content, device)  # the older function gives no MIG instance's
+    except (_RefusalError, AttributeError):
+        return None
+    return str(uuid.UUID(bytes=content.raw))
 
 
 def query_driver() -> Driver:

@@ -7,10 +7,11 @@ import importlib.metadata
 from dataclasses import dataclass
 from enum import StrEnum
 
-from riformer_deploy.cuda_driver import Driver, query_driver
+from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.errors import MissingDependencyError
 from riformer_deploy.machine import Machine, describe_machine
 from riformer_deploy.optional import PACKAGES, installed_version, require
+from riformer_deploy.rtx_support import rtx_support
 
 
 class Health(StrEnum):
@@ -120,6 +121,15 @@ def _driver(driver: Driver) -> Finding:
     )
 
 
+def _rtx_note(gpu: Gpu) -> str:
+    """That the installed TensorRT-RTX does not run on a GPU, where that is known."""
+    version = installed_version("tensorrt_rtx")
+    support = None if version is None else rtx_support(version)
+    if support is None or support.supports(gpu.compute_capability):
+        return ""
+    return f"; TensorRT-RTX {version} does not support it"
+
+
 def examine() -> DoctorReport:
     """Look at this machine; a thing that is missing is a finding, never an error."""
     driver = query_driver()
@@ -129,7 +139,7 @@ def examine() -> DoctorReport:
             needed_for="running engines",
             health=Health.OK,
             version=f"compute capability {gpu.compute_capability}",
-            detail=f"{gpu.memory_bytes / 2**30:.0f} GiB",
+            detail=f"{gpu.memory_bytes / 2**30:.0f} GiB{_rtx_note(gpu)}",
             remedy="",
         )
         for gpu in driver.gpus

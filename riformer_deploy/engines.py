@@ -16,6 +16,8 @@ from riformer_deploy.build_options import (
     profiles_of,
     refuse_precisions,
     refuse_unfit,
+    require_gpu_at_hand,
+    unsupported_gpu,
 )
 from riformer_deploy.bundles import Bundle, record_file, staging, update
 from riformer_deploy.choices import Precision
@@ -51,7 +53,8 @@ class BuildReport:
     Attributes:
         bundle: The bundle's folder.
         engines: The new engines.
-        warnings: What the builder warned of, engine by engine.
+        warnings: That they will not run here, where that is known; then what the builder warned of,
+            engine by engine.
     """
 
     bundle: str
@@ -220,19 +223,21 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
         BundleError: It is not a bundle, or a file was changed.
         OptionError: An option cannot be honoured.
         MissingDependencyError: The backend is not installed.
-        RuntimeFailureError: There is no GPU, and the backend needs one.
+        RuntimeFailureError: There is no GPU, and the backend or an option needs one.
         EngineBuildError: A graph cannot be parsed or built.
     """
     bundle = Bundle.open(directory)
     driver = query_driver()
     backend = choose_backend(options.backend, driver)
     refuse_unfit(options, backend)
+    require_gpu_at_hand(options, driver)
     graphs = graphs_of(bundle, options)
     here = driver.gpus[0].compute_capability if backend is Backend.TENSORRT else None
     refuse_precisions(graphs, options.settings, here)
     for graph in graphs:
         profiles_of(graph, options.profiles)
     trt = load(backend)
+    unfit = unsupported_gpu(backend, trt.version, driver)
     with staging(bundle.directory) as staged:
         built = [_stage(staged, bundle, graph, trt, options, progress) for graph in graphs]
         engines = tuple(artifact for artifact, _ in built)
@@ -251,7 +256,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     return BuildReport(
         bundle=str(bundle.directory),
         engines=engines,
-        warnings=tuple(text for _, told in built for text in told),
+        warnings=(*([unfit] if unfit else []), *(text for _, told in built for text in told)),
     )
 
 

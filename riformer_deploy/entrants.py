@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,20 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
 from riformer_deploy.choices import InputForm, Precision
 from riformer_deploy.errors import BundleIntegrityError
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import pixels_of
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.results import Skipped
-from riformer_deploy.runtimes.base import Contestant, DeviceTimed, DeviceTimes, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import (
+    Contestant,
+    DeviceTimed,
+    DeviceTimes,
+    GraphLaunched,
+    Images,
+    Outputs,
+    Runtime,
+    WarmTime,
+)
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 
@@ -118,6 +128,10 @@ class _Fed:
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         return self._runtime.tap(self._converted(images), tensors)
 
+    @property
+    def graph_states(self) -> Mapping[int, GraphState]:
+        return self._runtime.graph_states if isinstance(self._runtime, GraphLaunched) else {}
+
     def close(self) -> None:
         self._last = None
         self._runtime.close()
@@ -134,6 +148,9 @@ class _FedOnDevice(_Fed):
 
     def device_times(self, images: Images) -> DeviceTimes:
         return self._timed.device_times(self._converted(images))
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        return self._timed.warm_time(self._converted(images), inferences)
 
 
 def fed(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from riformer_deploy.cuda_driver import Gpu, query_driver
 from riformer_deploy.errors import MissingDependencyError
 from riformer_deploy.optional import require
 
+_Value = TypeVar("_Value")
 _PREFIX = "nvmlClocksEventReason"
 _HARMLESS = ("None", "GpuIdle", "ApplicationsClocksSetting")
 """No reason at all, nothing to do, and clocks that somebody set."""
@@ -16,7 +19,7 @@ _HARMLESS = ("None", "GpuIdle", "ApplicationsClocksSetting")
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """The first GPU at a moment.
+    """CUDA's first GPU at a moment; None is what NVML does not say of it.
 
     Attributes:
         name: As the driver gives it.
@@ -25,20 +28,23 @@ class GpuState:
         sm_clock_max_mhz: The highest it can be.
         memory_clock_mhz: Clock of the memory.
         temperature_c: Of the chip.
-        power_w: Drawn now, or None where the GPU does not say.
+        power_w: Drawn now.
         memory_used_bytes: By everybody.
         throttling: Why clocks are below what they could be, by NVML's names; idling is no reason.
+        mig: The instance of the GPU (MIG) that CUDA runs on, by name, where it is divided into such; the
+            other figures are of the whole GPU.
     """
 
-    name: str
-    driver: str
-    sm_clock_mhz: int
-    sm_clock_max_mhz: int
-    memory_clock_mhz: int
-    temperature_c: int
+    name: str | None
+    driver: str | None
+    sm_clock_mhz: int | None
+    sm_clock_max_mhz: int | None
+    memory_clock_mhz: int | None
+    temperature_c: int | None
     power_w: float | None
-    memory_used_bytes: int
-    throttling: tuple[str, ...]
+    memory_used_bytes: int | None
+    throttling: tuple[str, ...] | None
+    mig: str | None = None
 
 
 def _text(value: str | bytes) -> str:
@@ -58,28 +64,47 @@ def _names(nvml: Any) -> tuple[str, ...]:
     return tuple(name for name in dir(nvml) if name.startswith(_PREFIX))
 
 
-def _read(nvml: Any) -> GpuState:
-    handle = nvml.nvmlDeviceGetHandleByIndex(0)
-    try:
-        power = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
-    except nvml.NVMLError:
-        power = None
+def _handle(nvml: Any, gpu: Gpu) -> Any:
+    """NVML's handle of one of CUDA's GPUs, whose numbers are not NVML's (CUDA_VISIBLE_DEVICES)."""
+    if gpu.pci_address is not None:
+        return nvml.nvmlDeviceGetHandleByPciBusId(gpu.pci_address)
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{gpu.uuid}")
+
+
+def _read(nvml: Any, gpu: Gpu) -> GpuState:
+    handle = _handle(nvml, gpu)
+
+    def field(read: Callable[[], _Value]) -> _Value | None:
+        try:
+            return read()
+        except nvml.NVMLError:  # NotSupported, NoPermission: this GPU, or its container, keeps it to itself
+            return None
+
+    def clock(kind: int) -> int | None:
+        return field(lambda: int(nvml.nvmlDeviceGetClockInfo(handle, kind)))
+
     return GpuState(
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        driver=_text(nvml.nvmlSystemGetDriverVersion()),
-        sm_clock_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-        sm_clock_max_mhz=nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
-        memory_clock_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-        temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-        power_w=power,
-        memory_used_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
-        throttling=_reasons(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
+        name=field(lambda: _text(nvml.nvmlDeviceGetName(handle))),
+        driver=field(lambda: _text(nvml.nvmlSystemGetDriverVersion())),
+        sm_clock_mhz=clock(nvml.NVML_CLOCK_SM),
+        sm_clock_max_mhz=field(lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM))),
+        memory_clock_mhz=clock(nvml.NVML_CLOCK_MEM),
+        temperature_c=field(lambda: int(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
+        power_w=field(lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000),
+        memory_used_bytes=field(lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used)),
+        throttling=field(lambda: _reasons(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))),
+        mig=gpu.name if field(lambda: _is_divided(nvml, handle)) else None,
     )
+
+
+def _is_divided(nvml: Any, handle: Any) -> bool:
+    current, _after_reset = nvml.nvmlDeviceGetMigMode(handle)
+    return bool(current == nvml.NVML_DEVICE_MIG_ENABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuWatch:
-    """The first GPU around a measurement.
+    """CUDA's first GPU around a measurement.
 
     Attributes:
         before: The GPU before it, or None where it could not be asked.
@@ -99,12 +124,14 @@ class GpuWatch:
         if self.problem is not None:
             return f"the GPU's clocks are not known: {self.problem}"
         states = [state for state in (self.before, *self.under_load, self.after) if state is not None]
-        reasons = sorted({reason for state in states for reason in state.throttling})
+        reasons = sorted({reason for state in states for reason in state.throttling or ()})
+        if not reasons and any(state.throttling is None for state in states):
+            return "the GPU does not say whether its clocks were held down"
         return f"the GPU's clocks were held down: {', '.join(reasons)}" if reasons else None
 
 
 def read_gpu() -> tuple[GpuState | None, str | None]:
-    """The first GPU now, and, where it cannot be asked, the reason in words."""
+    """CUDA's first GPU now, and, where it cannot be asked, the reason in words."""
     try:
         nvml = require("pynvml")
     except MissingDependencyError as err:
@@ -114,7 +141,12 @@ def read_gpu() -> tuple[GpuState | None, str | None]:
     except nvml.NVMLError as err:
         return None, f"NVML: {err}"
     try:
-        return _read(nvml), None
+        driver = query_driver()
+        if not driver.gpus:
+            return None, driver.problem
+        if driver.gpus[0].pci_address is None and driver.gpus[0].uuid is None:
+            return None, "the driver does not say which GPU is CUDA's first"
+        return _read(nvml, driver.gpus[0]), None
     except nvml.NVMLError as err:
         return None, f"NVML: {err}"
     finally:

@@ -16,7 +16,7 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision
+from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision, Role
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError, EngineUnfitError
 from riformer_deploy.fusion import fold
@@ -83,6 +83,7 @@ def _torch(
         precision=Precision.FP32,
         artifact_sha256=weights.file.sha256,
         open=start,
+        role=Role.BASELINE,
     )
 
 
@@ -202,7 +203,7 @@ def line_up(
             case Group.ENGINE:
                 lineup += engines_lineup(bundle, gpu or GpuOptions())
             case Group.GPU:
-                lineup += rivals_lineup(bundle)
+                lineup += rivals_lineup(bundle, gpu or GpuOptions())
             case _:
                 assert_never(group)
     return lineup

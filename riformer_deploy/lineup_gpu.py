@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import assert_never
 
 import torch
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer, Precision
+from riformer_deploy.choices import Baselines, DeviceLayer, Precision, Role
 from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
@@ -18,13 +20,15 @@ from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
 from riformer_deploy.optional import PACKAGES, installed_version, require
 from riformer_deploy.passports import Backend, EngineArtifact
+from riformer_deploy.precision import torch_dtype
 from riformer_deploy.preflight import Mismatch, preflight_here, require_fit
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtime_caches import runtime_cache_of
 from riformer_deploy.runtimes.base import Batches, Contestant, Runtime
 from riformer_deploy.runtimes.engine import EngineRuntime
-from riformer_deploy.runtimes.ort import CUDA_PROVIDER, OnnxRuntime
-from riformer_deploy.runtimes.pytorch import CudaPyTorchRuntime
+from riformer_deploy.runtimes.ort import CUDA_PROVIDER
+from riformer_deploy.runtimes.ort_cuda import CudaOnnxRuntime
+from riformer_deploy.runtimes.pytorch_cuda import CompileMode, CudaPyTorchRuntime
 from riformer_deploy.trt.bindings import load
 
 
@@ -36,11 +40,13 @@ class GpuOptions:
         layer: Where device memory comes from.
         cuda_graphs: Which ways of launching take part: plain, as a CUDA graph, or both.
         required: Whether a bundle without any engine is an error.
+        baselines: Which ways of running the weights with PyTorch they are measured against.
     """
 
     layer: DeviceLayer = DeviceLayer.CUDA_PYTHON
     cuda_graphs: tuple[bool, ...] = (False, True)
     required: bool = False
+    baselines: Baselines = Baselines.STRONG
 
 
 def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringRecord:
@@ -126,73 +132,110 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rival:
-    """One way of running the weights with PyTorch on a GPU."""
+class _TorchBaseline:
+    """One way of running the weights with PyTorch on a GPU; ``mode`` None is eager."""
 
-    dtype: torch.dtype
+    precision: Precision
     channels_last: bool = False
-    compiled: bool = False
+    mode: CompileMode | None = None
+    conv_1x1_as_mm: bool = False
 
     @property
     def name(self) -> str:
-        parts = [f"PyTorch {str(self.dtype).removeprefix('torch.')}, GPU"]
+        dtype = str(torch_dtype(self.precision)).removeprefix("torch.")
+        parts = [f"PyTorch {dtype}, GPU"]
         parts += ["channels last"] if self.channels_last else []
-        parts += ["torch.compile with CUDA graphs"] if self.compiled else ["eager"]
+        parts += ["eager"] if self.mode is None else [f"torch.compile {self.mode} with CUDA graphs"]
+        parts += ["1x1 convolutions as matrix products"] if self.conv_1x1_as_mm else []
         return ", ".join(parts)
 
 
-_RIVALS = (
-    _Rival(dtype=torch.float32),
-    _Rival(dtype=torch.float32, channels_last=True),
-    _Rival(dtype=torch.float16),
-    _Rival(dtype=torch.float16, channels_last=True),
-    _Rival(dtype=torch.float32, compiled=True),
-    _Rival(dtype=torch.float16, compiled=True),
-    _Rival(dtype=torch.float16, channels_last=True, compiled=True),
+_FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
+_STRONG = (
+    _TorchBaseline(precision=Precision.FP32),
+    _TorchBaseline(precision=Precision.FP16, channels_last=True),
+    *(
+        _TorchBaseline(precision=precision, channels_last=True, mode=mode, conv_1x1_as_mm=True)
+        for precision, mode in (
+            (Precision.FP16, CompileMode.REDUCE_OVERHEAD),
+            (Precision.BF16, CompileMode.REDUCE_OVERHEAD),
+            (Precision.FP16, CompileMode.MAX_AUTOTUNE),
+        )
+    ),
+)
+_ALL = (
+    *(
+        _TorchBaseline(precision=precision, channels_last=channels_last)
+        for precision, channels_last in product(_FLOATS, (False, True))
+    ),
+    *(
+        _TorchBaseline(
+            precision=precision, channels_last=channels_last, mode=mode, conv_1x1_as_mm=conv_1x1_as_mm
+        )
+        for mode, precision, channels_last, conv_1x1_as_mm in product(
+            CompileMode, _FLOATS, (False, True), (False, True)
+        )
+    ),
 )
 
 
-def _rival(bundle: Bundle, weights: WeightsArtifact, rival: _Rival) -> Contestant:
+def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
+    match baselines:
+        case Baselines.STRONG:
+            return _STRONG
+        case Baselines.ALL:
+            return _ALL
+        case _:
+            assert_never(baselines)
+
+
+def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBaseline) -> Contestant:
     """Eager in deploy form, as mmpretrain runs it; compiled in the folded form, which gains most by it."""
 
     def start() -> Runtime:
         model = stored_model(bundle, weights, torch.float32)
+        compiled = baseline.mode is not None
         return CudaPyTorchRuntime(
-            fold(model) if rival.compiled else model,
-            dtype=rival.dtype,
-            compiled=rival.compiled,
-            channels_last=rival.channels_last,
+            fold(model) if compiled else model,
+            dtype=torch_dtype(baseline.precision),
+            compiled=compiled,
+            channels_last=baseline.channels_last,
+            mode=baseline.mode or CompileMode.REDUCE_OVERHEAD,
+            conv_1x1_as_mm=baseline.conv_1x1_as_mm,
         )
 
     return Contestant(
-        name=rival.name,
-        precision=Precision.FP16 if rival.dtype is torch.float16 else Precision.FP32,
+        name=baseline.name,
+        precision=baseline.precision,
         artifact_sha256=weights.file.sha256,
         open=start,
+        role=Role.BASELINE,
     )
 
 
-def rivals_lineup(bundle: Bundle) -> Lineup:
-    """What engines are measured against; nobody where there is no GPU.
+def rivals_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
+    """The baselines that engines are measured against; nobody where there is no GPU.
 
     Args:
         bundle: Whose weights and graphs.
+        options: Which of them take part.
     """
     if not query_driver().gpus:
         return Lineup()
-    return _pytorch_rivals(bundle) + _onnx_rivals(bundle)
+    return _pytorch_rivals(bundle, options.baselines) + _onnx_rivals(bundle, options.layer)
 
 
-def _pytorch_rivals(bundle: Bundle) -> Lineup:
+def _pytorch_rivals(bundle: Bundle, baselines: Baselines) -> Lineup:
     if not torch.cuda.is_available():
         reason = f"PyTorch {torch.__version__} is built without CUDA, or its CUDA is newer than the driver"
         return Lineup(skipped=(Skipped(name="PyTorch, GPU", reason=reason),))
     weights: Sequence[WeightsArtifact] = bundle.manifest.weights
     deploy = next(item for item in weights if item.form is Form.DEPLOY)
-    return Lineup(entered=tuple(_rival(bundle, deploy, rival) for rival in _RIVALS))
+    ways = _torch_baselines(baselines)
+    return Lineup(entered=tuple(_torch_baseline(bundle, deploy, way) for way in ways))
 
 
-def _onnx_rivals(bundle: Bundle) -> Lineup:
+def _onnx_rivals(bundle: Bundle, layer: DeviceLayer) -> Lineup:
     title = "ONNX Runtime CUDA"
     if installed_version("onnxruntime") is None:
         return Lineup(skipped=(Skipped(name=title, reason="ONNX Runtime is not installed"),))
@@ -203,7 +246,7 @@ def _onnx_rivals(bundle: Bundle) -> Lineup:
     for artifact in bundle.manifest.onnx:
 
         def start(artifact: OnnxArtifact = artifact) -> Runtime:
-            runtime = OnnxRuntime(bundle.path_of(artifact.file), provider=CUDA_PROVIDER)
+            runtime = CudaOnnxRuntime(bundle.path_of(artifact.file), open_device(layer))
             return fed(runtime, bundle, artifact.lowering)
 
         contestant = Contestant(
@@ -212,6 +255,7 @@ def _onnx_rivals(bundle: Bundle) -> Lineup:
             artifact_sha256=artifact.file.sha256,
             batches=Batches.of(artifact.batch),
             open=start,
+            role=Role.BASELINE,
         )
         lineup += Lineup(entered=(contestant,))
     return lineup

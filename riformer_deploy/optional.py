@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from packaging.version import InvalidVersion, Version
@@ -60,12 +62,28 @@ PACKAGES = {
 
 
 def _installed(module: str) -> tuple[str, str] | None:
-    for distribution in PACKAGES[module].distributions:
+    """Name and version of the distribution that ``import`` would take the module from."""
+    found: dict[str, str] = {}
+    for name in PACKAGES[module].distributions:
         try:
-            return distribution, importlib.metadata.version(distribution)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return None
+    if len(found) > 1:  # say onnxruntime in one folder and onnxruntime-gpu in one that is searched earlier
+        found = {name: found[name] for name in found if _provides(name, module)} or found
+    return next(iter(found.items()), None)
+
+
+def _provides(distribution: str, module: str) -> bool:
+    """Whether a distribution lies in the folder that a module is imported from."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return False
+    try:
+        root = Path(str(importlib.metadata.distribution(distribution).locate_file("")))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return Path(spec.origin).resolve().is_relative_to(root.resolve())
 
 
 def installed_version(module: str) -> str | None:

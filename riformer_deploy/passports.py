@@ -7,10 +7,17 @@ from enum import StrEnum
 
 from riformer_deploy.artifacts import FileRecord, TensorSpec
 from riformer_deploy.choices import HardwareCompatibility, Precision
+from riformer_deploy.rtx_support import major_minor, rtx_support
 
+CURRENT = "current"
+"""In place of compute capabilities: that of the GPU that builds."""
 FP8_CAPABILITY = "8.9"
 """The least compute capability that has FP8: Ada, then Hopper (9.0) and Blackwell."""
-_ANYWHERE = "8.0 and later"
+
+
+def has_precision(capability: str, precision: Precision) -> bool:
+    """Whether GPUs of a compute capability (``8.6``) compute in a precision."""
+    return precision is not Precision.FP8 or major_minor(capability) >= major_minor(FP8_CAPABILITY)
 
 
 class Backend(StrEnum):
@@ -67,8 +74,8 @@ class BuildSettings:
         refittable: Whether its weights can be replaced.
         version_compatible: Whether newer versions of the backend load it.
         hardware_compatibility: Which other GPUs run it (TensorRT).
-        compute_capabilities: Those that it was built for, such as ``8.9`` (TensorRT-RTX); none means
-            the backend's own choice: Ampere and later.
+        compute_capabilities: Those that it was built for, such as ``8.9`` (TensorRT-RTX), or ``current``
+            alone: that of the GPU that built it; none means the backend's own choice.
     """
 
     workspace_bytes: int | None = None
@@ -121,13 +128,21 @@ class Passport:
             raise ValueError("an engine has at least one profile")
 
     @property
+    def for_current_gpu(self) -> bool:
+        """Whether TensorRT-RTX was told to build for the GPU at hand."""
+        return CURRENT in self.settings.compute_capabilities
+
+    @property
     def targets(self) -> str:
         """The compute capabilities that it runs on, in words."""
-        if self.settings.compute_capabilities:
-            return ", ".join(self.settings.compute_capabilities)
-        anywhere = self.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS
-        if anywhere or self.backend is Backend.TENSORRT_RTX:
-            return _ANYWHERE
+        named = self.settings.compute_capabilities
+        if named and not self.for_current_gpu:
+            return ", ".join(named)
+        if self.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
+            return "8.0 and later"
+        if self.backend is Backend.TENSORRT_RTX and not named:
+            support = rtx_support(self.backend_version)
+            return "of its builder's own choice" if support is None else str(support)
         return self.gpu_compute_capability or "of an unknown GPU"
 
     @property
@@ -178,11 +193,11 @@ class EngineArtifact:
 
     @property
     def targets(self) -> str:
-        """The compute capabilities that it runs on, in words; for fp8 none before 8.9."""
-        told = self.passport.targets
-        return (
-            f"{FP8_CAPABILITY} and later" if told == _ANYWHERE and self.precision is Precision.FP8 else told
-        )
+        """The compute capabilities that it runs on, in words: of the passport's, those with its precision."""
+        told, chosen = self.passport.targets, self.passport.settings.compute_capabilities
+        if self.precision is not Precision.FP8 or self.passport.backend is Backend.TENSORRT or chosen:
+            return told
+        return f"{told}, in {self.precision} from {FP8_CAPABILITY}"
 
     @property
     def proof(self) -> str:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from riformer_deploy.choices import HardwareCompatibility, Precision
+from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.cuda_driver import Driver, query_driver
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.files import sha256_of
+from riformer_deploy.invalidity import elsewhere, rebuild, remedy_of
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import FP8_CAPABILITY, Backend, EngineArtifact, Passport
+from riformer_deploy.passports import FP8_CAPABILITY, Backend, EngineArtifact, Passport, has_precision
+from riformer_deploy.rtx_support import major_minor, rtx_support
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.running import validity
 
@@ -62,16 +64,6 @@ def this_host() -> Host:
     )
 
 
-def _number(capability: str) -> tuple[int, int]:
-    major, _, minor = capability.partition(".")
-    return int(major), int(minor or 0)
-
-
-def _rebuild(artifact: EngineArtifact) -> str:
-    passport = artifact.passport
-    return f"Run `riformer-deploy build --precision {artifact.precision} --backend {passport.backend}` again"
-
-
 def check_file(artifact: EngineArtifact, path: Path) -> list[Mismatch]:
     """Whether a file is the one that was built.
 
@@ -80,7 +72,7 @@ def check_file(artifact: EngineArtifact, path: Path) -> list[Mismatch]:
         path: The file.
     """
     record = artifact.file
-    remedy = f"Restore it. {_rebuild(artifact)} if it is lost."
+    remedy = f"Restore it. {rebuild(artifact)} if it is lost."
     try:
         size = path.stat().st_size
         if size != record.size_bytes:
@@ -114,7 +106,7 @@ def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     if _same(here, built):
         return []
     problem = f"it was built by {backend.label} {built}; {here} is installed."
-    remedy = f"{_rebuild(artifact)}, or: {install.removeprefix('Run: ')}."
+    remedy = f"{rebuild(artifact)}, or: {install.removeprefix('Run: ')}."
     if not passport.settings.version_compatible:
         return [Mismatch(problem=problem, remedy=remedy)]
     try:
@@ -131,11 +123,32 @@ def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
 def _runs_on(passport: Passport, capability: str) -> bool:
     """Whether the engine runs on a GPU of this compute capability."""
     if passport.backend is Backend.TENSORRT_RTX:
-        targets = passport.settings.compute_capabilities
-        return capability in targets if targets else _number(capability) >= _AMPERE
+        support, targets = rtx_support(passport.backend_version), passport.settings.compute_capabilities
+        if support is not None and not support.supports(capability):
+            return False
+        if passport.for_current_gpu:
+            return capability == passport.gpu_compute_capability
+        if targets:
+            return capability in targets
+        return support is None or support.runs_by_default(capability)
     if passport.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
-        return _number(capability) >= _AMPERE
+        return major_minor(capability) >= _AMPERE
     return capability == passport.gpu_compute_capability
+
+
+def _other_rtx_gpu(artifact: EngineArtifact, here: str, problem: str) -> Mismatch:
+    """What helps where an engine of TensorRT-RTX is not for this GPU: it may support the GPU or not."""
+    passport = artifact.passport
+    support = rtx_support(passport.backend_version)
+    if support is not None and not support.supports(here):
+        label = f"{passport.backend.label} {passport.backend_version}"
+        return Mismatch(problem=f"{problem}, which {label} does not support.", remedy=elsewhere(artifact))
+    ways = []
+    if support is None or here in support.named:
+        ways.append(f"with --compute-capability {here}")
+    if support is None or support.runs_by_default(here):
+        ways.append("without --compute-capability")
+    return Mismatch(problem=f"{problem}.", remedy=f"{rebuild(artifact)} {', or '.join(ways)}.")
 
 
 def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
@@ -151,17 +164,18 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     gpu = driver.gpus[0]
     here = gpu.compute_capability
     if not _runs_on(passport, here):
-        option = " on this GPU"
-        if passport.backend is Backend.TENSORRT_RTX:
-            option = f" with --compute-capability {here}, or without that option"
+        problem = f"it is for compute capability {passport.targets}; {gpu.name} has {here}"
         findings.append(
-            Mismatch(
-                problem=f"it is for compute capability {passport.targets}; {gpu.name} has {here}.",
-                remedy=f"{_rebuild(artifact)}{option}.",
-            )
+            _other_rtx_gpu(artifact, here, problem)
+            if passport.backend is Backend.TENSORRT_RTX
+            else Mismatch(problem=f"{problem}.", remedy=f"{rebuild(artifact)} on this GPU.")
         )
     needed = passport.backend_cuda
-    if needed is not None and driver.cuda_version is not None and _number(driver.cuda_version)[0] < needed:
+    if (
+        needed is not None
+        and driver.cuda_version is not None
+        and major_minor(driver.cuda_version)[0] < needed
+    ):
         findings.append(
             Mismatch(
                 problem=f"its libraries need CUDA {needed}; the driver supports {driver.cuda_version}.",
@@ -169,11 +183,6 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
             )
         )
     return findings
-
-
-def has_precision(capability: str, precision: Precision) -> bool:
-    """Whether GPUs of a compute capability (``8.6``) compute in a precision."""
-    return precision is not Precision.FP8 or _number(capability) >= _number(FP8_CAPABILITY)
 
 
 def check_precision(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
@@ -208,7 +217,7 @@ def check_batch(artifact: EngineArtifact, batch: int) -> list[Mismatch]:
     return [
         Mismatch(
             problem=f"it does not take batch {batch}: its profiles are {profiles} (MIN:OPT:MAX).",
-            remedy=f"{_rebuild(artifact)} with a --profile that holds {batch}.",
+            remedy=f"{rebuild(artifact)} with a --profile that holds {batch}.",
         )
     ]
 
@@ -244,9 +253,11 @@ def preflight(
     if not findings and validity is not None:
         told = validity(path.read_bytes())
         if told is not None and told[0] == "INVALID":
-            reasons = ", ".join(told[1]) or "it names no reason"
-            problem = f"{artifact.passport.backend.label} calls it invalid: {reasons}."
-            findings.append(Mismatch(problem=problem, remedy=f"{_rebuild(artifact)}."))
+            label = artifact.passport.backend.label
+            findings += [
+                Mismatch(problem=f"{label} calls it invalid: {reason}.", remedy=remedy_of(reason, artifact))
+                for reason in told[1] or ("it names no reason",)
+            ]
     return tuple(findings)
 
 

@@ -8,10 +8,12 @@ from enum import StrEnum
 import numpy as np
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Precision, Role
 from riformer_deploy.gpu_state import GpuWatch
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
+from riformer_deploy.summaries import LatencySummary, summarise
 
 RESULT_SCHEMA = 1
 
@@ -110,6 +112,7 @@ class CandidateParity:
             looked for where a stage or an output is.
         status: Passed if every output and every stage did.
         batches: Batch sizes that it was run with.
+        graph: Whether it was the CUDA graph that it was to be, at every batch; None if it was to be none.
     """
 
     name: str
@@ -121,6 +124,7 @@ class CandidateParity:
     first_bad_block: str | None
     status: Status
     batches: tuple[int, ...] = ()
+    graph: GraphState | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,66 +164,22 @@ class ParityResult:
             raise ValueError("the verdict does not follow from the candidates")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatencySummary:
-    """Statistics of one contestant's samples, milliseconds per call.
-
-    Attributes:
-        median_ms: Half of the calls were faster.
-        ci95_ms: 95 % confidence interval of the median, by order statistics (binomial, no
-            assumption on the distribution); None for fewer than 6 samples, which bound none.
-        p90_ms: 90th percentile.
-        p95_ms: 95th percentile.
-        p99_ms: 99th percentile.
-        min_ms: The fastest call.
-        images_per_s: Batch divided by the median.
-    """
-
-    median_ms: float
-    ci95_ms: tuple[float, float] | None
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    min_ms: float
-    images_per_s: float
-
-
-def summarise(samples_ms: np.ndarray, batch: int) -> LatencySummary:
-    """Statistics of raw samples.
-
-    Args:
-        samples_ms: At least one, in milliseconds.
-        batch: Images per call.
-    """
-    ordered = np.sort(samples_ms)
-    count = len(ordered)
-    # Ranks n/2 +- 1.96 sqrt(n)/2 of the ordered sample bound the median with 95 % confidence
-    # (normal approximation to the binomial; Conover, Practical Nonparametric Statistics, 3.2).
-    half = 0.98 * np.sqrt(count)
-    low = max(int(np.floor(count / 2 - half)), 0)
-    high = min(int(np.ceil(count / 2 + half)), count - 1)
-    median = float(np.median(ordered))
-    p90, p95, p99 = (float(value) for value in np.percentile(ordered, (90, 95, 99)))
-    return LatencySummary(
-        median_ms=median,
-        ci95_ms=(float(ordered[low]), float(ordered[high])) if count >= 6 else None,
-        p90_ms=p90,
-        p95_ms=p95,
-        p99_ms=p99,
-        min_ms=float(ordered[0]),
-        images_per_s=1000 * batch / median,
-    )
-
-
 class Timing(StrEnum):
-    """What was timed."""
+    """What was timed; ``DeviceTimes`` of ``runtimes.base`` says where each part begins and ends."""
 
     CALL = "call"
     """From the call to the outputs on the host, by the host's clock: copies and Python included."""
     COMPUTE = "compute"
-    """From the first kernel to the last, by events on the device."""
+    """Kernels of one inference, by events on the device; its L2 cache is cold: something else filled it."""
+    COMPUTE_WARM = "compute-warm"
+    """Kernels of one of several inferences back to back, by events on the device, with what the one before
+    it left in the L2 cache. A sample is the average of one window; there is one a turn. Its images per
+    second are the throughput."""
     TRANSFERS = "transfers"
-    """Copying images to the device and outputs back, by events on the device."""
+    """Copying images to the device and outputs back, by events on the device, from and to page-locked
+    memory."""
+    STAGING = "staging"
+    """Copying images into page-locked memory, by the host's clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,11 +190,13 @@ class LatencySamples:
         name: Which.
         batch: Images per call.
         timing: What was timed.
+        role: What it is in a comparison; every series before there were roles is a candidate's.
         samples_ms: Every timed call in order, in milliseconds; warm-up is left out.
         preparation_ms: Loading, compiling and warming up.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
         warning: Why the figures are to be taken with care, if they are.
         summary: Statistics of the samples; a record whose summary does not follow from them is refused.
+        graph: Whether it was the CUDA graph that it was to be; None if it was to be none.
     """
 
     name: str
@@ -245,6 +207,8 @@ class LatencySamples:
     warning: str | None
     summary: LatencySummary
     timing: Timing = Timing.CALL
+    graph: GraphState | None = None
+    role: Role = Role.CANDIDATE
 
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:

@@ -24,7 +24,7 @@ from riformer_deploy.results import (
     StageParity,
     Status,
 )
-from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
 from riformer_deploy.runtimes.batching import run_all
 
 _LOG = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
         stages=stages,
         first_bad_block=block,
         status=status(passed=passed),
+        graph=graph_of(runtime),
     )
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import DeviceLayer
+from riformer_deploy.choices import Baselines, DeviceLayer
 
 from .. import options, output
-from ..tables import print_latency
+from ..latency_tables import print_latency
 
 
 def bench(
@@ -20,7 +20,7 @@ def bench(
     onnx: Annotated[bool, typer.Option("--onnx", help="ONNX Runtime.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="OpenVINO.")] = False,
     engine: Annotated[
-        bool, typer.Option("--engine", help="TensorRT engines, and their rivals on a GPU.")
+        bool, typer.Option("--engine", help="TensorRT engines, and what they are measured against on a GPU.")
     ] = False,
     batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.", show_default="1, 8")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds per batch size.", show_default="10")] = None,
@@ -36,6 +36,9 @@ def bench(
             "--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs.", show_default="both"
         ),
     ] = None,
+    baselines: Annotated[
+        Baselines, typer.Option(help="PyTorch on the GPU: a strong few, or every way, which takes long.")
+    ] = Baselines.STRONG,
     device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -56,7 +59,7 @@ def bench(
         threads=threads,
     )
     graphs = GpuOptions().cuda_graphs if cuda_graph is None else (cuda_graph,)
-    gpu = GpuOptions(layer=device_layer, cuda_graphs=graphs, required=engine)
+    gpu = GpuOptions(layer=device_layer, cuda_graphs=graphs, required=engine, baselines=baselines)
     groups = chosen_groups(torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch)
     with output.progress() as progress:
         result = bench_bundle(find_bundle(bundle), groups, asked, progress, gpu=gpu)

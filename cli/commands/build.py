@@ -54,9 +54,9 @@ def build(
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="X.Y",
-            help="Compute capabilities to build for (TensorRT-RTX).",
-            show_default="8.0 and later",
+            metavar="X.Y|current",
+            help="Compute capabilities to build for, or that of the GPU here (TensorRT-RTX).",
+            show_default="the builder's own choice",
         ),
     ] = None,
     refittable: Annotated[bool, typer.Option("--refittable", help="Let its weights be replaced.")] = False,

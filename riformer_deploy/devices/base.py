@@ -62,7 +62,7 @@ class Device(Protocol):
         """Page-locked host memory; at least one byte."""
 
     def free_host(self, buffer: HostBuffer) -> None:
-        """Give it back; the stream must be synchronised."""
+        """Give it back; the stream must be synchronised. It may be closed: views may outlive a runtime."""
 
     def to_device(self, target: DeviceBuffer, source: HostBuffer) -> None:
         """Copy all of the host buffer."""
@@ -78,6 +78,9 @@ class Device(Protocol):
 
     def record(self, event: Any) -> None:
         """Put the event on the stream."""
+
+    def is_done(self, event: Any) -> bool:
+        """Whether the device has reached a recorded event; does not wait."""
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Milliseconds between two recorded events; waits for the second."""
@@ -101,4 +104,4 @@ class Device(Protocol):
         """Free and total device memory."""
 
     def close(self) -> None:
-        """Destroy the stream; everything that it was used for must be freed."""
+        """Destroy the stream; everything but host memory that it was used for must be freed."""

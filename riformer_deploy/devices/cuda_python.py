@@ -33,11 +33,14 @@ class CudaPythonDevice:
     def _call(self, function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
         """The function's results, without the error code that goes before them; a single one bare."""
         code, *results = function(*arguments)
+        self._check(code, function)
+        return results[0] if len(results) == 1 else results
+
+    def _check(self, code: Any, function: Callable[..., tuple[Any, ...]]) -> None:
         if code != self._cuda.cudaError_t.cudaSuccess:
             _, text = self._cuda.cudaGetErrorString(code)
             shown = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
             raise RuntimeFailureError(f"{function.__name__} failed: {shown} ({code.name}).")
-        return results[0] if len(results) == 1 else results
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
         """As :class:`~riformer_deploy.devices.base.Device`."""
@@ -82,6 +85,14 @@ class CudaPythonDevice:
     def record(self, event: Any) -> None:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         self._call(self._cuda.cudaEventRecord, event, self._stream)
+
+    def is_done(self, event: Any) -> bool:
+        """As :class:`~riformer_deploy.devices.base.Device`."""
+        (code,) = self._cuda.cudaEventQuery(event)
+        if code == self._cuda.cudaError_t.cudaErrorNotReady:
+            return False
+        self._check(code, self._cuda.cudaEventQuery)
+        return True
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """As :class:`~riformer_deploy.devices.base.Device`."""

@@ -33,6 +33,7 @@ class PyCudaDevice:
             self._context.pop()
             raise
         self.stream = int(self._stream.handle)
+        self._host_buffers, self._closed = 0, False
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -52,11 +53,22 @@ class PyCudaDevice:
     def allocate_host(self, size_bytes: int) -> HostBuffer:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         data = self._call(self._cuda.pagelocked_empty, size_bytes, np.uint8)
+        self._host_buffers += 1
         return HostBuffer(data=data, owner=data.base)
 
     def free_host(self, buffer: HostBuffer) -> None:
-        """As :class:`~riformer_deploy.devices.base.Device`."""
-        self._call(buffer.owner.free)
+        """As :class:`~riformer_deploy.devices.base.Device`; in the context, which the last one releases."""
+        if not self._closed:
+            self._call(buffer.owner.free)
+            self._host_buffers -= 1
+            return
+        self._call(self._context.push)
+        try:
+            self._call(buffer.owner.free)
+        finally:
+            self._context.pop()
+        self._host_buffers -= 1
+        self._release()
 
     def to_device(self, target: DeviceBuffer, source: HostBuffer) -> None:
         """As :class:`~riformer_deploy.devices.base.Device`."""
@@ -77,6 +89,10 @@ class PyCudaDevice:
     def record(self, event: Any) -> None:
         """As :class:`~riformer_deploy.devices.base.Device`."""
         self._call(event.record, self._stream)
+
+    def is_done(self, event: Any) -> bool:
+        """As :class:`~riformer_deploy.devices.base.Device`."""
+        return bool(self._call(event.query))
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """As :class:`~riformer_deploy.devices.base.Device`."""
@@ -114,4 +130,9 @@ class PyCudaDevice:
         """Leave the primary context, which belongs to everybody in the process."""
         del self._stream
         self._context.pop()
-        del self._context  # the last one to go releases it
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        if self._host_buffers == 0:
+            del self._context  # the last one to go releases it

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Precision, Role
+from riformer_deploy.graph_states import GraphState, worst
 
 Images = NDArray[np.float32]
 """Normalised images, (N, 3, H, W) float32, C-contiguous."""
 Outputs = dict[str, NDArray[np.floating]]
 """Arrays by name; the first axis is the batch."""
-
-OCCUPYING_BYTES = 256 * 2**20
-"""Device memory that is filled before kernels are timed, so that launching them is hidden behind it."""
-OCCUPYING_REPEATS = 24
-"""How often: some milliseconds on a large GPU, more than a launch of any of our models takes."""
 
 
 class Runtime(Protocol):
@@ -40,26 +36,69 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceTimes:
-    """One inference by the device's own events, in milliseconds.
+    """The four parts of one inference, in milliseconds; they begin and end at the same points for everybody.
+
+    Each part but the first is timed by events on the device.
 
     Attributes:
-        to_device_ms: Copying the images to the device.
-        compute_ms: From the first kernel to the last, launched while the device was still busy, so that
-            what the host takes to launch them is not part of it (unless it takes longer than that).
-        to_host_ms: Copying the outputs back.
+        staging_ms: By the host's clock: copying the images into page-locked memory of the runtime's own.
+        to_device_ms: Copying them from there to the device.
+        compute_ms: From the images in device memory, (N, 3, H, W) float32 (or what else the graph takes),
+            to the outputs in device memory: casts and changes of layout are included. The L2 cache holds
+            none of the model's data at its beginning.
+        to_host_ms: Copying the outputs into page-locked memory.
+        launch_hidden: Whether the device was still busy when the last kernel had been launched. If it was
+            not, ``compute_ms`` contains some of the host's time.
     """
 
+    staging_ms: float
     to_device_ms: float
     compute_ms: float
     to_host_ms: float
+    launch_hidden: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmTime:
+    """Inferences back to back, by events on the device.
+
+    Attributes:
+        compute_ms: Milliseconds of one inference, averaged; from and to where ``DeviceTimes.compute_ms``
+            is timed, but each inference finds in the L2 cache what the one before it left there.
+        launch_hidden: As in :class:`DeviceTimes`.
+    """
+
+    compute_ms: float
+    launch_hidden: bool = True
 
 
 @runtime_checkable
 class DeviceTimed(Protocol):
-    """A runtime on a device that keeps time itself."""
+    """A runtime on a device that keeps time itself; raises RuntimeFailureError as ``run`` does."""
 
     def device_times(self, images: Images) -> DeviceTimes:
-        """Run once and say how long each part took; raises RuntimeFailureError as ``run`` does."""
+        """Run once, with a cold L2 cache, and say how long each part took."""
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        """Run once, then so many times back to back (at least one), and say how long one of these took."""
+
+
+@runtime_checkable
+class GraphLaunched(Protocol):
+    """A runtime that can be asked to launch CUDA graphs."""
+
+    @property
+    def graph_states(self) -> Mapping[int, GraphState]:
+        """By batch size, of all that ran, what is known of its graph; empty where none was asked for."""
+
+
+def graph_of(runtime: Runtime) -> GraphState | None:
+    """What is known of the CUDA graphs of a runtime, which may be closed; None where none was asked for.
+
+    Args:
+        runtime: Any; it has run.
+    """
+    return worst(runtime.graph_states.values()) if isinstance(runtime, GraphLaunched) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +155,7 @@ class Contestant:
         proof_batches: Batch sizes that a proof must cover beyond its own, such as those that each profile of
             an engine has kernels of its own for.
         observable: Whether its inner activations can be looked at (``tap``).
+        role: What it is in a comparison of latencies.
     """
 
     name: str
@@ -125,3 +165,4 @@ class Contestant:
     batches: Batches = ANY_BATCH
     proof_batches: tuple[int, ...] = ()
     observable: bool = True
+    role: Role = Role.CANDIDATE

@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
+from riformer_deploy.devices.base import Device, DeviceBuffer
 from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.passports import Passport
 from riformer_deploy.runtime_caches import RuntimeCache
-from riformer_deploy.runtimes.base import (
-    OCCUPYING_BYTES,
-    OCCUPYING_REPEATS,
-    DeviceTimes,
-    Images,
-    Outputs,
-)
+from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
+from riformer_deploy.runtimes.prepared import Prepared, PreparedShapes
+from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 from riformer_deploy.trt.bindings import TensorRT
-from riformer_deploy.trt.running import Context, Engine, EngineTensor
-
-_SHAPES_KEPT = 4
-"""Shapes that stay prepared, with their buffers; the one unused the longest goes first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Binding:
-    """One tensor of a prepared shape, on both sides."""
-
-    tensor: EngineTensor
-    shape: tuple[int, ...]
-    device: DeviceBuffer
-    host: HostBuffer
-
-    @property
-    def array(self) -> NDArray[Any]:
-        """The host side as what it holds."""
-        return self.host.data.view(self.tensor.dtype).reshape(self.shape)
-
-
-@dataclass(kw_only=True)
-class _Prepared:
-    """A batch size that is ready to run: its context, buffers, and graph once captured."""
-
-    context: Context
-    bindings: list[_Binding]
-    graph: Any = None
+from riformer_deploy.trt.running import Engine
 
 
 class EngineRuntime:
@@ -83,10 +50,10 @@ class EngineRuntime:
         sha256: str | None = None,
     ) -> None:
         self._passport, self._device, self._kept, self._plan = passport, device, kept, plan
-        self._prepared: OrderedDict[tuple[int, ...], _Prepared] = OrderedDict()
         self._events: list[Any] = []
         self._scratch: DeviceBuffer | None = None
         self._engine: Engine | None = None
+        self._settled = False
         with ExitStack() as undo:
             undo.callback(device.close)
             engine = Engine(
@@ -98,17 +65,17 @@ class EngineRuntime:
                 host_code=passport.settings.version_compatible,
             )
             undo.callback(engine.close)
-            self._captures = cuda_graphs and not engine.captures_graphs
-            if self._captures and not device.captures_graphs:
+            if cuda_graphs and not (engine.captures_graphs or device.captures_graphs):
                 raise RuntimeFailureError(
                     f"{plan} cannot run as a CUDA graph: this device layer captures none.",
                     remedy="Use --device-layer cuda-python.",
                 )
-            for _ in range(5):
+            for _ in range(EVENTS):
                 self._events.append(device.event())
                 undo.callback(device.free_event, self._events[-1])
-            self._inputs = [tensor for tensor in engine.tensors if tensor.is_input]
             self._engine = engine
+            self._shapes = PreparedShapes(engine, device, graphs=cuda_graphs, what=str(plan))
+            self._timer = StreamTimer(device, self._events, self._fill)
             undo.pop_all()
 
     def _content(self, sha256: str | None) -> bytes:
@@ -135,79 +102,44 @@ class EngineRuntime:
             )
         return number
 
-    def _prepare(self, images: Images) -> _Prepared:
+    def _prepare(self, images: Images) -> Prepared:
         """What runs images of this shape; made at the first call."""
-        engine, given, shape = self._opened(), self._inputs[0], images.shape
-        if shape in self._prepared and images.dtype == given.dtype:
-            self._prepared.move_to_end(shape)
-            return self._prepared[shape]
+        given, shape = self._opened().images, images.shape
         expected = given.shape[1:]
         if len(shape) != len(given.shape) or tuple(shape[1:]) != expected or images.dtype != given.dtype:
             raise RuntimeFailureError(
                 f"{self._plan} takes {given.dtype} {('N', *expected)}, got {images.dtype} {shape}."
             )
-        profile = self._profile(shape[0])
-        while len(self._prepared) >= _SHAPES_KEPT:
-            self._discard(self._prepared.popitem(last=False)[1])
-        prepared = _Prepared(context=engine.context(), bindings=[])
-        try:
-            shapes = prepared.context.prepare(given.name, shape, profile=profile, stream=self._device.stream)
-            for tensor in engine.tensors:
-                prepared.bindings.append(self._bind(tensor, shapes[tensor.name]))
-                prepared.context.bind(tensor.name, prepared.bindings[-1].device.address)
-            if self._captures:
-                self._device.synchronise()
-                prepared.context.execute(self._device.stream)  # allocations that no capture may hold
-                self._device.synchronise()
-                prepared.graph = self._device.capture(lambda: prepared.context.execute(self._device.stream))
-        except BaseException:
-            self._discard(prepared)
-            raise
-        self._prepared[shape] = prepared
-        return prepared
+        return self._prepare_batch(shape[0])
 
-    def _bind(self, tensor: EngineTensor, shape: tuple[int, ...]) -> _Binding:
-        size = max(int(np.prod(shape)) * tensor.dtype.itemsize, 1)
-        device = self._device.allocate(size)
-        try:
-            host = self._device.allocate_host(size)
-        except BaseException:
-            self._device.free(device)
-            raise
-        return _Binding(tensor=tensor, shape=shape, device=device, host=host)
+    def _prepare_batch(self, batch: int) -> Prepared:
+        self._opened()
+        return self._shapes.find(batch) or self._shapes.add(batch, self._profile(batch))
 
-    def _discard(self, prepared: _Prepared) -> None:
-        """Wait, then free; what cannot be freed does not keep the rest from it."""
-        with ExitStack() as last_to_first:
-            for binding in prepared.bindings:
-                last_to_first.callback(self._device.free, binding.device)
-                last_to_first.callback(self._device.free_host, binding.host)
-            last_to_first.callback(prepared.context.close)
-            if prepared.graph is not None:
-                last_to_first.callback(self._device.free_graph, prepared.graph)
-            last_to_first.callback(self._device.synchronise)
+    @property
+    def graph_states(self) -> dict[int, GraphState]:
+        """By batch size, of every shape so far, what is known of its CUDA graph; empty if none was wanted."""
+        return dict(self._shapes.graph_states)
 
-    def _send(self, prepared: _Prepared) -> None:
+    def _send(self, prepared: Prepared) -> None:
         for binding in prepared.bindings:
             if binding.tensor.is_input:
                 self._device.to_device(binding.device, binding.host)
 
-    def _compute(self, prepared: _Prepared) -> None:
+    def _compute(self, prepared: Prepared) -> None:
         if prepared.graph is not None:
             self._device.launch(prepared.graph)
         else:
             prepared.context.execute(self._device.stream)
 
-    def _fetch(self, prepared: _Prepared) -> None:
+    def _fetch(self, prepared: Prepared) -> None:
         for binding in prepared.bindings:
             if not binding.tensor.is_input:
                 self._device.to_host(binding.host, binding.device)
 
-    def _filled(self, images: Images) -> _Prepared:
-        """What runs the images, with these in its host buffer."""
-        prepared = self._prepare(images)
-        next(b for b in prepared.bindings if b.tensor.is_input).array[...] = images
-        return prepared
+    def _stage(self, prepared: Prepared, images: Images) -> None:
+        """Put the images into their host buffer."""
+        prepared.images.array[...] = images
 
     def run(self, images: Images) -> Outputs:
         """Every output of the engine, on the host.
@@ -218,12 +150,66 @@ class EngineRuntime:
         Raises:
             RuntimeFailureError: The shape is outside the profiles, or TensorRT or the driver fails.
         """
-        prepared = self._filled(images)
+        prepared = self._prepare(images)
+        self._stage(prepared, images)
+        self._execute(prepared)
+        return {b.tensor.name: b.array.copy() for b in prepared.bindings if not b.tensor.is_input}
+
+    def _execute(self, prepared: Prepared) -> None:
         self._send(prepared)
         self._compute(prepared)
         self._fetch(prepared)
         self._device.synchronise()
-        return {b.tensor.name: b.array.copy() for b in prepared.bindings if not b.tensor.is_input}
+
+    def input_view(self, batch: int) -> NDArray[Any]:
+        """The page-locked memory that images are copied to the GPU from, to be filled by the caller.
+
+        It is the memory of this batch size: :meth:`run` and :meth:`device_times` of as many images write
+        into it as well. While a caller holds the view, or a part of it, the shape stays prepared; after
+        :meth:`close` it is ordinary memory that nothing reads, freed with the last view.
+
+        Args:
+            batch: Number of images, within a profile.
+
+        Returns:
+            A writable array of the engine's input: its dtype, (N, 3, H, W) or what the graph takes. What it
+            holds at first means nothing.
+
+        Raises:
+            RuntimeFailureError: As :meth:`run`.
+        """
+        return self._prepare_batch(batch).images.view()
+
+    def run_filled(self, batch: int, *, copy: bool = True) -> Outputs:
+        """As :meth:`run`, of what the caller wrote into :meth:`input_view`: no copy on the host.
+
+        Args:
+            batch: As for ``input_view``.
+            copy: Give arrays of the caller's own; otherwise views of page-locked memory, which the next call
+                of this batch size overwrites, and which keep the shape prepared as ``input_view`` does.
+
+        Raises:
+            RuntimeFailureError: Nobody holds a view of the input of this batch size, or as :meth:`run`.
+        """
+        self._opened()
+        prepared = self._shapes.find(batch)
+        if prepared is None or prepared.images.lent is None:
+            raise RuntimeFailureError(
+                f"{self._plan} has no images of batch {batch}: no view of its input is held.",
+                remedy=f"Fill input_view({batch}) and keep it until the call is over.",
+            )
+        self._execute(prepared)
+        outputs = (binding for binding in prepared.bindings if not binding.tensor.is_input)
+        return {b.tensor.name: b.array.copy() if copy else b.view() for b in outputs}
+
+    def _inference(self, images: Images) -> Inference[None]:
+        prepared = self._prepare(images)
+        return Inference(
+            stage=lambda: self._stage(prepared, images),
+            send=lambda: self._send(prepared),
+            compute=lambda: self._compute(prepared),
+            fetch=lambda _: self._fetch(prepared),
+        )
 
     def device_times(self, images: Images) -> DeviceTimes:
         """Run once, timed by events on the stream.
@@ -234,30 +220,25 @@ class EngineRuntime:
         Raises:
             RuntimeFailureError: As :meth:`run`.
         """
-        prepared, device = self._filled(images), self._device
-        start, sent, begun, computed, fetched = self._events
-        device.record(start)
-        self._send(prepared)
-        device.record(sent)
-        self._occupy()
-        device.record(begun)
-        self._compute(prepared)
-        device.record(computed)
-        self._fetch(prepared)
-        device.record(fetched)
-        device.synchronise()
-        return DeviceTimes(
-            to_device_ms=device.elapsed_ms(start, sent),
-            compute_ms=device.elapsed_ms(begun, computed),
-            to_host_ms=device.elapsed_ms(computed, fetched),
-        )
+        return self._timer.cold(self._inference(images))
 
-    def _occupy(self) -> None:
-        """Keep the GPU busy while the inference is launched, so that launching it is not timed."""
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        """Run once, then so many times back to back, timed by events on the stream.
+
+        Args:
+            images: As for :meth:`run`.
+            inferences: How many are timed, at least one.
+
+        Raises:
+            RuntimeFailureError: As :meth:`run`.
+        """
+        return self._timer.warm(self._inference(images), inferences)
+
+    def _fill(self) -> None:
+        """Put the filling of device memory, which keeps the GPU busy, on the stream."""
         if self._scratch is None:
             self._scratch = self._device.allocate(OCCUPYING_BYTES)
-        for _ in range(OCCUPYING_REPEATS):
-            self._device.clear(self._scratch)
+        self._device.clear(self._scratch)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:  # noqa: ARG002
         """Not offered: what an engine computes inside is fused beyond recognition.
@@ -269,8 +250,13 @@ class EngineRuntime:
             f"{self._plan} shows no activations of {', '.join(tensors)}: it is an engine."
         )
 
+    def _settle(self) -> None:
+        self._device.synchronise()
+        self._settled = True
+
     def _keep(self, engine: Engine) -> None:
-        if self._kept is not None and (cache := engine.runtime_cache()):
+        """Unless the GPU failed: nobody knows what its kernels are worth then."""
+        if self._kept is not None and self._settled and (cache := engine.runtime_cache()):
             self._kept.write(cache)
 
     def close(self) -> None:
@@ -286,6 +272,5 @@ class EngineRuntime:
                 last_to_first.callback(self._device.free, self._scratch)
             while self._events:
                 last_to_first.callback(self._device.free_event, self._events.pop())
-            while self._prepared:
-                last_to_first.callback(self._discard, self._prepared.popitem()[1])
-            last_to_first.callback(self._device.synchronise)
+            last_to_first.callback(self._shapes.close)
+            last_to_first.callback(self._settle)

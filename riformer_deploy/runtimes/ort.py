@@ -24,14 +24,23 @@ class OnnxRuntime:
         path: The model.
         threads: Intra-op threads; None leaves the choice to ONNX Runtime.
         provider: ``CPU_PROVIDER``, or ``CUDA_PROVIDER``, which then runs every node, float32 never as TF32.
+        stream: Handle of the CUDA stream to run on; None lets ONNX Runtime make its own.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
         RuntimeFailureError: The file cannot be loaded, or the provider does not start.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None, provider: str = CPU_PROVIDER) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        provider: str = CPU_PROVIDER,
+        stream: int | None = None,
+    ) -> None:
         self._path = path
+        self._stream = stream
         self._threads = threads
         self._provider = provider
         self._session: Any = self._load(str(path))
@@ -49,7 +58,10 @@ class OnnxRuntime:
             providers: list[Any] = [CPU_PROVIDER]
             if self._provider == CUDA_PROVIDER:
                 # float32 means float32, and nothing runs on the CPU without a word.
-                providers = [(CUDA_PROVIDER, {"use_tf32": "0"})]
+                settings = {"use_tf32": "0"}
+                if self._stream is not None:
+                    settings["user_compute_stream"] = str(self._stream)
+                providers = [(CUDA_PROVIDER, settings)]
                 options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             session = ort.InferenceSession(model, options, providers=providers)
         except Exception as err:  # ONNX Runtime raises its own types, which have no common base

@@ -1,9 +1,10 @@
-"""PyTorch on the CPU or a GPU, eager or compiled."""
+"""PyTorch, eager or compiled; on the CPU, unless a subclass feeds another device."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -11,16 +12,35 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.runtimes.base import (
-    OCCUPYING_BYTES,
-    OCCUPYING_REPEATS,
-    DeviceTimes,
-    Images,
-    Outputs,
-)
+from riformer_deploy.runtimes.base import Images, Outputs
+from riformer_deploy.runtimes.compiling import brief, compile_module, first_calls, forget, quiet
 
-_COMPILED: weakref.WeakSet[PyTorchRuntime] = weakref.WeakSet()
-"""Open runtimes whose module is compiled."""
+Forward = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+
+_FIRST_CALLS = 3
+"""Calls of a shape in which PyTorch compiles, and records a CUDA graph."""
+
+
+class _Cast(nn.Module):
+    """A module, or a function of one, that casts and lays out its images itself."""
+
+    def __init__(self, forward: Forward, dtype: torch.dtype, layout: torch.memory_format) -> None:
+        super().__init__()
+        self._inner, self._dtype, self._layout = forward, dtype, layout
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self._inner(images.to(self._dtype, memory_format=self._layout))
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Whatever PyTorch raises is a RuntimeFailureError that says what it could not do."""
+    try:
+        yield
+    except RuntimeFailureError:
+        raise
+    except Exception as err:  # whatever a compiler, a C++ toolchain or a kernel raises
+        raise RuntimeFailureError(f"PyTorch {what}: {brief(err)}") from err
 
 
 class PyTorchRuntime:
@@ -31,11 +51,10 @@ class PyTorchRuntime:
         outputs: Names of what it gives, in order.
         forward: What to call instead of the module itself; it gives the outputs named.
         dtype: What the images are cast to; None takes the type of the model's first parameter.
-        compiled: Run the module through ``torch.compile``; on a GPU, with CUDA graphs.
+        compiled: Run the module, and the cast of its images, through ``torch.compile``.
         threads: Intra-op threads; this is PyTorch's setting for the whole process.
-        device: ``cpu``, or ``cuda`` for :class:`CudaPyTorchRuntime`, which feeds it: the module is moved
-            there, and float32 means float32, never TF32, for the whole process.
-        channels_last: Keep weights in NHWC order, and images where they are fed so.
+        device: Where the module is moved to; other than ``cpu`` for a subclass, which feeds it.
+        channels_last: Keep weights and images in NHWC order.
     """
 
     def __init__(
@@ -43,7 +62,7 @@ class PyTorchRuntime:
         model: nn.Module,
         *,
         outputs: Sequence[str] = ("logits",),
-        forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None,
+        forward: Forward | None = None,
         dtype: torch.dtype | None = None,
         compiled: bool = False,
         threads: int | None = None,
@@ -52,32 +71,43 @@ class PyTorchRuntime:
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         self._device = torch.device(device)
-        if self._device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self._outputs = tuple(outputs)
-        self._dtype = dtype or next(model.parameters()).dtype
-        try:
-            model = model.to(self._device).to(memory_format=self._layout)  # type: ignore[call-overload]
+        self._compiled = compiled
+        self._seen: Counter[tuple[int, ...]] = Counter()
+        with failing("cannot prepare the model here"), quiet():
+            self._configure()
+            model = model.to(self._device).to(memory_format=layout)  # type: ignore[call-overload]
             self._model: nn.Module | None = model
-            if compiled:
-                # Dynamo stops compiling a function, without a word, once it has compiled it eight times, so
-                # earlier ones go when nobody runs them any more. Nothing may stay eager.
-                if not _COMPILED:
-                    torch.compiler.reset()
-                _COMPILED.add(self)
-                mode = "reduce-overhead" if self._device.type == "cuda" else "default"
-                self._forward: Callable[[Tensor], Tensor | tuple[Tensor, ...]] = torch.compile(
-                    model, dynamic=False, fullgraph=True, mode=mode
-                )
+            dtype = dtype or next(model.parameters()).dtype
+            eager = _Cast(model, dtype, layout)
+            self._eager: Forward = eager
+            if compiled:  # nothing may stay eager, the cast included
+                self._forward: Forward = compile_module(self, eager, self._options())
             else:
-                self._forward = forward or model
-        except Exception as err:  # an interpreter or platform that PyTorch cannot compile for
-            raise RuntimeFailureError(f"PyTorch cannot prepare the model here: {_brief(err)}") from err
+                self._forward = eager if forward is None else _Cast(forward, dtype, layout)
+
+    def _configure(self) -> None:
+        """Settings of PyTorch's for the whole process."""
+
+    def _options(self) -> Mapping[str, bool] | None:
+        """What ``torch.compile`` is told; None for its defaults."""
+        return None
+
+    def _calls(self, images: Images) -> AbstractContextManager[None]:
+        """Around calls of the model with images of this shape."""
+        self._seen[images.shape] += 1
+        if self._compiled and self._seen[images.shape] <= _FIRST_CALLS:
+            return first_calls()
+        return nullcontext()
 
     def _feed(self, images: Images) -> Tensor:
-        return torch.from_numpy(images).to(self._dtype)
+        """The images, as float32, on the device."""
+        return torch.from_numpy(images)
+
+    def _arrays(self, results: tuple[Tensor, ...]) -> list[np.ndarray]:
+        return [as_array(value) for value in results]
 
     def run(self, images: Images) -> Outputs:
         """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.
@@ -89,13 +119,9 @@ class PyTorchRuntime:
             RuntimeFailureError: PyTorch could not compile or run the model.
         """
         self._opened()
-        try:
-            with torch.inference_mode():
-                results = self._forward(self._feed(images))
-        except Exception as err:  # whatever a compiler, a C++ toolchain or a kernel raises
-            raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
-        tensors = results if isinstance(results, tuple) else (results,)
-        return {name: _array(value) for name, value in zip(self._outputs, tensors, strict=True)}
+        with failing("could not run the model"), self._calls(images), torch.inference_mode():
+            arrays = self._arrays(as_tuple(self._forward(self._feed(images))))
+        return dict(zip(self._outputs, arrays, strict=True))
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Activations after the named modules, run eagerly.
@@ -116,17 +142,15 @@ class PyTorchRuntime:
 
         def keep(name: str) -> RemovableHandle:
             def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                taken[name] = _array(output)
+                taken[name] = as_array(output)
 
             handle: RemovableHandle = modules[name].register_forward_hook(hook)
             return handle
 
         handles = [keep(name) for name in tensors]
         try:
-            with torch.inference_mode():
-                model(self._feed(images))
-        except Exception as err:  # as above
-            raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
+            with failing("could not run the model"), torch.inference_mode():
+                self._eager(self._feed(images))
         finally:
             for handle in handles:
                 handle.remove()
@@ -134,9 +158,9 @@ class PyTorchRuntime:
 
     def close(self) -> None:
         """Let go of the model."""
-        _COMPILED.discard(self)
+        forget(self)
         self._model = None
-        self._forward = nn.Identity()
+        self._forward = self._eager = nn.Identity()
 
     def _opened(self) -> nn.Module:
         if self._model is None:
@@ -144,86 +168,12 @@ class PyTorchRuntime:
         return self._model
 
 
-class CudaPyTorchRuntime(PyTorchRuntime):
-    """Runs a module on the first GPU, and keeps time there.
-
-    Args:
-        model: As for :class:`PyTorchRuntime`.
-        dtype: What the module and the images are cast to.
-        compiled: Through ``torch.compile``, with CUDA graphs.
-        channels_last: Keep weights and images in NHWC order.
-    """
-
-    def __init__(
-        self, model: nn.Module, *, dtype: torch.dtype, compiled: bool = False, channels_last: bool = False
-    ) -> None:
-        super().__init__(
-            model.to(dtype), dtype=dtype, compiled=compiled, device="cuda", channels_last=channels_last
-        )
-        self._events = [torch.Event("cuda", enable_timing=True) for _ in range(5)]
-        self._staged: Tensor | None = None
-        self._scratch: Tensor | None = None
-
-    def _feed(self, images: Images) -> Tensor:
-        """Through page-locked memory, and cast on the GPU: as an engine gets its images."""
-        given = torch.from_numpy(images)
-        if self._staged is None or (self._staged.shape, self._staged.dtype) != (given.shape, given.dtype):
-            self._staged = torch.empty(given.shape, dtype=given.dtype, pin_memory=True)
-        self._staged.copy_(given)
-        return self._staged.to(self._device, non_blocking=True).to(self._dtype, memory_format=self._layout)
-
-    def _occupy(self) -> None:
-        """Keep the GPU busy while Python launches what comes next, so that launching is not timed."""
-        if self._scratch is None:
-            self._scratch = torch.empty(OCCUPYING_BYTES, dtype=torch.uint8, device=self._device)
-        for _ in range(OCCUPYING_REPEATS):
-            self._scratch.zero_()
-
-    def close(self) -> None:
-        """Let go of the model and of the GPU's memory."""
-        super().close()
-        self._staged = self._scratch = None
-        torch.cuda.empty_cache()
-
-    def device_times(self, images: Images) -> DeviceTimes:
-        """Run once, timed by events on the stream.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised.
-
-        Raises:
-            RuntimeFailureError: As :meth:`run`.
-        """
-        self._opened()
-        start, sent, begun, computed, fetched = self._events
-        try:
-            with torch.inference_mode():
-                start.record()
-                given = self._feed(images)
-                sent.record()
-                self._occupy()
-                begun.record()
-                results = self._forward(given)
-                computed.record()
-                for value in results if isinstance(results, tuple) else (results,):
-                    value.cpu()
-                fetched.record()
-            torch.cuda.synchronize()
-        except Exception as err:  # as for run
-            raise RuntimeFailureError(f"PyTorch could not run the model: {_brief(err)}") from err
-        return DeviceTimes(
-            to_device_ms=start.elapsed_time(sent),
-            compute_ms=begun.elapsed_time(computed),
-            to_host_ms=computed.elapsed_time(fetched),
-        )
+def as_tuple(results: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a model gives, as several outputs."""
+    return results if isinstance(results, tuple) else (results,)
 
 
-def _array(value: Tensor) -> np.ndarray:
+def as_array(value: Tensor) -> np.ndarray:
+    """A tensor on the host; bfloat16 as float32."""
     result: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
     return result
-
-
-def _brief(err: Exception) -> str:
-    lines = [line for line in str(err).strip().splitlines() if line.strip()]
-    text = f"{type(err).__name__}: {lines[0] if lines else ''}"
-    return text if len(text) <= 300 else text[:297] + "..."

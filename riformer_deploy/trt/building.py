@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from riformer_deploy.choices import HardwareCompatibility
 from riformer_deploy.errors import EngineBuildError, OptionError, RuntimeFailureError
-from riformer_deploy.passports import BatchProfile, BuildSettings
+from riformer_deploy.passports import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.progress import Progress
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 from riformer_deploy.trt.interruption import interruptible
@@ -58,11 +58,15 @@ class BuiltPlan:
 
 
 def compute_capabilities(trt: TensorRT) -> dict[str, Any]:
-    """What can be built for without that GPU, by name (``8.9``); nothing where the flavour cannot."""
+    """What can be built for, by name: ``8.9``, without that GPU, or ``current``, for the GPU at hand.
+
+    Nothing where the flavour builds for the GPU at hand only.
+    """
     if not hasattr(trt.module, "ComputeCapability"):
         return {}
     members = trt.module.ComputeCapability.__members__
-    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
+    named = {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
+    return {**named, CURRENT: trt.module.ComputeCapability.CURRENT}
 
 
 class _Monitor:

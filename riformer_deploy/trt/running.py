@@ -41,11 +41,12 @@ class Context:
     Args:
         context: TensorRT's.
         engine: Which it belongs to.
+        trt: The bindings.
     """
 
-    def __init__(self, context: Any, engine: Engine) -> None:
+    def __init__(self, context: Any, engine: Engine, trt: TensorRT) -> None:
         self._context: Any = context
-        self._engine = engine
+        self._engine, self._trt = engine, trt
 
     def _check(self, done: object, what: str) -> None:
         if not done:
@@ -91,6 +92,16 @@ class Context:
             RuntimeFailureError: TensorRT refuses.
         """
         self._check(self._context.execute_async_v3(stream), "run")
+
+    def capturable(self, stream: int) -> bool:
+        """Whether the flavour says that it can capture CUDA graphs of what it would put on the stream.
+
+        Args:
+            stream: Handle of the stream.
+        """
+        if not hasattr(self._trt.module.IExecutionContext, "is_stream_capturable"):
+            return False
+        return bool(self._context.is_stream_capturable(stream))
 
     def close(self) -> None:
         """Destroy the context; its last inference must be over."""
@@ -195,7 +206,14 @@ class Engine:
         context = self._engine.create_execution_context(*arguments)
         if context is None:
             raise self.failure("could not create an execution context")
-        return Context(context, self)
+        # Plans are built with detailed names, which cost time at every launch where they are told to NVTX.
+        context.nvtx_verbosity = self._trt.module.ProfilingVerbosity.NONE
+        return Context(context, self, self._trt)
+
+    @property
+    def images(self) -> EngineTensor:
+        """The input; our graphs have one."""
+        return next(tensor for tensor in self.tensors if tensor.is_input)
 
     @property
     def num_layers(self) -> int:

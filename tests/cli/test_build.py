@@ -154,6 +154,8 @@ def test_trtexec_lines_are_printed_and_nothing_is_built(cli: Run, tiny_bundle_co
         (("--hardware-compat", "ampere-plus"), 2, "say --compute-capability"),
         (("--timing-cache", "cache"), 2, "--timing-cache: it times no kernels"),
         (("--compute-capability", "9.0"), 2, "not for 9.0"),
+        (("--compute-capability", "current"), 50, "for the GPU of this machine, and no NVIDIA driver"),
+        (("--compute-capability", "current", "--compute-capability", "8.9"), 2, "current stands alone"),
         (("--print-trtexec", "--compute-capability", "8.9"), 2, "see --hardware-compat"),
         (("--print-trtexec", "--backend", "tensorrt-rtx"), 2, "Leave --backend out"),
         (("--backend", "tensorrt"), 50, "TensorRT builds on a GPU only, and no NVIDIA driver"),

@@ -200,7 +200,7 @@ def test_an_engine_as_text_tells_its_passport_and_what_keeps_it_from_running_her
         f"TensorRT-RTX {engine.passport.backend_version}, CUDA {engine.passport.backend_cuda} ",
         "float32 ['batch', 3, 64, 48]",
         "│ 1:8:32 ",
-        "│ 8.0 and later ",
+        "│ 8.0, 8.6, 8.9, 12.0 and later ",
         "no GPU, driver's CUDA -",
         f"{sum(engine.passport.network_layers.values())}: ",
         engine.file.sha256,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from riformer_deploy_cli import tables
+from riformer_deploy_cli import latency_tables, tables
 
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.records import load_json
 from riformer_deploy.results import (
@@ -16,8 +17,8 @@ from riformer_deploy.results import (
     ParityResult,
     Skipped,
     Status,
-    summarise,
 )
+from riformer_deploy.summaries import summarise
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
@@ -60,6 +61,28 @@ def _latency(*samples: LatencySamples, skipped: tuple[Skipped, ...] = ()) -> Lat
 def _cells(text: str, first: str) -> list[list[str]]:
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
     return [row for row in rows if row[0] == first]
+
+
+def test_parity_of_what_ran_plain_does_not_pass_as_a_graphs(
+    proven: ParityResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = dataclasses.replace(proven.candidates[0], name="RTX, CUDA graph")
+    plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
+    graph = dataclasses.replace(plain, graph=GraphState.CAPTURABLE)
+    tables.print_parity(dataclasses.replace(proven, candidates=(plain, graph)))
+    out, _ = capsys.readouterr()
+    assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 2
+    assert len(_cells(out, "RTX, CUDA graph")) == 2
+
+
+def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.CaptureFixture[str]) -> None:
+    named = _samples("RTX, CUDA graph", 1, (1.0,), None)
+    plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
+    latency_tables.print_latency(_latency(plain, dataclasses.replace(plain, graph=GraphState.CAPTURED)))
+    out, _ = capsys.readouterr()
+    assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 1
+    assert len(_cells(out, "RTX, CUDA graph")) == 1
+    assert "Batch 1: RTX, CUDA graph (NOT captured: runs plain) is the fastest" in out
 
 
 def test_parity_shows_the_figures_of_every_candidate_and_the_verdict(
@@ -106,7 +129,7 @@ def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_mar
 def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_batch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tables.print_latency(
+    latency_tables.print_latency(
         _latency(
             _samples("torch", 1, (10.0,) * 6, None),
             _samples("onnx", 1, (4.0,) * 6, None),
@@ -128,7 +151,7 @@ def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_bat
 def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skipped_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tables.print_latency(
+    latency_tables.print_latency(
         _latency(
             _samples("torch", 1, (10.0, 10.0), None),
             _samples("onnx", 1, (4.0, 9.0), "the second half is 125% slower than the first"),

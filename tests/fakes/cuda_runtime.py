@@ -23,6 +23,7 @@ class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
+    cudaErrorNotReady = 600
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -180,6 +181,12 @@ class FakeCudaRuntime:
 
     def cudaEventSynchronize(self, event: Any) -> Result:
         return self.cudaStreamSynchronize(event.content.stream)
+
+    def cudaEventQuery(self, event: Any) -> Result:
+        if self._refused("cudaEventQuery"):
+            return (self.failing,)
+        done = event.content.time_ms is not None
+        return (cudaError_t.cudaSuccess if done else cudaError_t.cudaErrorNotReady,)
 
     def cudaEventElapsedTime(self, start: Any, end: Any) -> Result:
         if start.content.time_ms is None or end.content.time_ms is None:

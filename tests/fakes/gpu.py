@@ -68,6 +68,8 @@ class FakeGpu:
         streams: By handle.
         memory: Device memory by address.
         log: What was put on streams, in order.
+        launch_ms: What the device gets done of its pending work, in milliseconds of its clock, before the
+            host asks whether it has reached an event.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,7 @@ class FakeGpu:
         self.streams: dict[int, Stream] = {}
         self.memory: dict[int, NDArray[np.uint8]] = {}
         self.log: list[str] = []
+        self.launch_ms = 0.0
         self._next = 0x7F00_0000
 
     def violate(self, text: str) -> ProtocolError:
@@ -238,8 +241,9 @@ class FakeDevice:
         return HostBuffer(data=data, owner={"live": True})
 
     def free_host(self, buffer: HostBuffer) -> None:
-        """As the protocol says."""
-        self._begin("free_host")
+        """As the protocol says; host memory outlives the stream where a view of it is held."""
+        if self.stream in self._gpu.streams:
+            self._begin("free_host")
         if not buffer.owner["live"]:
             raise self._gpu.violate("a host buffer is freed twice")
         if self._gpu.in_use(id(buffer.owner)):
@@ -303,6 +307,18 @@ class FakeDevice:
             event.time_ms = stream.clock_ms
 
         stream.put(Operation(work=work, uses=frozenset((id(event),))))
+
+    def is_done(self, event: Any) -> bool:
+        """As the protocol says, of a device that is ``launch_ms`` ahead of what it has been waited for."""
+        self._begin("is_done")
+        if not event.recorded or event.destroyed:
+            raise self._gpu.violate("an event that was not recorded, or destroyed, is asked for")
+        if event.time_ms is not None:
+            return True
+        pending = self._work.pending
+        place = next(n for n, operation in enumerate(pending) if id(event) in operation.uses)
+        ahead_ms = sum(operation.duration_ms for operation in pending[:place])
+        return ahead_ms <= self._gpu.launch_ms
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """As the protocol says."""
@@ -375,7 +391,7 @@ class FakeDevice:
         """As the protocol says: nothing may be left."""
         if self._work.pending:
             raise self._gpu.violate("the stream is destroyed while work is pending")
-        if left := +self._own:
+        if left := +self._own - Counter({"host buffer": self._own["host buffer"]}):
             raise self._gpu.violate(f"the stream is destroyed before {dict(left)}")
         if self._work.users:
             raise self._gpu.violate("the stream is destroyed before the contexts that ran on it")

@@ -164,6 +164,10 @@ class _Event:
         self._stream.synchronize()
         return self
 
+    def query(self) -> bool:
+        self._cuda._begin("query")
+        return self._time_ms is not None
+
     def time_since(self, event: Any) -> float:
         self._cuda._begin("time_since")
         if self._time_ms is None or event._time_ms is None:

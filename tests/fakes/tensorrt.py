@@ -12,7 +12,7 @@ from tests.fakes import trt_building, trt_running
 from tests.fakes.api import SEVERITIES, api_of
 from tests.fakes.gpu import FakeGpu
 from tests.fakes.strict import Bound, bound_enum, callback
-from tests.fakes.trt_running import Plan, sums
+from tests.fakes.trt_running import Plan, Shape, sums
 
 _BEHAVIOURS = [
     item
@@ -38,6 +38,8 @@ class FakeTensorRT:
         computes: What engines compute of their images.
         compiled: Shapes that RTX had to compile kernels for.
         graph_strategies: Of each context that was made.
+        capturable: Whether RTX can capture a graph of a shape; it runs plain where it cannot.
+        nvtx_verbosities: What contexts told NVTX when they ran.
         kernel_strategies: When kernels of new shapes are compiled, of each context that was made.
         used: Class and name of every member that was used of its objects.
     """
@@ -55,6 +57,8 @@ class FakeTensorRT:
         self.computes: Callable[[Plan, Any], Any] = sums
         self.compiled: list[Any] = []
         self.graph_strategies: list[str] = []
+        self.capturable: Callable[[Shape], bool] = lambda _shape: True
+        self.nvtx_verbosities: set[str] = set()
         self.kernel_strategies: list[str] = []
         self.used: set[tuple[str, str]] = set()
         for name, members in self._api.enums.items():

@@ -210,6 +210,7 @@ class IExecutionContext(Bound):
         self._addresses: dict[str, int] = {}
         self._stream: list[int] = []
         self._warm = False
+        self._graph: tuple[dict[str, int], Operation] | None = None
         self._kernels = None if config is None or config._cache is None else config._cache._kernels
         strategy = None if config is None else config.__dict__.get("cuda_graph_strategy")
         self._strategy = "DISABLED" if strategy is None else strategy.name
@@ -225,6 +226,8 @@ class IExecutionContext(Bound):
                 gpu.streams[handle].users -= 1
 
         self._trt._owned("context", self, end=end)
+
+    nvtx_verbosity: Any = None
 
     @property
     def active_optimization_profile(self) -> int:
@@ -244,7 +247,8 @@ class IExecutionContext(Bound):
         if not 0 <= number < max(len(self._plan.profiles), 1):
             self._trt._say("ERROR", f"there is no profile {number}")
             return False
-        self._profile, self._shape, self._addresses, self._warm = number, None, {}, False
+        self._profile, self._shape = number, None
+        self._forget()
         return True
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
@@ -255,8 +259,13 @@ class IExecutionContext(Bound):
             self._trt._say("ERROR", f"shape {tuple(shape)} is outside profile {self._profile}")
             return False
         if tuple(shape) != self._shape:
-            self._shape, self._addresses, self._warm = tuple(shape), {}, False
+            self._shape = tuple(shape)
+            self._forget()
         return True
+
+    def _forget(self) -> None:
+        """Another shape has addresses and a graph of its own."""
+        self._addresses, self._warm, self._graph = {}, False, None
 
     def infer_shapes(self) -> list[str]:
         return [] if self._shape is not None else [self._plan.given.name]
@@ -290,11 +299,33 @@ class IExecutionContext(Bound):
         if self._gpu.refuses("execute_async_v3"):
             self._trt._say("ERROR", "no kernel image is available")
             return False
-        self._warm = stream.captured is None or self._warm
+        verbosity = self.nvtx_verbosity or self._trt.ProfilingVerbosity.DETAILED
+        self._trt.nvtx_verbosities.add(verbosity.name)
         self._compile()
-        self._gpu.log.append("execute")
-        stream.put(self._operation())
+        if self._strategy == "DISABLED" or not self._warm or not self._trt.capturable(self._shape):
+            self._gpu.log.append("execute")
+            stream.put(self._operation())
+        else:
+            stream.put(self._captured())
+        self._warm = stream.captured is None or self._warm
         return True
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        self._gpu.stream(stream)
+        if self._shape is None:
+            raise self._gpu.violate("a context is asked for captures without a shape")
+        return bool(self._trt.capturable(self._shape))
+
+    def _captured(self) -> Operation:
+        """RTX's own graph: captured, and launched, in the second run of a shape; replayed from the third."""
+        if self._graph is None:
+            self._gpu.log.append("capture")
+            self._graph = dict(self._addresses), self._operation()
+        elif self._graph[0] != self._addresses:
+            raise self._gpu.violate("a graph is replayed with other addresses than it was captured with")
+        else:
+            self._gpu.log.append("replay")
+        return self._graph[1]
 
     def _compile(self) -> None:
         if self._trt._api.is_rtx and (self._kernels is None or self._shape not in self._kernels):

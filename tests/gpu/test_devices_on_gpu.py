@@ -14,7 +14,7 @@ from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.gpu_state import read_gpu
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.optional import installed_version
-from riformer_deploy.runtimes.pytorch import CudaPyTorchRuntime
+from riformer_deploy.runtimes.pytorch_cuda import CudaPyTorchRuntime
 
 
 def test_the_driver_and_its_gpu_are_found() -> None:
@@ -29,7 +29,10 @@ def test_clocks_are_read() -> None:
     state, problem = read_gpu()
     assert problem is None
     assert state is not None
+    assert state.sm_clock_mhz is not None
+    assert state.sm_clock_max_mhz is not None
     assert 0 < state.sm_clock_mhz <= state.sm_clock_max_mhz
+    assert state.name == torch.cuda.get_device_name(0)
 
 
 @pytest.mark.parametrize("layer", list(DeviceLayer), ids=str)

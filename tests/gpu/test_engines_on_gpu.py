@@ -99,6 +99,19 @@ def test_many_calls_take_no_more_device_memory_than_the_first_ones(engines: Bund
         meter.close()
 
 
+@pytest.mark.parametrize("graphs", [False, True], ids=["plain", "graph"])
+def test_images_that_are_written_into_the_view_are_what_is_run(engines: Bundle, *, graphs: bool) -> None:
+    images = synthetic_images(4, SIZE, seed=0)
+    with opened(engines, half(engines), graphs=graphs) as runtime:
+        expected = runtime.run(images)["logits"]
+        view = runtime.input_view(4)
+        view[...] = images
+        np.testing.assert_array_equal(runtime.run_filled(4)["logits"], expected)
+        assert set(runtime.graph_states) == ({4} if graphs else set())
+    view += 1  # what it lies in outlives the runtime
+    np.testing.assert_array_equal(view, images + 1)
+
+
 def test_device_times_are_part_of_the_call(engines: Bundle) -> None:
     result = bench_bundle(
         engines.directory, (Group.ENGINE,), BenchOptions(batches=(8,), rounds=10, repeats=10, warmup=10)

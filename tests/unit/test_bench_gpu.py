@@ -11,12 +11,12 @@ import pytest
 
 from riformer_deploy import bench
 from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Precision, Role
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.gpu_state import GpuState
 from riformer_deploy.records import dump_json, load_json
 from riformer_deploy.results import Inputs, LatencyResult, Skipped, Timing
-from riformer_deploy.runtimes.base import Contestant, DeviceTimes, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import Contestant, DeviceTimes, Images, Outputs, Runtime, WarmTime
 
 OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)
@@ -41,6 +41,10 @@ class OnDevice(Runtime):
 
     fails_at: int | None = None
     log: list[str] = field(default_factory=list)
+    first_ms: float = 10.0
+    step_ms: float = 1.0
+    unhidden: tuple[int, ...] = ()
+    inferences: list[int] = field(default_factory=list)
 
     def run(self, images: Images) -> Outputs:
         self.log.append("call")
@@ -52,7 +56,19 @@ class OnDevice(Runtime):
         if number == self.fails_at:
             raise RuntimeFailureError("the GPU fell off the bus")
         self.log.append("device")
-        return DeviceTimes(to_device_ms=0.25, compute_ms=10.0 + number, to_host_ms=0.5)
+        return DeviceTimes(
+            staging_ms=0.125,
+            to_device_ms=0.25,
+            compute_ms=self.first_ms + number * self.step_ms,
+            to_host_ms=0.5,
+            launch_hidden=number not in self.unhidden,
+        )
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        assert len(images) == 2
+        self.log.append("warm")
+        self.inferences.append(inferences)
+        return WarmTime(compute_ms=8.0, launch_hidden=not self.unhidden)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         raise NotImplementedError
@@ -94,7 +110,7 @@ def _measure(*contestants: Contestant) -> LatencyResult:
 
 
 @pytest.mark.usefixtures("readings")
-def test_a_device_gives_three_series_of_as_many_samples_each() -> None:
+def test_a_device_gives_a_series_of_each_part() -> None:
     runtime = OnDevice()
     result = _measure(_contestant("D", runtime), _contestant("H", OnHost()))
     series = {(item.name, item.timing): item for item in result.samples}
@@ -102,11 +118,47 @@ def test_a_device_gives_three_series_of_as_many_samples_each() -> None:
     count = OPTIONS.rounds * OPTIONS.repeats
     assert series["D", Timing.COMPUTE].samples_ms == tuple(10.0 + number for number in range(count))
     assert series["D", Timing.TRANSFERS].samples_ms == (0.75,) * count
+    assert series["D", Timing.STAGING].samples_ms == (0.125,) * count
+    assert series["D", Timing.COMPUTE_WARM].samples_ms == (8.0,) * OPTIONS.rounds
+    assert series["D", Timing.COMPUTE_WARM].summary.images_per_s == 2 * 1000 / 8.0
     assert len(series["D", Timing.CALL].samples_ms) == count
     assert series["D", Timing.COMPUTE].summary.median_ms == 10.0 + (count - 1) / 2
     assert runtime.log[: OPTIONS.warmup] == ["call"] * OPTIONS.warmup
-    turn = ["call"] * (1 + OPTIONS.repeats) + ["device"] * OPTIONS.repeats
+    turn = ["call"] * (1 + OPTIONS.repeats) + ["device"] * OPTIONS.repeats + ["warm"]
     assert runtime.log[OPTIONS.warmup : -1] == turn * OPTIONS.rounds
+
+
+@pytest.mark.usefixtures("readings")
+@pytest.mark.parametrize(("compute_ms", "inferences"), [(0.01, 8), (2.0, 5), (9.9, 2), (40.0, 1)])
+def test_as_many_inferences_run_back_to_back_as_take_ten_milliseconds_but_no_more_than_eight(
+    compute_ms: float, inferences: int
+) -> None:
+    runtime = OnDevice(first_ms=compute_ms, step_ms=0)
+    _measure(_contestant("D", runtime))
+    assert runtime.inferences == [inferences] * OPTIONS.rounds
+
+
+@pytest.mark.usefixtures("readings")
+def test_samples_whose_launching_was_not_hidden_are_counted_in_the_warning_of_their_series() -> None:
+    result = _measure(_contestant("D", OnDevice(unhidden=(3, 4), step_ms=0)))
+    warnings = {item.timing: item.warning for item in result.samples}
+    said = (
+        "the host could not launch fast enough in {} of {} samples, so their times contain some of its work"
+    )
+    assert warnings[Timing.COMPUTE] == said.format(2, 15)
+    assert warnings[Timing.COMPUTE_WARM] == said.format(5, 5)
+    assert warnings[Timing.TRANSFERS] is warnings[Timing.STAGING] is None
+
+
+@pytest.mark.usefixtures("readings")
+def test_a_series_keeps_the_role_of_its_model() -> None:
+    one, other = _contestant("D", OnDevice()), _contestant("B", OnDevice())
+    result = _measure(one, replace(other, role=Role.BASELINE))
+    assert {(item.name, item.role) for item in result.samples} == {
+        ("D", Role.CANDIDATE),
+        ("B", Role.BASELINE),
+    }
+    assert load_json(LatencyResult, dump_json(result)) == result
 
 
 @pytest.mark.usefixtures("readings")

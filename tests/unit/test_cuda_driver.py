@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,16 @@ class FakeCuda:
             out._obj.value = self.gpus[device.value - 1000][{75: 1, 76: 2}[attribute]]
         return code
 
+    def cuDeviceGetPCIBusId(self, address: Any, size: int, device: ctypes.c_int) -> int:  # noqa: N802
+        if not (code := self._failed("cuDeviceGetPCIBusId")):
+            address.value = f"0000:{device.value - 1000 + 0x3B:02x}:00.0".encode()[: size - 1]
+        return code
+
+    def cuDeviceGetUuid_v2(self, out: Any, device: ctypes.c_int) -> int:  # noqa: N802
+        if not (code := self._failed("cuDeviceGetUuid_v2")):
+            out[:] = bytes(range(15)) + bytes([device.value - 1000])
+        return code
+
     def cuDeviceTotalMem_v2(self, out: Any, device: ctypes.c_int) -> int:  # noqa: N802
         if not (code := self._failed("cuDeviceTotalMem_v2")):
             out._obj.value = self.gpus[device.value - 1000][3]
@@ -82,8 +93,20 @@ def test_gpus_are_read_with_all_their_bits(monkeypatch: pytest.MonkeyPatch, numb
     assert query_driver() == Driver(
         cuda_version=shown,
         gpus=(
-            Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=150_754_820_096),
-            Gpu(name="Tesla T4", compute_capability="7.5", memory_bytes=15_655_829_504),
+            Gpu(
+                name="NVIDIA H200",
+                compute_capability="9.0",
+                memory_bytes=150_754_820_096,
+                pci_address="0000:3b:00.0",
+                uuid="00010203-0405-0607-0809-0a0b0c0d0e00",
+            ),
+            Gpu(
+                name="Tesla T4",
+                compute_capability="7.5",
+                memory_bytes=15_655_829_504,
+                pci_address="0000:3c:00.0",
+                uuid="00010203-0405-0607-0809-0a0b0c0d0e01",
+            ),
         ),
         problem=None,
     )
@@ -124,6 +147,21 @@ def test_a_question_that_the_driver_refuses_is_no_figure_of_zero(
     assert all(gpu == whole for gpu in driver.gpus)
     assert driver.problem is not None
     assert "CUDA error 1" in driver.problem
+
+
+@pytest.mark.parametrize(
+    ("function", "field"), [("cuDeviceGetPCIBusId", "pci_address"), ("cuDeviceGetUuid_v2", "uuid")]
+)
+def test_an_address_that_the_driver_refuses_loses_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, function: str, field: str
+) -> None:
+    whole, library = FakeCuda([H200]), FakeCuda([H200])
+    _install(monkeypatch, whole)
+    expected = query_driver()
+    library.failing[function] = INVALID
+    _install(monkeypatch, library)
+    changed = replace(expected.gpus[0], **{field: None})  # type: ignore[arg-type]
+    assert query_driver() == replace(expected, gpus=(changed,))
 
 
 def test_a_count_that_the_driver_refuses_is_not_called_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -176,7 +177,36 @@ def test_the_driver_is_missing_unusable_or_ok(
     assert bool(found.remedy) == (health is not Health.OK)
 
 
-def test_every_gpu_is_a_finding_of_its_own(with_driver: Callable[[Driver], None]) -> None:
+@pytest.mark.parametrize(
+    ("version", "capability", "note"),
+    [
+        ("1.7.1.116", "9.0", "; TensorRT-RTX 1.7.1.116 does not support it"),
+        ("1.7.1.116", "8.9", ""),
+        ("9.9", "9.0", ""),
+        (None, "9.0", ""),
+    ],
+)
+def test_a_gpu_that_the_installed_rtx_does_not_support_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    with_driver: Callable[[Driver], None],
+    version: str | None,
+    capability: str,
+    note: str,
+) -> None:
+    with_driver(
+        Driver(cuda_version="13.0", gpus=(replace(H200, compute_capability=capability),), problem=None)
+    )
+    real = optional.installed_version
+    monkeypatch.setattr(
+        doctor, "installed_version", lambda name: version if name == "tensorrt_rtx" else real(name)
+    )
+    assert _finding("NVIDIA H200").detail == f"139 GiB{note}"
+
+
+def test_every_gpu_is_a_finding_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, with_driver: Callable[[Driver], None]
+) -> None:
+    monkeypatch.setattr(doctor, "_rtx_note", lambda _gpu: "")  # whatever is installed here
     with_driver(Driver(cuda_version="13.0", gpus=(H200, H200), problem=None))
     gpus = [finding for finding in examine().findings if finding.name == "NVIDIA H200"]
     assert len(gpus) == 2

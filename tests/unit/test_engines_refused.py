@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy import engines
-from riformer_deploy.build_options import BuildOptions, choose_backend
+from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
@@ -49,7 +49,7 @@ def _files(bundle: Path) -> dict[str, bytes]:
         (BuildOptions(image_size_px=(64, 64)), "take images of 64x48 px, not 64x64", "--image-size"),
         (
             BuildOptions(settings=BuildSettings(compute_capabilities=("8.9", "9.0"))),
-            "can be built for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; not for 9.0",
+            "can be built for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1, current; not for 9.0",
             "--compute-capability",
         ),
         (
@@ -133,12 +133,18 @@ def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
         BuildOptions(
             precisions=(Precision.FP32, Precision.FP32),
             settings=BuildSettings(
-                workspace_bytes=0, optimization_level=6, compute_capabilities=("8.9", "8.9")
+                workspace_bytes=0, optimization_level=6, compute_capabilities=("8.9", "8.9", "current")
             ),
         )
     said = " ".join(caught.value.details)
-    assert len(caught.value.details) == 4
-    for part in ("each precision", "0 bytes", "0 to 5, got 6", "each compute capability"):
+    assert len(caught.value.details) == 5
+    for part in (
+        "each precision",
+        "0 bytes",
+        "0 to 5, got 6",
+        "each compute capability",
+        "current stands alone",
+    ):
         assert part in said
 
 
@@ -232,6 +238,42 @@ def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
 ) -> None:
     _only(monkeypatch, *installed)
     assert choose_backend(wanted, driver) is chosen
+
+
+def test_nothing_can_be_built_for_the_gpu_at_hand_where_there_is_none(tiny_bundle_copy: Path) -> None:
+    before = _files(tiny_bundle_copy)
+    steps: list[str] = []
+    options = BuildOptions(
+        backend=Backend.TENSORRT_RTX, settings=BuildSettings(compute_capabilities=("current",))
+    )
+    with pytest.raises(RuntimeFailureError, match=r"for the GPU of this machine, and no NVIDIA") as caught:
+        build_engines(tiny_bundle_copy, options, steps.append)
+    assert "leave the option out" in caught.value.remedy
+    assert (_files(tiny_bundle_copy), steps) == (before, [])
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "capability", "warned"),
+    [
+        (Backend.TENSORRT_RTX, "1.7.1.116", "9.0", True),
+        (Backend.TENSORRT_RTX, "1.7.1.116", "10.0", True),
+        (Backend.TENSORRT_RTX, "1.7.1.116", "8.9", False),
+        (Backend.TENSORRT_RTX, "1.7.1.116", "12.1", False),
+        (Backend.TENSORRT_RTX, "9.9", "9.0", False),  # not known
+        (Backend.TENSORRT, "10.16.1.11", "9.0", False),
+    ],
+)
+def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
+    backend: Backend, version: str, capability: str, *, warned: bool
+) -> None:
+    gpu = Gpu(name="Some GPU", compute_capability=capability, memory_bytes=1)
+    driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
+    found = unsupported_gpu(backend, version, driver)
+    assert (found is not None) == warned
+    if found is not None:
+        assert f"does not support compute capability {capability} (Some GPU)" in found
+        assert "--backend tensorrt for" in found
+    assert unsupported_gpu(backend, version, NO_GPU) is None
 
 
 def test_tensorrt_without_a_gpu_fails_at_once_with_what_is_missing(tiny_bundle: Path) -> None:

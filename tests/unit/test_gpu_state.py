@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 
 from riformer_deploy import gpu_state
+from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.errors import MissingDependencyError
 from riformer_deploy.gpu_state import GpuState, GpuWatch, read_gpu
 
+GPU = Gpu(
+    name="NVIDIA H200 MIG 1g.18gb",
+    compute_capability="9.0",
+    memory_bytes=10,
+    pci_address="0000:3b:00.0",
+    uuid="00010203-0405-0607-0809-0a0b0c0d0e0f",
+)
 IDLE, USER, POWER_CAP, HEAT = 0x1, 0x2, 0x4, 0x40
 
 
@@ -21,7 +29,7 @@ class FakeNvml:
     class NVMLError(Exception):
         """NVML's root of errors."""
 
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_DEVICE_MIG_ENABLE = 1, 2, 0, 1
     nvmlClocksEventReasonNone = 0x0  # noqa: N815 (NVML's names, as those below)
     nvmlClocksEventReasonGpuIdle = IDLE  # noqa: N815
     nvmlClocksEventReasonApplicationsClocksSetting = USER  # noqa: N815
@@ -32,6 +40,7 @@ class FakeNvml:
 
     def __init__(self, reasons: int = 0, failing: str = "", *, as_bytes: bool = False) -> None:
         self.reasons, self.failing, self.as_bytes = reasons, failing, as_bytes
+        self.mig = 0
         self.open = 0
 
     def _asked(self, name: str, value: Any) -> Any:
@@ -48,27 +57,40 @@ class FakeNvml:
     def nvmlShutdown(self) -> None:  # noqa: N802
         self.open -= 1
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
-        assert index == 0
-        return str(self._asked("nvmlDeviceGetHandleByIndex", "handle"))
+    def nvmlDeviceGetHandleByPciBusId(self, pciBusId: str) -> str:  # noqa: N802, N803
+        assert pciBusId == GPU.pci_address
+        return str(self._asked("nvmlDeviceGetHandleByPciBusId", "handle"))
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        assert uuid == f"GPU-{GPU.uuid}"
+        return str(self._asked("nvmlDeviceGetHandleByUUID", "handle"))
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+        assert handle
+        return list(self._asked("nvmlDeviceGetMigMode", [self.mig, 0]))
 
     def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
         return int(self._asked("nvmlDeviceGetPowerUsage", 123_456 if handle else 0))
 
     def nvmlDeviceGetName(self, handle: str) -> str | bytes:  # noqa: N802
         assert handle
-        return b"NVIDIA H200" if self.as_bytes else "NVIDIA H200"
+        value: str | bytes = b"NVIDIA H200" if self.as_bytes else "NVIDIA H200"
+        self._asked("nvmlDeviceGetName", None)
+        return value
 
     def nvmlSystemGetDriverVersion(self) -> str | bytes:  # noqa: N802
-        return b"580.1" if self.as_bytes else "580.1"
+        value: str | bytes = b"580.1" if self.as_bytes else "580.1"
+        self._asked("nvmlSystemGetDriverVersion", None)
+        return value
 
     def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
         assert handle
-        return {self.NVML_CLOCK_SM: 1200, self.NVML_CLOCK_MEM: 3201}[kind]
+        clocks = {self.NVML_CLOCK_SM: 1200, self.NVML_CLOCK_MEM: 3201}
+        return int(self._asked("nvmlDeviceGetClockInfo", clocks[kind]))
 
     def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
         assert handle
-        return {self.NVML_CLOCK_SM: 1980}[kind]
+        return int(self._asked("nvmlDeviceGetMaxClockInfo", {self.NVML_CLOCK_SM: 1980}[kind]))
 
     def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
         assert handle
@@ -77,11 +99,11 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
         assert handle
-        return SimpleNamespace(used=7, free=3, total=10)
+        return self._asked("nvmlDeviceGetMemoryInfo", SimpleNamespace(used=7, free=3, total=10))
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
         assert handle
-        return self.reasons
+        return int(self._asked("nvmlDeviceGetCurrentClocksEventReasons", self.reasons))
 
 
 STATE = GpuState(
@@ -97,12 +119,14 @@ STATE = GpuState(
 )
 
 
-def _install(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
+def _install(monkeypatch: pytest.MonkeyPatch, nvml: Any, *gpus: Gpu) -> None:
+    driver = Driver(cuda_version="13.0", gpus=gpus or (GPU,), problem=None)
     monkeypatch.setattr(gpu_state, "require", lambda _: nvml)
+    monkeypatch.setattr(gpu_state, "query_driver", lambda: driver)
 
 
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["text", "bytes, as older versions"])
-def test_the_first_gpu_is_read(monkeypatch: pytest.MonkeyPatch, *, as_bytes: bool) -> None:
+def test_the_first_gpu_of_cuda_is_read(monkeypatch: pytest.MonkeyPatch, *, as_bytes: bool) -> None:
     nvml = FakeNvml(as_bytes=as_bytes)
     _install(monkeypatch, nvml)
     assert read_gpu() == (STATE, None)
@@ -128,12 +152,58 @@ def test_what_holds_clocks_down_is_named_and_idling_or_the_users_own_setting_is_
     assert read_gpu() == (replace(STATE, throttling=reasons), None)
 
 
-def test_a_gpu_that_does_not_tell_its_power_is_read_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    _install(monkeypatch, FakeNvml(failing="nvmlDeviceGetPowerUsage"))
-    assert read_gpu() == (replace(STATE, power_w=None), None)
+FIELDS = {
+    "nvmlDeviceGetName": ("name",),
+    "nvmlSystemGetDriverVersion": ("driver",),
+    "nvmlDeviceGetClockInfo": ("sm_clock_mhz", "memory_clock_mhz"),
+    "nvmlDeviceGetMaxClockInfo": ("sm_clock_max_mhz",),
+    "nvmlDeviceGetTemperature": ("temperature_c",),
+    "nvmlDeviceGetPowerUsage": ("power_w",),
+    "nvmlDeviceGetMemoryInfo": ("memory_used_bytes",),
+    "nvmlDeviceGetCurrentClocksEventReasons": ("throttling",),
+    "nvmlDeviceGetMigMode": (),
+}
 
 
-@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetTemperature"])
+@pytest.mark.parametrize("call", FIELDS)
+def test_what_a_gpu_does_not_tell_is_left_out_and_the_rest_is_read(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    nvml = FakeNvml(failing=call)
+    _install(monkeypatch, nvml)
+    lost: dict[str, Any] = dict.fromkeys(FIELDS[call])
+    assert read_gpu() == (replace(STATE, **lost), None)
+    assert nvml.open == 0
+
+
+def test_a_gpu_whose_pci_address_is_not_known_is_found_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, FakeNvml(failing="nvmlDeviceGetHandleByPciBusId"), replace(GPU, pci_address=None))
+    assert read_gpu() == (STATE, None)
+
+
+def test_a_gpu_that_cannot_be_told_from_others_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml()
+    _install(monkeypatch, nvml, replace(GPU, pci_address=None, uuid=None))
+    assert read_gpu() == (None, "the driver does not say which GPU is CUDA's first")
+    assert nvml.open == 0
+
+
+def test_a_driver_without_a_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, FakeNvml())
+    monkeypatch.setattr(
+        gpu_state, "query_driver", lambda: Driver(cuda_version="13.0", gpus=(), problem="it sees none")
+    )
+    assert read_gpu() == (None, "it sees none")
+
+
+def test_an_instance_of_a_divided_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml()
+    nvml.mig = nvml.NVML_DEVICE_MIG_ENABLE
+    _install(monkeypatch, nvml)
+    assert read_gpu() == (replace(STATE, mig="NVIDIA H200 MIG 1g.18gb"), None)
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetHandleByPciBusId"])
 def test_what_nvml_refuses_is_a_reason_and_it_is_left_in_order(
     monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -152,6 +222,7 @@ def test_without_the_package_the_reason_says_so(monkeypatch: pytest.MonkeyPatch)
 
 
 HOT = replace(STATE, throttling=("HwThermalSlowdown",))
+MUTE = replace(STATE, throttling=None)
 CAPPED = replace(STATE, throttling=("SwPowerCap", "HwThermalSlowdown"))
 
 
@@ -163,6 +234,8 @@ CAPPED = replace(STATE, throttling=("SwPowerCap", "HwThermalSlowdown"))
         (HOT, CAPPED, None, "the GPU's clocks were held down: HwThermalSlowdown, SwPowerCap"),
         (None, None, "NVML: no", "the GPU's clocks are not known: NVML: no"),
         (STATE, None, "NVML: lost", "the GPU's clocks are not known: NVML: lost"),
+        (STATE, MUTE, None, "the GPU does not say whether its clocks were held down"),
+        (HOT, MUTE, None, "the GPU's clocks were held down: HwThermalSlowdown"),
     ],
 )
 def test_a_watch_warns_of_what_held_clocks_down_or_that_nobody_could_look(

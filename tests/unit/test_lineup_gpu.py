@@ -12,21 +12,33 @@ import pytest
 import torch
 
 from riformer_deploy import engines, lineup_gpu, preflight
+from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer, InputForm, Precision
+from riformer_deploy.choices import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
+from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
-from riformer_deploy.passports import Backend, BatchProfile
+from riformer_deploy.model import RIFormer
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.results import Inputs, Status, Timing
-from riformer_deploy.runtimes.base import DeviceTimed, DeviceTimes, Images, Outputs, Runtime
+from riformer_deploy.runtimes.base import (
+    DeviceTimed,
+    DeviceTimes,
+    Images,
+    Outputs,
+    Runtime,
+    WarmTime,
+    graph_of,
+)
 from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.runtimes.pytorch_cuda import CompileMode
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.verify import ParityTask, verify_parity
 from tests.fakes.api import FLAVOURS
@@ -157,6 +169,44 @@ def test_every_engine_is_judged_against_the_reference_and_leaves_nothing(
     machine.gpu.assert_at_rest()
 
 
+def test_what_each_engine_launched_is_told(bundle: Bundle, machine: Machine) -> None:
+    result = verify_parity(_task(bundle))
+    assert {item.name: item.graph for item in result.candidates} == {
+        "TensorRT fp32": None,
+        "TensorRT fp32, CUDA graph": GraphState.CAPTURED,
+        "TensorRT-RTX fp32": None,
+        "TensorRT-RTX fp32, CUDA graph": GraphState.CAPTURABLE,
+    }
+    assert machine.gpu.log[-1] == "replay"
+
+
+@pytest.mark.parametrize("barred", [1, 32], ids="batch {}".format)
+def test_a_graph_that_rtx_cannot_capture_at_one_batch_does_not_pass_as_one(
+    bundle: Bundle, machine: Machine, barred: int
+) -> None:
+    rtx = machine.installed[Backend.TENSORRT_RTX].module
+    rtx.capturable = lambda shape: shape[0] != barred
+    found = {item.name: item for item in verify_parity(_task(bundle)).candidates}
+    name = "TensorRT-RTX fp32, CUDA graph"
+    assert (found[name].status, found[name].graph) == (Status.PASSED, GraphState.NOT_CAPTURABLE)
+    assert found["TensorRT fp32, CUDA graph"].graph is GraphState.CAPTURED
+
+
+def test_times_of_a_graph_that_rtx_cannot_capture_are_told_apart(bundle: Bundle, machine: Machine) -> None:
+    machine.installed[Backend.TENSORRT_RTX].module.capturable = lambda shape: shape[0] != 2
+    options = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1)
+    inputs = Inputs(description="test", image_size_px=SIZE, batches=(1, 2), seed=0)
+    images = synthetic_images(2, SIZE, seed=0)
+    result = measure_latency(engines_lineup(bundle, GpuOptions()).entered, images, inputs, options)
+    assert {(item.name, item.batch): item.graph for item in result.samples} == {
+        (name + launch, batch): graph
+        for name, both in (("TensorRT fp32", [GraphState.CAPTURED] * 2),
+                           ("TensorRT-RTX fp32", [GraphState.CAPTURABLE, GraphState.NOT_CAPTURABLE]))
+        for launch, states in ((", CUDA graph", both), ("", [None, None]))
+        for batch, graph in zip((1, 2), states, strict=True)
+    }  # fmt: skip
+
+
 def test_an_engine_that_computes_something_else_fails_alone(bundle: Bundle, machine: Machine) -> None:
     good = machine.installed[Backend.TENSORRT].module.computes
 
@@ -212,8 +262,38 @@ def test_on_another_gpu_and_an_older_driver_both_are_told(bundle: Bundle, machin
     reasons = _reasons(bundle)
     assert "it is for compute capability 8.9; Fake T4 has 7.5." in reasons["TensorRT fp32"]
     assert "need CUDA 13; the driver supports 12.4." in reasons["TensorRT fp32"]
-    assert "8.0 and later; Fake T4 has 7.5." in reasons["TensorRT-RTX fp32"]
+    assert "8.0, 8.6, 8.9, 12.0 and later; Fake T4 has 7.5." in reasons["TensorRT-RTX fp32"]
     assert engines_lineup(bundle, GpuOptions()).entered == ()
+
+
+def test_an_engine_for_the_gpu_at_hand_remembers_it_and_runs_on_its_kind_alone(
+    machine: Machine, tiny_bundle_copy: Path
+) -> None:
+    settings = BuildSettings(compute_capabilities=("current",))
+    report = build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT_RTX, settings=settings))
+    (engine,), passport = report.engines, report.engines[0].passport
+    assert (passport.settings, passport.gpu, passport.gpu_compute_capability) == (settings, "Fake L4", "8.9")
+    assert (passport.targets, report.warnings) == ("8.9", ())
+    bundle = Bundle.open(tiny_bundle_copy)
+    assert [item.name for item in engines_lineup(bundle, GpuOptions(cuda_graphs=(False,))).entered] == [
+        engine.name
+    ]
+    other = Gpu(name="Fake RTX 5090", compute_capability="12.0", memory_bytes=1)
+    machine.driver = dataclasses.replace(DRIVER, gpus=(other,))
+    assert "compute capability 8.9; Fake RTX 5090 has 12.0." in _reasons(bundle)[engine.name]
+
+
+def test_engines_that_will_not_run_where_they_are_built_are_built_with_a_warning(
+    machine: Machine, tiny_bundle_copy: Path
+) -> None:
+    hopper = Gpu(name="Fake H200", compute_capability="9.0", memory_bytes=1)
+    machine.driver = dataclasses.replace(DRIVER, gpus=(hopper,))
+    report = build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT_RTX))
+    (warning,) = report.warnings
+    assert "TensorRT-RTX 1.7.1.116 does not support compute capability 9.0 (Fake H200)" in warning
+    (reason,) = _reasons(Bundle.open(tiny_bundle_copy)).values()
+    assert "has 9.0, which TensorRT-RTX 1.7.1.116 does not support." in reason
+    assert "--backend tensorrt` here" in reason
 
 
 def test_without_a_gpu_nobody_enters(bundle: Bundle, machine: Machine) -> None:
@@ -321,7 +401,11 @@ class Timed(Runtime):
 
     def device_times(self, images: Images) -> DeviceTimes:
         self.seen.append(images)
-        return DeviceTimes(to_device_ms=1, compute_ms=2, to_host_ms=3)
+        return DeviceTimes(staging_ms=4, to_device_ms=1, compute_ms=2, to_host_ms=3)
+
+    def warm_time(self, images: Images, inferences: int) -> WarmTime:
+        self.seen.append(images)
+        return WarmTime(compute_ms=inferences)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         raise NotImplementedError
@@ -348,13 +432,25 @@ def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
     assert isinstance(runtime, DeviceTimed)
     runtime.run(images)
     assert runtime.device_times(images).compute_ms == 2
-    assert [item.dtype for item in timed.seen] == [dtype, dtype]
-    assert timed.seen[0] is timed.seen[1]  # converted once
+    assert runtime.warm_time(images, 3).compute_ms == 3
+    assert [item.dtype for item in timed.seen] == [dtype] * 3
+    assert timed.seen[0] is timed.seen[1] is timed.seen[2]  # converted once
+
+
+def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bundle: Path) -> None:
+    @dataclass
+    class Launched(Timed):
+        graph_states: dict[int, GraphState] = field(default_factory=lambda: {1: GraphState.NOT_CAPTURABLE})
+
+    half = dataclasses.replace(PLAIN, io=Precision.FP16)
+    bundle = Bundle.open(tiny_bundle)
+    assert graph_of(fed(Launched(), bundle, half)) is GraphState.NOT_CAPTURABLE
+    assert graph_of(fed(Timed(), bundle, half)) is graph_of(Timed()) is None
 
 
 def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> None:
     machine.driver = Driver(cuda_version=None, gpus=(), problem="none")
-    lineup = rivals_lineup(bundle)
+    lineup = rivals_lineup(bundle, GpuOptions())
     assert (lineup.entered, lineup.skipped) == ((), ())
 
 
@@ -363,13 +459,13 @@ def test_rivals_that_cannot_run_are_named_with_the_reason(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CPUExecutionProvider"]))
-    lineup = rivals_lineup(bundle)
+    lineup = rivals_lineup(bundle, GpuOptions())
     assert lineup.entered == ()
     reasons = {item.name: item.reason for item in lineup.skipped}
     assert "without CUDA" in reasons["PyTorch, GPU"]
     assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
     machine.packages.clear()
-    assert rivals_lineup(bundle).skipped[-1].reason == "ONNX Runtime is not installed"
+    assert rivals_lineup(bundle, GpuOptions()).skipped[-1].reason == "ONNX Runtime is not installed"
 
 
 @dataclass
@@ -382,16 +478,56 @@ class Providers:
         return self.names
 
 
-def test_every_rival_is_a_way_of_its_own_of_running_the_bundles_weights(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("baselines", "count"), [(Baselines.STRONG, 5), (Baselines.ALL, 30)])
+def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, baselines: Baselines, count: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CUDAExecutionProvider"]))
-    names = [item.name for item in rivals_lineup(bundle).entered]
-    assert len(set(names)) == len(names) == 8
+    entered = rivals_lineup(bundle, GpuOptions(baselines=baselines)).entered
+    names = [item.name for item in entered]
+    assert len(set(names)) == len(names) == count + 1
     assert names[0] == "PyTorch float32, GPU, eager"
-    assert "PyTorch float16, GPU, channels last, torch.compile with CUDA graphs" in names
+    for mode in ("reduce-overhead", "max-autotune"):
+        assert (
+            f"PyTorch float16, GPU, channels last, torch.compile {mode} with CUDA graphs, "
+            "1x1 convolutions as matrix products"
+        ) in names
     assert names[-1] == "ONNX Runtime CUDA fp32"
+    assert {item.role for item in entered} == {Role.BASELINE}
+    assert {item.role for item in engines_lineup(bundle, GpuOptions()).entered} == {Role.CANDIDATE}
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_baseline_is_run_as_it_says(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Form, dict[str, Any]]] = []
+
+    def note(model: RIFormer, **options: Any) -> str:
+        made.append((model.form, options))
+        return "runtime"
+
+    monkeypatch.setattr(lineup_gpu, "CudaPyTorchRuntime", note)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    entered = rivals_lineup(bundle, GpuOptions()).entered
+    for item in entered:
+        if "PyTorch" in item.name:
+            item.open()
+    options = {
+        "dtype": torch.float32,
+        "compiled": False,
+        "channels_last": False,
+        "mode": CompileMode.REDUCE_OVERHEAD,
+        "conv_1x1_as_mm": False,
+    }
+    eager = {**options, "dtype": torch.float16, "channels_last": True}
+    compiled = {**eager, "compiled": True, "conv_1x1_as_mm": True}
+    assert made == [
+        (Form.DEPLOY, options),
+        (Form.DEPLOY, eager),
+        (Form.FOLDED, compiled),
+        (Form.FOLDED, {**compiled, "dtype": torch.bfloat16}),
+        (Form.FOLDED, {**compiled, "mode": CompileMode.MAX_AUTOTUNE}),
+    ]
 
 
 def test_a_bundle_survives_a_copy_with_its_engines(bundle: Bundle, tmp_path: Path) -> None:

@@ -74,6 +74,25 @@ def test_the_other_distribution_of_a_module_will_do(install: Install) -> None:
     assert require("onnxruntime").answer == 42
 
 
+@pytest.mark.parametrize("first", ["onnxruntime", "onnxruntime-gpu"])
+def test_of_two_distributions_the_one_that_is_imported_is_named(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    versions = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"}
+    install(first, versions.pop(first), "onnxruntime", f"answer = {first!r}")
+    other, version = versions.popitem()
+    shadowed = tmp_path / "shadowed"
+    info = shadowed / f"{other.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: {version}\n")
+    (shadowed / "onnxruntime.py").write_text(f"answer = {other!r}")
+    monkeypatch.setattr(sys, "path", [sys.path[0], str(shadowed), *sys.path[1:]])
+    importlib.invalidate_caches()
+    expected = {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"}[first]
+    assert installed_version("onnxruntime") == expected
+    assert require("onnxruntime").answer == first
+
+
 def test_too_old_a_package_is_named_as_it_was_installed(install: Install) -> None:
     install("onnxruntime-gpu", "1.19.2", "onnxruntime")
     with pytest.raises(MissingDependencyError, match=r"onnxruntime-gpu 1\.19\.2 is too old"):

@@ -13,11 +13,16 @@ from riformer_deploy import preflight as module
 from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact
+from riformer_deploy.invalidity import remedy_of
+from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings, EngineArtifact
 from riformer_deploy.preflight import Host, Mismatch, preflight, preflight_here, require_fit, this_host
 from tests.manifests import engine_of
 
 PLAN = b"plan" * 100
+NOT_ON_THIS_GPU = (
+    "TensorRT-RTX does not run on this GPU, whatever it builds. Run `riformer-deploy build --precision fp32 "
+    "--backend tensorrt` here, or take the bundle to another GPU."
+)
 CLOSED = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
 NONE, SAME, AMPERE_PLUS = HardwareCompatibility
 
@@ -190,8 +195,10 @@ def test_an_engine_of_tensorrt_runs_on_its_gpus_compute_capability_or_on_ampere_
     ("targets", "here", "fits"),
     [
         ((), "8.0", True),
-        ((), "9.0", True),
+        ((), "8.6", True),
         ((), "12.1", True),
+        ((), "12.2", True),
+        ((), "13.0", True),
         ((), "7.5", False),
         (("8.6", "8.9"), "8.9", True),
         (("8.6", "8.9"), "8.0", False),
@@ -199,7 +206,7 @@ def test_an_engine_of_tensorrt_runs_on_its_gpus_compute_capability_or_on_ampere_
         (("7.5",), "7.5", True),
     ],
 )
-def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_ampere_and_later(
+def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_what_its_version_says(
     plan: Path, targets: tuple[str, ...], here: str, *, fits: bool
 ) -> None:
     artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=targets)
@@ -207,13 +214,54 @@ def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_ampere_and_la
     assert (findings == ()) == fits
     if not fits:
         (finding,) = findings
-        meant = ", ".join(targets) or "8.0 and later"
+        meant = ", ".join(targets) or "8.0, 8.6, 8.9, 12.0 and later"
         assert finding.problem == f"it is for compute capability {meant}; GPU {here} has {here}."
+        assert f"--compute-capability {here}" in finding.remedy
+        assert ("or without --compute-capability" in finding.remedy) == (here != "7.5")
+
+
+@pytest.mark.parametrize("here", ["8.7", "9.0", "10.0", "10.3", "11.0", "6.1"])
+@pytest.mark.parametrize("targets", [(), ("8.9",), (CURRENT,)], ids=str)
+def test_a_gpu_that_rtx_does_not_support_is_told_so_and_not_to_build_again(
+    plan: Path, targets: tuple[str, ...], here: str
+) -> None:
+    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=targets)
+    artifact = changed(artifact, gpu_compute_capability=here)
+    (finding,) = preflight(artifact, plan, host_of(here), validity=unasked)
+    assert finding.problem.endswith(f"GPU {here} has {here}, which TensorRT-RTX 1.7.1 does not support.")
+    assert finding.remedy == NOT_ON_THIS_GPU
+
+
+def test_a_gpu_that_only_the_default_reaches_is_not_to_be_named(plan: Path) -> None:
+    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=("8.9",))
+    (finding,) = preflight(artifact, plan, host_of("12.2"))
+    assert finding.remedy.endswith("--backend tensorrt-rtx` again without --compute-capability.")
+
+
+@pytest.mark.parametrize(("here", "fits"), [("8.9", True), ("8.6", False), ("12.0", False)])
+def test_an_engine_for_the_gpu_that_built_it_runs_on_that_compute_capability_alone(
+    plan: Path, here: str, *, fits: bool
+) -> None:
+    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=(CURRENT,))
+    artifact = changed(artifact, gpu="GPU 8.9", gpu_compute_capability="8.9")
+    findings = preflight(artifact, plan, host_of(here))
+    assert (findings == ()) == fits
+    if not fits:
+        (finding,) = findings
+        assert finding.problem == f"it is for compute capability 8.9; GPU {here} has {here}."
         assert f"--compute-capability {here}" in finding.remedy
 
 
+@pytest.mark.parametrize("verdict", ["VALID", "INVALID"])
+def test_a_version_of_rtx_whose_gpus_are_not_known_is_asked(plan: Path, verdict: str) -> None:
+    artifact = changed(artifact_of(Backend.TENSORRT_RTX), backend_version="9.9.1")
+    told = (verdict, ("UNSUPPORTED_CC",))
+    findings = preflight(artifact, plan, host_of("9.0", rtx="9.9.1"), validity=lambda _plan: told)
+    assert [finding.remedy for finding in findings] == ([NOT_ON_THIS_GPU] if verdict == "INVALID" else [])
+
+
 @pytest.mark.parametrize(
-    ("capability", "fits"), [("8.0", False), ("8.6", False), ("8.9", True), ("9.0", True), ("12.0", True)]
+    ("capability", "fits"), [("8.0", False), ("8.6", False), ("8.9", True), ("12.0", True)]
 )
 def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *, fits: bool) -> None:
     artifact = artifact_of(Backend.TENSORRT_RTX)
@@ -284,20 +332,17 @@ def test_a_remedy_that_several_findings_share_is_told_once() -> None:
     assert (caught.value.details, caught.value.remedy) == (("a", "b"), "Do it.")
 
 
-@pytest.mark.parametrize(
-    ("verdict", "reasons", "said"),
-    [
-        ("INVALID", ("VERSION_MISMATCH", "OLD_CUDA_DRIVER"), "VERSION_MISMATCH, OLD_CUDA_DRIVER"),
-        ("INVALID", (), "it names no reason"),
-    ],
-)
-def test_what_the_backend_calls_invalid_does_not_fit(
-    plan: Path, verdict: str, reasons: tuple[str, ...], said: str
+@pytest.mark.parametrize("reasons", [("VERSION_MISMATCH", "OLD_CUDA_DRIVER"), ("CUDA_ERROR",), ()], ids=str)
+def test_what_the_backend_calls_invalid_does_not_fit_and_each_reason_has_its_remedy(
+    plan: Path, reasons: tuple[str, ...]
 ) -> None:
     artifact = artifact_of(Backend.TENSORRT_RTX)
-    (finding,) = preflight(artifact, plan, host_of(), validity=lambda _plan: (verdict, reasons))
-    assert finding.problem == f"TensorRT-RTX calls it invalid: {said}."
-    assert finding.remedy.endswith("--backend tensorrt-rtx` again.")
+    findings = preflight(artifact, plan, host_of(), validity=lambda _plan: ("INVALID", reasons))
+    named = reasons or ("it names no reason",)
+    assert findings == tuple(
+        Mismatch(problem=f"TensorRT-RTX calls it invalid: {reason}.", remedy=remedy_of(reason, artifact))
+        for reason in named
+    )
 
 
 @pytest.mark.parametrize("told", [("VALID", ()), ("SUBOPTIMAL", ("SLOW",)), None], ids=str)
@@ -358,9 +403,14 @@ def test_here_a_damaged_file_never_reaches_the_backend(monkeypatch: pytest.Monke
 
 def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "query_driver", lambda: CLOSED)
-    monkeypatch.setattr(
-        importlib.metadata, "version", {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}.__getitem__
-    )
+    installed = {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     assert this_host() == Host(
         versions={Backend.TENSORRT: "10.16.0.1", Backend.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )

@@ -20,14 +20,13 @@ from riformer_deploy.results import (
     Inputs,
     LatencyResult,
     LatencySamples,
-    LatencySummary,
     OutputParity,
     ParityResult,
     Skipped,
     StageParity,
     Status,
-    summarise,
 )
+from riformer_deploy.summaries import LatencySummary, summarise
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})
 INPUTS = Inputs(description="noise", image_size_px=(64, 96), batches=(2, 1), seed=None)

@@ -103,6 +103,7 @@ CALLS: list[Callable[[CudaPythonDevice, Any], object]] = [
     lambda device, _: device.clear(BUFFER),
     lambda device, _: device.event(),
     lambda device, cuda: device.record(cuda.cudaEvent_t(0)),
+    lambda device, cuda: device.is_done(cuda.cudaEvent_t(0)),
     lambda device, cuda: device.elapsed_ms(cuda.cudaEvent_t(0), cuda.cudaEvent_t(0)),
     lambda device, cuda: device.free_event(cuda.cudaEvent_t(0)),
     lambda device, _: device.capture(lambda: None),

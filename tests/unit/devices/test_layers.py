@@ -102,6 +102,23 @@ def test_events_measure_what_lies_between_them(device: Device) -> None:
     _free(device, memory, source, target)
 
 
+def test_an_event_is_done_once_the_stream_has_reached_it_and_asking_does_not_wait(device: Device) -> None:
+    memory, source, target = _pair(device, 8)
+    event = device.event()
+    target.data[...] = 7
+    source.data[...] = 1
+    device.to_device(memory, source)
+    device.to_host(target, memory)
+    device.record(event)
+    assert not device.is_done(event)
+    assert set(target.data) == {7}
+    device.synchronise()
+    assert device.is_done(event)
+    device.free_event(event)
+    event = None  # PyCUDA destroys what nobody refers to
+    _free(device, memory, source, target)
+
+
 def test_a_captured_graph_runs_when_it_is_launched_and_as_often(device: Device) -> None:
     if not device.captures_graphs:
         with pytest.raises(RuntimeFailureError, match="captures no CUDA graphs"):
@@ -144,6 +161,18 @@ def test_a_capture_that_breaks_is_left_and_its_cause_kept(device: Device) -> Non
 def test_free_and_total_memory_are_bytes(device: Device) -> None:
     free, total = device.memory_bytes()
     assert 0 < free <= total
+
+
+def test_host_memory_may_be_given_back_after_closing(start: Open, gpu: FakeGpu) -> None:
+    device = start()
+    first, second = device.allocate_host(8), device.allocate_host(8)
+    device.close()
+    device.free_host(first)
+    second.data[...] = 5
+    assert set(second.data) == {5}
+    device.free_host(second)
+    del device, first, second
+    gpu.assert_at_rest()
 
 
 def test_closing_leaves_nothing(start: Open, gpu: FakeGpu) -> None:

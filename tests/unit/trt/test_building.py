@@ -137,12 +137,19 @@ def test_each_setting_reaches_the_builder_and_changes_nothing_else(
 
 def test_rtx_builds_for_several_compute_capabilities_at_once(yard_of: MakeYard) -> None:
     yard = yard_of(RTX)
-    assert list(compute_capabilities(yard.trt)) == ["12.0", "12.1", "7.5", "8.0", "8.6", "8.9"]
+    named = ["12.0", "12.1", "7.5", "8.0", "8.6", "8.9"]
+    assert list(compute_capabilities(yard.trt)) == [*named, "current"]
     assert yard.said(compute_capabilities=("8.9", "12.0"))["capabilities"] == ["SM89", "SM120"]
 
 
+def test_rtx_builds_for_the_gpu_at_hand(yard_of: MakeYard) -> None:
+    assert yard_of(RTX).said(compute_capabilities=("current",))["capabilities"] == ["CURRENT"]
+
+
 def test_a_compute_capability_that_rtx_has_not_is_refused_with_those_that_it_has(yard_of: MakeYard) -> None:
-    with pytest.raises(OptionError, match=r"can be built for 12.0, .*8.9; not for 9.0, 5.0\.") as caught:
+    with pytest.raises(
+        OptionError, match=r"can be built for 12.0, .*8.9, current; not for 9.0, 5.0\."
+    ) as caught:
         yard_of(RTX).said(compute_capabilities=("8.9", "9.0", "5.0"))
     assert "name some of these" in caught.value.remedy
 

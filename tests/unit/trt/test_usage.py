@@ -84,6 +84,7 @@ def test_what_is_used_at_run_time_was_found_by_reading(
     for name, buffer in zip(shapes, buffers, strict=True):
         context.bind(name, buffer.address)
     context.execute(device.stream)
+    assert context.capturable(device.stream) == ("rtx" in flavour)
     device.synchronise()
     assert (engine.num_layers, engine.memory_bytes) == (7, 4096)
     assert '"Layers"' in engine.layers_json()

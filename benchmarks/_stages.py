@@ -1,0 +1,291 @@
+"""The GPU suite's stages, the most valuable first."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _forms import DEFAULT, DIGITS, FORMS, bundle_name
+from _loading import targets_tried, try_loading
+from _roofline import STORED_AS, Ceiling, floor_of, layers_of, measure_ceiling
+from _suite import CandidateFacts, Suite, Timed
+
+from riformer_deploy.artifacts import MANIFEST
+from riformer_deploy.bench import BenchOptions, measure_latency
+from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.build_options import BuildOptions
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import DeviceLayer, Precision
+from riformer_deploy.devices.base import Device
+from riformer_deploy.devices.opening import open_device
+from riformer_deploy.engines import build_engines
+from riformer_deploy.images import synthetic_images
+from riformer_deploy.lineup import Group, line_up
+from riformer_deploy.lineup_gpu import DEVICE_LAYERS
+from riformer_deploy.optional import installed_version
+from riformer_deploy.passports import Backend, BatchProfile
+from riformer_deploy.proofs import prove_parity
+from riformer_deploy.records import to_jsonable
+from riformer_deploy.results import Inputs, Timing
+from riformer_deploy.runtimes.base import Contestant
+from tests.fakes.standin import standing_in
+
+_COPY_BYTES = 64 * 2**20
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run of the suite.
+
+    Attributes:
+        suite: What it finds.
+        folder: Of bundles; read only.
+        scratch: For copies that engines are built into.
+        variants: The models whose speed is measured, the most important first.
+        batches: Ascending.
+        waits: Whether bundles may still appear in the folder.
+        runnable: Flavours whose engines load on this GPU.
+        ceiling: The GPU's rates.
+    """
+
+    suite: Suite
+    folder: Path
+    scratch: Path
+    variants: list[str]
+    batches: list[int]
+    waits: bool
+    runnable: list[Backend] = field(default_factory=list)
+    ceiling: Ceiling | None = None
+    _built: dict[str, Path] = field(default_factory=dict)
+
+    def everything(self) -> None:
+        """All stages in order."""
+        main, smallest, largest = self.variants[0], self.batches[0], self.batches[-1]
+        self.device_layers()
+        self.stand_in()
+        self.loading()
+        self.parity()
+        for batch in dict.fromkeys((smallest, largest)):
+            self.latency(main, Precision.FP16, batch)
+        for precision in (Precision.INT8, Precision.FP8, Precision.FP32):
+            self.latency(main, precision, largest)
+        self.roofline()
+        for batch in self.batches[1:-1]:
+            self.latency(main, Precision.FP16, batch)
+        for variant in self.variants[1:]:
+            self.latency(variant, Precision.FP16, largest)
+        self.roofline()
+
+    def _bundle(self, name: str) -> Path | None:
+        """A bundle of the folder, waited for where it may still appear; named as left out where it is not there."""
+        path = self.folder / name
+        while not (path / MANIFEST).exists():
+            if not self.waits or self.suite.left_s() < 30:
+                self.suite.left_out.append(f"{name}: there is no such bundle")
+                return None
+            time.sleep(0.5)
+        return path
+
+    def device_layers(self) -> None:
+        """What every device layer copies, and how fast."""
+        for layer in DeviceLayer:
+            if installed_version(DEVICE_LAYERS[layer]) is None:
+                self.suite.left_out.append(f"device layer {layer}: it is not installed")
+                continue
+            with self.suite.stage(f"device layer {layer}"):
+                device = open_device(layer)
+                try:
+                    self.suite.devices.append({"layer": str(layer), **_copies(device)})
+                finally:
+                    device.close()
+
+    def stand_in(self) -> None:
+        """Engines of the stand-in: our whole path on this GPU, by PyTorch's kernels."""
+        bundle = self._bundle(DIGITS)
+        if bundle is None:
+            return
+        with self.suite.stage("the stand-in for TensorRT"), self._standing_in():
+            copy = self._copy(bundle, "standin")
+            profile = BatchProfile(minimum=1, optimum=8, maximum=16)
+            build_engines(copy, BuildOptions(backend=Backend.TENSORRT, profiles=(profile,)))
+            self.suite.standin[DIGITS] = prove_parity(Bundle.open(copy), BUDGETS, groups=(Group.ENGINE,))
+
+    def _standing_in(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.suite.dry else standing_in("cuda")
+
+    def _copy(self, bundle: Path, title: str) -> Path:
+        return Path(shutil.copytree(bundle, self.scratch / f"{bundle.name}.{title}"))
+
+    def loading(self) -> None:
+        """Which flavours' engines load here, for which target; the others are not built again."""
+        bundle = self._bundle(DIGITS)
+        for backend in Backend:
+            if installed_version(backend.module) is None:
+                self.suite.left_out.append(f"{backend.label} is not installed")
+                continue
+            for targets in targets_tried(backend) if bundle is not None else ():
+                with self.suite.stage(f"{backend.label}, targets {', '.join(targets) or 'default'}"):
+                    row, ran = try_loading(bundle, self.scratch, backend, targets)
+                    self.suite.loading.append(row)
+                    if ran and backend not in self.runnable:
+                        self.runnable.append(backend)
+
+    def parity(self) -> None:
+        """Engines of the trained digits against the float64 reference, plain and as a CUDA graph."""
+        bundle = self._bundle(DIGITS)
+        if bundle is None:
+            return
+        with self.suite.stage("parity of the digits"):
+            copy = self._engines(bundle, (BatchProfile(minimum=1, optimum=8, maximum=32),))
+            groups = (Group.GPU, Group.ENGINE)
+            result = prove_parity(Bundle.open(copy), BUDGETS, groups=groups)
+            self.suite.parity[DIGITS] = result
+            self.suite.left_out += [f"{DIGITS}: {item.name}: {item.reason}" for item in result.skipped]
+
+    def _engines(self, bundle: Path, profiles: tuple[BatchProfile, ...]) -> Path:
+        """The bundle with engines of every flavour that runs here, built once."""
+        if bundle.name not in self._built:
+            copy = self._copy(bundle, "engines")
+            for backend in self.runnable:
+                with self.suite.stage(f"build {bundle.name} with {backend.label}"):
+                    report = build_engines(copy, BuildOptions(backend=backend, profiles=profiles))
+                    self.suite.engines += [
+                        {
+                            "bundle": bundle.name,
+                            "engine": engine.file.path,
+                            "size_bytes": engine.file.size_bytes,
+                            "build_ms": engine.passport.build_ms,
+                            "layers": engine.passport.engine_layers,
+                        }
+                        for engine in report.engines
+                    ]
+            self._built[bundle.name] = copy
+        return self._built[bundle.name]
+
+    @property
+    def _profiles(self) -> tuple[BatchProfile, ...]:
+        most = self.batches[-1]
+        single = BatchProfile(minimum=1, optimum=1, maximum=1)
+        return (single, BatchProfile(minimum=2, optimum=most, maximum=most)) if most > 1 else (single,)
+
+    def _candidates(self, variant: str, precision: Precision) -> dict[str, tuple[Contestant, str | None]]:
+        """Artifacts of one precision in every form with their bundles, and the baselines, by name."""
+        found: dict[str, tuple[Contestant, str | None]] = {}
+        for form, what in FORMS.items():
+            if precision not in what.precisions:
+                continue
+            path = self._bundle(bundle_name(variant, form))
+            if path is None:
+                continue
+            opened = Bundle.open(self._engines(path, self._profiles))
+            lineup = line_up(opened, (Group.GPU, Group.ENGINE))
+            self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in lineup.skipped]
+            artifacts = {item.file.sha256 for item in (*opened.manifest.engines, *opened.manifest.onnx)}
+            for candidate in lineup.entered:
+                if candidate.artifact_sha256 not in artifacts:  # a baseline, which has no form
+                    if _meets(candidate.precision, precision):
+                        found.setdefault(candidate.name, (candidate, None))
+                elif candidate.precision is precision:
+                    named = dataclasses.replace(candidate, name=f"{candidate.name}, form {form}")
+                    found[named.name] = (named, path.name)
+        return found
+
+    def latency(self, variant: str, precision: Precision, batch: int) -> None:
+        """One precision of one variant in every form, against the baselines, at one batch size."""
+        name = f"latency of {variant} {precision}, batch {batch}"
+        if not self.suite.fits(name, 40):
+            return
+        with self.suite.stage(name):
+            candidates = self._candidates(variant, precision)
+            size = Bundle.open(
+                self.folder / bundle_name(variant, DEFAULT)
+            ).manifest.model.preprocessing.crop_px
+            result = measure_latency(
+                [candidate for candidate, _ in candidates.values()],
+                synthetic_images(batch, size, seed=0),
+                Inputs(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
+                BenchOptions(batches=(batch,), rounds=10, repeats=5, warmup=5),
+            )
+            facts = {
+                name: CandidateFacts(precision=candidate.precision, role=candidate.role, bundle=bundle)
+                for name, (candidate, bundle) in candidates.items()
+            }
+            self.suite.latency.append(
+                Timed(variant=variant, precision=precision, candidates=facts, result=result)
+            )
+            self.suite.left_out += [f"{name}: {item.name}: {item.reason}" for item in result.skipped]
+
+    def roofline(self) -> None:
+        """Every series of kernels beside its floor."""
+        with self.suite.stage("roofline"):
+            if self.ceiling is None:
+                self.ceiling, missing = measure_ceiling("cpu" if self.suite.dry else "cuda")
+                self.suite.left_out += missing
+            rows = [row for timed in self.suite.latency for row in self._floors(timed, self.ceiling)]
+            self.suite.roofline = {"ceiling": to_jsonable(self.ceiling), "rows": rows}
+
+    def _floors(self, timed: Timed, ceiling: Ceiling) -> list[Any]:
+        model = Bundle.open(self.folder / bundle_name(timed.variant, DEFAULT)).manifest.model
+        rows = []
+        for series in timed.result.samples:
+            if series.timing is not Timing.COMPUTE:
+                continue
+            stored = STORED_AS[timed.candidates[series.name].precision]
+            layers = layers_of(model.architecture, model.preprocessing.crop_px[0], series.batch, stored)
+            floor = floor_of(layers, ceiling, stored)
+            if floor is None:
+                continue
+            took_ms = series.summary.median_ms
+            rows.append(
+                {
+                    "variant": timed.variant,
+                    "name": series.name,
+                    "batch": series.batch,
+                    "kernels_ms": took_ms,
+                    "floor": to_jsonable(floor),
+                    "share_of_floor": floor.layers_ms / took_ms,
+                    "gflop": sum(layer.flops for layer in layers) / 1e9,
+                    "megabytes": sum(layer.moved_bytes for layer in layers) / 1e6,
+                }
+            )
+        return rows
+
+
+def _meets(offered: Precision, measured: Precision) -> bool:
+    """Whether a baseline of a precision belongs beside candidates of another: float32 beside float32 only."""
+    return (offered is Precision.FP32) == (measured is Precision.FP32)
+
+
+def _copies(device: Device) -> dict[str, Any]:
+    """A round trip through device memory: whether it comes back, and at which rate each way."""
+    with contextlib.ExitStack() as frees:
+        there = device.allocate(_COPY_BYTES)
+        frees.callback(device.free, there)
+        hosts = [device.allocate_host(_COPY_BYTES) for _ in range(2)]
+        for host in hosts:
+            frees.callback(device.free_host, host)
+        events = [device.event() for _ in range(3)]
+        for event in events:
+            frees.callback(device.free_event, event)
+        source, target = hosts
+        source.data[:] = np.arange(_COPY_BYTES, dtype=np.uint32).astype(np.uint8)
+        device.record(events[0])
+        device.to_device(there, source)
+        device.record(events[1])
+        device.to_host(target, there)
+        device.record(events[2])
+        device.synchronise()
+        up_ms, down_ms = device.elapsed_ms(events[0], events[1]), device.elapsed_ms(events[1], events[2])
+        return {
+            "round_trip_is_exact": bool(np.array_equal(source.data, target.data)),
+            "to_device_bytes_per_s": 1000 * _COPY_BYTES / up_ms,
+            "to_host_bytes_per_s": 1000 * _COPY_BYTES / down_ms,
+            "captures_graphs": device.captures_graphs,
+        }

@@ -1,0 +1,85 @@
+"""Statistics of raw latencies, and whether they are to be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_UNSTABLE_SPREAD = 0.15
+_UNSTABLE_DRIFT = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySummary:
+    """Statistics of one contestant's samples, milliseconds per call.
+
+    Attributes:
+        median_ms: Half of the calls were faster.
+        ci95_ms: 95 % confidence interval of the median, by order statistics (binomial, no
+            assumption on the distribution); None for fewer than 6 samples, which bound none.
+        p90_ms: 90th percentile.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
+        min_ms: The fastest call.
+        images_per_s: Batch divided by the median.
+    """
+
+    median_ms: float
+    ci95_ms: tuple[float, float] | None
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    min_ms: float
+    images_per_s: float
+
+
+def summarise(samples_ms: np.ndarray, batch: int) -> LatencySummary:
+    """Statistics of raw samples.
+
+    Args:
+        samples_ms: At least one, in milliseconds.
+        batch: Images per call.
+    """
+    ordered = np.sort(samples_ms)
+    count = len(ordered)
+    # Ranks n/2 +- 1.96 sqrt(n)/2 of the ordered sample bound the median with 95 % confidence
+    # (normal approximation to the binomial; Conover, Practical Nonparametric Statistics, 3.2).
+    half = 0.98 * np.sqrt(count)
+    low = max(int(np.floor(count / 2 - half)), 0)
+    high = min(int(np.ceil(count / 2 + half)), count - 1)
+    median = float(np.median(ordered))
+    p90, p95, p99 = (float(value) for value in np.percentile(ordered, (90, 95, 99)))
+    return LatencySummary(
+        median_ms=median,
+        ci95_ms=(float(ordered[low]), float(ordered[high])) if count >= 6 else None,
+        p90_ms=p90,
+        p95_ms=p95,
+        p99_ms=p99,
+        min_ms=float(ordered[0]),
+        images_per_s=1000 * batch / median,
+    )
+
+
+def instability(samples_ms: Sequence[float]) -> str | None:
+    """Why a series of samples is not to be trusted to a few percent, or None.
+
+    Args:
+        samples_ms: In the order they were taken, at least two.
+    """
+    values = np.array(samples_ms)
+    median = float(np.median(values))
+    low, high = (float(v) for v in np.percentile(values, (25, 75)))
+    findings = []
+    if (high - low) / median > _UNSTABLE_SPREAD:
+        findings.append(
+            f"the middle half of the calls spreads over {100 * (high - low) / median:.0f} % of the median"
+        )
+    half = len(values) // 2
+    drift = float(np.median(values[-half:]) / np.median(values[:half])) - 1
+    if abs(drift) > _UNSTABLE_DRIFT:
+        findings.append(
+            f"the second half is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} than the first"
+        )
+    return "; ".join(findings) or None
