@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riformer_deploy.choices import DeviceLayer, InputForm, Method, NormForm, OutputForm, Precision
+from riformer_deploy.choices import (
+    DeviceLayer,
+    InputForm,
+    Method,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+)
 
 if TYPE_CHECKING:
     from riformer_deploy.passports import BatchProfile
@@ -192,6 +201,14 @@ class QuantizedChoice(StrEnum):
     FP8 = "fp8"
 
 
+class NormIoChoice(StrEnum):
+    """``--norm-io``."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
 def parse_output(text: str) -> tuple[OutputForm, int]:
     """``logits``, ``probabilities``, ``features`` or ``topk=K`` as the form and K (5 where it has none).
 
@@ -220,6 +237,12 @@ Precisions = Annotated[
     list[Precision] | None, typer.Option("--precision", help="What to export.", show_default="fp32")
 ]
 Norm = Annotated[NormForm, typer.Option("--norm-form", help="Operators that compute the norms.")]
+NormIo = Annotated[
+    NormIoChoice,
+    typer.Option("--norm-io", help="The norms' inputs and outputs: fp32, or what the rest computes in."),
+]
+Mlp = Annotated[MlpForm, typer.Option(help="Operators that compute fc1 and fc2.")]
+Norm2 = Annotated[Norm2Form, typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).")]
 Ranges = Annotated[
     Method | None,
     typer.Option("--method", help="How ranges are chosen.", show_default="int8 mse; fp8 knows max alone"),

@@ -142,8 +142,9 @@ def _lowering(artifact: OnnxArtifact) -> str:
         f"{record.input_form} input",
         f"{output} output",
     ]
-    if record.io != "fp32":
-        parts.append(f"inputs and outputs {record.io}")
+    forms = {"norms' inputs and outputs": record.norm_io, "mlp": record.mlp, "norm2": record.norm2}
+    forms["inputs and outputs"] = record.io
+    parts += [f"{what} {how}" for what, how in forms.items() if how not in ("fp32", "conv", "explicit")]
     if artifact.precision.is_quantized:
         parts.append(f"the rest {record.base}")
     if record.quantized_residual:

@@ -86,7 +86,7 @@ class LoweringRecord:
     """How a graph was lowered.
 
     Attributes:
-        norm: Operators that compute the norms: ``instance``, ``group`` or ``moments``.
+        norm: Operators that compute the norms: ``instance``, ``group``, ``layer`` or ``moments``.
         base: What everything that is not int8 or fp8, and not a statistic, computes in.
         io: Type of floating-point inputs and outputs.
         input_form: ``normalised`` or ``uint8``.
@@ -97,6 +97,9 @@ class LoweringRecord:
         equalized: Layers whose input channels are scaled before they are quantised.
         quantized_residual: Whether the inputs of residual additions are int8 too.
         calibration: What it was calibrated on, where it was.
+        norm_io: Type of the norms' inputs and outputs: fp32, or what ``base`` is.
+        mlp: Operators that compute fc1 and fc2: ``conv`` or ``matmul``.
+        norm2: ``explicit``, or ``folded`` into fc1.
     """
 
     norm: str
@@ -110,6 +113,9 @@ class LoweringRecord:
     equalized: tuple[str, ...]
     quantized_residual: bool
     calibration: CalibrationRecord | None
+    norm_io: Precision = Precision.FP32
+    mlp: str = "conv"
+    norm2: str = "explicit"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,11 @@ from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.files import replacing
 from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower
+from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.manifests import Manifest, ModelRecord, Source
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.passports import EngineArtifact
-from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering, record_lowering
+from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering
 from riformer_deploy.version import VERSION
 
 _SAMPLES = 32
@@ -143,6 +144,9 @@ def stage_onnx(
             "source_sha256": made_of.source.sha256,
             "weights_sha256": made_of.source.weights_sha256,
             "norm": lowering.norm,
+            "norm_io": str(lowering.norm_io),
+            "mlp": lowering.mlp,
+            "norm2": lowering.norm2,
             "input": lowering.input_form,
             "output": lowering.output_form,
             "calibration": calibration.encode(errors="replace").decode(),

@@ -26,7 +26,7 @@ from riformer_deploy.version import VERSION
 
 _LOG = logging.getLogger(__name__)
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Part of every key: raise it when the measurement changes."""
 
 
@@ -102,12 +102,15 @@ class Wish:
         ranges: Choose ranges for int8; without them only largest values are looked for, which takes one pass
             instead of two.
         residual: Choose those of the inputs of residual additions, too.
+        products: Look for peaks of fc1's product with what ``norm2`` takes, too: with ``norm2`` folded into
+            fc1, half precision stores it.
     """
 
     method: Method = Method.MSE
     equalize: bool = True
     ranges: bool = True
     residual: bool = False
+    products: bool = False
 
 
 def _residual_inputs(blocks: Iterable[str]) -> dict[str, Place]:
@@ -176,7 +179,8 @@ def measure(
         CalibrationError: The model overflows float32 on these images.
     """
     blocks = [name for stage in model.architecture.block_names for name in stage]
-    peaks, largest = measure_peaks(model, _told(images, "largest values", progress), quantizable(model))
+    told = _told(images, "largest values", progress)
+    peaks, largest = measure_peaks(model, told, quantizable(model), products=wish.products)
     _finite(largest)
     peaks |= weight_peaks(model)
     divisors = _equalizers(model, largest) if wish.equalize and wish.ranges else {}

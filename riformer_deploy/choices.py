@@ -12,8 +12,28 @@ class NormForm(StrEnum):
     """InstanceNormalization over (N, 1, C * H * W)."""
     GROUP = "group"
     """GroupNormalization with one group; needs opset 21."""
+    LAYER = "layer"
+    """LayerNormalization over (N, C * H * W)."""
     MOMENTS = "moments"
     """Means of each channel, from which the statistics of both norms of a block follow."""
+
+
+class MlpForm(StrEnum):
+    """Which operators compute the two layers of an MLP."""
+
+    CONV = "conv"
+    """1x1 convolutions of (N, C, H, W)."""
+    MATMUL = "matmul"
+    """Matrix products of tokens, (N, H * W, C)."""
+
+
+class Norm2Form(StrEnum):
+    """Where ``norm2`` is computed."""
+
+    EXPLICIT = "explicit"
+    """Before fc1, so that the normalised map is written."""
+    FOLDED = "folded"
+    """Behind fc1's product, from two statistics of each sample."""
 
 
 class Method(StrEnum):

@@ -16,7 +16,7 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision, Role
+from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision, Role
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError, EngineUnfitError
 from riformer_deploy.fusion import fold
@@ -105,6 +105,9 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
     plan = LoweringPlan(
         base=torch_dtype(artifact.precision),
         norm=NormForm(record.norm),
+        norm_io=torch_dtype(record.norm_io),
+        mlp=MlpForm(record.mlp),
+        norm2=Norm2Form(record.norm2),
         float32_blocks=frozenset(record.float32_blocks),
         io=torch_dtype(record.io),
         input_form=InputForm(record.input_form),

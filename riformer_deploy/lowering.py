@@ -2,50 +2,39 @@
 
 Convolutions, the residual stream and GELU are in the base type of their block; statistics, the affine part
 of the norms, pooling and the head are float32, with explicit casts between, so that a strongly typed
-builder keeps them there. Modules have the folded model's names, so that weights keep its keys in the graph.
+builder keeps them there. Norms, their affine part and pooling are in the base type, too, where the plan
+says so. Modules have the folded model's names, so that weights keep its keys in the graph.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from riformer_deploy.architecture import Architecture
-from riformer_deploy.choices import InputForm, NormForm, OutputForm
+from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
+from riformer_deploy.layers import NormFoldedLayer, PlainLayer
 from riformer_deploy.model import FoldedBlock, LinearHead, PatchEmbed, RIFormer
-from riformer_deploy.norms import channel_moments, normalise, widened
+from riformer_deploy.norms import Statistics, channel_moments, normalise, statistics, widened
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
 from riformer_deploy.variants import Preprocessing
 
 
-class PlainLayer(nn.Module):
-    """A convolution or linear layer in one floating type, whatever its input is in."""
-
-    def __init__(self, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-        bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight))
-        self.weight, self.bias = (
-            nn.Parameter(value.detach().to(dtype), requires_grad=False) for value in (layer.weight, bias)
-        )
-        self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
-        self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's result in its type."""
-        x = x.to(self.dtype)
-        if self._stride is None:
-            return functional.linear(x, self.weight, self.bias)
-        return functional.conv2d(x, self.weight, self.bias, self._stride, self._padding)
-
-
-def _layer(plan: LoweringPlan, name: str, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype) -> nn.Module:
+def _layer(
+    plan: LoweringPlan,
+    name: str,
+    layer: nn.Conv2d | nn.Linear,
+    dtype: torch.dtype,
+    *,
+    product: bool = False,
+) -> nn.Module:
     """A layer of the folded model as the plan wants it."""
     if name in plan.ranges:
-        return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name), plan.target)
-    return PlainLayer(layer, dtype)
+        return QuantizedLayer(
+            layer, plan.ranges[name], dtype, plan.divisors.get(name), plan.target, product=product
+        )
+    return PlainLayer(layer, dtype, product=product)
 
 
 class LoweredMlp(nn.Module):
@@ -54,14 +43,30 @@ class LoweredMlp(nn.Module):
     def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
         super().__init__()
         dtype = plan.dtype_of(name)
-        self.fc1 = _layer(plan, f"{name}.mlp.fc1", block.mlp.fc1, dtype)
+        self.product = plan.mlp is MlpForm.MATMUL
+        self.fc1 = (
+            NormFoldedLayer(block.mlp.fc1, dtype, product=self.product)
+            if plan.norm2 is Norm2Form.FOLDED
+            else _layer(plan, f"{name}.mlp.fc1", block.mlp.fc1, dtype, product=self.product)
+        )
         self.act = nn.GELU()
-        self.fc2 = _layer(plan, f"{name}.mlp.fc2", block.mlp.fc2, dtype)
+        self.fc2 = _layer(plan, f"{name}.mlp.fc2", block.mlp.fc2, dtype, product=self.product)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``x`` (N, C, H, W); the shape stays."""
-        result: Tensor = self.fc2(self.act(self.fc1(x)))
-        return result
+    def forward(self, x: Tensor, known: Statistics | None = None) -> Tensor:
+        """Transform ``x`` (N, C, H, W); the shape stays.
+
+        Args:
+            x: What the norm gives, or what it takes where it is folded into fc1.
+            known: The statistics of ``x``, where the norm is folded into fc1.
+        """
+        taken = x.flatten(2).transpose(1, 2) if self.product else x
+        if isinstance(self.fc1, NormFoldedLayer):
+            assert known is not None  # noqa: S101  # the block gives them
+            hidden = self.fc1.folded(taken, known.mean, known.inverse_deviation)
+        else:
+            hidden = self.fc1(taken)
+        result: Tensor = self.fc2(self.act(hidden))
+        return result.transpose(1, 2).reshape(x.shape) if self.product else result
 
 
 class NormWeights(nn.Module):
@@ -82,12 +87,18 @@ class NormWeights(nn.Module):
         return self.get_buffer("weight").to(dtype), self.get_buffer("bias").to(dtype)
 
 
+def _narrow_norms(plan: LoweringPlan) -> bool:
+    """Whether norms are in the type of their block."""
+    return plan.norm_io is not torch.float32
+
+
 class LoweredBlock(nn.Module):
     """A folded block: ``y = x + norm_reparam(x)``, then ``y + mlp(n(y))``."""
 
     def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
         super().__init__()
         self.dtype, self.norm = plan.dtype_of(name), plan.norm
+        self.narrow, self.folded = _narrow_norms(plan), plan.norm2 is Norm2Form.FOLDED
         self.norm_reparam = NormWeights(block.norm_reparam, (1, -1, 1, 1))
         self.mlp = LoweredMlp(block, name, plan)
         ranges = plan.residual_ranges
@@ -96,25 +107,28 @@ class LoweredBlock(nn.Module):
             for place in (f"{name}.stream", f"{name}.branch")
         )
 
-    def mixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``y`` and ``n(y)`` of a float32 or float64 ``x``, in its type."""
+    def mixed(self, x: Tensor) -> tuple[Tensor, Statistics | None]:
+        """``y``, in the type of ``x``, and its statistics where they follow from those of ``x``."""
         weight, bias = self.norm_reparam.in_type(x.dtype)
         if self.norm is not NormForm.MOMENTS:
-            y = x + (normalise(x, self.norm) * weight + bias)
-            return y, normalise(y, self.norm)
+            return x + (normalise(x, self.norm) * weight + bias), None
         # Per sample and channel, y is a multiple of x plus a constant, and so is n(y).
         moments = channel_moments(x)
         gain = weight * moments.inverse_deviation
         offset = bias - gain * moments.overall_mean
-        y = x * (1 + gain) + offset
-        after = moments.scaled(1 + gain, offset)
-        return y, (y - after.overall_mean) * after.inverse_deviation
+        return x * (1 + gain) + offset, moments.scaled(1 + gain, offset).overall()
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x`` (N, C, H, W); the shape stays, the type becomes the block's."""
-        y, z = self.mixed(widened(x))
-        branch = self.mlp(z.to(self.dtype))
-        result: Tensor = self.stream(y.to(self.dtype)) + self.branch(branch)
+        y, known = self.mixed(x.to(self.dtype) if self.narrow else widened(x))
+        stored = y.to(self.dtype)
+        if self.folded:
+            # Of the map that fc1 takes, so that its rounding shifts product and mean alike.
+            branch = self.mlp(stored, known or statistics(widened(stored)))
+        else:
+            z = normalise(y, self.norm) if known is None else known.normalised(y)
+            branch = self.mlp(z.to(self.dtype))
+        result: Tensor = self.stream(stored) + self.branch(branch)
         return result
 
 
@@ -137,7 +151,7 @@ class LoweredBackbone(nn.Module):
     def __init__(self, model: RIFormer, plan: LoweringPlan) -> None:
         super().__init__()
         source = model.backbone
-        self.norm = plan.norm
+        self.norm, self.narrow = plan.norm, _narrow_norms(plan)
         self.patch_embed = LoweredPatchEmbed(source.patch_embed, "backbone.patch_embed", plan)
         network: list[nn.Module] = []
         for index, module in enumerate(source.network):
@@ -157,7 +171,7 @@ class LoweredBackbone(nn.Module):
         x = self.patch_embed(images)
         for module in self.network:
             x = module(x)
-        pooled = normalise(widened(x), self.norm).mean((2, 3))
+        pooled = widened(normalise(x if self.narrow else widened(x), self.norm).mean((2, 3)))
         weight, bias = self.norm6.in_type(pooled.dtype)
         return pooled * weight + bias
 

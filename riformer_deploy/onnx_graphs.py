@@ -90,7 +90,7 @@ def _node_flops(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...] | None]) 
             cost = prod(weight)
         case "MatMul" if source and result:
             cost = prod(result[1:]) * source[-1]
-        case "InstanceNormalization" | "GroupNormalization" if source:
+        case "InstanceNormalization" | "GroupNormalization" | "LayerNormalization" if source:
             cost = _NORM_FLOPS * prod(source[1:])
         case "ReduceMean" | "GlobalAveragePool" if source:
             cost = _POOL_FLOPS * prod(source[1:])

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from riformer_deploy.model import FoldedBlock, RIFormer
 from riformer_deploy.observers import Batches, largest_inputs
 
 
+def _watch_products(model: RIFormer, see: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
+    """Show fc1's product with what ``norm2`` takes, of every block, whenever the model runs."""
+
+    def watch(name: str, block: FoldedBlock) -> RemovableHandle:
+        def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            see(f"{name}.mlp.fc1.product", functional.conv2d(inputs[0], block.mlp.fc1.weight))
+
+        return block.norm2.register_forward_pre_hook(before)
+
+    return [watch(name, block) for name, block in model.named_modules() if isinstance(block, FoldedBlock)]
+
+
 def measure_peaks(
-    model: RIFormer, batches: Batches, names: Iterable[str]
+    model: RIFormer, batches: Batches, names: Iterable[str], *, products: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Largest absolute values, in one pass: of what half precision would store, and of layers' inputs.
 
@@ -22,6 +35,7 @@ def measure_peaks(
         model: In folded form.
         batches: The images.
         names: Layers whose inputs are looked at channel by channel.
+        products: Look at fc1's product with what ``norm2`` takes, too: ``<block>.mlp.fc1.product``.
 
     Returns:
         By name of the value, ``<block>`` and the inputs (``<layer>.input``) and results of every layer,
@@ -46,6 +60,8 @@ def measure_peaks(
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, FoldedBlock)) or name.endswith(".norm2"):
             handles += watch(name, module)
+    if products:
+        handles += _watch_products(model, see)
     try:
         largest = largest_inputs(model, names, batches)
     finally:
@@ -72,9 +88,9 @@ def block_peaks(peaks: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str,
 
 
 def weight_peaks(model: RIFormer) -> dict[str, Tensor]:
-    """Largest absolute weight or bias of every convolution: half precision stores these too."""
+    """Largest absolute weight or bias of convolutions and of norms with weights: half may store these too."""
     return {
         f"{name}.weights": torch.stack([value.abs().max() for value in layer.parameters()]).max()
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d)
+        if isinstance(layer, nn.Conv2d) or name.endswith(".norm_reparam")
     }

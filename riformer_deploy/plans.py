@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from riformer_deploy.choices import InputForm, NormForm, OutputForm
+from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,10 @@ class LoweringPlan:
     Attributes:
         base: Type of the convolutions and the residual stream.
         norm: Which operators compute the norms.
+        norm_io: Type of the norms' inputs and outputs, and of what is computed between: float32, or else that
+            of their block. Not float32 needs a norm form that is one operator.
+        mlp: Which operators compute fc1 and fc2.
+        norm2: Where ``norm2`` is computed; ``folded`` with none of the layers fc1 in ``ranges``.
         float32_blocks: Blocks and layers that stay in float32, by name.
         ranges: For each layer to quantise, by name, the absolute input value that the largest one of the
             target type stands for.
@@ -33,6 +37,9 @@ class LoweringPlan:
 
     base: torch.dtype = torch.float32
     norm: NormForm = NormForm.INSTANCE
+    norm_io: torch.dtype = torch.float32
+    mlp: MlpForm = MlpForm.CONV
+    norm2: Norm2Form = Norm2Form.EXPLICIT
     float32_blocks: frozenset[str] = frozenset()
     ranges: Mapping[str, float] = field(default_factory=dict)
     divisors: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""From a folded model to one of a given precision: which choices to make, and a record of them."""
+"""From a folded model to one of a given precision: which choices to make."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.calibration import Calibration, quantizable, quantizes
-from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import InputForm, Method, NormForm, OutputForm, Precision
+from riformer_deploy.choices import InputForm, Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan
@@ -25,6 +23,8 @@ BF16_OPSET = 22
 """The first whose Conv takes bfloat16."""
 HALF_SCALE_OPSET = 19
 """The first whose QuantizeLinear takes half, and the first with float8."""
+FLOAT8_TRANSPOSE_OPSET = 21
+"""The first whose Transpose takes float8: ONNX Runtime moves it there past QuantizeLinear."""
 FP8_HEADROOM = 2
 """FP8's ranges reach so many times the largest value that calibration saw.
 
@@ -38,6 +38,10 @@ class PrecisionOptions:
 
     Attributes:
         norm: Which operators compute the norms.
+        norm_io: Type of the norms' inputs and outputs, with no casts around them: fp32, or else fp16 or bf16,
+            which must then be the base.
+        mlp: Which operators compute fc1 and fc2.
+        norm2: Where ``norm2`` is computed; ``folded`` not with int8 or fp8.
         int8_base: What an int8 model computes in where it is not int8: fp32 or fp16; an fp8 model's is fp16.
         method: How ranges are chosen; None is MSE for int8. FP8 knows MAX alone: the others weigh clipping
             against steps that are even, and a floating-point grid's are not.
@@ -52,6 +56,9 @@ class PrecisionOptions:
     """
 
     norm: NormForm = NormForm.INSTANCE
+    norm_io: Precision = Precision.FP32
+    mlp: MlpForm = MlpForm.CONV
+    norm2: Norm2Form = Norm2Form.EXPLICIT
     int8_base: Precision = Precision.FP32
     method: Method | None = None
     equalize: bool = True
@@ -68,6 +75,12 @@ class PrecisionOptions:
             problems.append(f"the base of int8 is fp32 or fp16, got {self.int8_base}")
         if self.io not in (Precision.FP32, Precision.FP16):
             problems.append(f"inputs and outputs are fp32 or fp16, got {self.io}")
+        if self.norm_io not in (Precision.FP32, Precision.FP16, Precision.BF16):
+            problems.append(f"the norms' inputs and outputs are fp32, fp16 or bf16, got {self.norm_io}")
+        elif self.norm_io is not Precision.FP32 and self.norm is NormForm.MOMENTS:
+            problems.append(
+                f"norm form {self.norm} has no operator that takes {self.norm_io}; it takes float32 only"
+            )
         if self.topk < 1:
             problems.append(f"topk must be at least 1, got {self.topk}")
         if problems:
@@ -129,6 +142,8 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
         needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
     if Precision.FP8 in precisions:
         needs.append(("fp8 (float8, with scales in half)", HALF_SCALE_OPSET))
+        if options.mlp is MlpForm.MATMUL:
+            needs.append(("fp8 with mlp matmul (transposed float8)", FLOAT8_TRANSPOSE_OPSET))
     problems = [f"{what} needs opset {least}" for what, least in needs if opset < least]
     if problems:
         least = max(least for _, least in needs)
@@ -137,6 +152,21 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
             details=problems,
             remedy=f"Say --opset {least}.",
         )
+
+
+def _unfit_forms(precision: Precision, options: PrecisionOptions) -> list[str]:
+    """Forms of the graph that a precision cannot have."""
+    base = options.base_of(precision)
+    problems = []
+    if options.norm_io not in (Precision.FP32, base):
+        problems.append(
+            f"inputs and outputs of norms in {options.norm_io} need it as the base, and that is {base}"
+        )
+    if options.norm2 is Norm2Form.FOLDED and precision.is_quantized:
+        problems.append(
+            f"norm2 folded into fc1 gives fc1 what the norm takes, of which {precision} has no range"
+        )
+    return problems
 
 
 def check_options(precision: Precision, options: PrecisionOptions, model: RIFormer) -> None:
@@ -153,7 +183,7 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
     layers = quantizable(model)
     classes = model.architecture.num_classes
     unknown = sorted(options.keep - set(layers))
-    problems = [f"no layer is called {name}" for name in unknown]
+    problems = [f"no layer is called {name}" for name in unknown] + _unfit_forms(precision, options)
     if options.output_form is OutputForm.TOPK and options.topk > classes:
         problems.append(f"topk {options.topk} of {classes} classes")
     if options.io is Precision.FP16 and precision is Precision.FP32:
@@ -196,8 +226,10 @@ def plan_lowering(
 
     Raises:
         OptionError: int8 or fp8 without a calibration, or int8 with one that lacks ranges of residual inputs
-            which shall be int8.
+            which shall be int8; a form of the graph that the precision cannot have.
     """
+    if problems := _unfit_forms(precision, options):
+        raise OptionError(f"{precision} cannot be exported as asked.", details=problems)
     base = options.base_of(precision)
     wide: frozenset[str] = frozenset()
     if base is Precision.FP16 and calibration is not None:
@@ -229,6 +261,9 @@ def plan_lowering(
     return LoweringPlan(
         base=torch_dtype(base),
         norm=options.norm,
+        norm_io=torch_dtype(options.norm_io),
+        mlp=options.mlp,
+        norm2=options.norm2,
         float32_blocks=wide,
         ranges=quantized,
         divisors=divisors,
@@ -238,48 +273,6 @@ def plan_lowering(
         input_form=options.input_form,
         output_form=options.output_form,
         topk=options.topk,
-    )
-
-
-def record_lowering(
-    model: RIFormer,
-    precision: Precision,
-    options: PrecisionOptions,
-    plan: LoweringPlan,
-    measured: tuple[CalibrationSet, Calibration] | None,
-) -> LoweringRecord:
-    """What the manifest says of a lowering.
-
-    Args:
-        model: In folded form.
-        precision: The precision.
-        options: How it was lowered.
-        plan: The choices that were made.
-        measured: What it was calibrated on.
-    """
-    calibration = None
-    if measured is not None:
-        images, result = measured
-        calibration = CalibrationRecord(
-            source=images.source,
-            random=images.random,
-            images=images.count,
-            key=result.key,
-            method=str(options.method_of(precision)),
-        )
-    unquantized = [name for name in quantizable(model, precision) if name not in plan.ranges]
-    return LoweringRecord(
-        norm=str(options.norm),
-        base=options.base_of(precision),
-        io=options.io,
-        input_form=str(options.input_form),
-        output_form=str(options.output_form),
-        topk=options.topk if options.output_form is OutputForm.TOPK else None,
-        float32_blocks=tuple(sorted(plan.float32_blocks)),
-        unquantized=tuple(unquantized),
-        equalized=tuple(plan.divisors),
-        quantized_residual=bool(plan.residual_ranges),
-        calibration=calibration,
     )
 
 

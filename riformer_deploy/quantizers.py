@@ -86,6 +86,7 @@ class QuantizedLayer(nn.Module):
         divisor: What to divide the input channels by first, (in_channels,); the weights are multiplied
             with it, so that the layer's function stays.
         target: ``torch.int8`` or :data:`FLOAT8`.
+        product: The layer is a 1x1 convolution and shall be a matrix product of tokens, (N, H * W, channels).
     """
 
     factor: Tensor | None
@@ -97,6 +98,8 @@ class QuantizedLayer(nn.Module):
         base: torch.dtype,
         divisor: Tensor | None = None,
         target: torch.dtype = torch.int8,
+        *,
+        product: bool = False,
     ) -> None:
         super().__init__()
         weight = layer.weight.detach().float()
@@ -106,11 +109,17 @@ class QuantizedLayer(nn.Module):
             self.register_buffer("factor", (1 / divisor.double()).to(base).reshape(1, -1, *trailing))
         else:
             self.register_buffer("factor", None)
+        if product:  # (out_channels, in_channels) until it is quantised
+            weight = weight.flatten(1)
         per_channel = target is torch.int8
         self._broadcast = (-1, *(1,) * (weight.ndim - 1)) if per_channel else ()
         largest_weight = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max()
         scale = fitting_scale(largest_weight, base, target)
         self.register_buffer("weight", quantize(weight, scale.float().reshape(self._broadcast), target))
+        self._product, self._axis = product, int(product) if per_channel else None
+        if product:  # (in_channels, out_channels): nothing is transposed when it runs
+            self.weight = self.get_buffer("weight").t().contiguous()
+            self._broadcast = self._broadcast[::-1]
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros(scale.shape, dtype=target))
         bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
@@ -127,7 +136,7 @@ class QuantizedLayer(nn.Module):
             return torch.onnx.ops.symbolic(
                 "DequantizeLinear",
                 (weight, scale, self.get_buffer("weight_zero")),
-                attrs={"axis": 0} if self._broadcast else None,
+                attrs=None if self._axis is None else {"axis": self._axis},
                 dtype=self.base,
                 shape=weight.shape,
             )
@@ -139,6 +148,8 @@ class QuantizedLayer(nn.Module):
         if self.factor is not None:
             x = x * self.factor
         taken, weight, bias = self.input(x), self.dequantized_weight(), self.get_buffer("bias")
+        if self._product:
+            return torch.matmul(taken, weight) + bias
         if self._stride is None:
             return functional.linear(taken, weight, bias)
         return functional.conv2d(taken, weight, bias, self._stride, self._padding)

@@ -10,7 +10,7 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import calibration_set
 from riformer_deploy.calibration_sets import CalibrationSet, random_set
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Norm2Form, Precision
 from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
@@ -103,6 +103,7 @@ def _wish(options: PrecisionOptions, *, ranges: bool) -> Wish:
         equalize=options.equalize,
         ranges=ranges,
         residual=options.quantize_residual,
+        products=options.norm2 is Norm2Form.FOLDED,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import InputForm, NormForm, Precision
+from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, Precision
 
 from .. import options, output
 from ..tables import print_parity
@@ -52,6 +52,9 @@ def export(
         typer.Option(help="Spare int8 or fp8 layers until no more first classes (percent) change."),
     ] = None,
     norm_form: options.Norm = NormForm.INSTANCE,
+    norm_io: options.NormIo = options.NormIoChoice.FP32,
+    mlp: options.Mlp = MlpForm.CONV,
+    norm2: options.Norm2 = Norm2Form.EXPLICIT,
     io_dtype: Annotated[
         options.FloatChoice, typer.Option(help="Inputs and outputs.")
     ] = options.FloatChoice.FP32,
@@ -105,6 +108,9 @@ def export(
         precisions=tuple(precision) if precision else (Precision.FP32,),
         lowering=PrecisionOptions(
             norm=norm_form,
+            norm_io=Precision(norm_io),
+            mlp=mlp,
+            norm2=norm2,
             int8_base=Precision(int8_base),
             method=method,
             equalize=equalize,

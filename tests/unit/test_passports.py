@@ -10,7 +10,7 @@ from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, Engi
 from riformer_deploy.records import dump_json, load_json
 from tests.manifests import engine_of, file_record
 
-RTX = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}
+RTX: dict[str, Any] = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}
 
 
 def _profile(low: int, middle: int, high: int) -> BatchProfile:
@@ -89,7 +89,7 @@ def test_targets_are_the_gpus_that_run_it_and_not_always_the_one_it_was_built_on
     ],
 )
 def test_an_engine_in_fp8_runs_on_no_ampere(settings: BuildSettings, targets: str) -> None:
-    engine = engine_of(**RTX, settings=settings)
+    engine = engine_of(settings=settings, **RTX)
     assert engine.targets == engine.passport.targets
     assert dataclasses.replace(engine, precision=Precision.FP8).targets == targets
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision
+from riformer_deploy.choices import InputForm, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.evidence import verify_bundle
 from riformer_deploy.lowering import lower
@@ -156,6 +156,7 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
     [
         (PrecisionOptions(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
         (PrecisionOptions(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
+        (PrecisionOptions(mlp=MlpForm.MATMUL), 21),
         (PrecisionOptions(output_form=OutputForm.TOPK, topk=3), 20),
         (PrecisionOptions(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
         (PrecisionOptions(output_form=OutputForm.FEATURES), 18),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import Method, NormForm, OutputForm, Precision
+from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
+from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import (
     FP8_HEADROOM,
@@ -17,7 +18,6 @@ from riformer_deploy.precision import (
     check_options,
     needs_calibration,
     plan_lowering,
-    record_lowering,
     torch_dtype,
 )
 from riformer_deploy.quantizers import FLOAT8
@@ -31,6 +31,7 @@ INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
         (Precision.BF16, PrecisionOptions(), 22),
         (Precision.INT8, INT8_HALF, 19),
         (Precision.FP8, PrecisionOptions(), 19),
+        (Precision.FP8, PrecisionOptions(mlp=MlpForm.MATMUL), 21),
         (Precision.FP32, PrecisionOptions(norm=NormForm.GROUP), 21),
     ],
 )
@@ -55,6 +56,7 @@ def test_what_an_opset_cannot_express_is_refused_with_the_one_that_can(
         (Precision.FP32, PrecisionOptions(io=Precision.FP16), "round more than the budget of fp32"),
         (Precision.FP8, PrecisionOptions(method=Method.MSE), "largest values; mse is for int8"),
         (Precision.FP8, PrecisionOptions(quantize_residual=True), "can be int8, not fp8"),
+        (Precision.FP8, PrecisionOptions(norm2=Norm2Form.FOLDED), "of which fp8 has no range"),
     ],
 )
 def test_options_that_do_not_fit_the_model_are_refused(

@@ -158,6 +158,19 @@ def test_equalising_leaves_the_function_alone() -> None:
 
 
 @pytest.mark.parametrize("target", [torch.int8, FLOAT8])
+def test_a_1x1_convolution_is_the_same_as_a_matrix_product(target: torch.dtype) -> None:
+    torch.manual_seed(3)
+    layer, x = nn.Conv2d(6, 4, 1), torch.randn(2, 6, 5, 3)
+    conv, product = (
+        QuantizedLayer(layer, float(x.abs().max()), torch.float32, target=target, product=form)
+        for form in (False, True)
+    )
+    assert product.get_buffer("weight").shape == (6, 4)
+    tokens = product(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(2, 4, 5, 3)
+    torch.testing.assert_close(tokens, conv(x))
+
+
+@pytest.mark.parametrize("target", [torch.int8, FLOAT8])
 def test_a_layer_equals_the_layer_of_its_dequantised_parts(target: torch.dtype) -> None:
     torch.manual_seed(2)
     layer = nn.Conv2d(3, 4, 7, stride=4, padding=2, bias=False)
