@@ -1,4 +1,4 @@
-"""INT8 of ours beside ONNX Runtime's and NVIDIA ModelOpt's, on the trained digits model.
+"""INT8 and FP8 of ours beside ONNX Runtime's and NVIDIA ModelOpt's, on the trained digits model.
 
 All are calibrated on the same 128 images and judged on the same 397 in ONNX Runtime, against the training
 form in float64. ModelOpt needs packages that clash with ours, so it runs in an environment of its own::
@@ -65,11 +65,12 @@ def _ours(folder: Path) -> dict[str, Path]:
         "int8, max": (Precision.INT8, PrecisionOptions(method=Method.MAX)),
         "int8, mse": (Precision.INT8, PrecisionOptions()),
         "int8, mse, base fp16": (Precision.INT8, PrecisionOptions(int8_base=Precision.FP16)),
+        "fp8": (Precision.FP8, PrecisionOptions()),
     }
     folded, images = fold(model_of(_CHECKPOINT)), calibration_set(str(_DATA), _PREPROCESSING)
     files = {}
     for number, (name, (precision, lowering)) in enumerate(choices.items()):
-        calibration = measure(folded, images, "benchmark", Wish(method=lowering.method))
+        calibration = measure(folded, images, "benchmark", Wish(method=lowering.method_of(Precision.INT8)))
         plan = plan_lowering(precision, lowering, calibration)
         files[f"{_OURS} {name}"] = path = folder / f"ours{number}.onnx"
         export_onnx(lower(folded, plan, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})

@@ -20,7 +20,7 @@ def print_build(report: BuildReport) -> None:
             (
                 engine.file.path,
                 f"{engine.passport.backend.label} {engine.passport.backend_version}",
-                engine.passport.targets,
+                engine.targets,
                 ", ".join(map(str, engine.passport.profiles)),
                 f"{engine.file.size_bytes / 2**20:.2f}",
                 f"{engine.passport.build_ms / 1000:.1f}",
@@ -56,7 +56,7 @@ def print_engine(found: EngineInspection) -> None:
         ("batches (MIN:OPT:MAX)", ", ".join(map(str, passport.profiles))),
         ("built on", f"{passport.gpu or 'no GPU'}, driver's CUDA {passport.driver_cuda or '-'}"),
         ("driver", passport.driver_version or "not known"),
-        ("for compute capability", engine.passport.targets),
+        ("for compute capability", engine.targets),
         ("hardware compatibility", str(settings.hardware_compatibility)),
         ("TF32", "allowed" if settings.tf32 else "no"),
         ("refittable", "yes" if settings.refittable else "no"),

@@ -176,13 +176,13 @@ Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]
 SqnrBudget = Annotated[
     float | None,
-    typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30"),
+    typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30, fp8 25"),
 ]
 StageTolerance = Annotated[
     float | None,
     typer.Option(
         help="Largest relative L2 error of a stage.",
-        show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 5e-2",
+        show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 5e-2, fp8 5.6e-2",
     ),
 ]
 
@@ -192,6 +192,13 @@ class FloatChoice(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+
+
+class QuantizedChoice(StrEnum):
+    """``sensitivity --precision``: the precisions that quantise layers."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
 
 
 class NormIoChoice(StrEnum):
@@ -218,7 +225,7 @@ def parse_output(text: str) -> tuple[OutputForm, int]:
 
 Calibration = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER|FILE.npz|random", help="Images that int8 is calibrated on."),
+    typer.Option(metavar="FOLDER|FILE.npz|random", help="Images that int8 and fp8 are calibrated on."),
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Use the rest where part of the calibration images cannot be used.")
@@ -235,8 +242,11 @@ NormIo = Annotated[
     typer.Option("--norm-io", help="The norms' inputs and outputs: fp32, or what the rest computes in."),
 ]
 Mlp = Annotated[MlpForm, typer.Option(help="Operators that compute fc1 and fc2.")]
-Norm2 = Annotated[Norm2Form, typer.Option(help="norm2 before fc1, or folded into it (not int8).")]
-Ranges = Annotated[Method, typer.Option("--method", help="How int8 ranges are chosen.")]
+Norm2 = Annotated[Norm2Form, typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).")]
+Ranges = Annotated[
+    Method | None,
+    typer.Option("--method", help="How ranges are chosen.", show_default="int8 mse; fp8 knows max alone"),
+]
 Input = Annotated[InputForm, typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.")]
 Int8Base = Annotated[FloatChoice, typer.Option(help="What int8 models compute in where they are not int8.")]
 Equalize = Annotated[
@@ -245,4 +255,4 @@ Equalize = Annotated[
 QuantizeResidual = Annotated[
     bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")
 ]
-Keep = Annotated[list[str] | None, typer.Option(metavar="LAYER", help="A layer to keep out of int8.")]
+Keep = Annotated[list[str] | None, typer.Option(metavar="LAYER", help="A layer to keep out of int8 and fp8.")]

@@ -145,7 +145,7 @@ def _lowering(artifact: OnnxArtifact) -> str:
     forms = {"norms' inputs and outputs": record.norm_io, "mlp": record.mlp, "norm2": record.norm2}
     forms["inputs and outputs"] = record.io
     parts += [f"{what} {how}" for what, how in forms.items() if how not in ("fp32", "conv", "explicit")]
-    if artifact.precision == "int8":
+    if artifact.precision.is_quantized:
         parts.append(f"the rest {record.base}")
     if record.quantized_residual:
         parts.append("residual inputs int8")
@@ -154,7 +154,7 @@ def _lowering(artifact: OnnxArtifact) -> str:
     if record.calibration is not None:
         images = record.calibration
         kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
-        ranges = f", {images.method} scales" if artifact.precision == "int8" else ""
+        ranges = f", {images.method} scales" if artifact.precision.is_quantized else ""
         parts.append(f"calibrated on {images.images} {kind}{ranges}")
     return "; ".join(parts)
 

@@ -87,13 +87,13 @@ class LoweringRecord:
 
     Attributes:
         norm: Operators that compute the norms: ``instance``, ``group``, ``layer`` or ``moments``.
-        base: What everything that is not int8, and not a statistic, computes in.
+        base: What everything that is not int8 or fp8, and not a statistic, computes in.
         io: Type of floating-point inputs and outputs.
         input_form: ``normalised`` or ``uint8``.
         output_form: ``logits``, ``probabilities``, ``features`` or ``topk``.
         topk: Number of classes where the output is ``topk``.
         float32_blocks: Blocks kept in float32 because half precision would overflow.
-        unquantized: Layers kept in the base precision.
+        unquantized: Layers kept in the base precision, of those that the precision quantises.
         equalized: Layers whose input channels are scaled before they are quantised.
         quantized_residual: Whether the inputs of residual additions are int8 too.
         calibration: What it was calibrated on, where it was.

@@ -21,10 +21,11 @@ from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.files import replacing
 from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower
+from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.manifests import Manifest, ModelRecord, Source
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.passports import EngineArtifact
-from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering, record_lowering
+from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering
 from riformer_deploy.version import VERSION
 
 _SAMPLES = 32
@@ -124,7 +125,7 @@ def stage_onnx(
 
     Raises:
         ExportError: ONNX export failed.
-        OptionError: int8 without a calibration.
+        OptionError: int8 or fp8 without a calibration.
     """
     used = made_of.measured if needs_calibration(precision, options) else None
     plan = plan_lowering(precision, options, used[1] if used else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +15,14 @@ from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings
+from riformer_deploy.passports import (
+    CURRENT,
+    FP8_CAPABILITY,
+    Backend,
+    BatchProfile,
+    BuildSettings,
+    has_precision,
+)
 from riformer_deploy.rtx_support import rtx_support
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
@@ -112,6 +121,40 @@ def refuse_unfit(options: BuildOptions, backend: Backend) -> None:
         problems.append("--compute-capability: it builds for the GPU that it runs on; see --hardware-compat")
     if problems:
         raise OptionError(f"{backend.label} has no use for these options.", details=problems)
+
+
+def refuse_precisions(
+    graphs: Sequence[OnnxArtifact], settings: BuildSettings, capability: str | None = None
+) -> None:
+    """Refuse precisions that GPUs lack which engines are to run on.
+
+    Args:
+        graphs: What is to be built.
+        settings: How.
+        capability: Compute capability of the GPU that TensorRT would build on, where that is known.
+
+    Raises:
+        OptionError: There are some; each is listed.
+    """
+    named = [item for item in settings.compute_capabilities if re.fullmatch(r"[0-9]+\.[0-9]+", item)]
+    places = {f"--compute-capability {item}": item for item in named}
+    if settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
+        places["--hardware-compat ampere-plus"] = "8.0"
+    if capability is not None:
+        places[f"this GPU, of compute capability {capability}"] = capability
+    precisions = dict.fromkeys(graph.precision for graph in graphs)
+    problems = [
+        f"{precision}: {place}"
+        for precision in precisions
+        for place, least in places.items()
+        if not has_precision(least, precision)
+    ]
+    if problems:
+        raise OptionError(
+            f"{Precision.FP8} needs compute capability {FP8_CAPABILITY} or later.",
+            details=problems,
+            remedy="Name newer GPUs only, or other precisions with --precision.",
+        )
 
 
 def require_gpu_at_hand(options: BuildOptions, driver: Driver) -> None:

@@ -1,4 +1,4 @@
-"""Measures a folded model on images, once: ranges for int8, peaks for half precision."""
+"""Measures a folded model on images, once: ranges for int8 and fp8, peaks for half precision."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import Method
+from riformer_deploy.choices import Method, Precision
 from riformer_deploy.errors import CalibrationError
 from riformer_deploy.files import replacing
 from riformer_deploy.model import RIFormer
@@ -25,7 +26,7 @@ from riformer_deploy.version import VERSION
 
 _LOG = logging.getLogger(__name__)
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Part of every key: raise it when the measurement changes."""
 
 
@@ -36,12 +37,14 @@ class Calibration:
     Attributes:
         key: sha256 of everything that the measurement depends on.
         images: Number of images.
-        ranges: For each layer, the absolute input value that 127 steps shall reach; none if not asked for.
+        ranges: For each layer, the absolute input value that int8's 127 steps shall reach; none if not asked
+            for.
         divisors: For the layers whose input is equalised, what its channels are divided by.
         residual_ranges: Likewise for both inputs of each block's last addition, by name of the block and
             ``stream`` or ``branch``; none if not asked for.
         peaks: For each block and downsampling layer, the largest absolute value of anything that half
             precision would store there.
+        largest: For each layer, the largest absolute input value, before any equalising.
     """
 
     key: str
@@ -50,11 +53,38 @@ class Calibration:
     divisors: dict[str, tuple[float, ...]]
     residual_ranges: dict[str, float]
     peaks: dict[str, float]
+    largest: dict[str, float] = field(default_factory=dict)
 
 
-def quantizable(model: RIFormer) -> tuple[str, ...]:
-    """Names of the convolutions and the head, in the network's order."""
-    return tuple(name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
+def quantizes(precision: Precision, name: str) -> bool:
+    """Whether a precision quantises a layer of this name.
+
+    FP8 takes the two layers of each MLP alone: TensorRT has no FP8 kernel for three input channels, the
+    downsampling layers read the residual stream, and the head is too small to matter.
+    """
+    match precision:
+        case Precision.INT8:
+            return True
+        case Precision.FP8:
+            return name.endswith((".mlp.fc1", ".mlp.fc2"))
+        case Precision.FP32 | Precision.FP16 | Precision.BF16:
+            return False
+        case _:
+            assert_never(precision)
+
+
+def quantizable(model: RIFormer, precision: Precision = Precision.INT8) -> tuple[str, ...]:
+    """Names of the layers that a precision quantises, in the network's order: in int8 every one.
+
+    Args:
+        model: In folded form.
+        precision: Which.
+    """
+    return tuple(
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and quantizes(precision, name)
+    )
 
 
 def _equalized(name: str) -> bool:
@@ -69,7 +99,8 @@ class Wish:
     Attributes:
         method: How ranges are chosen.
         equalize: Equalise the inputs of the downsampling layers.
-        ranges: Choose ranges; without them only peaks are looked for, which takes one pass instead of two.
+        ranges: Choose ranges for int8; without them only largest values are looked for, which takes one pass
+            instead of two.
         residual: Choose those of the inputs of residual additions, too.
         products: Look for peaks of fc1's product with what ``norm2`` takes, too: with ``norm2`` folded into
             fc1, half precision stores it.
@@ -172,6 +203,7 @@ def measure(
         divisors={name: tuple(value.tolist()) for name, value in divisors.items()},
         residual_ranges={name: top for name, top in ranges.items() if name in additions},
         peaks=block_peaks(peaks, blocks),
+        largest={name: float(top.max()) for name, top in largest.items()},
     )
 
 

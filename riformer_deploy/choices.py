@@ -76,6 +76,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    FP8 = "fp8"
+    """E4M3 in the convolutions of the MLPs, half elsewhere."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether layers are rounded to ranges that calibration images give."""
+        return self in {Precision.INT8, Precision.FP8}
 
 
 class HardwareCompatibility(StrEnum):

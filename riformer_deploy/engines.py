@@ -14,6 +14,7 @@ from riformer_deploy.build_options import (
     choose_backend,
     graphs_of,
     profiles_of,
+    refuse_precisions,
     refuse_unfit,
     require_gpu_at_hand,
     unsupported_gpu,
@@ -202,7 +203,9 @@ def trtexec_lines(directory: Path | str, options: BuildOptions) -> tuple[str, ..
         )
     refuse_unfit(options, Backend.TENSORRT)
     lines: list[str] = []
-    for graph in graphs_of(bundle, options):
+    graphs = graphs_of(bundle, options)
+    refuse_precisions(graphs, options.settings)
+    for graph in graphs:
         profiles = profiles_of(graph, options.profiles)
         lines += command_lines(graph, bundle.directory, profiles, options.settings, options.timing_cache)
     return tuple(lines)
@@ -229,6 +232,8 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     refuse_unfit(options, backend)
     require_gpu_at_hand(options, driver)
     graphs = graphs_of(bundle, options)
+    here = driver.gpus[0].compute_capability if backend is Backend.TENSORRT else None
+    refuse_precisions(graphs, options.settings, here)
     for graph in graphs:
         profiles_of(graph, options.profiles)
     trt = load(backend)

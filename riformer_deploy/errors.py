@@ -17,7 +17,7 @@
     │   ├── BundleConflictError        32   would replace somebody else's work
     │   └── BundleChangedError         33   another process replaced it meanwhile
     ├── ExportError                    40   ONNX export, simplification or checking failed
-    ├── GateError                       1   no choice of int8 layers holds the gate
+    ├── GateError                       1   no choice of quantised layers holds the gate
     ├── CalibrationError               41   calibration images are missing or unusable
     ├── EngineBuildError               42   TensorRT could not parse a graph or build an engine
     ├── RuntimeFailureError            50   a backend could not load or run a model

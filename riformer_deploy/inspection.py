@@ -89,7 +89,7 @@ class OnnxInspection:
         opset: Version of the default operator set.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
-        parameters: Number of floating-point values and int8 weights stored.
+        parameters: Number of floating-point values and of int8 and float8 weights stored.
         flops: Multiply-adds of one image, counted as for checkpoints; None where a shape is unknown.
         nodes: Nodes by type and precision.
         provenance: The file's ``metadata_props``.
@@ -217,6 +217,7 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
         raise RuntimeFailureError(f"{path} is not a valid ONNX file: {err}") from err
     kinds = onnx.TensorProto
     floating = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.DOUBLE}
+    quantized = {kinds.INT8, kinds.FLOAT8E4M3FN}
     return OnnxInspection(
         kind="onnx",
         path=str(path),
@@ -229,7 +230,7 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
         parameters=sum(
             prod(tensor.dims)
             for tensor in graph.graph.initializer
-            if tensor.data_type in floating or (tensor.data_type == kinds.INT8 and len(tensor.dims) > 1)
+            if tensor.data_type in floating or (tensor.data_type in quantized and len(tensor.dims) > 1)
         ),
         flops=graph_flops(graph),
         nodes=node_counts(graph),

@@ -31,7 +31,9 @@ def _layer(
 ) -> nn.Module:
     """A layer of the folded model as the plan wants it."""
     if name in plan.ranges:
-        return QuantizedLayer(layer, plan.ranges[name], dtype, plan.divisors.get(name), product=product)
+        return QuantizedLayer(
+            layer, plan.ranges[name], dtype, plan.divisors.get(name), plan.target, product=product
+        )
     return PlainLayer(layer, dtype, product=product)
 
 

@@ -7,10 +7,17 @@ from enum import StrEnum
 
 from riformer_deploy.artifacts import FileRecord, TensorSpec
 from riformer_deploy.choices import HardwareCompatibility, Precision
-from riformer_deploy.rtx_support import rtx_support
+from riformer_deploy.rtx_support import major_minor, rtx_support
 
 CURRENT = "current"
 """In place of compute capabilities: that of the GPU that builds."""
+FP8_CAPABILITY = "8.9"
+"""The least compute capability that has FP8: Ada, then Hopper (9.0) and Blackwell."""
+
+
+def has_precision(capability: str, precision: Precision) -> bool:
+    """Whether GPUs of a compute capability (``8.6``) compute in a precision."""
+    return precision is not Precision.FP8 or major_minor(capability) >= major_minor(FP8_CAPABILITY)
 
 
 class Backend(StrEnum):
@@ -183,6 +190,14 @@ class EngineArtifact:
     def name(self) -> str:
         """What tables call it."""
         return f"{self.passport.backend.label} {self.precision}"
+
+    @property
+    def targets(self) -> str:
+        """The compute capabilities that it runs on, in words: of the passport's, those with its precision."""
+        told, chosen = self.passport.targets, self.passport.settings.compute_capabilities
+        if self.precision is not Precision.FP8 or self.passport.backend is Backend.TENSORRT or chosen:
+            return told
+        return f"{told}, in {self.precision} from {FP8_CAPABILITY}"
 
     @property
     def proof(self) -> str:

@@ -65,7 +65,7 @@ class ExportOptions:
         lowering: How to lower.
         calibration: ``random``, an ``.npz`` file or a folder of images; None for none.
         skip_bad: Use the rest of the calibration images where part of them cannot be used.
-        gate: What int8 must hold to on the calibration images, sparing layers if need be.
+        gate: What int8 and fp8 must hold to on the calibration images, sparing layers if need be.
     """
 
     checkpoint: Path
@@ -89,8 +89,10 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not self.precisions or len(set(self.precisions)) != len(self.precisions):
             raise OptionError(f"Each precision can be asked for once, got {list(map(str, self.precisions))}.")
-        if self.gate is not None and Precision.INT8 not in self.precisions:
-            raise OptionError("--min-sqnr and --max-drop choose layers of int8, which was not asked for.")
+        if self.gate is not None and not any(precision.is_quantized for precision in self.precisions):
+            raise OptionError(
+                "--min-sqnr and --max-drop choose layers of int8 and fp8, and neither was asked for."
+            )
         check_opset(self.precisions, self.lowering, self.opset)
 
 
@@ -176,7 +178,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         MissingDependencyError: ONNX Runtime is not installed.
         RuntimeFailureError: A model cannot be run.
         CalibrationError: The calibration images cannot be used.
-        GateError: int8 cannot hold the gate.
+        GateError: int8 or fp8 cannot hold the gate.
     """
     require("onnxruntime")  # the proof runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
@@ -210,10 +212,13 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         folded, source.weights_sha256, model, options.precisions, options.lowering, images, progress
     )
     notes += remarks
-    lowering = options.lowering
+    lowerings = dict.fromkeys(options.precisions, options.lowering)
     if measured is not None and options.gate is not None:
-        lowering, text = gated(folded, training, model, measured, lowering, options.gate, progress)
-        notes.append(text)
+        for precision in [item for item in options.precisions if item.is_quantized]:
+            lowerings[precision], text = gated(
+                folded, training, model, measured, precision, options.lowering, options.gate, progress
+            )
+            notes.append(text)
     with staging(options.output) as staged:
         progress("fusing")
         weights = stage_weights(staged, checkpoint)
@@ -225,7 +230,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         artifacts = list(kept.onnx)
         for precision in options.precisions:
             progress(f"exporting {precision} to ONNX")
-            artifacts.append(stage_onnx(staged, made_of, precision, lowering, graph))
+            artifacts.append(stage_onnx(staged, made_of, precision, lowerings[precision], graph))
         del folded, made_of
         samples = stage_samples(staged, measured, parent) or kept.samples
         order = list(Precision)

@@ -23,10 +23,12 @@ class LoweringPlan:
         mlp: Which operators compute fc1 and fc2.
         norm2: Where ``norm2`` is computed; ``folded`` with none of the layers fc1 in ``ranges``.
         float32_blocks: Blocks and layers that stay in float32, by name.
-        ranges: For each layer to quantise, by name, the absolute input value that 127 steps reach.
+        ranges: For each layer to quantise, by name, the absolute input value that the largest one of the
+            target type stands for.
         divisors: For some of these layers, what their input channels are divided by first.
         residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
             ``branch``, likewise.
+        target: Type of the inputs and weights of these layers: ``torch.int8`` or ``torch.float8_e4m3fn``.
         io: Type of floating-point inputs and outputs.
         input_form: What the graph takes.
         output_form: What the graph gives.
@@ -42,6 +44,7 @@ class LoweringPlan:
     ranges: Mapping[str, float] = field(default_factory=dict)
     divisors: Mapping[str, Tensor] = field(default_factory=dict)
     residual_ranges: Mapping[str, float] = field(default_factory=dict)
+    target: torch.dtype = torch.int8
     io: torch.dtype = torch.float32
     input_form: InputForm = InputForm.NORMALISED
     output_form: OutputForm = OutputForm.LOGITS

@@ -1,4 +1,4 @@
-"""From a folded model to one of a given precision: which choices to make, and a record of them."""
+"""From a folded model to one of a given precision: which choices to make."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
-from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.calibration import Calibration, quantizable, quantizes
 from riformer_deploy.choices import InputForm, Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan
+from riformer_deploy.quantizers import FLOAT8
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""
@@ -23,7 +22,14 @@ GROUP_NORM_OPSET = 21
 BF16_OPSET = 22
 """The first whose Conv takes bfloat16."""
 HALF_SCALE_OPSET = 19
-"""The first whose QuantizeLinear takes half."""
+"""The first whose QuantizeLinear takes half, and the first with float8."""
+FLOAT8_TRANSPOSE_OPSET = 21
+"""The first whose Transpose takes float8: ONNX Runtime moves it there past QuantizeLinear."""
+FP8_HEADROOM = 2
+"""FP8's ranges reach so many times the largest value that calibration saw.
+
+Clipping costs much and range almost nothing: E4M3's 3 bits of mantissa are as fine over 14 powers of two.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +41,14 @@ class PrecisionOptions:
         norm_io: Type of the norms' inputs and outputs, with no casts around them: fp32, or else fp16 or bf16,
             which must then be the base.
         mlp: Which operators compute fc1 and fc2.
-        norm2: Where ``norm2`` is computed; ``folded`` not with int8.
-        int8_base: What an int8 model computes in where it is not int8: fp32 or fp16.
-        method: How ranges are chosen.
+        norm2: Where ``norm2`` is computed; ``folded`` not with int8 or fp8.
+        int8_base: What an int8 model computes in where it is not int8: fp32 or fp16; an fp8 model's is fp16.
+        method: How ranges are chosen; None is MSE for int8. FP8 knows MAX alone: the others weigh clipping
+            against steps that are even, and a floating-point grid's are not.
         equalize: Equalise the inputs of the downsampling layers before quantising them.
         quantize_residual: Make the inputs of residual additions int8 too.
-        keep: Layers to keep in the base precision, by name.
+        keep: Layers to keep in the base precision, by name; those that a precision leaves there anyway may be
+            among them.
         io: Type of floating-point inputs and outputs: fp32 or fp16.
         input_form: What the graph takes.
         output_form: What the graph gives.
@@ -52,7 +60,7 @@ class PrecisionOptions:
     mlp: MlpForm = MlpForm.CONV
     norm2: Norm2Form = Norm2Form.EXPLICIT
     int8_base: Precision = Precision.FP32
-    method: Method = Method.MSE
+    method: Method | None = None
     equalize: bool = True
     quantize_residual: bool = False
     keep: frozenset[str] = frozenset()
@@ -78,12 +86,28 @@ class PrecisionOptions:
         if problems:
             raise OptionError("The model cannot be lowered as asked.", details=problems)
 
+    def method_of(self, precision: Precision) -> Method:
+        """How ranges of a quantised precision are chosen."""
+        return Method.MAX if precision is Precision.FP8 else self.method or Method.MSE
+
+    def base_of(self, precision: Precision) -> Precision:
+        """What a model computes in where it is not quantised: a floating precision."""
+        match precision:
+            case Precision.INT8:
+                return self.int8_base
+            case Precision.FP8:
+                return Precision.FP16
+            case Precision.FP32 | Precision.FP16 | Precision.BF16:
+                return precision
+            case _:
+                assert_never(precision)
+
 
 def torch_dtype(precision: Precision) -> torch.dtype:
     """PyTorch's type of a floating precision.
 
     Raises:
-        OptionError: The precision is int8.
+        OptionError: The precision is a quantised one.
     """
     match precision:
         case Precision.FP32:
@@ -92,8 +116,8 @@ def torch_dtype(precision: Precision) -> torch.dtype:
             return torch.float16
         case Precision.BF16:
             return torch.bfloat16
-        case Precision.INT8:
-            raise OptionError("int8 is no floating type.")
+        case Precision.INT8 | Precision.FP8:
+            raise OptionError(f"{precision} is no type that a whole model computes in.")
         case _:
             assert_never(precision)
 
@@ -116,6 +140,10 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
         needs.append(("bf16 (convolutions in bfloat16)", BF16_OPSET))
     if Precision.INT8 in precisions and options.int8_base is Precision.FP16:
         needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
+    if Precision.FP8 in precisions:
+        needs.append(("fp8 (float8, with scales in half)", HALF_SCALE_OPSET))
+        if options.mlp is MlpForm.MATMUL:
+            needs.append(("fp8 with mlp matmul (transposed float8)", FLOAT8_TRANSPOSE_OPSET))
     problems = [f"{what} needs opset {least}" for what, least in needs if opset < least]
     if problems:
         least = max(least for _, least in needs)
@@ -128,14 +156,16 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
 
 def _unfit_forms(precision: Precision, options: PrecisionOptions) -> list[str]:
     """Forms of the graph that a precision cannot have."""
-    base = options.int8_base if precision is Precision.INT8 else precision
+    base = options.base_of(precision)
     problems = []
     if options.norm_io not in (Precision.FP32, base):
         problems.append(
             f"inputs and outputs of norms in {options.norm_io} need it as the base, and that is {base}"
         )
-    if options.norm2 is Norm2Form.FOLDED and precision is Precision.INT8:
-        problems.append("norm2 folded into fc1 gives fc1 what the norm takes, of which int8 has no range")
+    if options.norm2 is Norm2Form.FOLDED and precision.is_quantized:
+        problems.append(
+            f"norm2 folded into fc1 gives fc1 what the norm takes, of which {precision} has no range"
+        )
     return problems
 
 
@@ -158,12 +188,30 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
         problems.append(f"topk {options.topk} of {classes} classes")
     if options.io is Precision.FP16 and precision is Precision.FP32:
         problems.append("inputs and outputs in fp16 round more than the budget of fp32 allows")
+    if precision is Precision.FP8:
+        if options.method not in (None, Method.MAX):
+            problems.append(f"its ranges are those of the largest values; {options.method} is for int8")
+        if options.quantize_residual:
+            problems.append("the inputs of residual additions can be int8, not fp8")
     if problems:
         raise OptionError(
             f"{precision} cannot be exported as asked.",
             details=problems,
             remedy=f"Its layers are: {', '.join(layers)}." if unknown else "",
         )
+
+
+def _ranges(precision: Precision, calibration: Calibration, wide: frozenset[str]) -> dict[str, float]:
+    """Ranges by layer, of every layer that the precision quantises."""
+    if precision is Precision.INT8:
+        return calibration.ranges
+    # What stays in float32 stays out of fp8 too: ONNX Runtime 1.27 fuses a product of float8 whose scales
+    # are float32 into an operator for int8, and then refuses the graph.
+    return {
+        name: FP8_HEADROOM * (top or 1.0)
+        for name, top in calibration.largest.items()
+        if quantizes(precision, name) and name.rsplit(".mlp.", 1)[0] not in wide
+    }
 
 
 def plan_lowering(
@@ -174,32 +222,37 @@ def plan_lowering(
     Args:
         precision: The precision.
         options: How to lower.
-        calibration: Ranges and peaks; needed for int8, and for fp16 or a half base to find overflows.
+        calibration: Ranges and peaks; needed for int8 and fp8, and for fp16 or a half base to find overflows.
 
     Raises:
-        OptionError: int8 without a calibration, or with one that lacks ranges of residual inputs which shall
-            be int8; a form of the graph that the precision cannot have.
+        OptionError: int8 or fp8 without a calibration, or int8 with one that lacks ranges of residual inputs
+            which shall be int8; a form of the graph that the precision cannot have.
     """
     if problems := _unfit_forms(precision, options):
         raise OptionError(f"{precision} cannot be exported as asked.", details=problems)
-    base = options.int8_base if precision is Precision.INT8 else precision
+    base = options.base_of(precision)
+    wide: frozenset[str] = frozenset()
+    if base is Precision.FP16 and calibration is not None:
+        wide = frozenset(name for name, top in calibration.peaks.items() if not top <= HALF_LIMIT)
     quantized: dict[str, float] = {}
     residual: dict[str, float] = {}
-    if precision is Precision.INT8:
+    if precision.is_quantized:
         if calibration is None:
             raise OptionError(
-                "int8 needs calibration images.", remedy="Give --calibration FOLDER or FILE.npz."
+                f"{precision} needs calibration images.", remedy="Give --calibration FOLDER or FILE.npz."
             )
-        quantized = {name: top for name, top in calibration.ranges.items() if name not in options.keep}
+        quantized = {
+            name: top
+            for name, top in _ranges(precision, calibration, wide).items()
+            if name not in options.keep
+        }
+    if precision is Precision.INT8 and calibration is not None:
         residual = dict(calibration.residual_ranges) if options.quantize_residual else {}
         if options.quantize_residual and not residual:
             raise OptionError(
                 "The calibration holds no ranges of residual inputs, which shall be int8.",
                 remedy="Calibrate with Wish(residual=True).",
             )
-    wide: frozenset[str] = frozenset()
-    if base is Precision.FP16 and calibration is not None:
-        wide = frozenset(name for name, top in calibration.peaks.items() if not top <= HALF_LIMIT)
     divisors = (
         {name: torch.tensor(value) for name, value in calibration.divisors.items() if name in quantized}
         if calibration is not None
@@ -215,6 +268,7 @@ def plan_lowering(
         ranges=quantized,
         divisors=divisors,
         residual_ranges=residual,
+        target=FLOAT8 if precision is Precision.FP8 else torch.int8,
         io=torch_dtype(options.io),
         input_form=options.input_form,
         output_form=options.output_form,
@@ -222,52 +276,6 @@ def plan_lowering(
     )
 
 
-def record_lowering(
-    model: RIFormer,
-    precision: Precision,
-    options: PrecisionOptions,
-    plan: LoweringPlan,
-    measured: tuple[CalibrationSet, Calibration] | None,
-) -> LoweringRecord:
-    """What the manifest says of a lowering.
-
-    Args:
-        model: In folded form.
-        precision: The precision.
-        options: How it was lowered.
-        plan: The choices that were made.
-        measured: What it was calibrated on.
-    """
-    calibration = None
-    if measured is not None:
-        images, result = measured
-        calibration = CalibrationRecord(
-            source=images.source,
-            random=images.random,
-            images=images.count,
-            key=result.key,
-            method=str(options.method),
-        )
-    unquantized = [name for name in quantizable(model) if name not in plan.ranges]
-    return LoweringRecord(
-        norm=str(options.norm),
-        base=options.int8_base if precision is Precision.INT8 else precision,
-        io=options.io,
-        input_form=str(options.input_form),
-        output_form=str(options.output_form),
-        topk=options.topk if options.output_form is OutputForm.TOPK else None,
-        float32_blocks=tuple(sorted(plan.float32_blocks)),
-        unquantized=tuple(unquantized) if precision is Precision.INT8 else (),
-        equalized=tuple(plan.divisors),
-        quantized_residual=bool(plan.residual_ranges),
-        calibration=calibration,
-        norm_io=options.norm_io,
-        mlp=str(options.mlp),
-        norm2=str(options.norm2),
-    )
-
-
 def needs_calibration(precision: Precision, options: PrecisionOptions) -> bool:
     """Whether a lowering depends on images: for ranges, or to find what half precision cannot hold."""
-    base = options.int8_base if precision is Precision.INT8 else precision
-    return precision is Precision.INT8 or base is Precision.FP16
+    return precision.is_quantized or options.base_of(precision) is Precision.FP16

@@ -18,7 +18,7 @@ from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.invalidity import elsewhere, rebuild, remedy_of
 from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.passports import Backend, EngineArtifact, Passport
+from riformer_deploy.passports import FP8_CAPABILITY, Backend, EngineArtifact, Passport, has_precision
 from riformer_deploy.rtx_support import major_minor, rtx_support
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.running import validity
@@ -185,6 +185,24 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     return findings
 
 
+def check_precision(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
+    """Whether the GPU computes in an engine's precision; no GPU is told elsewhere.
+
+    Args:
+        artifact: The engine.
+        host: The machine.
+    """
+    return [
+        Mismatch(
+            problem=f"it computes in {artifact.precision}, which needs compute capability {FP8_CAPABILITY} "
+            f"or later; {gpu.name} has {gpu.compute_capability}.",
+            remedy="Build the int8 or the fp16 model for this GPU.",
+        )
+        for gpu in host.driver.gpus[:1]
+        if not has_precision(gpu.compute_capability, artifact.precision)
+    ]
+
+
 def check_batch(artifact: EngineArtifact, batch: int) -> list[Mismatch]:
     """Whether an engine takes a batch size.
 
@@ -229,6 +247,7 @@ def preflight(
         *check_file(artifact, path),
         *_check_version(artifact, host),
         *_check_gpu(artifact, host),
+        *check_precision(artifact, host),
         *(check_batch(artifact, batch) if batch is not None else ()),
     ]
     if not findings and validity is not None:

@@ -1,8 +1,10 @@
-"""Convolutions and linear layers in INT8, as modules that run in PyTorch and export as explicit Q/DQ.
+"""Convolutions and linear layers in INT8 or FP8, as modules that run in PyTorch and export as explicit Q/DQ.
 
-Symmetric, zero point 0: weights per output channel and stored as int8, activations per tensor, biases in
-floating point. In ONNX: ``QuantizeLinear`` and ``DequantizeLinear`` before the layer, and a
-``DequantizeLinear`` over the int8 weights.
+Symmetric, zero point 0, weights stored in the target type, biases in floating point. In ONNX:
+``QuantizeLinear`` and ``DequantizeLinear`` before the layer, and a ``DequantizeLinear`` over the weights.
+Activations have one scale per tensor; weights have one per output channel in int8 and one per tensor in
+float8, which TensorRT's fused FP8 kernels ask for and which costs nothing: a floating-point grid is as fine
+for a quiet channel as for a loud one.
 """
 
 from __future__ import annotations
@@ -11,71 +13,79 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LOWEST, HIGHEST = -128, 127
-"""The range of int8."""
+FLOAT8 = torch.float8_e4m3fn
+"""E4M3: 4 bits of exponent, 3 of mantissa, no infinity (Micikevicius et al., 2022, arXiv:2209.05433)."""
+_LIMITS = {torch.int8: (-128, 127), FLOAT8: (-448, 448)}
+"""Smallest and largest value of each target type."""
 
 
-def fitting_scale(largest: Tensor, dtype: torch.dtype) -> Tensor:
-    """A scale of ``dtype`` with which ``largest`` still fits 127 steps, at most two roundings above it.
+def fitting_scale(largest: Tensor, dtype: torch.dtype, target: torch.dtype = torch.int8) -> Tensor:
+    """A scale of ``dtype`` with which ``largest`` still fits the target type, at most two roundings above it.
 
     Args:
         largest: Largest absolute value, any shape.
         dtype: Type that the scale is stored in.
+        target: ``torch.int8`` or :data:`FLOAT8`.
 
     Returns:
         Positive scales; rounding never makes one too small.
     """
     info = torch.finfo(dtype)
-    exact = (largest.double() / HIGHEST).clamp_min(info.smallest_normal * info.eps)
+    exact = (largest.double() / _LIMITS[target][1]).clamp_min(info.smallest_normal * info.eps)
     nearest = exact.to(dtype)
     above = (exact * (1 + info.eps) + info.smallest_normal * info.eps).to(dtype)
     return torch.where(nearest.double() < exact, above, nearest)
 
 
-def quantize(x: Tensor, scale: Tensor) -> Tensor:
-    """``round(x / scale)`` to nearest even, clipped to int8, as ONNX's QuantizeLinear does.
+def quantize(x: Tensor, scale: Tensor, target: torch.dtype = torch.int8) -> Tensor:
+    """``x / scale`` rounded to nearest even and clipped to the target type, as ONNX's QuantizeLinear does.
 
     Args:
         x: float32.
         scale: float32, broadcast against ``x``.
+        target: ``torch.int8`` or :data:`FLOAT8`; a float8 keeps NaN.
     """
-    return torch.round(x / scale).clamp(LOWEST, HIGHEST).to(torch.int8)
+    steps = (x / scale).clamp(*_LIMITS[target])  # first: PyTorch's cast to float8 makes NaN of what is larger
+    return (steps if target.is_floating_point else torch.round(steps)).to(target)
 
 
 class ActivationQuantizer(nn.Module):
-    """Rounds an activation to int8 and back: one Q/DQ pair in ONNX.
+    """Rounds an activation to the target type and back: one Q/DQ pair in ONNX.
 
     Args:
-        largest: The absolute value that 127 steps reach; larger ones are clipped.
+        largest: The absolute value that the target type's largest one stands for; larger ones are clipped.
         base: Type of the scale and of the result.
+        target: ``torch.int8`` or :data:`FLOAT8`.
     """
 
-    def __init__(self, largest: float, base: torch.dtype) -> None:
+    def __init__(self, largest: float, base: torch.dtype, target: torch.dtype = torch.int8) -> None:
         super().__init__()
-        self.register_buffer("scale", fitting_scale(torch.tensor(largest), base))
-        self.register_buffer("zero", torch.tensor(0, dtype=torch.int8))
-        self.base = base
+        self.register_buffer("scale", fitting_scale(torch.tensor(largest), base, target))
+        self.register_buffer("zero", torch.tensor(0, dtype=target))
+        self.base, self.target = base, target
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``, in the base type, on the grid of the scale."""
         scale, zero = self.get_buffer("scale"), self.get_buffer("zero")
         if torch.onnx.is_in_onnx_export():
             symbolic = torch.onnx.ops.symbolic
-            stored = symbolic("QuantizeLinear", (x, scale, zero), dtype=torch.int8, shape=x.shape)
+            stored = symbolic("QuantizeLinear", (x, scale, zero), dtype=self.target, shape=x.shape)
             return symbolic("DequantizeLinear", (stored, scale, zero), dtype=self.base, shape=x.shape)
         wide = scale.float()
-        return (quantize(x.float(), wide).float() * wide).to(self.base)
+        return (quantize(x.float(), wide, self.target).float() * wide).to(self.base)
 
 
 class QuantizedLayer(nn.Module):
-    """A convolution or linear layer whose input and weights are int8.
+    """A convolution or linear layer whose input and weights are of the target type.
 
     Args:
         layer: The layer to quantise, float32.
-        largest: The absolute value of the input that 127 steps reach, after the division.
+        largest: The absolute value of the input, after the division, that the target type's largest one
+            stands for.
         base: Type of the result.
         divisor: What to divide the input channels by first, (in_channels,); the weights are multiplied
             with it, so that the layer's function stays.
+        target: ``torch.int8`` or :data:`FLOAT8`.
         product: The layer is a 1x1 convolution and shall be a matrix product of tokens, (N, H * W, channels).
     """
 
@@ -87,6 +97,7 @@ class QuantizedLayer(nn.Module):
         largest: float,
         base: torch.dtype,
         divisor: Tensor | None = None,
+        target: torch.dtype = torch.int8,
         *,
         product: bool = False,
     ) -> None:
@@ -100,34 +111,36 @@ class QuantizedLayer(nn.Module):
             self.register_buffer("factor", None)
         if product:  # (out_channels, in_channels) until it is quantised
             weight = weight.flatten(1)
-        self._per_channel = (-1, *(1,) * (weight.ndim - 1))
-        scale = fitting_scale(weight.abs().flatten(1).amax(1), base)
-        self.register_buffer("weight", quantize(weight, scale.float().reshape(self._per_channel)))
-        self._axis, self._product = 0, product
+        per_channel = target is torch.int8
+        self._broadcast = (-1, *(1,) * (weight.ndim - 1)) if per_channel else ()
+        largest_weight = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max()
+        scale = fitting_scale(largest_weight, base, target)
+        self.register_buffer("weight", quantize(weight, scale.float().reshape(self._broadcast), target))
+        self._product, self._axis = product, int(product) if per_channel else None
         if product:  # (in_channels, out_channels): nothing is transposed when it runs
             self.weight = self.get_buffer("weight").t().contiguous()
-            self._axis, self._per_channel = 1, (1, -1)
+            self._broadcast = self._broadcast[::-1]
         self.register_buffer("weight_scale", scale)
-        self.register_buffer("weight_zero", torch.zeros(len(scale), dtype=torch.int8))
+        self.register_buffer("weight_zero", torch.zeros(scale.shape, dtype=target))
         bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
         self.register_buffer("bias", bias.detach().to(base))
-        self.input = ActivationQuantizer(largest, base)
+        self.input = ActivationQuantizer(largest, base, target)
         self.base = base
         self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
         self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
 
     def dequantized_weight(self) -> Tensor:
-        """The weights that the int8 ones stand for, in the base type."""
+        """The weights that the stored ones stand for, in the base type."""
         weight, scale = self.get_buffer("weight"), self.get_buffer("weight_scale")
         if torch.onnx.is_in_onnx_export():
             return torch.onnx.ops.symbolic(
                 "DequantizeLinear",
                 (weight, scale, self.get_buffer("weight_zero")),
-                attrs={"axis": self._axis},
+                attrs=None if self._axis is None else {"axis": self._axis},
                 dtype=self.base,
                 shape=weight.shape,
             )
-        return (weight.float() * scale.float().reshape(self._per_channel)).to(self.base)
+        return (weight.float() * scale.float().reshape(self._broadcast)).to(self.base)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's result in the base type; ``x`` is cast to it first."""

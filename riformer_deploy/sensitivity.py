@@ -31,7 +31,7 @@ _WORST_DB = -200.0
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a set of int8 layers costs on some images.
+    """What a set of quantised layers costs on some images.
 
     Attributes:
         sqnr_db: Of the logits against the reference; None where they are equal.
@@ -66,6 +66,7 @@ class SensitivityReport:
         layers: Cost of each layer alone.
         random: Whether the images were random, so that costs on real ones are not known.
         warnings: What the user should know of the images.
+        precision: What layers were quantised to.
     """
 
     images: int
@@ -74,11 +75,12 @@ class SensitivityReport:
     layers: tuple[LayerCost, ...]
     random: bool = False
     warnings: tuple[str, ...] = ()
+    precision: Precision = Precision.INT8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What an int8 model must hold to on the calibration images.
+    """What a quantised model must hold to on the calibration images.
 
     Attributes:
         min_sqnr_db: Least SQNR of the logits.
@@ -102,7 +104,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Meter:
-    """Measures what int8 layers cost.
+    """Measures what quantised layers cost.
 
     Attributes:
         model: In folded form, float32.
@@ -111,6 +113,7 @@ class Meter:
         preprocessing: The model's.
         images: (N, 3, H, W) float32, normalised.
         reference: Logits (N, classes) of the reference on these images.
+        precision: What layers are quantised to.
     """
 
     model: RIFormer
@@ -119,6 +122,12 @@ class Meter:
     preprocessing: Preprocessing
     images: Images
     reference: NDArray[np.floating]
+    precision: Precision = Precision.INT8
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that can be quantised."""
+        return quantizable(self.model, self.precision)
 
     def cost(self, kept: frozenset[str]) -> Cost:
         """Cost of quantising everything but ``kept``."""
@@ -129,7 +138,7 @@ class Meter:
             input_form=InputForm.NORMALISED,
             output_form=OutputForm.LOGITS,
         )
-        plan = plan_lowering(Precision.INT8, options, self.calibration)
+        plan = plan_lowering(self.precision, options, self.calibration)
         lowered = lower(self.model, plan, self.preprocessing)
         with torch.inference_mode():
             logits = np.concatenate([lowered(part).numpy() for part in _parts(self.images)])
@@ -161,7 +170,7 @@ def rank_layers(meter: Meter, calibration_source: str, progress: Progress = sile
         calibration_source: What the ranges were calibrated on.
         progress: Told of each layer.
     """
-    layers = quantizable(meter.model)
+    layers = meter.layers
     found = []
     for name in layers:
         progress(f"sensitivity of {name}")
@@ -172,6 +181,7 @@ def rank_layers(meter: Meter, calibration_source: str, progress: Progress = sile
         calibration=calibration_source,
         everything=meter.cost(frozenset()),
         layers=tuple(found),
+        precision=meter.precision,
     )
 
 
@@ -209,12 +219,13 @@ _METER_IMAGES = 128
 """Calibration images that costs are measured on, at most."""
 
 
-def int8_meter(
+def meter_of(
     model: RIFormer,
     reference: RIFormer,
     record: ModelRecord,
     measured: tuple[CalibrationSet, Calibration],
     options: PrecisionOptions,
+    precision: Precision,
 ) -> Meter:
     """A meter on the calibration images, against the reference in float64.
 
@@ -224,6 +235,7 @@ def int8_meter(
         record: The model's.
         measured: The calibration images and what was measured on them.
         options: How to lower.
+        precision: What layers are quantised to.
     """
     images = measured[0].spread(_METER_IMAGES)
     wide = copy.deepcopy(reference).double()
@@ -236,4 +248,5 @@ def int8_meter(
         preprocessing=record.preprocessing,
         images=images,
         reference=logits,
+        precision=precision,
     )

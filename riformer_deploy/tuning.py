@@ -1,4 +1,4 @@
-"""Calibrates a model and chooses the layers that stay out of int8 so that a gate holds."""
+"""Calibrates a model and chooses the layers that stay unquantised so that a gate holds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
-from riformer_deploy.precision import PrecisionOptions, needs_calibration
+from riformer_deploy.precision import PrecisionOptions, check_options, needs_calibration
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.sensitivity import (
     Cost,
     Gate,
     SensitivityReport,
-    int8_meter,
+    meter_of,
     rank_layers,
     spared_layers,
 )
@@ -42,8 +42,12 @@ class Images:
     source: str | None = None
     skip_bad: bool = False
 
-    def open(self, record: ModelRecord) -> CalibrationSet:
+    def open(self, record: ModelRecord, why: str) -> CalibrationSet:
         """The images that were named.
+
+        Args:
+            record: The model's.
+            why: What needs them.
 
         Raises:
             OptionError: None were.
@@ -51,7 +55,7 @@ class Images:
         """
         if self.source is None:
             raise OptionError(
-                "int8 needs calibration images.",
+                f"{why} needs calibration images.",
                 remedy="Give --calibration FOLDER or FILE.npz, or say --calibration random.",
             )
         return calibration_set(self.source, record.preprocessing, skip_bad=self.skip_bad)
@@ -78,25 +82,29 @@ def calibrated(
         progress: Told of each step.
 
     Raises:
-        OptionError: int8 without images.
+        OptionError: int8 or fp8 without images.
         CalibrationError: The images cannot be used.
     """
     if not any(needs_calibration(precision, options) for precision in precisions):
         return None, ("the calibration images were not used: fp32 and bf16 need none",) * (
             images.source is not None
         )
-    ranges = Precision.INT8 in precisions
-    sweep = images.source is None and not ranges
-    given = random_set(record.preprocessing) if sweep else images.open(record)
+    quantized = [precision for precision in precisions if precision.is_quantized]
+    sweep = images.source is None and not quantized
+    given = random_set(record.preprocessing) if sweep else images.open(record, " and ".join(quantized))
     notes = (SWEEP,) if sweep else given.warnings
-    wish = Wish(
-        method=options.method,
+    wish = _wish(options, ranges=Precision.INT8 in precisions)
+    return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
+
+
+def _wish(options: PrecisionOptions, *, ranges: bool) -> Wish:
+    return Wish(
+        method=options.method_of(Precision.INT8),
         equalize=options.equalize,
         ranges=ranges,
         residual=options.quantize_residual,
         products=options.norm2 is Norm2Form.FOLDED,
     )
-    return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
 
 
 def _told(cost: Cost) -> str:
@@ -109,6 +117,7 @@ def gated(
     reference: RIFormer,
     record: ModelRecord,
     measured: tuple[CalibrationSet, Calibration],
+    precision: Precision,
     options: PrecisionOptions,
     gate: Gate,
     progress: Progress,
@@ -120,6 +129,7 @@ def gated(
         reference: In training or deploy form.
         record: The model's.
         measured: The calibration.
+        precision: A quantised one.
         options: How to lower.
         gate: What must hold on the calibration images.
         progress: Told of each step.
@@ -127,27 +137,32 @@ def gated(
     Raises:
         GateError: Not even sparing every layer is enough.
     """
-    progress("measuring int8 for the gate")
-    meter = int8_meter(model, reference, record, measured, options)
+    progress(f"measuring {precision} for the gate")
+    meter = meter_of(model, reference, record, measured, options, precision)
     kept, cost = options.keep, meter.cost(options.keep)
     if not gate.holds(cost):
         ranking = rank_layers(meter, measured[0].source, progress).layers
         kept, cost = spared_layers(meter, ranking, gate, progress)
+    base = options.base_of(precision)
     where = f"on {len(meter.images)} calibration images: {_told(cost)}"
     if not gate.holds(cost):
         raise GateError(
-            f"int8 cannot hold the gate, even with every layer spared; {where}.",
-            remedy=f"Loosen --min-sqnr or --max-drop: {options.int8_base} itself is not as close.",
+            f"{precision} cannot hold the gate, even with every layer spared; {where}.",
+            remedy=f"Loosen --min-sqnr or --max-drop: {base} itself is not as close.",
         )
     spared = sorted(kept - options.keep)
-    text = f"the gate of int8 holds {where}; " + (
-        f"kept in {options.int8_base} for it: {', '.join(spared)}" if spared else "no layer had to be spared"
+    text = f"the gate of {precision} holds {where}; " + (
+        f"kept in {base} for it: {', '.join(spared)}" if spared else "no layer had to be spared"
     )
     return dataclasses.replace(options, keep=kept), text
 
 
 def bundle_sensitivity(
-    directory: Path, images: Images, options: PrecisionOptions, progress: Progress = silent
+    directory: Path,
+    images: Images,
+    options: PrecisionOptions,
+    precision: Precision = Precision.INT8,
+    progress: Progress = silent,
 ) -> SensitivityReport:
     """``sensitivity``: what quantising each layer of a bundle's model alone costs.
 
@@ -155,20 +170,24 @@ def bundle_sensitivity(
         directory: The bundle.
         images: Which calibration images.
         options: How to lower.
+        precision: What layers are quantised to.
         progress: Told of each step.
 
     Raises:
         BundleError: It is not a bundle, or a file was changed.
         CalibrationError: The images are not usable.
-        OptionError: No images were named.
+        OptionError: No images were named, or the precision quantises nothing.
     """
+    if not precision.is_quantized:
+        raise OptionError(f"{precision} quantises no layer.", remedy="Ask for int8 or fp8.")
     bundle = Bundle.open(directory)
     record, source = bundle.manifest.model, bundle.manifest.source
-    given = images.open(record)
+    given = images.open(record, str(precision))
     reference = model_of(bundle.path_of(bundle.manifest.weights[0].file))
     folded = fold(reference)
-    wish = Wish(method=options.method, equalize=options.equalize)
+    check_options(precision, options, folded)
+    wish = _wish(options, ranges=precision is Precision.INT8)
     calibration = calibrate(folded, source.weights_sha256, given, wish, progress)
-    meter = int8_meter(folded, reference, record, (given, calibration), options)
+    meter = meter_of(folded, reference, record, (given, calibration), options, precision)
     report = rank_layers(meter, given.source, progress)
     return dataclasses.replace(report, random=given.random, warnings=given.warnings)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import InputForm, Method, MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, Precision
 
 from .. import options, output
 from ..tables import print_parity
@@ -39,16 +39,17 @@ def export(
     precision: options.Precisions = None,
     calibration: options.Calibration = None,
     skip_bad: options.SkipBad = False,
-    method: options.Ranges = Method.MSE,
+    method: options.Ranges = None,
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
     quantize_residual: options.QuantizeResidual = False,
     keep: options.Keep = None,
     min_sqnr: Annotated[
-        float | None, typer.Option(help="Spare int8 layers until this SQNR (dB) holds.")
+        float | None, typer.Option(help="Spare int8 or fp8 layers until this SQNR (dB) holds.")
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(help="Spare int8 layers until no more first classes (percent) change.")
+        float | None,
+        typer.Option(help="Spare int8 or fp8 layers until no more first classes (percent) change."),
     ] = None,
     norm_form: options.Norm = NormForm.INSTANCE,
     norm_io: options.NormIo = options.NormIoChoice.FP32,

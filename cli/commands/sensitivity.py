@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import Method, Precision
+from riformer_deploy.choices import Precision
 
 from .. import options, output
 
@@ -14,7 +14,10 @@ from .. import options, output
 def sensitivity(
     bundle: options.BundlePath = None,
     calibration: options.Calibration = None,
-    method: options.Ranges = Method.MSE,
+    precision: Annotated[
+        options.QuantizedChoice, typer.Option(help="What layers are quantised to.")
+    ] = options.QuantizedChoice.INT8,
+    method: options.Ranges = None,
     equalize: options.Equalize = True,
     int8_base: options.Int8Base = options.FloatChoice.FP32,
     skip_bad: options.SkipBad = False,
@@ -30,14 +33,14 @@ def sensitivity(
     asked = PrecisionOptions(method=method, equalize=equalize, int8_base=Precision(int8_base))
     images = Images(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
-        report = bundle_sensitivity(find_bundle(bundle), images, asked, progress)
+        report = bundle_sensitivity(find_bundle(bundle), images, asked, Precision(precision), progress)
     for text in report.warnings:
         output.note(text)
     if json:
         output.print_json(report)
         return
     output.print_table(
-        f"Cost of int8 on {report.images} images ({report.calibration})",
+        f"Cost of {report.precision} on {report.images} images ({report.calibration})",
         ("layer", ">SQNR dB", ">changed classes %"),
         [
             (item.layer, output.number(item.cost.sqnr_db, ".2f"), f"{item.cost.drop_points:.2f}")

@@ -273,6 +273,8 @@ def _remedy(settings: BuildSettings, errors: Sequence[str]) -> str:
         return "A version-compatible engine needs the lean runtime's library, which this installation lacks."
     if "Turing" in text:
         return "Leave 7.5 out of --compute-capability: this graph has operators that its builder lacks there."
+    if "HW-specific datatypes: fp8" in text:
+        return "fp8 needs compute capability 8.9 or later: build another precision for these GPUs."
     if "workspace limit" in text:
         return "Give it more scratch memory with --workspace, or leave that option out."
     if settings.refittable and "CUDA_SUCCESS" in text:

@@ -143,7 +143,8 @@ def test_trtexec_lines_are_printed_and_nothing_is_built(cli: Run, tiny_bundle_co
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        (("--precision", "fp8"), 2, "'fp8' is not one of"),
+        (("--precision", "fp4"), 2, "'fp4' is not one of"),
+        (("--precision", "fp8"), 2, "holds no fp8 model, only fp32"),
         (("--profile", "8:1:2"), 2, "1 <= MIN <= OPT <= MAX"),
         (("--profile", "all"), 2, "say MIN:OPT:MAX"),
         (("--workspace", "lots"), 2, "say 512MiB, 4GiB"),

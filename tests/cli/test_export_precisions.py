@@ -116,6 +116,25 @@ def test_random_calibration_is_marked_in_report_bundle_and_inspect(
     assert "random" in alone["provenance"]["calibration"]
 
 
+def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run, tmp_path: Path) -> None:
+    kept = "backbone.network.0.0.mlp.fc2"
+    images = _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3))
+    ran = export("--precision", "fp8", "--calibration", images, "--keep", kept, "--input", "uint8")
+    assert ran.returncode == 0, ran.stderr
+    assert "histograms" not in ran.stderr
+    (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
+    record = artifact.lowering
+    assert (artifact.precision, record.base, record.unquantized) == (Precision.FP8, Precision.FP16, (kept,))
+    assert record.calibration is not None
+    assert record.calibration.method == "max"
+    told = " ".join(cli("inspect", tmp_path / "out").stdout.replace("│", " ").split())
+    assert f"the rest fp16; {kept} kept in fp16; calibrated on 64 images of noise.npz, max scales" in told
+    found = json.loads(cli("inspect", tmp_path / "out" / "model.fp8.onnx", "--json").stdout)
+    counts = {(node["op_type"], node["dtype"]): node["count"] for node in found["nodes"]}
+    assert counts["QuantizeLinear", "float8_e4m3fn"] == 2 * 5 - 1
+    assert found["provenance"]["precision"] == "fp8"
+
+
 def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothing_written(
     export: Export, cli: Run, tmp_path: Path, tiny_bundle: Path
 ) -> None:
@@ -149,7 +168,15 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--precision", "fp8"), 2, "'fp8' is not one of 'fp32', 'fp16', 'bf16', 'int8'"),
+        (("--precision", "fp4"), 2, "'fp4' is not one of 'fp32', 'fp16', 'bf16', 'int8', 'fp8'"),
+        (("--precision", "fp8"), 2, "fp8 needs calibration images"),
+        (("--precision", "fp8", "--opset", "18"), 2, "fp8 (float8, with scales in half) needs opset 19"),
+        (
+            ("--precision", "fp8", "--method", "mse"),
+            2,
+            "ranges are those of the largest values; mse is for int8",
+        ),
+        (("--precision", "fp8", "--quantize-residual"), 2, "residual additions can be int8, not fp8"),
         (("--precision", "fp16", "--precision", "int8"), 2, "int8 needs calibration images"),
         (("--precision", "bf16"), 2, "bf16 (convolutions in bfloat16) needs opset 22"),
         (("--norm-form", "group"), 2, "norm form group needs opset 21"),
@@ -160,7 +187,7 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
         (("--output-form", "classes"), 2, "say logits, probabilities, features or topk=K"),
         (("--output-form", "topk=0"), 2, "'topk=0' is no output"),
         (("--output-form", "topk=8"), 2, "topk 8 of 7 classes"),
-        (("--min-sqnr", "40"), 2, "--min-sqnr and --max-drop choose layers of int8, which was not asked"),
+        (("--min-sqnr", "40"), 2, "--min-sqnr and --max-drop choose layers of int8 and fp8"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -11,6 +11,7 @@ import pytest
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import quantizable
+from riformer_deploy.choices import Precision
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer
 from riformer_deploy.records import load_json
@@ -54,6 +55,16 @@ def test_text_and_json_tell_the_same_ranking(cli: Run, tiny_bundle: Path, tiny_m
     assert Bundle.open(tiny_bundle).manifest == before
 
 
+def test_fp8_ranks_the_layers_that_it_quantises(cli: Run, tiny_bundle: Path, tiny_model: RIFormer) -> None:
+    told = cli("sensitivity", tiny_bundle, *RANDOM, "--precision", "fp8", "--json")
+    assert told.returncode == 0, told.stderr
+    report = load_json(SensitivityReport, told.stdout)
+    assert report.precision is Precision.FP8
+    assert {item.layer for item in report.layers} == set(quantizable(fold(tiny_model), Precision.FP8))
+    text = cli("sensitivity", tiny_bundle, *RANDOM, "--precision", "fp8", "--top", "1")
+    assert "Cost of fp8 on 64 images (random)" in text.stdout
+
+
 def test_only_the_costliest_are_shown_and_the_options_change_the_costs(
     cli: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +90,9 @@ def test_only_the_costliest_are_shown_and_the_options_change_the_costs(
         (("--calibration", "absent"), 41, "There is no calibration data at absent"),
         ((*RANDOM, "--method", "guess"), 2, "'guess' is not one of 'max', 'mse', 'percentile', 'entropy'"),
         ((*RANDOM, "--int8-base", "bf16"), 2, "'bf16' is not one of 'fp32', 'fp16'"),
+        ((*RANDOM, "--precision", "fp16"), 2, "'fp16' is not one of 'int8', 'fp8'"),
+        ((*RANDOM, "--precision", "fp8", "--method", "entropy"), 2, "entropy is for int8"),
+        (("--precision", "fp8"), 2, "fp8 needs calibration images"),
         ((*RANDOM, "--top", "few"), 2, "Invalid value for '--top'"),
         ((*RANDOM, "--top", "0"), 2, "Invalid value for '--top'"),
         ((*RANDOM, "--top", "-1"), 2, "Invalid value for '--top'"),

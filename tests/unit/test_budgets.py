@@ -4,10 +4,12 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.choices import Precision
 from riformer_deploy.errors import OptionError
+from riformer_deploy.quantizers import FLOAT8, quantize
 
 FP32 = BUDGETS[Precision.FP32]
 
@@ -15,6 +17,18 @@ FP32 = BUDGETS[Precision.FP32]
 def test_every_precision_has_a_budget_stated_by_default() -> None:
     assert set(BUDGETS) == set(Precision)
     assert {budget.stated for budget in BUDGETS.values()} == {"default"}
+
+
+def test_fp8_is_held_to_what_the_four_roundings_of_an_mlp_leave() -> None:
+    """A single rounding, of normally distributed values, has four times less noise."""
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    scale = 2 * values.abs().max() / 448
+    noise = quantize(values, scale, FLOAT8).float() * scale - values
+    rounding_db = 20 * math.log10(values.norm() / noise.norm())
+    budget = BUDGETS[Precision.FP8]
+    assert budget.min_sqnr_db is not None
+    assert 0 < rounding_db - 10 * math.log10(4) - budget.min_sqnr_db < 1
+    assert budget.stage_relative_l2 == pytest.approx(10 ** (-budget.min_sqnr_db / 20), rel=0.01)
 
 
 def test_float32_is_held_to_the_contract_of_deployment() -> None:

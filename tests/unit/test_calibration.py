@@ -48,6 +48,9 @@ def test_every_layer_and_block_gets_its_figures(folded: RIFormer) -> None:
     assert set(found.ranges) == set(quantizable(folded))
     assert set(found.divisors) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
     assert found.residual_ranges == {}
+    assert set(found.largest) == set(found.ranges)
+    for name in set(found.ranges) - set(found.divisors):  # these were equalised first
+        assert found.ranges[name] == pytest.approx(found.largest[name])
     assert set(found.peaks) == blocks | set(found.divisors) | {"backbone.patch_embed.proj"}
 
 
@@ -157,6 +160,7 @@ def test_without_ranges_one_pass_looks_for_peaks(folded: RIFormer) -> None:
     assert (found.ranges, found.residual_ranges, found.divisors) == ({}, {}, {})
     assert len(said) == 1
     assert found.peaks
+    assert found.largest == _calibrate(folded, []).largest
 
 
 def test_a_model_that_overflows_float32_is_refused_by_layer(folded: RIFormer) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy import engines
 from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import HardwareCompatibility, Precision
@@ -70,6 +71,45 @@ def test_what_cannot_be_honoured_is_refused_and_nothing_is_built(
         build_engines(tiny_bundle_copy, options)
     assert remedy in caught.value.remedy
     assert _files(tiny_bundle_copy) == before
+
+
+_FP8 = "fp8 needs compute capability 8.9 or later"
+
+
+def _older(name: str) -> Driver:
+    gpu = Gpu(name="GPU", compute_capability=name, memory_bytes=1)
+    return Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
+
+
+def test_fp8_is_refused_for_gpus_that_lack_it_and_nothing_is_built(fp8_bundle: Path) -> None:
+    steps: list[str] = []
+    settings = BuildSettings(compute_capabilities=("8.0", "8.9", "8.6"))
+    with pytest.raises(OptionError, match=_FP8) as caught:
+        build_engines(fp8_bundle, BuildOptions(settings=settings), steps.append)
+    assert caught.value.details == ("fp8: --compute-capability 8.0", "fp8: --compute-capability 8.6")
+    assert steps == []
+    ampere = BuildSettings(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS)
+    with pytest.raises(OptionError, match=_FP8) as caught:
+        trtexec_lines(fp8_bundle, BuildOptions(settings=ampere))
+    assert caught.value.details == ("fp8: --hardware-compat ampere-plus",)
+    lines = trtexec_lines(fp8_bundle, BuildOptions())
+    assert sum("model.fp8.onnx" in line for line in lines) == 2
+
+
+def test_fp8_is_refused_by_tensorrt_on_a_gpu_that_lacks_it(
+    fp8_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "query_driver", lambda: _older("8.6"))
+    with pytest.raises(OptionError, match=_FP8) as caught:
+        build_engines(fp8_bundle, BuildOptions(backend=Backend.TENSORRT))
+    assert caught.value.details == ("fp8: this GPU, of compute capability 8.6",)
+
+
+def test_the_builder_says_itself_what_fp8_needs(fp8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "refuse_precisions", lambda *_: None)
+    with pytest.raises(EngineBuildError, match="could not build") as caught:
+        build_engines(fp8_bundle, BuildOptions(settings=BuildSettings(compute_capabilities=("8.6",))))
+    assert caught.value.remedy.startswith(_FP8)
 
 
 def test_every_option_that_a_flavour_lacks_is_named_at_once(tiny_bundle: Path) -> None:

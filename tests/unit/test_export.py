@@ -114,6 +114,17 @@ def test_int8_weights_and_their_scales_carry_them_too(precise_bundle: Path, digi
     assert np.abs(weight * scale - true).max() <= 0.5001 * scale.max()
 
 
+def test_fp8_weights_and_their_scales_carry_them_too(fp8_bundle: Path, digits_folded: RIFormer) -> None:
+    graph = onnx.load(fp8_bundle / "model.fp8.onnx").graph
+    found = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    assert set(digits_folded.state_dict()) <= set(found)
+    name = "backbone.network.2.1.mlp.fc1"
+    weight, scale = found[f"{name}.weight"].astype(np.float64), float(found[f"{name}.weight_scale"])
+    true = digits_folded.state_dict()[f"{name}.weight"].double().numpy()
+    assert np.abs(weight).max() <= 448
+    assert np.abs(weight * scale - true).max() <= 2**-4 * np.abs(true).max()
+
+
 @pytest.mark.parametrize("which", ["tiny_bundle", "digits_bundle"])
 def test_nothing_local_is_in_the_file(
     which: str, request: pytest.FixtureRequest, onnx_of: Callable[[Path], Path], repository: Path

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.quantizers import QuantizedLayer
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.variants import VARIANTS, Preprocessing, Variant
 
@@ -76,6 +78,56 @@ def test_int8_of_the_digits_has_38_5_db_and_loses_no_more_than_0_3_points(
     lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
     assert _sqnr_db(digits_reference, found) >= 38.5
     assert 100 * lost <= 0.3
+
+
+@pytest.mark.parametrize("norm", NormForm)
+def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
+    digits_folded: RIFormer,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    digits_data: dict[str, NDArray[np.int64]],
+    calibrated: Calibration,
+    norm: NormForm,
+) -> None:
+    plan = plan_lowering(Precision.FP8, PrecisionOptions(norm=norm), calibrated)
+    found, labels = _logits(lower(digits_folded, plan, PLAIN), digits_inputs), digits_data["val_labels"]
+    lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
+    assert _sqnr_db(digits_reference, found) >= 39.5
+    assert 100 * lost <= 0.3
+
+
+def test_fp8_that_clips_is_worse_than_its_budget_and_range_costs_nothing(
+    digits_folded: RIFormer,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    calibrated: Calibration,
+) -> None:
+    images, true = digits_inputs[:128], digits_reference[:128]
+    plan = plan_lowering(Precision.FP8, PrecisionOptions(), calibrated)
+
+    def noise_db(factor: float) -> float:
+        ranges = {name: factor * top for name, top in plan.ranges.items()}
+        return _sqnr_db(
+            true, _logits(lower(digits_folded, dataclasses.replace(plan, ranges=ranges), PLAIN), images)
+        )
+
+    whole, least = noise_db(1), BUDGETS[Precision.FP8].min_sqnr_db
+    assert least is not None
+    assert noise_db(1 / 8) < least < whole - 10
+    assert abs(noise_db(32) - whole) < 1
+
+
+def test_fp8_leaves_stem_downsampling_and_head_in_half_and_float32(
+    digits_folded: RIFormer, calibrated: Calibration
+) -> None:
+    model = lower(digits_folded, plan_lowering(Precision.FP8, PrecisionOptions(), calibrated), PLAIN)
+    modules = {name: layer for name, layer in model.named_modules() if name in calibrated.ranges}
+    quantised = {name for name, layer in modules.items() if isinstance(layer, QuantizedLayer)}
+    assert quantised == {name for name in modules if ".mlp." in name}
+    assert {modules[name].get_buffer("weight").dtype for name in quantised} == {torch.float8_e4m3fn}
+    plain = {name: modules[name].get_parameter("weight").dtype for name in set(modules) - quantised}
+    assert plain.pop("head.fc") is torch.float32
+    assert set(plain.values()) == {torch.float16}
 
 
 def test_equalised_downsampling_inputs_are_worth_a_decibel(

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.choices import HardwareCompatibility
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact
+from riformer_deploy.choices import HardwareCompatibility, Precision
+from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact, has_precision
 from riformer_deploy.records import dump_json, load_json
 from tests.manifests import engine_of, file_record
 
-RTX = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}
+RTX: dict[str, Any] = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}
 
 
 def _profile(low: int, middle: int, high: int) -> BatchProfile:
@@ -79,6 +79,25 @@ def test_targets_are_the_gpus_that_run_it_and_not_always_the_one_it_was_built_on
     passport: dict[str, Any], targets: str
 ) -> None:
     assert engine_of(**passport).passport.targets == targets
+
+
+@pytest.mark.parametrize(
+    ("settings", "targets"),
+    [
+        (BuildSettings(), "8.0, 8.6, 8.9, 12.0 and later, in fp8 from 8.9"),
+        (BuildSettings(compute_capabilities=("12.0",)), "12.0"),
+    ],
+)
+def test_an_engine_in_fp8_runs_on_no_ampere(settings: BuildSettings, targets: str) -> None:
+    engine = engine_of(settings=settings, **RTX)
+    assert engine.targets == engine.passport.targets
+    assert dataclasses.replace(engine, precision=Precision.FP8).targets == targets
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"])
+def test_fp8_came_with_compute_capability_8_9(capability: str) -> None:
+    assert has_precision(capability, Precision.FP8) is (capability not in {"8.0", "8.6"})
+    assert has_precision(capability, Precision.INT8)
 
 
 def test_an_engine_needs_a_profile() -> None:

@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision
+from riformer_deploy.calibration import Calibration
+from riformer_deploy.choices import InputForm, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.evidence import verify_bundle
+from riformer_deploy.lowering import lower
+from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
-from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate
+from riformer_deploy.variants import Preprocessing
 
 Export = Callable[..., ExportReport]
 
@@ -65,6 +70,49 @@ def test_the_figures_of_the_digits_hold_in_onnx_runtime(
     assert 0.22 < sizes["int8"] / sizes["fp32"] < 0.4
 
 
+def test_the_figures_of_fp8_hold_in_onnx_runtime_and_the_file_is_the_module(
+    fp8_bundle: Path,
+    digits_folded: RIFormer,
+    digits_preprocessing: Preprocessing,
+    digits_inputs: NDArray[np.float32],
+    digits_reference: NDArray[np.float64],
+    calibrated: Calibration,
+) -> None:
+    logits = OnnxRuntime(fp8_bundle / "model.fp8.onnx").run(digits_inputs)["logits"]
+    noise = np.linalg.norm(logits - digits_reference) / np.linalg.norm(digits_reference)
+    assert -20 * np.log10(noise) >= 39.5
+    assert (logits.argmax(1) != digits_reference.argmax(1)).mean() <= 0.003
+    plan = plan_lowering(Precision.FP8, PrecisionOptions(), calibrated)
+    module = lower(digits_folded, plan, digits_preprocessing)
+    with torch.inference_mode():
+        parts = [module(part).numpy() for part in torch.split(torch.from_numpy(digits_inputs), 32)]
+    # ONNX Runtime's half is float32 between operators: some values fall to the other side of a step.
+    apart = np.linalg.norm(logits - np.concatenate(parts)) / np.linalg.norm(digits_reference)
+    assert apart < 0.8 * noise
+
+
+def test_fp8_is_explicit_in_the_file(fp8_bundle: Path) -> None:
+    graph = _graph(fp8_bundle, "fp8").graph
+    stored = {item.name: item for item in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    kinds = onnx.TensorProto
+    layers = [node for node in graph.node if node.op_type == "Conv" and ".mlp." in node.input[2]]
+    assert len(layers) == 2 * 12
+    for node in layers:
+        activation, weight = made_by[node.input[0]], made_by[node.input[1]]
+        assert activation.op_type == weight.op_type == "DequantizeLinear"
+        assert made_by[activation.input[0]].op_type == "QuantizeLinear"
+        assert stored[weight.input[0]].data_type == kinds.FLOAT8E4M3FN
+        for pair in (activation, weight):
+            scale, zero = stored[pair.input[1]], stored[pair.input[2]]
+            assert (list(scale.dims), scale.data_type) == ([], kinds.FLOAT16)
+            assert (list(zero.dims), zero.data_type) == ([], kinds.FLOAT8E4M3FN)
+            assert not onnx.numpy_helper.to_array(zero).astype(np.float32).any()
+        assert stored[node.input[2]].data_type == kinds.FLOAT16
+    others = [node for node in graph.node if node.op_type in ("Conv", "Gemm") and node not in layers]
+    assert [stored[node.input[1]].data_type for node in others] == [kinds.FLOAT16] * 4 + [kinds.FLOAT]
+
+
 def test_int8_is_explicit_in_the_file(precise_bundle: Path) -> None:
     graph = _graph(precise_bundle, "int8").graph
     stored = {item.name: item.data_type for item in graph.initializer}
@@ -108,13 +156,15 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
     [
         (PrecisionOptions(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
         (PrecisionOptions(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
+        (PrecisionOptions(mlp=MlpForm.MATMUL), 21),
         (PrecisionOptions(output_form=OutputForm.TOPK, topk=3), 20),
         (PrecisionOptions(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
         (PrecisionOptions(output_form=OutputForm.FEATURES), 18),
     ],
 )
 def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: PrecisionOptions, opset: int) -> None:
-    report = export("fp16", "int8", lowering=lowering, calibration="random", opset=opset)
+    precisions = ("fp16", "int8", "fp8") if opset >= 19 else ("fp16", "int8")
+    report = export(*precisions, lowering=lowering, calibration="random", opset=opset)
     assert report.status is Status.PASSED
     assert any("random" in note for note in report.notes)
     proven = {item.name: [output.name for output in item.outputs] for item in report.parity.candidates}
@@ -122,6 +172,8 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Precisio
         ["scores", "labels"] if lowering.output_form is OutputForm.TOPK else [str(lowering.output_form)]
     )
     assert proven["ONNX Runtime fp16"] == proven["ONNX Runtime int8"] == proven["OpenVINO fp16"] == expected
+    if "fp8" in precisions:
+        assert proven["ONNX Runtime fp8"] == proven["OpenVINO fp8"] == expected
     half = lowering.int8_base is Precision.FP16
     assert [item.name for item in report.parity.skipped] == ["OpenVINO int8"] * half
     assert half or proven["OpenVINO int8"] == expected
@@ -148,9 +200,15 @@ def test_a_sweep_for_overflow_is_told(export: Export) -> None:
     assert any("tried on random images" in note for note in export("fp16").notes)
 
 
-def test_int8_without_images_is_refused_and_nothing_written(export: Export, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="needs calibration images"):
-        export("int8")
+@pytest.mark.parametrize(
+    ("precisions", "said"),
+    [(("int8",), "int8 needs"), (("fp8",), "fp8 needs"), (("int8", "fp8"), "int8 and fp8 needs")],
+)
+def test_what_is_calibrated_without_images_is_refused_and_nothing_written(
+    export: Export, tmp_path: Path, precisions: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(OptionError, match=f"{said} calibration images"):
+        export(*precisions)
     assert not (tmp_path / "out").exists()
 
 
@@ -197,6 +255,32 @@ def test_a_gate_spares_layers_by_name_and_an_impossible_one_fails(
     with pytest.raises(GateError, match="cannot hold the gate"):
         export_checkpoint(dataclasses.replace(asked, gate=Gate(min_sqnr_db=190)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
+    tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
+) -> None:
+    report = export_checkpoint(
+        ExportOptions(
+            checkpoint=digits_checkpoint,
+            output=tmp_path / "out",
+            image_size_px=(64, 64),
+            precisions=(Precision.FP8, Precision.INT8),
+            calibration=str(calibration_file),
+            gate=Gate(min_sqnr_db=43.5),
+        )
+    )
+    records = {item.precision: item.lowering for item in Bundle.open(tmp_path / "out").manifest.onnx}
+    notes = {p: next(text for text in report.notes if f"the gate of {p} holds" in text) for p in records}
+    for precision, record in records.items():
+        assert record.unquantized
+        assert all(name in notes[precision] for name in record.unquantized)
+    assert all(".mlp." in name for name in records[Precision.FP8].unquantized)
+    assert records[Precision.FP8].unquantized != records[Precision.INT8].unquantized
+    float8, int8 = (records[p].calibration for p in (Precision.FP8, Precision.INT8))
+    assert float8 is not None
+    assert float8.method == "max"
+    assert int8 == dataclasses.replace(float8, method="mse")
 
 
 def test_samples_are_calibration_images_and_proofs_run_on_them(precise_bundle: Path) -> None:

@@ -5,18 +5,22 @@ import dataclasses
 import pytest
 import torch
 
-from riformer_deploy.calibration import Calibration
-from riformer_deploy.choices import NormForm, OutputForm, Precision
+from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
+from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import (
+    FP8_HEADROOM,
     HALF_LIMIT,
     PrecisionOptions,
     check_opset,
     check_options,
     needs_calibration,
     plan_lowering,
+    torch_dtype,
 )
+from riformer_deploy.quantizers import FLOAT8
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
 
@@ -26,6 +30,8 @@ INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
     [
         (Precision.BF16, PrecisionOptions(), 22),
         (Precision.INT8, INT8_HALF, 19),
+        (Precision.FP8, PrecisionOptions(), 19),
+        (Precision.FP8, PrecisionOptions(mlp=MlpForm.MATMUL), 21),
         (Precision.FP32, PrecisionOptions(norm=NormForm.GROUP), 21),
     ],
 )
@@ -48,6 +54,9 @@ def test_what_an_opset_cannot_express_is_refused_with_the_one_that_can(
         ),
         (Precision.FP16, PrecisionOptions(output_form=OutputForm.TOPK, topk=11), "topk 11 of 10 classes"),
         (Precision.FP32, PrecisionOptions(io=Precision.FP16), "round more than the budget of fp32"),
+        (Precision.FP8, PrecisionOptions(method=Method.MSE), "largest values; mse is for int8"),
+        (Precision.FP8, PrecisionOptions(quantize_residual=True), "can be int8, not fp8"),
+        (Precision.FP8, PrecisionOptions(norm2=Norm2Form.FOLDED), "of which fp8 has no range"),
     ],
 )
 def test_options_that_do_not_fit_the_model_are_refused(
@@ -69,15 +78,47 @@ def test_a_block_that_would_overflow_half_stays_in_float32_by_name(
 ) -> None:
     block = "backbone.network.2.0"
     loud = dataclasses.replace(calibrated, peaks={**calibrated.peaks, block: peak})
-    for precision, options in ((Precision.FP16, PrecisionOptions()), (Precision.INT8, INT8_HALF)):
+    halves = ((Precision.FP16, PrecisionOptions()), (Precision.INT8, INT8_HALF))
+    for precision, options in (*halves, (Precision.FP8, PrecisionOptions())):
         assert plan_lowering(precision, options, loud).float32_blocks == {block}
+    plans = [plan_lowering(Precision.FP8, PrecisionOptions(), found) for found in (calibrated, loud)]
+    assert set(plans[0].ranges) - set(plans[1].ranges) == {f"{block}.mlp.fc1", f"{block}.mlp.fc2"}
     assert not plan_lowering(Precision.FP16, PrecisionOptions(), calibrated).float32_blocks
     assert not plan_lowering(Precision.INT8, PrecisionOptions(), loud).float32_blocks
 
 
-def test_int8_without_a_calibration_is_refused() -> None:
-    with pytest.raises(OptionError, match="needs calibration images"):
-        plan_lowering(Precision.INT8, PrecisionOptions(), None)
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
+def test_a_quantised_precision_without_a_calibration_is_refused_and_is_no_type(precision: Precision) -> None:
+    with pytest.raises(OptionError, match=f"{precision} needs calibration images"):
+        plan_lowering(precision, PrecisionOptions(), None)
+    with pytest.raises(OptionError, match=f"{precision} is no type"):
+        torch_dtype(precision)
+
+
+def test_fp8_quantises_the_mlps_alone_to_twice_their_largest_inputs(
+    digits_folded: RIFormer, calibrated: Calibration
+) -> None:
+    layers = quantizable(digits_folded, Precision.FP8)
+    assert set(layers) == {name for name in quantizable(digits_folded) if ".mlp." in name}
+    kept = layers[3]
+    options = PrecisionOptions(keep=frozenset({kept, "head.fc"}))
+    plan = plan_lowering(Precision.FP8, options, calibrated)
+    assert plan.ranges == {name: FP8_HEADROOM * calibrated.largest[name] for name in layers if name != kept}
+    assert (plan.target, plan.base, dict(plan.divisors)) == (FLOAT8, torch.float16, {})
+    record = record_lowering(digits_folded, Precision.FP8, options, plan, None)
+    assert (record.base, record.unquantized) == (Precision.FP16, (kept,))
+
+
+def test_a_layer_that_saw_only_zeros_still_has_a_range(calibrated: Calibration) -> None:
+    name = "backbone.network.0.0.mlp.fc1"
+    silent = dataclasses.replace(calibrated, largest={**calibrated.largest, name: 0.0})
+    assert plan_lowering(Precision.FP8, PrecisionOptions(), silent).ranges[name] == FP8_HEADROOM
+
+
+def test_how_ranges_are_chosen_goes_with_the_precision() -> None:
+    assert PrecisionOptions().method_of(Precision.INT8) is Method.MSE
+    assert PrecisionOptions(method=Method.ENTROPY).method_of(Precision.INT8) is Method.ENTROPY
+    assert PrecisionOptions().method_of(Precision.FP8) is Method.MAX
 
 
 def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: Calibration) -> None:
@@ -100,6 +141,7 @@ def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: C
         (Precision.BF16, Precision.FP32, torch.bfloat16, False),
         (Precision.INT8, Precision.FP32, torch.float32, True),
         (Precision.INT8, Precision.FP16, torch.float16, True),
+        (Precision.FP8, Precision.FP32, torch.float16, True),
     ],
 )
 def test_the_base_and_whether_images_are_needed(

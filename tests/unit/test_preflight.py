@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy import preflight as module
-from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.invalidity import remedy_of
@@ -258,6 +258,19 @@ def test_a_version_of_rtx_whose_gpus_are_not_known_is_asked(plan: Path, verdict:
     told = (verdict, ("UNSUPPORTED_CC",))
     findings = preflight(artifact, plan, host_of("9.0", rtx="9.9.1"), validity=lambda _plan: told)
     assert [finding.remedy for finding in findings] == ([NOT_ON_THIS_GPU] if verdict == "INVALID" else [])
+
+
+@pytest.mark.parametrize(
+    ("capability", "fits"), [("8.0", False), ("8.6", False), ("8.9", True), ("12.0", True)]
+)
+def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *, fits: bool) -> None:
+    artifact = artifact_of(Backend.TENSORRT_RTX)
+    assert preflight(artifact, plan, host_of(capability)) == ()
+    findings = preflight(dataclasses.replace(artifact, precision=Precision.FP8), plan, host_of(capability))
+    assert [finding.problem for finding in findings] == [
+        f"it computes in fp8, which needs compute capability 8.9 or later; GPU {capability} has {capability}."
+    ] * (not fits)
+    assert all("int8 or the fp16" in finding.remedy for finding in findings)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional
 
-from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer, fitting_scale, quantize
+from riformer_deploy.quantizers import FLOAT8, ActivationQuantizer, QuantizedLayer, fitting_scale, quantize
 
 
-def _by_onnxruntime(x: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    """``x`` through QuantizeLinear and DequantizeLinear."""
+def _by_onnxruntime(
+    x: NDArray[np.floating], scale: float, target: int = TensorProto.INT8
+) -> NDArray[np.floating]:
+    """``x`` through QuantizeLinear and DequantizeLinear, in its own type."""
+    base = helper.np_dtype_to_tensor_dtype(x.dtype)
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["stored"]),
         helper.make_node("DequantizeLinear", ["stored", "scale", "zero"], ["y"]),
@@ -22,17 +25,17 @@ def _by_onnxruntime(x: NDArray[np.float32], scale: float) -> NDArray[np.float32]
     graph = helper.make_graph(
         nodes,
         "pair",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
+        [helper.make_tensor_value_info("x", base, [None])],
+        [helper.make_tensor_value_info("y", base, [None])],
         [
-            helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
-            helper.make_tensor("zero", TensorProto.INT8, [], [0]),
+            helper.make_tensor("scale", base, [], [scale]),
+            helper.make_tensor("zero", target, [], [0]),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    result: NDArray[np.float32] = session.run(None, {"x": x})[0]
+    result: NDArray[np.floating] = session.run(None, {"x": x})[0]
     return result
 
 
@@ -51,12 +54,35 @@ def test_an_activation_is_rounded_as_onnxruntime_rounds_it() -> None:
     assert len(np.unique(expected)) == 256
 
 
+def test_a_float8_is_rounded_to_nearest_even_and_clipped_and_keeps_nan() -> None:
+    steps = torch.tensor([1.0, 1.0625, 1.1875, 448.0, 470.0, 1e9, -1e9, 2**-9, 2**-10, torch.inf])
+    found = quantize(steps * 0.5, torch.tensor(0.5), FLOAT8)
+    assert found.dtype is FLOAT8
+    assert found.tolist() == [1, 1, 1.25, 448, 448, 448, -448, 2**-9, 0, 448]
+    assert quantize(torch.tensor([torch.nan]), torch.tensor(0.5), FLOAT8).float().isnan().all()
+
+
+@pytest.mark.parametrize("base", [torch.float16, torch.float32])
+def test_a_float8_activation_is_rounded_as_onnxruntime_rounds_it(base: torch.dtype) -> None:
+    quantizer = ActivationQuantizer(3.0, base, FLOAT8)
+    x = torch.cat([torch.linspace(-4, 4, 5001), torch.logspace(-7, 0, 2000), torch.tensor([1e4])]).to(base)
+    scale = float(quantizer.get_buffer("scale"))
+    found = quantizer(x)
+    assert found.dtype is base
+    assert np.array_equal(found.numpy(), _by_onnxruntime(x.numpy(), scale, TensorProto.FLOAT8E4M3FN))
+    assert float(found.max()) == pytest.approx(3.0, rel=2e-3)  # the scale is rounded to half
+    large = x[:5001].abs() > 1e-2
+    error = ((found[:5001] - x[:5001].clamp(-3, 3)) / x[:5001])[large].abs()
+    assert float(error.max()) <= 2**-4 * 1.01
+
+
+@pytest.mark.parametrize("target", [torch.int8, FLOAT8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_a_scale_is_never_too_small_and_hardly_too_large(dtype: torch.dtype) -> None:
+def test_a_scale_is_never_too_small_and_hardly_too_large(dtype: torch.dtype, target: torch.dtype) -> None:
     largest = torch.logspace(0, 4, 4001)
-    scale = fitting_scale(largest, dtype)
+    scale = fitting_scale(largest, dtype, target)
     assert scale.dtype is dtype
-    ratio = scale.double() * 127 / largest.double()
+    ratio = scale.double() * (127 if target is torch.int8 else 448) / largest.double()
     assert float(ratio.min()) >= 1
     assert float(ratio.max()) <= 1 + 2.5 * torch.finfo(dtype).eps
 
@@ -96,6 +122,24 @@ def test_weights_are_within_half_a_step_in_every_output_channel(base: torch.dtyp
     assert float(off.max()) < (0.502 if base is torch.float32 else 0.62)
 
 
+@pytest.mark.parametrize("base", [torch.float32, torch.float16])
+def test_float8_weights_share_one_scale_and_each_is_within_a_sixteenth(base: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 7, 1)
+    with torch.no_grad():
+        layer.weight *= torch.logspace(-2, 1, 7).reshape(-1, 1, 1, 1)
+    found = QuantizedLayer(layer, 1.0, base, target=FLOAT8)
+    stored = {name: found.get_buffer(name) for name in ("weight", "weight_scale", "weight_zero")}
+    assert {name: value.dtype for name, value in stored.items()} == {
+        "weight": FLOAT8, "weight_scale": base, "weight_zero": FLOAT8,
+    }  # fmt: skip
+    assert stored["weight_scale"].shape == stored["weight_zero"].shape == ()
+    true = layer.weight.detach()
+    error = (found.dequantized_weight().float() - true).abs() / true.abs()
+    assert float(error[true.abs() > 1e-3 * true.abs().max()].max()) <= 2**-4 * 1.02
+    assert found.get_buffer("weight").float().abs().max() >= 447
+
+
 def test_equalising_leaves_the_function_alone() -> None:
     torch.manual_seed(1)
     layer = nn.Conv2d(4, 6, 3, stride=2, padding=1).requires_grad_(requires_grad=False)
@@ -113,10 +157,24 @@ def test_equalising_leaves_the_function_alone() -> None:
     assert equalised(x).shape == true.shape
 
 
-def test_a_layer_equals_the_layer_of_its_dequantised_parts() -> None:
+@pytest.mark.parametrize("target", [torch.int8, FLOAT8])
+def test_a_1x1_convolution_is_the_same_as_a_matrix_product(target: torch.dtype) -> None:
+    torch.manual_seed(3)
+    layer, x = nn.Conv2d(6, 4, 1), torch.randn(2, 6, 5, 3)
+    conv, product = (
+        QuantizedLayer(layer, float(x.abs().max()), torch.float32, target=target, product=form)
+        for form in (False, True)
+    )
+    assert product.get_buffer("weight").shape == (6, 4)
+    tokens = product(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(2, 4, 5, 3)
+    torch.testing.assert_close(tokens, conv(x))
+
+
+@pytest.mark.parametrize("target", [torch.int8, FLOAT8])
+def test_a_layer_equals_the_layer_of_its_dequantised_parts(target: torch.dtype) -> None:
     torch.manual_seed(2)
     layer = nn.Conv2d(3, 4, 7, stride=4, padding=2, bias=False)
     x = torch.randn(1, 3, 16, 16)
-    found = QuantizedLayer(layer, float(x.abs().max()), torch.float32)
+    found = QuantizedLayer(layer, float(x.abs().max()), torch.float32, target=target)
     expected = functional.conv2d(found.input(x), found.dequantized_weight(), None, (4, 4), (2, 2))
     assert torch.equal(found(x), expected)

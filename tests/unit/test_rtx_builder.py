@@ -14,14 +14,20 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import NormForm, Precision
+from riformer_deploy.choices import MlpForm, NormForm, Precision
 from riformer_deploy.errors import EngineBuildError
 from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import model_from_state
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
-from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
+from riformer_deploy.precision import (
+    BF16_OPSET,
+    FLOAT8_TRANSPOSE_OPSET,
+    GROUP_NORM_OPSET,
+    PrecisionOptions,
+    plan_lowering,
+)
 from riformer_deploy.progress import silent
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
@@ -49,15 +55,19 @@ class Kind:
     precision: Precision
     norm: NormForm = NormForm.INSTANCE
     base: Precision = Precision.FP32
+    mlp: MlpForm = MlpForm.CONV
 
     def __str__(self) -> str:
         base = f"-on-{self.base}" if self.precision is Precision.INT8 else ""
-        return f"{self.precision}{base}-{self.norm}"
+        mlp = "" if self.mlp is MlpForm.CONV else f"-{self.mlp}"
+        return f"{self.precision}{base}-{self.norm}{mlp}"
 
     @property
     def opset(self) -> int:
         """The default, or the first that can express it."""
-        needed = {Precision.BF16: BF16_OPSET}.get(self.precision, DEFAULT_OPSET)
+        needed = {Precision.BF16: BF16_OPSET, Precision.FP8: FLOAT8_TRANSPOSE_OPSET}.get(
+            self.precision, DEFAULT_OPSET
+        )
         return max(needed, GROUP_NORM_OPSET) if self.norm is NormForm.GROUP else needed
 
 
@@ -66,6 +76,8 @@ KINDS = [
     *(Kind(precision=precision, norm=norm) for precision in FLOATS for norm in NormForm),
     *(Kind(precision=Precision.INT8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
     Kind(precision=Precision.INT8, norm=NormForm.MOMENTS, base=Precision.FP16),
+    *(Kind(precision=Precision.FP8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
+    *(Kind(precision=precision, mlp=MlpForm.MATMUL) for precision in (Precision.INT8, Precision.FP8)),
 ]
 
 
@@ -84,9 +96,11 @@ def _export(
     model = fold(model_from_state(architecture, Form.TRAINING, filled(architecture)))
     calibration = Calibration(  # what a graph looks like does not depend on its ranges
         key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
-        peaks={},
+        peaks={}, largest=dict.fromkeys(quantizable(model), 2.0),
     )  # fmt: skip
-    plan = plan_lowering(kind.precision, PrecisionOptions(norm=kind.norm, int8_base=kind.base), calibration)
+    plan = plan_lowering(
+        kind.precision, PrecisionOptions(norm=kind.norm, int8_base=kind.base, mlp=kind.mlp), calibration
+    )
     size = (side_px, side_px)
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=size)
     options = OnnxOptions(image_size_px=size, batch=batch, opset=kind.opset)
@@ -123,8 +137,9 @@ def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
         assert said == set()
     layers = 13  # eight in the blocks, the stem, three downsampling layers, the head
     assert built.network_layers.get("INT8", 0) == (2 * layers if kind.precision is Precision.INT8 else 0)
+    assert built.network_layers.get("FP8", 0) == (2 * 8 if kind.precision is Precision.FP8 else 0)
     halves = {Precision.FP16: "HALF", Precision.BF16: "BF16"}
-    base = kind.base if kind.precision is Precision.INT8 else kind.precision
+    base = PrecisionOptions(int8_base=kind.base).base_of(kind.precision)
     for precision, name in halves.items():
         assert (name in built.network_layers) == (base is precision)
 

@@ -76,6 +76,24 @@ def test_the_damaged_layer_is_ranked_first_and_spared_first(meter: Meter) -> Non
     assert len(kept) < 5
 
 
+def test_fp8_is_measured_on_its_own_layers_alone(meter: Meter) -> None:
+    worst = "backbone.network.4.1.mlp.fc1"
+    largest = {**meter.calibration.largest, worst: meter.calibration.largest[worst] / 8}
+    loud = dataclasses.replace(meter.calibration, largest=largest)
+    meter = dataclasses.replace(meter, precision=Precision.FP8, calibration=loud)
+    layers = [name for name in quantizable(meter.model) if ".mlp." in name]
+    ranking = rank_layers(
+        dataclasses.replace(meter, images=meter.images[:2], reference=meter.reference[:2]), "test"
+    )
+    assert ranking.precision is Precision.FP8
+    assert {item.layer for item in ranking.layers} == set(layers)
+    assert ranking.layers[0].layer == worst
+    kept, cost = spared_layers(meter, ranking.layers, Gate(min_sqnr_db=38))
+    assert kept == {worst}
+    assert cost.sqnr_db is not None
+    assert cost.sqnr_db >= 38
+
+
 def test_every_layer_is_spared_where_nothing_less_will_do(meter: Meter) -> None:
     half = dataclasses.replace(meter, options=PrecisionOptions(int8_base=Precision.FP16))
     ranking = rank_layers(

@@ -141,8 +141,10 @@ class Case:
         self.calibration: Calibration = measure(self.folded, source, "key", Wish(method=Method.MSE))
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
-    def spared(self, norm: NormForm, base: Precision) -> frozenset[str]:
-        """Layers that ``export --min-sqnr`` would keep out of int8 for the budget to hold."""
+    def spared(
+        self, norm: NormForm, base: Precision, precision: Precision = Precision.INT8
+    ) -> frozenset[str]:
+        """Layers that ``export --min-sqnr`` would keep unquantised for the budget to hold."""
         meter = Meter(
             model=self.folded,
             calibration=self.calibration,
@@ -150,8 +152,9 @@ class Case:
             preprocessing=_PREPROCESSING,
             images=self.images,
             reference=self.true,
+            precision=precision,
         )
-        gate = Gate(min_sqnr_db=BUDGETS[Precision.INT8].min_sqnr_db)
+        gate = Gate(min_sqnr_db=BUDGETS[precision].min_sqnr_db)
         if gate.holds(meter.cost(frozenset())):
             return frozenset()
         kept, cost = spared_layers(meter, rank_layers(meter, "torture").layers, gate)
@@ -159,8 +162,8 @@ class Case:
         return kept
 
     def lowered(self, precision: Precision, norm: NormForm, base: Precision) -> LoweredRIFormer:
-        """The model as it would be exported, with the gate that the budget of int8 is."""
-        kept = self.spared(norm, base) if precision is Precision.INT8 else frozenset()
+        """The model as it would be exported, with the gate that the budget of int8 or fp8 is."""
+        kept = self.spared(norm, base, precision) if precision.is_quantized else frozenset()
         options = PrecisionOptions(norm=norm, int8_base=base, keep=kept)
         return lower(self.folded, plan_lowering(precision, options, self.calibration), _PREPROCESSING)
 
@@ -190,9 +193,10 @@ LANES = [
     (Precision.BF16, Precision.FP32),
     (Precision.INT8, Precision.FP32),
     (Precision.INT8, Precision.FP16),
+    (Precision.FP8, Precision.FP16),
 ]
-"""Each precision, and the base where it is int8."""
-_LANE_NAMES = [f"{p}-on-{base}" if p is Precision.INT8 else str(p) for p, base in LANES]
+"""Each precision, and the base where it is quantised."""
+_LANE_NAMES = [f"{p}-on-{base}" if p.is_quantized else str(p) for p, base in LANES]
 
 
 def _check(case: Case, got: NDArray[np.floating], precision: Precision) -> None:
@@ -230,7 +234,7 @@ def test_only_what_must_be_is_spared(case_of: Callable[[str], Case]) -> None:
         assert len(kept) <= (len(layers) // 2 if name in _UNIFORM else 0), (name, sorted(kept))
 
 
-@pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8, Precision.FP8])
 def test_a_block_that_half_cannot_hold_stays_in_float32_by_name(
     case_of: Callable[[str], Case], base: Precision
 ) -> None:
@@ -293,13 +297,14 @@ def test_the_graph_is_finite_and_within_its_budget(
     for name in IMAGES:
         case = case_of(f"images {name}")
         got = runtime.run(case.images)["logits"]
-        if precision is Precision.INT8:  # ranges that hold 3e4 leave nothing of values near 1
+        # Int8's ranges that hold 3e4 leave nothing of values near 1; fp8's do, where errors average.
+        if precision is Precision.INT8 or (precision is Precision.FP8 and f"images {name}" in _UNIFORM):
             assert np.isfinite(got).all(), name
         else:
             _check(case, got, precision)
 
 
-@pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8, Precision.FP8])
 @pytest.mark.parametrize("name", ["weights stem times 3e4", "weights branch times 3e4"])
 def test_the_graph_of_scaled_weights_is_finite_and_within_its_budget(
     case_of: Callable[[str], Case], tmp_path: Path, name: str, base: Precision

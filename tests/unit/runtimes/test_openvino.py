@@ -36,6 +36,14 @@ def test_outputs_and_blocks_are_those_of_onnx_runtime(
         assert ours.run(images[:batch])["logits"].shape == (batch, 10)
 
 
+def test_float8_is_within_its_budget(
+    fp8_bundle: Path, digits_inputs: NDArray[np.float32], digits_reference: NDArray[np.float64]
+) -> None:
+    runtime = OpenVinoRuntime(fp8_bundle / "model.fp8.onnx", threads=1)
+    found = runtime.run(digits_inputs[:32])["logits"]
+    assert _error(found, digits_reference[:32]) < 10 ** (-35 / 20)
+
+
 def test_bfloat16_is_read_as_bfloat16(
     tmp_path: Path,
     digits_folded: RIFormer,

@@ -1,0 +1,56 @@
+"""What the manifest says of a lowering."""
+
+from __future__ import annotations
+
+from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
+from riformer_deploy.calibration import Calibration, quantizable
+from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import OutputForm, Precision
+from riformer_deploy.model import RIFormer
+from riformer_deploy.plans import LoweringPlan
+from riformer_deploy.precision import PrecisionOptions
+
+
+def record_lowering(
+    model: RIFormer,
+    precision: Precision,
+    options: PrecisionOptions,
+    plan: LoweringPlan,
+    measured: tuple[CalibrationSet, Calibration] | None,
+) -> LoweringRecord:
+    """What the manifest says of a lowering.
+
+    Args:
+        model: In folded form.
+        precision: The precision.
+        options: How it was lowered.
+        plan: The choices that were made.
+        measured: What it was calibrated on.
+    """
+    calibration = None
+    if measured is not None:
+        images, result = measured
+        calibration = CalibrationRecord(
+            source=images.source,
+            random=images.random,
+            images=images.count,
+            key=result.key,
+            method=str(options.method_of(precision)),
+        )
+    unquantized = [name for name in quantizable(model, precision) if name not in plan.ranges]
+    return LoweringRecord(
+        norm=str(options.norm),
+        base=options.base_of(precision),
+        io=options.io,
+        input_form=str(options.input_form),
+        output_form=str(options.output_form),
+        topk=options.topk if options.output_form is OutputForm.TOPK else None,
+        float32_blocks=tuple(sorted(plan.float32_blocks)),
+        unquantized=tuple(unquantized),
+        equalized=tuple(plan.divisors),
+        quantized_residual=bool(plan.residual_ranges),
+        calibration=calibration,
+        norm_io=options.norm_io,
+        mlp=str(options.mlp),
+        norm2=str(options.norm2),
+    )
