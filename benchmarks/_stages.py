@@ -130,11 +130,13 @@ class Run:
     def loading(self) -> None:
         """Which flavours' engines load here, for which target; the others are not built again."""
         bundle = self._bundle(DIGITS)
+        if bundle is None:
+            return
         for backend in Backend:
             if installed_version(backend.module) is None:
                 self.suite.left_out.append(f"{backend.label} is not installed")
                 continue
-            for targets in targets_tried(backend) if bundle is not None else ():
+            for targets in targets_tried(backend):
                 with self.suite.stage(f"{backend.label}, targets {', '.join(targets) or 'default'}"):
                     row, ran = try_loading(bundle, self.scratch, backend, targets)
                     self.suite.loading.append(row)
@@ -195,7 +197,8 @@ class Run:
             gpu = GpuOptions(baselines=baselines)
             lineup = line_up(opened, (Group.GPU, Group.ENGINE), gpu=gpu)
             self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in lineup.skipped]
-            artifacts = {item.file.sha256 for item in (*opened.manifest.engines, *opened.manifest.onnx)}
+            artifacts = {item.file.sha256 for item in opened.manifest.engines}
+            artifacts |= {item.file.sha256 for item in opened.manifest.onnx}
             for candidate in lineup.entered:
                 if candidate.artifact_sha256 not in artifacts:  # a baseline, which has no form
                     if _meets(candidate.precision, precision):

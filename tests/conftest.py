@@ -285,17 +285,13 @@ def fp8_bundle(
     tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path, calibration_file: Path
 ) -> Path:
     """The digits in fp8, calibrated on their calibration images; read only."""
-    torch.set_num_threads(1)
-    output = tmp_path_factory.mktemp("bundles") / "fp8"
-    options = ExportOptions(
-        checkpoint=digits_checkpoint,
-        output=output,
-        image_size_px=(64, 64),
+    return _export(
+        digits_checkpoint,
+        tmp_path_factory.mktemp("bundles") / "fp8",
+        (64, 64),
         precisions=(Precision.FP8,),
         calibration=str(calibration_file),
     )
-    assert export_checkpoint(options).status is Status.PASSED
-    return output
 
 
 @pytest.fixture
