@@ -14,7 +14,7 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import NormForm, Precision
+from riformer_deploy.choices import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.errors import EngineBuildError
 from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
@@ -49,10 +49,21 @@ class Kind:
     precision: Precision
     norm: NormForm = NormForm.INSTANCE
     base: Precision = Precision.FP32
+    norm_io: Precision = Precision.FP32
+    mlp: MlpForm = MlpForm.CONV
+    norm2: Norm2Form = Norm2Form.EXPLICIT
 
     def __str__(self) -> str:
         base = f"-on-{self.base}" if self.precision is Precision.INT8 else ""
-        return f"{self.precision}{base}-{self.norm}"
+        io = "" if self.norm_io is Precision.FP32 else f"-in-{self.norm_io}"
+        return f"{self.precision}{base}-{self.norm}{io}-{self.mlp}-{self.norm2}"
+
+    @property
+    def options(self) -> PrecisionOptions:
+        """Of a lowering."""
+        return PrecisionOptions(
+            norm=self.norm, norm_io=self.norm_io, mlp=self.mlp, norm2=self.norm2, int8_base=self.base
+        )
 
     @property
     def opset(self) -> int:
@@ -66,6 +77,31 @@ KINDS = [
     *(Kind(precision=precision, norm=norm) for precision in FLOATS for norm in NormForm),
     *(Kind(precision=Precision.INT8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
     Kind(precision=Precision.INT8, norm=NormForm.MOMENTS, base=Precision.FP16),
+    *(
+        Kind(precision=Precision.FP16, norm=norm, norm_io=Precision.FP16, mlp=mlp)
+        for norm, mlp in (
+            (NormForm.INSTANCE, MlpForm.CONV),
+            (NormForm.GROUP, MlpForm.CONV),
+            (NormForm.LAYER, MlpForm.MATMUL),
+        )
+    ),
+    Kind(precision=Precision.FP32, norm=NormForm.LAYER, mlp=MlpForm.MATMUL, norm2=Norm2Form.FOLDED),
+    Kind(precision=Precision.FP16, norm=NormForm.MOMENTS, norm2=Norm2Form.FOLDED),
+    Kind(
+        precision=Precision.BF16,
+        norm=NormForm.GROUP,
+        norm_io=Precision.BF16,
+        mlp=MlpForm.MATMUL,
+        norm2=Norm2Form.FOLDED,
+    ),
+    Kind(precision=Precision.INT8, norm=NormForm.LAYER, mlp=MlpForm.MATMUL),
+    Kind(
+        precision=Precision.INT8,
+        norm=NormForm.LAYER,
+        base=Precision.FP16,
+        norm_io=Precision.FP16,
+        mlp=MlpForm.MATMUL,
+    ),
 ]
 
 
@@ -86,7 +122,7 @@ def _export(
         key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
         peaks={},
     )  # fmt: skip
-    plan = plan_lowering(kind.precision, PrecisionOptions(norm=kind.norm, int8_base=kind.base), calibration)
+    plan = plan_lowering(kind.precision, kind.options, calibration)
     size = (side_px, side_px)
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=size)
     options = OnnxOptions(image_size_px=size, batch=batch, opset=kind.opset)
@@ -110,7 +146,7 @@ def _build(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
+def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     trt: TensorRT, tmp_path: Path, filled: Filled, kind: Kind
 ) -> None:
     shallow = Architecture.from_arch((1, 1, 1, 1), (8, 16, 24, 32), num_classes=7)
@@ -127,6 +163,9 @@ def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
     base = kind.base if kind.precision is Precision.INT8 else kind.precision
     for precision, name in halves.items():
         assert (name in built.network_layers) == (base is precision)
+    # No shapes are computed: the parser makes its own of an InstanceNormalization or GroupNormalization.
+    if kind.norm in (NormForm.LAYER, NormForm.MOMENTS):
+        assert not {"INT32", "INT64"} & set(built.network_layers)
 
 
 @pytest.mark.parametrize("size", DEPTHS)
