@@ -56,13 +56,24 @@ def export(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> Export:
     return run
 
 
-def test_every_choice_reaches_the_graphs_and_the_manifest(
-    export: Export, cli: Run, tmp_path: Path
-) -> None:
+def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: Run, tmp_path: Path) -> None:
     pictures = _pictures(tmp_path / "pictures", 8)
     (pictures / "broken.png").write_bytes(b"no picture")
     choices = ("--method", "max", "--int8-base", "fp16", "--no-equalize", "--quantize-residual")
-    forms = ("--norm-form", "layer", "--norm-io", "fp16", "--mlp", "matmul", "--input", "uint8", "--output-form", "topk=3", "--io-dtype", "fp16")
+    forms = (
+        "--norm-form",
+        "layer",
+        "--norm-io",
+        "fp16",
+        "--mlp",
+        "matmul",
+        "--input",
+        "uint8",
+        "--output-form",
+        "topk=3",
+        "--io-dtype",
+        "fp16",
+    )
     kept = ("--keep", "head.fc", "--keep", "backbone.patch_embed.proj")
     precisions = ("--precision", "fp16", "--precision", "int8")
     ran = export(*precisions, "--calibration", pictures, "--skip-bad", *choices, *forms, *kept, "--json")

@@ -75,7 +75,11 @@ IN_HALF = "inputs and outputs of norms in fp16 need it as the base, and that is"
 @pytest.mark.parametrize(
     ("precision", "options", "told"),
     [
-        (Precision.INT8, FOLDED_HALF, [f"{IN_HALF} fp32", "norm2 folded into fc1 gives fc1 what the norm takes"]),
+        (
+            Precision.INT8,
+            FOLDED_HALF,
+            [f"{IN_HALF} fp32", "norm2 folded into fc1 gives fc1 what the norm takes"],
+        ),
         (Precision.FP32, FOLDED_HALF, [f"{IN_HALF} fp32"]),
         (Precision.BF16, FOLDED_HALF, [f"{IN_HALF} bf16"]),
         (
