@@ -163,9 +163,12 @@ def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     base = kind.base if kind.precision is Precision.INT8 else kind.precision
     for precision, name in halves.items():
         assert (name in built.network_layers) == (base is precision)
-    # No shapes are computed: the parser makes its own of an InstanceNormalization or GroupNormalization.
-    if kind.norm in (NormForm.LAYER, NormForm.MOMENTS):
-        assert not {"INT32", "INT64"} & set(built.network_layers)
+    # No shapes are computed: of an InstanceNormalization or GroupNormalization the parser makes two
+    # constants, the axes that weight and bias lack.
+    norms = 5 if kind.norm2 is Norm2Form.FOLDED else 9
+    axes = 0 if kind.norm in (NormForm.LAYER, NormForm.MOMENTS) else 2 * norms
+    assert built.network_layers.get("INT32", 0) == axes
+    assert "INT64" not in built.network_layers
 
 
 @pytest.mark.parametrize("size", DEPTHS)
