@@ -9,8 +9,8 @@ from torch.nn import functional
 from riformer_deploy.norms import widened
 
 
-class PlainLayer(nn.Module):
-    """A convolution or linear layer in one floating type, whatever its input is in.
+class _Weights(nn.Module):
+    """Weights and bias of a convolution or linear layer in one floating type.
 
     Args:
         layer: The layer.
@@ -33,7 +33,7 @@ class PlainLayer(nn.Module):
         self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
 
     def applied(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's result in its type, with another bias or none."""
+        """The layer's result in its type, with its bias or none; ``x`` is cast to it first."""
         x = x.to(self.dtype)
         if self._product:
             result = torch.matmul(x, self.weight)
@@ -42,12 +42,16 @@ class PlainLayer(nn.Module):
             return functional.linear(x, self.weight, bias)
         return functional.conv2d(x, self.weight, bias, self._stride, self._padding)
 
+
+class PlainLayer(_Weights):
+    """A convolution or linear layer in one floating type, whatever its input is in."""
+
     def forward(self, x: Tensor) -> Tensor:
         """The layer's result in its type."""
         return self.applied(x, self.bias)
 
 
-class NormFoldedLayer(PlainLayer):
+class NormFoldedLayer(_Weights):
     """A 1x1 convolution of a norm's result, computed from the norm's input: ``(W y - m W1) / s + b``.
 
     ``m`` is the mean and ``s`` the deviation of each sample, ``W1`` the sum of the weights of each output.
@@ -65,7 +69,7 @@ class NormFoldedLayer(PlainLayer):
         self.register_buffer("weight_sum", total.to(wide).reshape(shape))
         self.bias = nn.Parameter(bias.detach().to(wide).reshape(shape), requires_grad=False)
 
-    def folded(self, y: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:
+    def forward(self, y: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:
         """The layer's result, in its type.
 
         Args:

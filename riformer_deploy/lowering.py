@@ -60,13 +60,9 @@ class LoweredMlp(nn.Module):
             known: The statistics of ``x``, where the norm is folded into fc1.
         """
         taken = x.flatten(2).transpose(1, 2) if self.product else x
-        if isinstance(self.fc1, NormFoldedLayer):
-            assert known is not None  # noqa: S101  # the block gives them
-            hidden = self.fc1.folded(taken, known.mean, known.inverse_deviation)
-        else:
-            hidden = self.fc1(taken)
-        result: Tensor = self.fc2(self.act(hidden))
-        return result.transpose(1, 2).reshape(x.shape) if self.product else result
+        statistics_of_x = () if known is None else (known.mean, known.inverse_deviation)
+        result: Tensor = self.fc2(self.act(self.fc1(taken, *statistics_of_x)))
+        return result.transpose(1, 2).reshape(-1, *x.shape[1:]) if self.product else result
 
 
 class NormWeights(nn.Module):

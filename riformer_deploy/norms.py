@@ -48,7 +48,9 @@ def normalise(x: Tensor, form: NormForm) -> Tensor:
             return functional.instance_norm(flat, eps=EPSILON).reshape(-1, *sizes)
         case NormForm.GROUP:
             # The exporter's own unit weights would be computed in the graph where they are bfloat16.
-            weight, bias = x.new_ones(sizes[0]), x.new_zeros(sizes[0])
+            weight, bias = (
+                torch.full((sizes[0],), value, dtype=x.dtype, device=x.device) for value in (1.0, 0.0)
+            )
             return functional.group_norm(x, 1, weight, bias, EPSILON)
         case NormForm.LAYER:
             flat = x.reshape(-1, prod(sizes))

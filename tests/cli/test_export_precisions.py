@@ -56,11 +56,24 @@ def export(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> Export:
     return run
 
 
-def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, tmp_path: Path) -> None:
+def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: Run, tmp_path: Path) -> None:
     pictures = _pictures(tmp_path / "pictures", 8)
     (pictures / "broken.png").write_bytes(b"no picture")
     choices = ("--method", "max", "--int8-base", "fp16", "--no-equalize", "--quantize-residual")
-    forms = ("--norm-form", "moments", "--input", "uint8", "--output-form", "topk=3", "--io-dtype", "fp16")
+    forms = (
+        "--norm-form",
+        "layer",
+        "--norm-io",
+        "fp16",
+        "--mlp",
+        "matmul",
+        "--input",
+        "uint8",
+        "--output-form",
+        "topk=3",
+        "--io-dtype",
+        "fp16",
+    )
     kept = ("--keep", "head.fc", "--keep", "backbone.patch_embed.proj")
     precisions = ("--precision", "fp16", "--precision", "int8")
     ran = export(*precisions, "--calibration", pictures, "--skip-bad", *choices, *forms, *kept, "--json")
@@ -72,7 +85,10 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, tmp_pa
     assert (half.precision, int8.precision) == (Precision.FP16, Precision.INT8)
     assert int8.lowering.calibration is not None
     assert int8.lowering == LoweringRecord(
-        norm="moments",
+        norm="layer",
+        norm_io=Precision.FP16,
+        mlp="matmul",
+        norm2="explicit",
         base=Precision.FP16,
         io=Precision.FP16,
         input_form="uint8",
@@ -94,7 +110,11 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, tmp_pa
             ("labels", "int64", ("batch", 3)),
         ]
         graph = onnx.load(tmp_path / "out" / artifact.file.path).graph
-        assert "InstanceNormalization" not in {node.op_type for node in graph.node}
+        operators = {node.op_type for node in graph.node}
+        assert "InstanceNormalization" not in operators
+        assert {"LayerNormalization", "MatMul"} < operators
+    told = " ".join(cli("inspect", tmp_path / "out").stdout.replace("│", " ").split())
+    assert "norms' inputs and outputs fp16; mlp matmul; inputs and outputs fp16" in told
 
 
 def test_random_calibration_is_marked_in_report_bundle_and_inspect(
@@ -180,7 +200,11 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
         (("--precision", "fp16", "--precision", "int8"), 2, "int8 needs calibration images"),
         (("--precision", "bf16"), 2, "bf16 (convolutions in bfloat16) needs opset 22"),
         (("--norm-form", "group"), 2, "norm form group needs opset 21"),
-        (("--norm-form", "layer"), 2, "'layer' is not one of 'instance', 'group', 'moments'"),
+        (("--norm-form", "rms"), 2, "'rms' is not one of 'instance', 'group', 'layer', 'moments'"),
+        (("--mlp", "gemm"), 2, "'gemm' is not one of 'conv', 'matmul'"),
+        (("--norm2", "none"), 2, "'none' is not one of 'explicit', 'folded'"),
+        (("--norm-io", "int8"), 2, "'int8' is not one of 'fp32', 'fp16', 'bf16'"),
+        (("--norm-io", "fp16"), 2, "norms in fp16 need it as the base, and that is fp32"),
         (("--input", "float"), 2, "'float' is not one of 'normalised', 'uint8'"),
         (("--io-dtype", "bf16"), 2, "'bf16' is not one of 'fp32', 'fp16'"),
         (("--io-dtype", "fp16"), 2, "inputs and outputs in fp16 round more than the budget of fp32"),
@@ -212,6 +236,7 @@ def test_what_cannot_be_honoured_is_refused_before_any_work(
             "int8 with fp16 as its base (scales in half) needs opset",
         ),
         (("--keep", "head"), 2, "no layer is called head"),
+        (("--norm2", "folded"), 2, "norm2 folded into fc1 gives fc1 what the norm takes"),
         (("--min-sqnr", "nan"), 2, "min-sqnr is in decibels, got nan"),
         (("--max-drop", "101"), 2, "max-drop is a share in percent, got 101"),
         (("--calibration", "absent"), 41, "There is no calibration data at absent"),

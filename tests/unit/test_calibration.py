@@ -89,6 +89,28 @@ def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
     assert peaks["backbone.network.4.1"] >= 80000
 
 
+def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2_takes(
+    folded: RIFormer,
+) -> None:
+    block = "backbone.network.4.1"
+    fc1 = folded.get_parameter(f"{block}.mlp.fc1.weight")
+    largest = 0.0
+
+    def see(_module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal largest
+        largest = float(torch.nn.functional.conv2d(inputs[0], fc1).abs().max())
+
+    handle = folded.get_submodule(f"{block}.norm2").register_forward_pre_hook(see)
+    folded.get_parameter(f"{block}.norm_reparam.bias").fill_(50.0)
+    plain, asked = (
+        _calibrate(folded, [], Wish(ranges=False, products=products)) for products in (False, True)
+    )
+    handle.remove()
+    assert plain.peaks[block] < largest == pytest.approx(asked.peaks[block])
+    folded.get_parameter(f"{block}.norm_reparam.weight")[0] = 80000.0
+    assert calibrate(folded, "others", _images(), QUICK).peaks[block] >= 80000
+
+
 def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
     first: list[str] = []
     again: list[str] = []

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from riformer_deploy.choices import NormForm
-from riformer_deploy.norms import Moments, channel_moments, normalise, widened
+from riformer_deploy.norms import Moments, channel_moments, normalise, statistics, widened
 
 
 def _inputs() -> dict[str, Tensor]:
@@ -45,6 +45,25 @@ def test_a_constant_image_gives_zeros_in_float32(form: NormForm) -> None:
     found = normalise(torch.full((2, 6, 16, 16), 255.0), form)
     assert torch.isfinite(found).all()
     assert float(found.abs().max()) < 1e-2
+
+
+@pytest.mark.parametrize("form", [form for form in NormForm if form is not NormForm.MOMENTS])
+@pytest.mark.parametrize("kind", ["plain", "mean 1000 times the deviation"])
+def test_the_operators_take_the_statistics_of_half_in_float32(form: NormForm, kind: str) -> None:
+    """What is left is the rounding of the result: 2^-11 of each value at most."""
+    x = _inputs()[kind].half()
+    true = functional.group_norm(x.double(), 1, eps=1e-5)
+    found = normalise(x, form)
+    assert found.dtype is torch.float16
+    torch.testing.assert_close(found.double(), true, rtol=2**-11, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", list(_inputs()))
+def test_statistics_give_the_norm(kind: str) -> None:
+    x = _inputs()[kind]
+    torch.testing.assert_close(
+        statistics(x).normalised(x), functional.group_norm(x, 1, eps=1e-5), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_moments_of_a_multiple_plus_a_constant_follow_from_those_of_the_input() -> None:

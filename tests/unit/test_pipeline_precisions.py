@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.choices import InputForm, MlpForm, NormForm, OutputForm, Precision
+from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.evidence import verify_bundle
 from riformer_deploy.lowering import lower
@@ -189,7 +189,10 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Precisio
 def test_bfloat16_is_judged_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
     with pytest.raises(OptionError, match="needs opset 22"):
         export("bf16")
-    report = export("bf16", opset=22, lowering=PrecisionOptions(input_form=InputForm.UINT8))
+    forms = PrecisionOptions(
+        norm=NormForm.LAYER, norm_io=Precision.BF16, mlp=MlpForm.MATMUL, norm2=Norm2Form.FOLDED
+    )
+    report = export("bf16", opset=22, lowering=dataclasses.replace(forms, input_form=InputForm.UINT8))
     assert report.status is Status.PASSED
     names = [item.name for item in report.parity.candidates if item.precision is Precision.BF16]
     assert names == ["PyTorch bf16, lowered", "OpenVINO bf16"]

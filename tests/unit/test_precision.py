@@ -68,8 +68,57 @@ def test_options_that_do_not_fit_the_model_are_refused(
 
 def test_every_bad_option_is_told_at_once() -> None:
     with pytest.raises(OptionError) as caught:
-        PrecisionOptions(int8_base=Precision.BF16, io=Precision.INT8, topk=0)
-    assert len(caught.value.details) == 3
+        PrecisionOptions(int8_base=Precision.BF16, io=Precision.INT8, topk=0, norm_io=Precision.INT8)
+    assert len(caught.value.details) == 4
+
+
+def test_moments_are_not_taken_in_half() -> None:
+    with pytest.raises(OptionError, match="norm form moments has no operator that takes fp16"):
+        PrecisionOptions(norm=NormForm.MOMENTS, norm_io=Precision.FP16)
+
+
+FOLDED_HALF = PrecisionOptions(norm2=Norm2Form.FOLDED, norm_io=Precision.FP16)
+IN_HALF = "inputs and outputs of norms in fp16 need it as the base, and that is"
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "told"),
+    [
+        (
+            Precision.INT8,
+            FOLDED_HALF,
+            [f"{IN_HALF} fp32", "norm2 folded into fc1 gives fc1 what the norm takes"],
+        ),
+        (Precision.FP32, FOLDED_HALF, [f"{IN_HALF} fp32"]),
+        (Precision.BF16, FOLDED_HALF, [f"{IN_HALF} bf16"]),
+        (
+            Precision.INT8,
+            dataclasses.replace(FOLDED_HALF, int8_base=Precision.FP16),
+            ["norm2 folded into fc1 gives fc1 what the norm takes"],
+        ),
+        (Precision.FP16, PrecisionOptions(norm_io=Precision.BF16), ["norms in bf16 need it as the base"]),
+    ],
+)
+def test_forms_that_a_precision_cannot_have_are_refused_by_name(
+    digits_folded: RIFormer,
+    calibrated: Calibration,
+    precision: Precision,
+    options: PrecisionOptions,
+    told: list[str],
+) -> None:
+    for refuse in (
+        lambda: check_options(precision, options, digits_folded),
+        lambda: plan_lowering(precision, options, calibrated),
+    ):
+        with pytest.raises(OptionError, match=f"{precision} cannot be exported as asked") as caught:
+            refuse()
+        assert len(caught.value.details) == len(told)
+        assert all(text in detail for text, detail in zip(told, caught.value.details, strict=True))
+
+
+def test_forms_reach_the_plan(calibrated: Calibration) -> None:
+    plan = plan_lowering(Precision.FP16, dataclasses.replace(FOLDED_HALF, mlp=MlpForm.MATMUL), calibrated)
+    assert (plan.norm_io, plan.mlp, plan.norm2) == (torch.float16, MlpForm.MATMUL, Norm2Form.FOLDED)
 
 
 @pytest.mark.parametrize("peak", [HALF_LIMIT * 1.01, float("inf"), float("nan")])

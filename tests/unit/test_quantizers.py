@@ -178,3 +178,15 @@ def test_a_layer_equals_the_layer_of_its_dequantised_parts(target: torch.dtype) 
     found = QuantizedLayer(layer, float(x.abs().max()), torch.float32, target=target)
     expected = functional.conv2d(found.input(x), found.dequantized_weight(), None, (4, 4), (2, 2))
     assert torch.equal(found(x), expected)
+
+
+@pytest.mark.parametrize("base", [torch.float16, torch.float32])
+def test_a_product_of_tokens_is_the_convolution(base: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 5, 1)
+    x = torch.randn(2, 6, 4, 3)
+    convolution, product = (QuantizedLayer(layer, 3.0, base, product=kind) for kind in (False, True))
+    assert product.get_buffer("weight").shape == (6, 5)
+    assert torch.equal(product.dequantized_weight(), convolution.dequantized_weight()[:, :, 0, 0].t())
+    found = product(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(2, 5, 4, 3)
+    torch.testing.assert_close(found, convolution(x), rtol=4 * torch.finfo(base).eps, atol=1e-3)

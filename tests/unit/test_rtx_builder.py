@@ -14,7 +14,7 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import MlpForm, NormForm, Precision
+from riformer_deploy.choices import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.errors import EngineBuildError
 from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
@@ -55,12 +55,21 @@ class Kind:
     precision: Precision
     norm: NormForm = NormForm.INSTANCE
     base: Precision = Precision.FP32
+    norm_io: Precision = Precision.FP32
     mlp: MlpForm = MlpForm.CONV
+    norm2: Norm2Form = Norm2Form.EXPLICIT
 
     def __str__(self) -> str:
         base = f"-on-{self.base}" if self.precision is Precision.INT8 else ""
-        mlp = "" if self.mlp is MlpForm.CONV else f"-{self.mlp}"
-        return f"{self.precision}{base}-{self.norm}{mlp}"
+        io = "" if self.norm_io is Precision.FP32 else f"-in-{self.norm_io}"
+        return f"{self.precision}{base}-{self.norm}{io}-{self.mlp}-{self.norm2}"
+
+    @property
+    def options(self) -> PrecisionOptions:
+        """Of a lowering."""
+        return PrecisionOptions(
+            norm=self.norm, norm_io=self.norm_io, mlp=self.mlp, norm2=self.norm2, int8_base=self.base
+        )
 
     @property
     def opset(self) -> int:
@@ -78,6 +87,31 @@ KINDS = [
     Kind(precision=Precision.INT8, norm=NormForm.MOMENTS, base=Precision.FP16),
     *(Kind(precision=Precision.FP8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
     *(Kind(precision=precision, mlp=MlpForm.MATMUL) for precision in (Precision.INT8, Precision.FP8)),
+    *(
+        Kind(precision=Precision.FP16, norm=norm, norm_io=Precision.FP16, mlp=mlp)
+        for norm, mlp in (
+            (NormForm.INSTANCE, MlpForm.CONV),
+            (NormForm.GROUP, MlpForm.CONV),
+            (NormForm.LAYER, MlpForm.MATMUL),
+        )
+    ),
+    Kind(precision=Precision.FP32, norm=NormForm.LAYER, mlp=MlpForm.MATMUL, norm2=Norm2Form.FOLDED),
+    Kind(precision=Precision.FP16, norm=NormForm.MOMENTS, norm2=Norm2Form.FOLDED),
+    Kind(
+        precision=Precision.BF16,
+        norm=NormForm.GROUP,
+        norm_io=Precision.BF16,
+        mlp=MlpForm.MATMUL,
+        norm2=Norm2Form.FOLDED,
+    ),
+    Kind(precision=Precision.INT8, norm=NormForm.LAYER, mlp=MlpForm.MATMUL),
+    Kind(
+        precision=Precision.INT8,
+        norm=NormForm.LAYER,
+        base=Precision.FP16,
+        norm_io=Precision.FP16,
+        mlp=MlpForm.MATMUL,
+    ),
 ]
 
 
@@ -98,9 +132,7 @@ def _export(
         key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
         peaks={}, largest=dict.fromkeys(quantizable(model), 2.0),
     )  # fmt: skip
-    plan = plan_lowering(
-        kind.precision, PrecisionOptions(norm=kind.norm, int8_base=kind.base, mlp=kind.mlp), calibration
-    )
+    plan = plan_lowering(kind.precision, kind.options, calibration)
     size = (side_px, side_px)
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=size)
     options = OnnxOptions(image_size_px=size, batch=batch, opset=kind.opset)
@@ -124,7 +156,7 @@ def _build(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
+def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     trt: TensorRT, tmp_path: Path, filled: Filled, kind: Kind
 ) -> None:
     shallow = Architecture.from_arch((1, 1, 1, 1), (8, 16, 24, 32), num_classes=7)
@@ -142,6 +174,12 @@ def test_every_precision_and_norm_form_parses_and_builds_for_a_range_of_batches(
     base = PrecisionOptions(int8_base=kind.base).base_of(kind.precision)
     for precision, name in halves.items():
         assert (name in built.network_layers) == (base is precision)
+    # No shapes are computed: of an InstanceNormalization or GroupNormalization the parser makes two
+    # constants, the axes that weight and bias lack.
+    norms = 5 if kind.norm2 is Norm2Form.FOLDED else 9
+    axes = 0 if kind.norm in (NormForm.LAYER, NormForm.MOMENTS) else 2 * norms
+    assert built.network_layers.get("INT32", 0) == axes
+    assert "INT64" not in built.network_layers
 
 
 @pytest.mark.parametrize("size", DEPTHS)

@@ -20,7 +20,7 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import Method, NormForm, Precision
+from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import LoweredRIFormer, lower
@@ -139,6 +139,8 @@ class Case:
             batches=batches,
         )  # fmt: skip
         self.calibration: Calibration = measure(self.folded, source, "key", Wish(method=Method.MSE))
+        products = Wish(ranges=False, products=True)
+        self.with_products: Calibration = measure(self.folded, source, "key", products)
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
     def spared(
@@ -166,6 +168,11 @@ class Case:
         kept = self.spared(norm, base, precision) if precision.is_quantized else frozenset()
         options = PrecisionOptions(norm=norm, int8_base=base, keep=kept)
         return lower(self.folded, plan_lowering(precision, options, self.calibration), _PREPROCESSING)
+
+    def in_form(self, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
+        """The model in a form that is none of the norms' alone; not int8."""
+        measured = self.with_products if options.norm2 is Norm2Form.FOLDED else self.calibration
+        return lower(self.folded, plan_lowering(precision, options, measured), _PREPROCESSING)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +230,46 @@ def test_the_module_is_finite_and_within_its_budget(
     with torch.inference_mode():
         got = case.lowered(precision, norm, base)(torch.from_numpy(case.images)).numpy()
     _check(case, got, precision)
+
+
+FORMS = [
+    (NormForm.GROUP, MlpForm.CONV, Norm2Form.EXPLICIT, True),
+    (NormForm.LAYER, MlpForm.MATMUL, Norm2Form.EXPLICIT, True),
+    (NormForm.GROUP, MlpForm.MATMUL, Norm2Form.FOLDED, True),
+    (NormForm.INSTANCE, MlpForm.CONV, Norm2Form.FOLDED, False),
+    (NormForm.MOMENTS, MlpForm.MATMUL, Norm2Form.FOLDED, False),
+]
+"""Norm, MLP, norm2, and whether norms are in the base type."""
+
+
+@pytest.mark.parametrize(("norm", "mlp", "norm2", "narrow"), FORMS)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.BF16])
+@pytest.mark.parametrize("name", CASES)
+def test_the_module_in_every_other_form_is_finite_and_within_its_budget(
+    case_of: Callable[[str], Case],
+    name: str,
+    precision: Precision,
+    norm: NormForm,
+    mlp: MlpForm,
+    norm2: Norm2Form,
+    *,
+    narrow: bool,
+) -> None:
+    case = case_of(name)
+    io = precision if narrow else Precision.FP32
+    options = PrecisionOptions(norm=norm, norm_io=io, mlp=mlp, norm2=norm2)
+    with torch.inference_mode():
+        got = case.in_form(precision, options)(torch.from_numpy(case.images)).numpy()
+    _check(case, got, precision)
+
+
+def test_a_product_that_half_cannot_hold_keeps_its_block_in_float32(case_of: Callable[[str], Case]) -> None:
+    """With norm2 folded, fc1's product is stored before it is divided by the deviation."""
+    case = case_of("weights stem times 3e4")
+    plain, folded = PrecisionOptions(), PrecisionOptions(norm2=Norm2Form.FOLDED)
+    before = plan_lowering(Precision.FP16, plain, case.calibration).float32_blocks
+    after = plan_lowering(Precision.FP16, folded, case.with_products).float32_blocks
+    assert before < after
 
 
 def test_only_what_must_be_is_spared(case_of: Callable[[str], Case]) -> None:
@@ -302,6 +349,24 @@ def test_the_graph_is_finite_and_within_its_budget(
             assert np.isfinite(got).all(), name
         else:
             _check(case, got, precision)
+
+
+@pytest.mark.parametrize(
+    ("norm", "mlp", "norm2"),
+    [
+        (NormForm.LAYER, MlpForm.MATMUL, Norm2Form.EXPLICIT),
+        (NormForm.GROUP, MlpForm.CONV, Norm2Form.FOLDED),
+    ],
+)
+def test_the_graph_with_norms_in_half_is_finite_and_within_its_budget(
+    case_of: Callable[[str], Case], tmp_path: Path, norm: NormForm, mlp: MlpForm, norm2: Norm2Form
+) -> None:
+    everything = case_of(ALL_AT_ONCE)
+    options = PrecisionOptions(norm=norm, norm_io=Precision.FP16, mlp=mlp, norm2=norm2)
+    runtime = _graph(everything.in_form(Precision.FP16, options), tmp_path, "model")
+    for name in IMAGES:
+        case = case_of(f"images {name}")
+        _check(case, runtime.run(case.images)["logits"], Precision.FP16)
 
 
 @pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8, Precision.FP8])
