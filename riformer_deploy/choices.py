@@ -112,6 +112,8 @@ class Role(StrEnum):
 class Baselines(StrEnum):
     """Which ways of running the weights with PyTorch on a GPU are measured."""
 
+    NONE = "none"
+    """None."""
     QUICK = "quick"
     """The strongest that compile within a minute."""
     STRONG = "strong"

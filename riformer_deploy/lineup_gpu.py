@@ -181,6 +181,8 @@ _ALL = (
 
 def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
     match baselines:
+        case Baselines.NONE:
+            return ()
         case Baselines.QUICK:
             return _QUICK
         case Baselines.STRONG:

@@ -37,7 +37,11 @@ def bench(
         ),
     ] = None,
     baselines: Annotated[
-        Baselines, typer.Option(help="PyTorch on the GPU: a strong few, or every way, which takes long.")
+        Baselines,
+        typer.Option(
+            help="Ways of running PyTorch on the GPU: none, those that compile within a minute, the "
+            "strongest few, or all, which takes long."
+        ),
     ] = Baselines.STRONG,
     device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,

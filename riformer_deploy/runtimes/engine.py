@@ -17,6 +17,7 @@ from riformer_deploy.passports import Passport
 from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.prepared import Prepared, PreparedShapes
+from riformer_deploy.runtimes.staging import stage_images
 from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.running import Engine
@@ -139,7 +140,7 @@ class EngineRuntime:
 
     def _stage(self, prepared: Prepared, images: Images) -> None:
         """Put the images into their host buffer."""
-        prepared.images.array[...] = images
+        stage_images(prepared.images.array, images)
 
     def run(self, images: Images) -> Outputs:
         """Every output of the engine, on the host.

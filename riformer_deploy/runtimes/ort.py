@@ -51,7 +51,9 @@ class OnnxRuntime:
     def _load(self, model: str | bytes) -> Any:
         ort = require("onnxruntime")
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors; warnings about fused initialisers are noise here
+        # Errors; warnings about fused initialisers are noise here. The CUDA provider also prints plans that
+        # it tries and does without as errors; what it cannot do without is raised.
+        options.log_severity_level = 4 if self._provider == CUDA_PROVIDER else 3
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:

@@ -16,6 +16,7 @@ from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.ort import CUDA_PROVIDER, OnnxRuntime
+from riformer_deploy.runtimes.staging import stage_images
 from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 
 _DEVICE_TYPES = {CUDA_PROVIDER: "cuda"}
@@ -118,9 +119,6 @@ class CudaOnnxRuntime(OnnxRuntime):
         given = self._bindings[self._input]
         outputs = [self._bindings[name] for name in self._outputs]
 
-        def stage() -> None:
-            given.array[...] = images
-
         def compute() -> None:
             try:
                 self._session.run_with_iobinding(self._bound, self._options)
@@ -134,7 +132,7 @@ class CudaOnnxRuntime(OnnxRuntime):
                 self._device.to_host(output.host, output.device)
 
         return Inference(
-            stage=stage,
+            stage=lambda: stage_images(given.array, images),
             send=lambda: self._device.to_device(given.device, given.host),
             compute=compute,
             fetch=fetch,

@@ -479,7 +479,9 @@ class Providers:
         return self.names
 
 
-@pytest.mark.parametrize(("baselines", "count"), [(Baselines.STRONG, 5), (Baselines.ALL, 30)])
+@pytest.mark.parametrize(
+    ("baselines", "count"), [(Baselines.QUICK, 4), (Baselines.STRONG, 6), (Baselines.ALL, 30)]
+)
 def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, baselines: Baselines, count: int
 ) -> None:
@@ -489,7 +491,7 @@ def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
     names = [item.name for item in entered]
     assert len(set(names)) == len(names) == count + 1
     assert names[0] == "PyTorch float32, GPU, eager"
-    for mode in ("reduce-overhead", "max-autotune"):
+    for mode in ("reduce-overhead", "max-autotune")[: 1 if baselines is Baselines.QUICK else 2]:
         assert (
             f"PyTorch float16, GPU, channels last, torch.compile {mode} with CUDA graphs, "
             "1x1 convolutions as matrix products"
@@ -497,6 +499,15 @@ def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
     assert names[-1] == "ONNX Runtime CUDA fp32"
     assert {item.role for item in entered} == {Role.BASELINE}
     assert {item.role for item in engines_lineup(bundle, GpuOptions()).entered} == {Role.CANDIDATE}
+
+
+def test_no_baselines_leave_only_what_runs_the_bundles_own_files(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(lineup_gpu, "require", lambda _: Providers(["CUDAExecutionProvider"]))
+    entered = rivals_lineup(bundle, GpuOptions(baselines=Baselines.NONE)).entered
+    assert [item.name for item in entered] == ["ONNX Runtime CUDA fp32"]
 
 
 @pytest.mark.usefixtures("machine")
@@ -524,6 +535,7 @@ def test_a_baseline_is_run_as_it_says(bundle: Bundle, monkeypatch: pytest.Monkey
     compiled = {**eager, "compiled": True, "conv_1x1_as_mm": True}
     assert made == [
         (Form.DEPLOY, options),
+        (Form.FOLDED, {**compiled, "dtype": torch.float32}),
         (Form.DEPLOY, eager),
         (Form.FOLDED, compiled),
         (Form.FOLDED, {**compiled, "dtype": torch.bfloat16}),

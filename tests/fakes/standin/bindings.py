@@ -121,12 +121,13 @@ class EngineInspector(trt_running.EngineInspector):
 class _Activations:
     """Device memory of one context, given back in the right order."""
 
+    machine: Machine
     scratch: Scratch
-    pool: Any
+    pools: list[Any]
 
     def release(self) -> None:
         self.scratch.moved.clear()
-        self.pool = None
+        self.machine.retire(self.pools)
 
 
 class IExecutionContext(trt_running.IExecutionContext):
@@ -137,7 +138,9 @@ class IExecutionContext(trt_running.IExecutionContext):
         super()._init(plan, None)
         self._handle: int | None = None
         self._bound: dict[str, Callable[[], Tensor]] = {}
-        self._activations = _Activations(scratch=Scratch(), pool=self._trt._machine.new_pool())
+        self._activations = _Activations(
+            machine=self._trt._machine, scratch=Scratch(), pools=[self._trt._machine.new_pool()]
+        )
         weakref.finalize(self, self._activations.release).atexit = False
 
     def _on(self, handle: int) -> None:
@@ -179,7 +182,7 @@ class IExecutionContext(trt_running.IExecutionContext):
         if self._gpu.refuses("execute_async_v3"):
             self._trt._say("ERROR", "no kernel image is available")
             return False
-        machine.put(handle, self._activations.pool, self._work())
+        machine.put(handle, self._activations.pools[0], self._work())
         self._warm = True
         return True
 

@@ -52,6 +52,9 @@ class Machine(Protocol):
     def new_pool(self) -> Any:
         """Memory for the activations of one context, which a captured graph goes on using."""
 
+    def retire(self, pools: list[Any]) -> None:
+        """Take pools that nobody uses any more out of a list, and give their memory back."""
+
     def put(self, handle: int, pool: Any, work: Callable[[], None]) -> None:
         """Put work on a stream; its allocations come from a pool."""
 
@@ -96,13 +99,16 @@ class CudaMachine:
 
     Nothing here waits for more than a stream: waiting for the device would spoil a capture in another
     thread. Each context has a memory pool of its own, filled by its first run, since PyTorch does not know
-    of captures that it did not begin, and would hand a graph's memory to others.
+    of captures that it did not begin, and would hand a graph's memory to others. PyTorch aborts the process
+    where a pool ends while any thread allocates from another (seen on an H200), so one lock is for both.
     """
 
     def __init__(self) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         self.device = torch.device("cuda", 0)
         self._begun: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+        self._retired: list[Any] = []
 
     def memory(self, address: int, shape: Shape, dtype: torch.dtype) -> Callable[[], Tensor]:
         """As the protocol says; the address is looked at now."""
@@ -122,6 +128,19 @@ class CudaMachine:
         """As the protocol says."""
         return torch.cuda.MemPool()
 
+    def retire(self, pools: list[Any]) -> None:
+        """As the protocol says; while a thread is in :meth:`put`, the pools wait until it has left."""
+        while pools:
+            self._retired.append(pools.pop())  # no other reference may outlive the lock
+        self._end_retired()
+
+    def _end_retired(self) -> None:
+        if self._lock.acquire(blocking=False):  # whoever holds it ends them afterwards
+            try:
+                self._retired.clear()
+            finally:
+                self._lock.release()
+
     def _begin(self, handle: int) -> None:
         """Let cuBLAS take its workspace for this thread and stream from the common pool: it keeps it."""
         key = (threading.get_ident(), handle)
@@ -135,11 +154,13 @@ class CudaMachine:
 
     def put(self, handle: int, pool: Any, work: Callable[[], None]) -> None:
         """As the protocol says."""
-        with torch.inference_mode(), torch.cuda.device(self.device), torch.cuda.stream(self._stream(handle)):
+        on_stream = torch.cuda.stream(self._stream(handle))
+        with self._lock, torch.inference_mode(), torch.cuda.device(self.device), on_stream:
             if not torch.cuda.is_current_stream_capturing():
                 self._begin(handle)
             with torch.cuda.use_mem_pool(pool):
                 work()
+        self._end_retired()
 
 
 class HostCudaRuntime(FakeCudaRuntime):
@@ -216,6 +237,10 @@ class HostMachine:
 
     def new_pool(self) -> Any:
         """None: the host's memory is enough."""
+
+    def retire(self, pools: list[Any]) -> None:
+        """As the protocol says."""
+        pools.clear()
 
     def put(self, handle: int, pool: Any, work: Callable[[], None]) -> None:  # noqa: ARG002
         """As the protocol says."""
