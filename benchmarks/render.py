@@ -21,6 +21,12 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str
     yield ""
 
 
+def _paragraph(text: str | None) -> Iterator[str]:
+    if text:
+        yield text
+        yield ""
+
+
 def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -32,15 +38,38 @@ def _target_row(name: str, target: Any) -> tuple[str, ...]:
     return (name, _number(target["value"]), limit.strip(), "yes" if target["met"] else "NO")
 
 
+_TIMINGS = ("call", "compute", "compute-warm")
+
+
 def _latency_rows(figures: Any) -> list[tuple[str, ...]]:
+    """One a model and batch size: medians of every timing, and the throughput of inferences back to back."""
     rows: list[tuple[str, ...]] = []
     for entry in figures.get("latency", ()):
+        series: dict[tuple[str, int], dict[str, Any]] = {}
         for sample in entry["result"]["samples"]:
-            name = f"{entry['what']}: {sample['name']}" + (" (unstable)" if sample["warning"] else "")
-            summary = sample["summary"]
-            times = (f"{summary[key]:.3f}" for key in ("median_ms", "p99_ms"))
-            rate = f"{summary['images_per_s']:.0f}"
-            rows.append((name, str(sample["batch"]), str(sample["timing"]), *times, rate))
+            series.setdefault((sample["name"], sample["batch"]), {})[sample["timing"]] = sample
+        for (name, batch), timed in series.items():
+            shown = [timed.get(timing) for timing in _TIMINGS]
+            cells = [_median(sample) for sample in shown]
+            rate = "-" if shown[-1] is None else f"{shown[-1]['summary']['images_per_s']:.0f}"
+            rows.append((f"{entry['variant']}: {name}", str(batch), *cells, rate))
+    return rows
+
+
+def _median(sample: Any) -> str:
+    """Milliseconds; marked where the series has a warning."""
+    if sample is None:
+        return "-"
+    return f"{sample['summary']['median_ms']:.3f}" + (" (!)" if sample["warning"] else "")
+
+
+def _floor_rows(figures: Any) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for row in (figures.get("roofline") or {}).get("rows", ()):
+        floor = row["floor"]
+        times = (f"{value:.3f}" for value in (row["kernels_ms"], floor["layers_ms"], floor["ideal_ms"]))
+        share = f"{row['share_of_floor']:.0%}"
+        rows.append((f"{row['variant']}: {row['name']}", str(row["batch"]), *times, share))
     return rows
 
 
@@ -55,8 +84,15 @@ def _section(record: Any) -> Iterator[str]:
     rows = [_target_row(name, target) for name, target in record["targets"].items()]
     yield from _table(("figure", "value", "target", "met"), rows)
     if record["benchmark"] == "gpu_suite":
-        header = ("model", "batch", "timed", "median ms", "p99 ms", "images/s")
+        header = ("model", "batch", "call ms", "kernels ms, L2 cold", "L2 warm", "images/s, L2 warm")
         yield from _table(header, _latency_rows(record["figures"]))
+        yield "(!): the series has a warning (unstable, or launching was not hidden); the file says which."
+        yield ""
+        floors = _floor_rows(record["figures"])
+        if floors:
+            header = ("model", "batch", "kernels ms", "floor ms", "ideal ms", "share of floor")
+            yield from _table(header, floors)
+            yield from _paragraph((record["figures"]["roofline"]).get("note"))
         yield "Left out:"
         yield ""
         yield from (f"- {' '.join(text.split())}" for text in record["left_out"])
