@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import _ablation
-import numpy as np
 import torch
+from _copies import copy_rates
+from _floors import floor_rows
 from _forms import DEFAULT, DIGITS, FORMS, bundle_name
 from _loading import targets_tried, try_loading
-from _roofline import STORED_AS, Ceiling, floor_of, layers_of, measure_ceiling
+from _roofline import Ceiling, measure_ceiling
 from _suite import CandidateFacts, Suite, Timed
 
 from riformer_deploy.artifacts import MANIFEST
@@ -24,7 +25,6 @@ from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import Baselines, DeviceLayer, Precision
-from riformer_deploy.devices.base import Device
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
 from riformer_deploy.images import synthetic_images
@@ -34,11 +34,9 @@ from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.records import to_jsonable
-from riformer_deploy.results import Inputs, Timing
+from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant
 from tests.fakes.standin.installing import standing_in
-
-_COPY_BYTES = 64 * 2**20
 
 
 @dataclass(kw_only=True)
@@ -75,9 +73,9 @@ class Run:
         self.parity()
         for batch in dict.fromkeys((smallest, largest)):
             self.latency(main, Precision.FP16, batch)
+            self.roofline()  # cheap, and then a suite that is cut off has it
         for precision in (Precision.INT8, Precision.FP8, Precision.FP32):
             self.latency(main, precision, largest)
-        self.roofline()
         for batch in dict.fromkeys((largest, smallest)):
             self.latency(main, Precision.FP16, batch, Baselines.STRONG)
         self.ablation()
@@ -106,7 +104,7 @@ class Run:
             with self.suite.stage(f"device layer {layer}"):
                 device = open_device(layer)
                 try:
-                    self.suite.devices.append({"layer": str(layer), **_copies(device)})
+                    self.suite.devices.append({"layer": str(layer), **copy_rates(device)})
                 finally:
                     device.close()
 
@@ -195,8 +193,10 @@ class Run:
                 continue
             opened = Bundle.open(self._engines(path, self._profiles))
             gpu = GpuOptions(baselines=baselines)
-            lineup = line_up(opened, (Group.GPU, Group.ENGINE), gpu=gpu)
-            self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in lineup.skipped]
+            others = line_up(opened, (Group.GPU,), gpu=gpu)
+            lineup = others + line_up(opened, (Group.ENGINE,), gpu=gpu)
+            skipped = lineup.skipped[0 if form == DEFAULT else len(others.skipped) :]
+            self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in skipped]
             artifacts = {item.file.sha256 for item in opened.manifest.engines}
             artifacts |= {item.file.sha256 for item in opened.manifest.onnx}
             for candidate in lineup.entered:
@@ -278,34 +278,12 @@ class Run:
             if self.ceiling is None:
                 self.ceiling, missing = measure_ceiling("cpu" if self.suite.dry else "cuda")
                 self.suite.left_out += missing
-            rows = [row for timed in self.suite.latency for row in self._floors(timed, self.ceiling)]
+            rows = [
+                row
+                for timed in self.suite.latency
+                for row in floor_rows(timed, self._default(timed.variant).manifest.model, self.ceiling)
+            ]
             self.suite.roofline = {"ceiling": to_jsonable(self.ceiling), "rows": rows}
-
-    def _floors(self, timed: Timed, ceiling: Ceiling) -> list[Any]:
-        model = self._default(timed.variant).manifest.model
-        rows = []
-        for series in timed.result.samples:
-            if series.timing is not Timing.COMPUTE:
-                continue
-            stored = STORED_AS[timed.candidates[series.name].precision]
-            layers = layers_of(model.architecture, model.preprocessing.crop_px[0], series.batch, stored)
-            floor = floor_of(layers, ceiling, stored)
-            if floor is None:
-                continue
-            took_ms = series.summary.median_ms
-            rows.append(
-                {
-                    "variant": timed.variant,
-                    "name": series.name,
-                    "batch": series.batch,
-                    "kernels_ms": took_ms,
-                    "floor": to_jsonable(floor),
-                    "share_of_floor": floor.layers_ms / took_ms,
-                    "gflop": sum(layer.flops for layer in layers) / 1e9,
-                    "megabytes": sum(layer.moved_bytes for layer in layers) / 1e6,
-                }
-            )
-        return rows
 
 
 def _by_name(candidates: list[Contestant]) -> dict[str, tuple[Contestant, str | None]]:
@@ -315,31 +293,3 @@ def _by_name(candidates: list[Contestant]) -> dict[str, tuple[Contestant, str | 
 def _meets(offered: Precision, measured: Precision) -> bool:
     """Whether a baseline of a precision belongs beside candidates of another: float32 beside float32 only."""
     return (offered is Precision.FP32) == (measured is Precision.FP32)
-
-
-def _copies(device: Device) -> dict[str, Any]:
-    """A round trip through device memory: whether it comes back, and at which rate each way."""
-    with contextlib.ExitStack() as frees:
-        there = device.allocate(_COPY_BYTES)
-        frees.callback(device.free, there)
-        hosts = [device.allocate_host(_COPY_BYTES) for _ in range(2)]
-        for host in hosts:
-            frees.callback(device.free_host, host)
-        events = [device.event() for _ in range(3)]
-        for event in events:
-            frees.callback(device.free_event, event)
-        source, target = hosts
-        source.data[:] = np.arange(_COPY_BYTES, dtype=np.uint32).astype(np.uint8)
-        device.record(events[0])
-        device.to_device(there, source)
-        device.record(events[1])
-        device.to_host(target, there)
-        device.record(events[2])
-        device.synchronise()
-        up_ms, down_ms = device.elapsed_ms(events[0], events[1]), device.elapsed_ms(events[1], events[2])
-        return {
-            "round_trip_is_exact": bool(np.array_equal(source.data, target.data)),
-            "to_device_bytes_per_s": 1000 * _COPY_BYTES / up_ms,
-            "to_host_bytes_per_s": 1000 * _COPY_BYTES / down_ms,
-            "captures_graphs": device.captures_graphs,
-        }

@@ -43,14 +43,10 @@ def _give_up(suite: Suite) -> None:
 
 
 @contextlib.contextmanager
-def _bundles(given: Path | None, variants: list[str], *, small: bool) -> Iterator[tuple[Path, str | None]]:
-    """The folder of bundles; where none was given, they appear in it while the first stages run.
-
-    Yields:
-        The folder, and the error output of the exporter's start or None.
-    """
+def _bundles(given: Path | None, variants: list[str], *, small: bool) -> Iterator[Path]:
+    """The folder of bundles; where none was given, they appear in it while the first stages run."""
     if given is not None:
-        yield given, None
+        yield given
         return
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).with_name("gpu_bundles.py")
@@ -59,7 +55,7 @@ def _bundles(given: Path | None, variants: list[str], *, small: bool) -> Iterato
         command += ["--small"] if small else ["--variant", *variants]
         exporter = subprocess.Popen(command)  # noqa: S603  # our own script
         try:
-            yield Path(folder), None
+            yield Path(folder)
         finally:
             exporter.kill()
             exporter.wait()
@@ -88,7 +84,7 @@ def _measure(arguments: argparse.Namespace, suite: Suite) -> None:
     small = arguments.dry_run
     with (
         tempfile.TemporaryDirectory() as scratch,
-        _bundles(arguments.bundles, arguments.variants, small=small) as (folder, _),
+        _bundles(arguments.bundles, arguments.variants, small=small) as folder,
     ):
         variants = ["riformer-digits"] if small else arguments.variants
         Run(
