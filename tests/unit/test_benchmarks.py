@@ -28,7 +28,7 @@ def roofline(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["riformer-s12_in1k", "riformer-m36_384px"])
+@pytest.mark.parametrize("name", ["riformer-s12_in1k", "riformer-m36_in1k-384"])
 def test_floors_count_every_multiply_add_of_the_network(roofline: ModuleType, name: str) -> None:
     variant = VARIANTS[name]
     model = empty_model(variant.architecture, Form.FOLDED)
