@@ -66,10 +66,11 @@ def print_latency(result: LatencyResult) -> None:
         say(f"skipped: {item.name}: {item.reason}")
     if result.gpu is not None:
         _print_gpu(result.gpu)
-    with_baseline = any(strongest_baseline(result, batch, timing) for batch, timing in measured_against)
-    over = "the strongest baseline" if with_baseline else "the first model listed"
+    without = sum(strongest_baseline(result, *key) is None for key in measured_against)
+    over = "the first model listed" if without == len(measured_against) else "the strongest baseline"
+    rest = " (the first model listed where there is none)" if 0 < without < len(measured_against) else ""
     say(
-        f"Speed-up is over {over} of the same batch size and timing. "
+        f"Speed-up is over {over} of the same batch size and timing{rest}. "
         f"Machine: {'; '.join((result.machine.cpu, *result.machine.gpus))}"
     )
     for comparison in compare_latency(result):
@@ -91,7 +92,9 @@ def _answer(comparison: Comparison) -> str:
     fastest, baseline = comparison.fastest, comparison.baseline
     how = "kernels, L2 cache cold" if comparison.timing is Timing.COMPUTE else "whole calls"
     name = titled(fastest.name, fastest.graph)
-    text = f"Batch {comparison.batch}: {name} is the fastest, {_ms(fastest.summary.median_ms)} ms"
+    beaten = baseline is not None and baseline.summary.median_ms < fastest.summary.median_ms
+    what = "the fastest candidate" if beaten else "the fastest"
+    text = f"Batch {comparison.batch}: {name} is {what}, {_ms(fastest.summary.median_ms)} ms"
     if baseline is None:
         text += ", and no baseline was measured"
     elif baseline is not fastest:
@@ -100,6 +103,8 @@ def _answer(comparison: Comparison) -> str:
             f"; it cannot be compared with the strongest baseline, {baseline.name}: see (!)"
             if found is None
             else f", {found:.2f} times as fast as the strongest baseline, {baseline.name}"
+            if found >= 1
+            else f", slower than the strongest baseline, {baseline.name}, by a factor of {1 / found:.2f}"
         )
     text += f" ({how})"
     if comparison.throughput_images_per_s is not None:

@@ -18,7 +18,8 @@ class Comparison:
         timing: What was compared.
         fastest: The fastest candidate, or, where there is none, baseline.
         baseline: The strongest baseline; None where none was measured.
-        throughput_images_per_s: Of the fastest, inferences back to back; None where that was not measured.
+        throughput_images_per_s: Of the fastest, inferences back to back; None where that was not measured, or
+            not reliably.
     """
 
     batch: int
@@ -75,12 +76,13 @@ def compare_latency(result: LatencyResult) -> tuple[Comparison, ...]:
     found = []
     for batch in dict.fromkeys(sample.batch for sample in result.samples):
         of_batch = [sample for sample in result.samples if sample.batch == batch]
-        entrants = [s for s in of_batch if s.role is Role.CANDIDATE] or of_batch
-        timing = Timing.COMPUTE if any(s.timing is Timing.COMPUTE for s in entrants) else Timing.CALL
-        fastest = _fastest(sample for sample in entrants if sample.timing is timing)
+        candidates = [s for s in of_batch if s.role is Role.CANDIDATE] or of_batch
+        timing = Timing.COMPUTE if any(s.timing is Timing.COMPUTE for s in candidates) else Timing.CALL
+        fastest = _fastest(sample for sample in candidates if sample.timing is timing)
         if fastest is None:
             continue
-        warm = [s for s in of_batch if (s.name, s.timing) == (fastest.name, Timing.COMPUTE_WARM)]
+        named = [s for s in of_batch if (s.name, s.timing) == (fastest.name, Timing.COMPUTE_WARM)]
+        warm = [s for s in named if s.warning is None]
         found.append(
             Comparison(
                 batch=batch,

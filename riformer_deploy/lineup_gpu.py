@@ -157,10 +157,10 @@ _QUICK = (
     _TorchBaseline(precision=Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
     _TorchBaseline(precision=Precision.FP16, channels_last=True),
     _TorchBaseline(precision=Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
+    _TorchBaseline(precision=Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
 )
 _STRONG = (
     *_QUICK,
-    _TorchBaseline(precision=Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
     _TorchBaseline(precision=Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, **_COMPILED),
 )
 _ALL = (
@@ -259,7 +259,6 @@ def _onnx_rivals(bundle: Bundle, layer: DeviceLayer) -> Lineup:
             artifact_sha256=artifact.file.sha256,
             batches=Batches.of(artifact.batch),
             open=start,
-            role=Role.BASELINE,
         )
         lineup += Lineup(entered=(contestant,))
     return lineup

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from riformer_deploy.devices.base import Device, DeviceBuffer
+from riformer_deploy.devices.base import Device
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.passports import Passport
@@ -18,7 +18,7 @@ from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.prepared import Prepared, PreparedShapes
 from riformer_deploy.runtimes.staging import stage_images
-from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
+from riformer_deploy.runtimes.timing import DeviceTimer, Inference
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.running import Engine
 
@@ -51,8 +51,6 @@ class EngineRuntime:
         sha256: str | None = None,
     ) -> None:
         self._passport, self._device, self._kept, self._plan = passport, device, kept, plan
-        self._events: list[Any] = []
-        self._scratch: DeviceBuffer | None = None
         self._engine: Engine | None = None
         self._settled = False
         with ExitStack() as undo:
@@ -71,12 +69,9 @@ class EngineRuntime:
                     f"{plan} cannot run as a CUDA graph: this device layer captures none.",
                     remedy="Use --device-layer cuda-python.",
                 )
-            for _ in range(EVENTS):
-                self._events.append(device.event())
-                undo.callback(device.free_event, self._events[-1])
+            self._timer = DeviceTimer(device)
             self._engine = engine
             self._shapes = PreparedShapes(engine, device, graphs=cuda_graphs, what=str(plan))
-            self._timer = StreamTimer(device, self._events, self._fill)
             undo.pop_all()
 
     def _content(self, sha256: str | None) -> bytes:
@@ -235,12 +230,6 @@ class EngineRuntime:
         """
         return self._timer.warm(self._inference(images), inferences)
 
-    def _fill(self) -> None:
-        """Put the filling of device memory, which keeps the GPU busy, on the stream."""
-        if self._scratch is None:
-            self._scratch = self._device.allocate(OCCUPYING_BYTES)
-        self._device.clear(self._scratch)
-
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:  # noqa: ARG002
         """Not offered: what an engine computes inside is fused beyond recognition.
 
@@ -269,9 +258,6 @@ class EngineRuntime:
             last_to_first.callback(self._device.close)
             last_to_first.callback(engine.close)
             last_to_first.callback(self._keep, engine)
-            if self._scratch is not None:
-                last_to_first.callback(self._device.free, self._scratch)
-            while self._events:
-                last_to_first.callback(self._device.free_event, self._events.pop())
+            last_to_first.callback(self._timer.close)
             last_to_first.callback(self._shapes.close)
             last_to_first.callback(self._settle)

@@ -17,7 +17,7 @@ from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.ort import CUDA_PROVIDER, OnnxRuntime
 from riformer_deploy.runtimes.staging import stage_images
-from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
+from riformer_deploy.runtimes.timing import DeviceTimer, Inference
 
 _DEVICE_TYPES = {CUDA_PROVIDER: "cuda"}
 
@@ -49,26 +49,17 @@ class CudaOnnxRuntime(OnnxRuntime):
         self._device = device
         self._bindings: dict[str, _Binding] = {}
         self._bound: Any = None
-        self._events: list[Any] = []
-        self._scratch: DeviceBuffer | None = None
         with ExitStack() as undo:
             undo.callback(device.close)
             stream = device.stream if provider == CUDA_PROVIDER else None
             super().__init__(path, provider=provider, stream=stream)
-            for _ in range(EVENTS):
-                self._events.append(device.event())
-                undo.callback(device.free_event, self._events[-1])
+            undo.callback(super().close)
+            self._memory = _DEVICE_TYPES.get(provider, "cpu")
+            self._options: Any = require("onnxruntime").RunOptions()
+            # Copies and events wait on the stream, not the host behind every call.
+            self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+            self._timer = DeviceTimer(device)
             undo.pop_all()
-        self._memory = _DEVICE_TYPES.get(provider, "cpu")
-        self._timer = StreamTimer(device, self._events, self._fill)
-        self._options: Any = require("onnxruntime").RunOptions()
-        # Copies and events wait on the stream, not the host behind every call.
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-
-    def _fill(self) -> None:
-        if self._scratch is None:
-            self._scratch = self._device.allocate(OCCUPYING_BYTES)
-        self._device.clear(self._scratch)
 
     def _bind(self, images: Images) -> None:
         """Buffers and a binding for images of this shape."""
@@ -163,8 +154,7 @@ class CudaOnnxRuntime(OnnxRuntime):
         return self._timer.warm(self._inference(images), inferences)
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
-        """Inner tensors by name, in a second session with streams of its own."""
-        self._device.synchronise()
+        """Inner tensors by name, in a second session on the same stream; errors as for :meth:`run`."""
         return super().tap(images, tensors)
 
     def close(self) -> None:
@@ -173,10 +163,7 @@ class CudaOnnxRuntime(OnnxRuntime):
             return
         with ExitStack() as last_to_first:
             last_to_first.callback(self._device.close)
-            if self._scratch is not None:
-                last_to_first.callback(self._device.free, self._scratch)
-            while self._events:
-                last_to_first.callback(self._device.free_event, self._events.pop())
+            last_to_first.callback(self._timer.close)
             last_to_first.callback(super().close)
             last_to_first.callback(self._unbind)
 
