@@ -38,6 +38,7 @@ def floor_rows(timed: Timed, model: ModelRecord, ceiling: Ceiling) -> list[Any]:
                 "kernels_ms": took_ms,
                 "floor": to_jsonable(floor),
                 "share_of_floor": floor.layers_ms / took_ms,
+                "share_of_cached_floor": floor.cached_layers_ms / took_ms,
                 "gflop": sum(layer.flops for layer in layers) / 1e9,
                 "megabytes": sum(layer.moved_bytes for layer in layers) / 1e6,
             }

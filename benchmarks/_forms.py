@@ -32,6 +32,7 @@ class Form:
 
 FORMS = {
     DEFAULT: Form(precisions=(Precision.FP32, Precision.FP16, Precision.INT8, Precision.FP8)),
+    "bf16": Form(precisions=(Precision.BF16,), opset=22),
     "matmul": Form(
         lowering={"mlp": MlpForm.MATMUL}, precisions=(Precision.FP16, Precision.INT8, Precision.FP8)
     ),

@@ -43,16 +43,18 @@ class StoredAs:
     """Bytes of a value, and the type that matrices are multiplied in, for one precision.
 
     Attributes:
-        weight_bytes: Of a weight of the MLPs.
-        stream_bytes: Of a value of the residual stream, and of every weight outside the MLPs.
+        weight_bytes: Of a weight of a quantised layer, or of any where nothing is quantised.
+        stream_bytes: Of a value of the residual stream, and of the weights of layers that are not quantised.
         hidden_bytes: Of a value between fc1 and fc2.
-        matrix_type: Key of :attr:`Ceiling.matrix_flops_per_s`.
+        matrix_type: Key of :attr:`Ceiling.matrix_flops_per_s`, for the layers that are quantised.
+        mlp_only: Whether only the MLPs are; else stem, downsampling and head are, too.
     """
 
     weight_bytes: int
     stream_bytes: int
     hidden_bytes: int
     matrix_type: str
+    mlp_only: bool = False
 
 
 STORED_AS = {
@@ -61,7 +63,9 @@ STORED_AS = {
     Precision.BF16: StoredAs(weight_bytes=2, stream_bytes=2, hidden_bytes=2, matrix_type="bfloat16"),
     # the base of both is half precision here
     Precision.INT8: StoredAs(weight_bytes=1, stream_bytes=2, hidden_bytes=1, matrix_type="int8"),
-    Precision.FP8: StoredAs(weight_bytes=1, stream_bytes=2, hidden_bytes=1, matrix_type="float8_e4m3fn"),
+    Precision.FP8: StoredAs(
+        weight_bytes=1, stream_bytes=2, hidden_bytes=1, matrix_type="float8_e4m3fn", mlp_only=True
+    ),
 }
 
 
@@ -75,7 +79,7 @@ class LayerNeed:
         moved_bytes: Inputs read once, result written once, weights read once.
         ideal_bytes: What is left where a whole block reads and writes its stream once and nothing else.
         kernel: Number of the kernel that it is a part of in that ideal: a block is one.
-        in_mlp: Whether it is one of the MLP's products, which int8 and fp8 quantise.
+        in_mlp: Whether it is one of the MLP's products.
     """
 
     name: str
@@ -101,10 +105,11 @@ def layers_of(architecture: Architecture, side_px: int, batch: int, stored: Stor
     """
     layers: list[LayerNeed] = []
     dims, kernels = architecture.embed_dims, itertools.count()
+    outside = stored.stream_bytes if stored.mlp_only else stored.weight_bytes
 
     def convolution(name: str, given_bytes: float, inputs: int, out: int, kernel: int, pixels: int) -> None:
         weights = inputs * out * kernel**2
-        moved = given_bytes + out * pixels * batch * stored.stream_bytes + weights * stored.stream_bytes
+        moved = given_bytes + out * pixels * batch * stored.stream_bytes + weights * outside
         layers.append(
             LayerNeed(
                 name=name, flops=2.0 * weights * pixels * batch, moved_bytes=moved, ideal_bytes=moved,
@@ -146,7 +151,7 @@ def layers_of(architecture: Architecture, side_px: int, batch: int, stored: Stor
         )
     )
     head = dims[-1] * architecture.num_classes
-    moved = head * stored.stream_bytes + batch * architecture.num_classes * 4.0
+    moved = head * outside + batch * architecture.num_classes * 4.0
     layers.append(
         LayerNeed(
             name="head", flops=2.0 * head * batch, moved_bytes=moved, ideal_bytes=moved, kernel=next(kernels)
@@ -186,7 +191,8 @@ def floor_of(layers: Sequence[LayerNeed], ceiling: Ceiling, stored: StoredAs) ->
         return None
 
     def computing_s(layer: LayerNeed) -> float:
-        return layer.flops / rates[stored.matrix_type if layer.in_mlp else base_type]
+        quantised = layer.in_mlp or not stored.mlp_only
+        return layer.flops / rates[stored.matrix_type if quantised else base_type]
 
     def layers_ms(rate: float) -> float:
         return 1000 * sum(max(layer.moved_bytes / rate, computing_s(layer)) for layer in layers)

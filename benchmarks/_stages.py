@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import _ablation
 import torch
+from _candidates import belongs_beside, by_name, facts_of
 from _copies import copy_rates
 from _floors import floor_rows
 from _forms import DEFAULT, DIGITS, FORMS, bundle_name
@@ -49,7 +51,7 @@ class Run:
         scratch: For copies that engines are built into.
         variants: The models whose speed is measured, the most important first.
         batches: Ascending.
-        waits: Whether bundles may still appear in the folder.
+        awaited: Tells whether bundles may still appear in the folder.
         runnable: Flavours whose engines load on this GPU.
         ceiling: The GPU's rates.
     """
@@ -59,10 +61,10 @@ class Run:
     scratch: Path
     variants: list[str]
     batches: list[int]
-    waits: bool
+    awaited: Callable[[], bool]
     runnable: list[Backend] = field(default_factory=list)
     ceiling: Ceiling | None = None
-    _built: dict[str, Path] = field(default_factory=dict)
+    _built: set[tuple[str, tuple[Precision, ...], Backend]] = field(default_factory=set)
 
     def everything(self) -> None:
         """All stages in order."""
@@ -74,10 +76,10 @@ class Run:
         for batch in dict.fromkeys((smallest, largest)):
             self.latency(main, Precision.FP16, batch)
             self.roofline()  # cheap, and then a suite that is cut off has it
-        for precision in (Precision.INT8, Precision.FP8, Precision.FP32):
-            self.latency(main, precision, largest)
         for batch in dict.fromkeys((largest, smallest)):
             self.latency(main, Precision.FP16, batch, Baselines.STRONG)
+        for precision in (Precision.INT8, Precision.FP8, Precision.FP32, Precision.BF16):
+            self.latency(main, precision, largest)
         self.ablation()
         for batch in self.batches[1:-1]:
             self.latency(main, Precision.FP16, batch)
@@ -89,7 +91,7 @@ class Run:
         """A bundle, waited for where it may still appear; where there is none, that is noted."""
         path = self.folder / name
         while not (path / MANIFEST).exists():
-            if not self.waits or self.suite.left_s() < 30:
+            if not self.awaited() or self.suite.left_s() < 30:
                 self.suite.left_out.append(f"{name}: there is no such bundle")
                 return None
             time.sleep(0.5)
@@ -147,32 +149,43 @@ class Run:
         if bundle is None:
             return
         with self.suite.stage("parity of the digits"):
-            copy = self._engines(bundle, (BatchProfile(minimum=1, optimum=8, maximum=32),))
-            groups = (Group.GPU, Group.ENGINE)
-            gpu = GpuOptions(baselines=Baselines.NONE)  # each would be compiled for every batch size
-            result = prove_parity(Bundle.open(copy), BUDGETS, groups=groups, gpu=gpu)
-            self.suite.parity[DIGITS] = result
-            self.suite.left_out += [f"{DIGITS}: {item.name}: {item.reason}" for item in result.skipped]
+            copy = self._engines(bundle, (BatchProfile(minimum=1, optimum=8, maximum=32),), ())
+            opened = Bundle.open(copy)
+            self._prove(DIGITS, opened, Group.ENGINE)
+        with self.suite.stage("parity of the digits in ONNX Runtime"):
+            self._prove(f"{DIGITS}, ONNX Runtime CUDA", Bundle.open(bundle), Group.GPU)
 
-    def _engines(self, bundle: Path, profiles: tuple[BatchProfile, ...]) -> Path:
-        """The bundle with engines of every flavour that runs here, built once."""
-        if bundle.name not in self._built:
-            copy = self._copy(bundle, "engines")
-            for backend in self.runnable:
-                with self.suite.stage(f"build {bundle.name} with {backend.label}"):
-                    report = build_engines(copy, BuildOptions(backend=backend, profiles=profiles))
-                    self.suite.engines += [
-                        {
-                            "bundle": bundle.name,
-                            "engine": engine.file.path,
-                            "size_bytes": engine.file.size_bytes,
-                            "build_ms": engine.passport.build_ms,
-                            "layers": engine.passport.engine_layers,
-                        }
-                        for engine in report.engines
-                    ]
-            self._built[bundle.name] = copy
-        return self._built[bundle.name]
+    def _prove(self, title: str, bundle: Bundle, group: Group) -> None:
+        """Each group by itself: a model that does not open ends a proof."""
+        gpu = GpuOptions(baselines=Baselines.NONE)  # each would be compiled for every batch size
+        result = prove_parity(bundle, BUDGETS, groups=(group,), gpu=gpu)
+        self.suite.parity[title] = result
+        self.suite.left_out += [f"{title}: {item.name}: {item.reason}" for item in result.skipped]
+
+    def _engines(
+        self, bundle: Path, profiles: tuple[BatchProfile, ...], precisions: tuple[Precision, ...]
+    ) -> Path:
+        """The bundle with engines of every flavour that runs here; none named means every precision."""
+        copy = self.scratch / f"{bundle.name}.engines"
+        if not copy.exists():
+            shutil.copytree(bundle, copy)
+        for backend in self.runnable:
+            if (bundle.name, precisions, backend) in self._built:
+                continue
+            self._built.add((bundle.name, precisions, backend))
+            with self.suite.stage(f"build {bundle.name} {', '.join(precisions)} with {backend.label}"):
+                options = BuildOptions(backend=backend, profiles=profiles, precisions=precisions)
+                self.suite.engines += [
+                    {
+                        "bundle": bundle.name,
+                        "engine": engine.file.path,
+                        "size_bytes": engine.file.size_bytes,
+                        "build_ms": engine.passport.build_ms,
+                        "layers": engine.passport.engine_layers,
+                    }
+                    for engine in build_engines(copy, options).engines
+                ]
+        return copy
 
     @property
     def _profiles(self) -> tuple[BatchProfile, ...]:
@@ -182,30 +195,32 @@ class Run:
 
     def _candidates(
         self, variant: str, precision: Precision, baselines: Baselines
-    ) -> dict[str, tuple[Contestant, str | None]]:
+    ) -> dict[str, tuple[Contestant, CandidateFacts]]:
         """Artifacts of one precision in every form with their bundles, and the baselines, by name."""
-        found: dict[str, tuple[Contestant, str | None]] = {}
+        found: dict[str, tuple[Contestant, CandidateFacts]] = {}
         for form, what in FORMS.items():
             if precision not in what.precisions:
                 continue
             path = self._bundle(bundle_name(variant, form))
             if path is None:
                 continue
-            opened = Bundle.open(self._engines(path, self._profiles))
+            opened = Bundle.open(self._engines(path, self._profiles, (precision,)))
             gpu = GpuOptions(baselines=baselines)
             others = line_up(opened, (Group.GPU,), gpu=gpu)
             lineup = others + line_up(opened, (Group.ENGINE,), gpu=gpu)
             skipped = lineup.skipped[0 if form == DEFAULT else len(others.skipped) :]
             self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in skipped]
-            artifacts = {item.file.sha256 for item in opened.manifest.engines}
-            artifacts |= {item.file.sha256 for item in opened.manifest.onnx}
+            engines = {item.file.sha256 for item in opened.manifest.engines}
+            artifacts = engines | {item.file.sha256 for item in opened.manifest.onnx}
             for candidate in lineup.entered:
                 if candidate.artifact_sha256 not in artifacts:  # a baseline, which has no form
-                    if _meets(candidate.precision, precision):
-                        found.setdefault(candidate.name, (candidate, None))
+                    if belongs_beside(candidate.precision, precision):
+                        facts = facts_of(candidate, None)
+                        found.setdefault(candidate.name, (candidate, facts))
                 elif candidate.precision is precision:
                     named = dataclasses.replace(candidate, name=f"{candidate.name}, form {form}")
-                    found[named.name] = (named, path.name)
+                    is_engine = candidate.artifact_sha256 in engines
+                    found[named.name] = (named, facts_of(candidate, path.name, is_engine=is_engine))
         return found
 
     def latency(
@@ -225,7 +240,7 @@ class Run:
         what: str,
         variant: str,
         precision: Precision,
-        candidates: dict[str, tuple[Contestant, str | None]],
+        candidates: dict[str, tuple[Contestant, CandidateFacts]],
         batch: int,
     ) -> None:
         size = self._default(variant).manifest.model.preprocessing.crop_px
@@ -235,10 +250,7 @@ class Run:
             Inputs(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
             self._bench_options(batch),
         )
-        facts = {
-            name: CandidateFacts(precision=candidate.precision, role=candidate.role, bundle=bundle)
-            for name, (candidate, bundle) in candidates.items()
-        }
+        facts = {name: known for name, (_, known) in candidates.items()}
         self.suite.latency.append(
             Timed(what=what, variant=variant, precision=precision, candidates=facts, result=result)
         )
@@ -250,7 +262,8 @@ class Run:
     def _bench_options(self, batch: int) -> BenchOptions:
         if self.suite.dry:
             return BenchOptions(batches=(batch,), rounds=5, repeats=1, warmup=1)
-        return BenchOptions(batches=(batch,), rounds=10, repeats=5, warmup=5)
+        rounds, repeats = (10, 5) if batch < 64 else (5, 3)  # large batches vary little, and take long
+        return BenchOptions(batches=(batch,), rounds=rounds, repeats=repeats, warmup=5)
 
     def ablation(self) -> None:
         """Fusing and folding taken away again, in PyTorch and in engines of the plain export."""
@@ -263,13 +276,13 @@ class Run:
             what = f"ablation, PyTorch {'compiled' if compiled else 'eager'}, batch {batch}"
             if self.suite.fits(what, 60 if compiled else 15):
                 with self.suite.stage(what):
-                    forms = _by_name(_ablation.modules(bundle, compiled=compiled))
+                    forms = by_name(_ablation.modules(bundle, compiled=compiled))
                     self._time(what, variant, Precision.FP16, forms, batch)
         for backend in self.runnable:
             what = f"ablation, {backend.label}, plain exports, batch {batch}"
             if self.suite.fits(what, 40):
                 with self.suite.stage(what):
-                    forms = _by_name(_ablation.engines(bundle, self.scratch, backend, batch))
+                    forms = by_name(_ablation.engines(bundle, self.scratch, backend, batch))
                     self._time(what, variant, Precision.FP32, forms, batch)
 
     def roofline(self) -> None:
@@ -284,12 +297,3 @@ class Run:
                 for row in floor_rows(timed, self._default(timed.variant).manifest.model, self.ceiling)
             ]
             self.suite.roofline = {"ceiling": to_jsonable(self.ceiling), "rows": rows}
-
-
-def _by_name(candidates: list[Contestant]) -> dict[str, tuple[Contestant, str | None]]:
-    return {candidate.name: (candidate, None) for candidate in candidates}
-
-
-def _meets(offered: Precision, measured: Precision) -> bool:
-    """Whether a baseline of a precision belongs beside candidates of another: float32 beside float32 only."""
-    return (offered is Precision.FP32) == (measured is Precision.FP32)

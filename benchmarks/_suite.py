@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -31,11 +32,13 @@ class CandidateFacts:
         precision: What it computes in.
         role: Candidate or baseline.
         bundle: The bundle that its artifact is from; None for a baseline.
+        is_engine: Whether a TensorRT engine is run.
     """
 
     precision: Precision
     role: Role
     bundle: str | None
+    is_engine: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ class Suite:
     roofline: JsonValue = None
     left_out: list[str] = field(default_factory=list)
     states: list[tuple[str, GpuState]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def left_s(self) -> float:
         """Seconds until the deadline."""
@@ -145,6 +149,10 @@ class Suite:
             "states": [{"after": name, "gpu": to_jsonable(state)} for name, state in self.states],
         }
         partial = self.out.with_suffix(".partial")
+        with self._lock:
+            self._put(partial, record, done=bool(targets))
+
+    def _put(self, partial: Path, record: Mapping[str, JsonValue], *, done: bool) -> None:
         partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        if targets:
+        if done:
             partial.replace(self.out)

@@ -34,11 +34,17 @@ _GRACE_S = 25.0
 _MAIN = "riformer-s12_in1k"
 
 
+_EXPORTERS: list[subprocess.Popen[bytes]] = []
+"""The one that runs, while it does."""
+
+
 def _give_up(suite: Suite) -> None:
     """A stage that hangs, or runs far past the deadline, ends the suite; what was found is written."""
     suite.left_out.append("the suite was ended: its last stage ran past the deadline")
     suite.write({"finished": "no: see what was left out"})
     print("ended: past the deadline", file=sys.stderr, flush=True)
+    for exporter in _EXPORTERS:
+        exporter.kill()
     os._exit(1)
 
 
@@ -54,11 +60,13 @@ def _bundles(given: Path | None, variants: list[str], *, small: bool) -> Iterato
         command = [sys.executable, str(script), folder, "--workers", str(workers)]
         command += ["--small"] if small else ["--variant", *variants]
         exporter = subprocess.Popen(command)  # noqa: S603  # our own script
+        _EXPORTERS.append(exporter)
         try:
             yield Path(folder)
         finally:
             exporter.kill()
             exporter.wait()
+            _EXPORTERS.clear()
 
 
 def _parsed() -> argparse.Namespace:
@@ -89,7 +97,7 @@ def _measure(arguments: argparse.Namespace, suite: Suite) -> None:
         variants = ["riformer-digits"] if small else arguments.variants
         Run(
             suite=suite, folder=folder, scratch=Path(scratch), variants=variants, batches=batches,
-            waits=arguments.bundles is None,
+            awaited=lambda: any(exporter.poll() is None for exporter in _EXPORTERS),
         ).everything()  # fmt: skip
     suite.write(targets_of(suite, (batches[0], batches[-1])))
 

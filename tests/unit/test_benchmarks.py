@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Precision, Role
+from riformer_deploy.machine import describe_machine
 from riformer_deploy.model import empty_model
+from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.summaries import summarise
 from riformer_deploy.variants import VARIANTS
 
 
@@ -26,6 +33,88 @@ def roofline(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     module: ModuleType = _roofline
     return module
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """One series of kernels: what runs, in which role, and its median."""
+
+    name: str
+    role: Role
+    precision: Precision
+    median_ms: float
+    bundle: str | None = None
+    is_engine: bool = False
+    warning: str | None = None
+
+
+def _targets(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, *measured: tuple[str, tuple[_Series, ...]]
+) -> dict[str, Any]:
+    """The suite's targets at batch 1 of measurements: each a variant and its series."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    from _suite import CandidateFacts, Suite, Timed  # noqa: PLC0415  # found only now
+    from _targets import targets_of  # noqa: PLC0415
+
+    suite = Suite(deadline=0, out=repository / "nowhere.json")
+    for variant, series in measured:
+        samples = tuple(
+            LatencySamples(
+                name=item.name, batch=1, timing=Timing.COMPUTE, samples_ms=(item.median_ms,) * 6,
+                preparation_ms=1.0, artifact_sha256="", warning=item.warning, role=item.role,
+                summary=summarise(np.array((item.median_ms,) * 6), 1),
+            )
+            for item in series
+        )  # fmt: skip
+        facts = {
+            item.name: CandidateFacts(
+                precision=item.precision, role=item.role, bundle=item.bundle, is_engine=item.is_engine
+            )
+            for item in series
+        }
+        result = LatencyResult(
+            schema=1, kind="latency", created_utc="", machine=describe_machine(), threads=1, rounds=6,
+            repeats=1, samples=samples, skipped=(), process_peak_rss_bytes=1,
+            inputs=Inputs(description="", image_size_px=(8, 8), batches=(1,), seed=0),
+        )  # fmt: skip
+        timed = Timed(what="", variant=variant, precision=Precision.FP16, candidates=facts, result=result)
+        suite.latency.append(timed)
+    found: dict[str, Any] = targets_of(suite, (1,))
+    return {name: value for name, value in found.items() if name.endswith("the fastest engine")}
+
+
+ENGINE = _Series(
+    name="engine", role=Role.CANDIDATE, precision=Precision.FP16, median_ms=1.0, bundle="b", is_engine=True
+)
+QUICK = _Series(name="quick", role=Role.BASELINE, precision=Precision.FP16, median_ms=2.0)
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ((), 2.0),
+        ((_Series(name="max-autotune", role=Role.BASELINE, precision=Precision.FP16, median_ms=1.2),), 1.2),
+        ((_Series(name="bfloat16", role=Role.BASELINE, precision=Precision.BF16, median_ms=1.1),), 1.1),
+        ((_Series(name="float32", role=Role.BASELINE, precision=Precision.FP32, median_ms=0.1),), 2.0),
+    ],
+)
+def test_the_target_is_over_the_strongest_baseline_of_every_measurement(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, later: tuple[_Series, ...], expected: float
+) -> None:
+    (value,) = _targets(
+        monkeypatch, repository, ("s12", (ENGINE, QUICK)), ("s12", later or (QUICK,))
+    ).values()
+    assert value == {"value": expected, "limit": 1.5, "sense": "at least", "met": expected >= 1.5}
+
+
+def test_other_variants_and_unreliable_series_make_no_target(
+    monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    (value,) = _targets(monkeypatch, repository, ("s12", (QUICK,)), ("m36", (ENGINE,))).values()
+    assert value == "not measured"
+    unhidden = dataclasses.replace(ENGINE, warning="the host could not launch fast enough")
+    (value,) = _targets(monkeypatch, repository, ("s12", (unhidden, QUICK))).values()
+    assert value == "not reliable: the host could not launch fast enough"
 
 
 @pytest.mark.parametrize("name", ["riformer-s12_in1k", "riformer-m36_in1k-384"])
@@ -58,14 +147,18 @@ def test_a_floor_is_the_longer_of_moving_and_computing_layer_by_layer(roofline: 
     ceiling = roofline.Ceiling(
         copy_bytes_per_s=100.0,
         cached_copy_bytes_per_s=1000.0,
-        matrix_flops_per_s={"float16": 10.0, "int8": 100.0},
+        matrix_flops_per_s={"float16": 10.0, "float8_e4m3fn": 100.0},
     )
-    floor = roofline.floor_of(layers, ceiling, roofline.STORED_AS[Precision.INT8])
+    floor = roofline.floor_of(layers, ceiling, roofline.STORED_AS[Precision.FP8])
     assert floor.layers_ms == pytest.approx(1000 * (1.0 + 3.0))  # moving a, computing b
     assert floor.cached_layers_ms == pytest.approx(1000 * (0.1 + 3.0))
     assert floor.ideal_ms == pytest.approx(1000 * 3.1)  # computing both takes longer than moving 40 bytes
     assert floor.computing_ms == pytest.approx(1000 * 3.1)
-    assert roofline.floor_of(layers, ceiling, roofline.STORED_AS[Precision.FP8]) is None
+    int8 = roofline.STORED_AS[Precision.INT8]
+    assert roofline.floor_of(layers, ceiling, int8) is None  # there is no rate for it
+    ceiling.matrix_flops_per_s["int8"] = 100.0
+    floor = roofline.floor_of(layers, ceiling, int8)
+    assert floor.computing_ms == pytest.approx(1000 * 3.01)  # int8 quantises layers outside the MLPs, too
 
 
 def test_the_page_of_figures_is_up_to_date(repository: Path) -> None:
