@@ -37,12 +37,13 @@ def bench(
         ),
     ] = None,
     baselines: Annotated[
-        Baselines,
+        Baselines | None,
         typer.Option(
-            help="Ways of running PyTorch on the GPU: none, those that compile within a minute, the "
-            "strongest few, or all, which takes long."
+            help="With --engine: ways of running PyTorch on the GPU. none; quick: they compile within a "
+            "minute; strong: the few strongest, minutes; all: many minutes.",
+            show_default="strong",
         ),
-    ] = Baselines.STRONG,
+    ] = None,
     device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -50,8 +51,9 @@ def bench(
     """Time a bundle's models side by side: those of the kinds named, or all that it has."""
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.errors import OptionError
     from riformer_deploy.evidence import bench_bundle
-    from riformer_deploy.lineup import chosen_groups
+    from riformer_deploy.lineup import Group, chosen_groups
     from riformer_deploy.lineup_gpu import GpuOptions
 
     default = BenchOptions()
@@ -63,8 +65,18 @@ def bench(
         threads=threads,
     )
     graphs = GpuOptions().cuda_graphs if cuda_graph is None else (cuda_graph,)
-    gpu = GpuOptions(layer=device_layer, cuda_graphs=graphs, required=engine, baselines=baselines)
+    gpu = GpuOptions(
+        layer=device_layer,
+        cuda_graphs=graphs,
+        required=engine,
+        baselines=baselines or GpuOptions().baselines,
+    )
     groups = chosen_groups(torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch)
+    if baselines is not None and Group.GPU not in groups:
+        raise OptionError(
+            f"--baselines {baselines} is for what engines are measured against, and none takes part.",
+            remedy="Say --engine, too, or leave --baselines out.",
+        )
     with output.progress() as progress:
         result = bench_bundle(find_bundle(bundle), groups, asked, progress, gpu=gpu)
     if json:

@@ -119,6 +119,7 @@ def test_an_unstable_measurement_is_shown_with_its_reason(
         (("--threads", "0"), "threads must be at least 1, got 0"),
         (("--batch", "0"), "batches must be positive, got (0,)"),
         (("--batch", "dynamic"), "Invalid value for '--batch'"),
+        (("--onnx", "--baselines", "all"), "--baselines all is for what engines are measured against"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
