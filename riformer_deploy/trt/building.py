@@ -160,8 +160,8 @@ def _target(trt: TensorRT, config: Any, wanted: Sequence[str]) -> None:
         raise OptionError(
             f"{trt.backend.label} {trt.version} can be built for {', '.join(known)}; "
             f"not for {', '.join(unknown)}.",
-            remedy="Leave --compute-capability out, or name some of these; an engine for another GPU is built "
-            "there, with --backend tensorrt.",
+            remedy="Leave --compute-capability out, or name some of these; for another GPU, build there "
+            "with --backend tensorrt.",
         )
     config.num_compute_capabilities = len(wanted)
     for index, name in enumerate(wanted):
