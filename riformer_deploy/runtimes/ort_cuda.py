@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +78,18 @@ class CudaOnnxRuntime(OnnxRuntime):
                 specs.append((output.name, shape, dtype, self._bound.bind_output))
             for name, shape, dtype, bind in specs:
                 binding = self._allocated(name, shape, dtype)
-                bind(name, self._memory, 0, dtype.type, shape, binding.device.address)
+                self._bind_one(bind, binding, dtype)
         except BaseException:
             self._unbind()
             raise
+
+    def _bind_one(self, bind: Callable[..., None], binding: _Binding, dtype: np.dtype[Any]) -> None:
+        try:
+            bind(binding.name, self._memory, 0, dtype.type, binding.array.shape, binding.device.address)
+        except Exception as err:  # ONNX Runtime raises its own types, which have no common base
+            raise RuntimeFailureError(
+                f"ONNX Runtime cannot bind {binding.name} of {self._path}: {err}"
+            ) from err
 
     def _allocated(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Binding:
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
