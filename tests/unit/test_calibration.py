@@ -111,6 +111,27 @@ def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2
     assert calibrate(folded, "others", _images(), QUICK).peaks[block] >= 80000
 
 
+def test_peaks_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:
+    """The bias undoes what the weight makes too large for half, which stores the product all the same."""
+    block = "backbone.network.4.1"
+    norm = folded.get_submodule(f"{block}.norm_reparam")
+    norm.get_parameter("weight").fill_(0.0)
+    norm.get_parameter("bias").fill_(0.0)
+    norm.get_parameter("weight")[0] = 20000.0
+    seen: list[Tensor] = []
+    handle = norm.register_forward_hook(lambda _module, _inputs, result: seen.append(result))
+    folded(next(_images().batches()))
+    handle.remove()
+    product = seen[0][:, 0]
+    middle = float(product.max() + product.min()) / 2
+    norm.get_parameter("bias")[0] = -middle
+    plain, asked = (
+        _calibrate(folded, [], Wish(ranges=False, branches=branches)) for branches in (False, True)
+    )
+    assert asked.peaks[block] == pytest.approx(float(product.abs().max()), rel=1e-5)
+    assert plain.peaks[block] < asked.peaks[block]
+
+
 def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
     first: list[str] = []
     again: list[str] = []

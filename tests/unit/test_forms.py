@@ -61,7 +61,13 @@ class Lane:
 
         int8 makes another step of a value at the edge of one, wherever half precision rounds differently.
         """
-        alone = {Precision.FP32: 2e-6, Precision.FP16: 3e-3, Precision.BF16: 2.5e-2, Precision.INT8: 2e-2}
+        alone = {
+            Precision.FP32: 2e-6,
+            Precision.FP16: 3e-3,
+            Precision.BF16: 2.5e-2,
+            Precision.INT8: 2e-2,
+            Precision.FP8: 0.1,
+        }
         return 0.1 if self.base is Precision.FP16 else alone[self.precision]
 
 
@@ -70,7 +76,8 @@ FP16_NORMS = Lane(precision=Precision.FP16, norm_io=Precision.FP16)
 BF16, BF16_NORMS = Lane(precision=Precision.BF16), Lane(precision=Precision.BF16, norm_io=Precision.BF16)
 INT8, INT8_HALF = Lane(precision=Precision.INT8), Lane(precision=Precision.INT8, base=Precision.FP16)
 INT8_HALF_NORMS = Lane(precision=Precision.INT8, base=Precision.FP16, norm_io=Precision.FP16)
-LANES = (FP32, FP16, FP16_NORMS, BF16, BF16_NORMS, INT8, INT8_HALF, INT8_HALF_NORMS)
+FP8, FP8_NORMS = Lane(precision=Precision.FP8), Lane(precision=Precision.FP8, norm_io=Precision.FP16)
+LANES = (FP32, FP16, FP16_NORMS, BF16, BF16_NORMS, INT8, INT8_HALF, INT8_HALF_NORMS, FP8, FP8_NORMS)
 INSTANCE, GROUP, LAYER, MOMENTS = NormForm
 CONV, MATMUL = MlpForm
 EXPLICIT, FOLDED = Norm2Form
@@ -79,7 +86,7 @@ EXPLICIT, FOLDED = Norm2Form
 def _has(lane: Lane, norm: NormForm, norm2: Norm2Form) -> bool:
     """Whether a lane has a form; test_precision has the refusals of those that it has not."""
     moments_in_half = lane.norm_io is not Precision.FP32 and norm is MOMENTS
-    return not moments_in_half and not (lane.precision is Precision.INT8 and norm2 is FOLDED)
+    return not moments_in_half and not (lane.precision.is_quantized and norm2 is FOLDED)
 
 
 FILES = [
@@ -109,10 +116,10 @@ def folded(filled: Filled) -> RIFormer:
 
 
 def _lowered(folded: RIFormer, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
-    calibration = Calibration(  # what a graph looks like does not depend on its ranges
-        key="", images=1, ranges=dict.fromkeys(quantizable(folded), 6.0), divisors={}, residual_ranges={},
-        peaks={},
-    )  # fmt: skip
+    ranges = dict.fromkeys(quantizable(folded), 6.0)  # what a graph looks like does not depend on them
+    calibration = Calibration(
+        key="", images=1, ranges=ranges, divisors={}, residual_ranges={}, peaks={}, largest=ranges
+    )
     return lower(folded, plan_lowering(precision, options, calibration), _PREPROCESSING)
 
 
