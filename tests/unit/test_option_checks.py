@@ -7,7 +7,7 @@ import pytest
 from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.model import RIFormer
-from riformer_deploy.option_checks import check_options, check_opset, refuse_unused
+from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.precision import PrecisionOptions
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
@@ -61,7 +61,7 @@ INT8_ALONE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("precisions", [(FP32,), (FP16, FP8), (FP8,)], ids=lambda value: "+".join(value))
+@pytest.mark.parametrize("precisions", [(FP32,), (FP16, FP8), (FP8,)], ids="+".join)
 @pytest.mark.parametrize("option", INT8_ALONE)
 def test_what_only_int8_heeds_is_refused_without_it_by_name(
     option: str, precisions: tuple[Precision, ...]

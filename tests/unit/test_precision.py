@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.model import RIFormer
@@ -104,13 +105,17 @@ def test_a_quantised_precision_without_a_calibration_is_refused_and_is_no_type(p
 
 @pytest.mark.parametrize(
     ("precision", "field", "told"),
-    [(Precision.INT8, "ranges", "no ranges for int8"), (Precision.FP8, "largest", "no largest inputs of layers")],
+    [
+        (Precision.INT8, "ranges", "no ranges for int8"),
+        (Precision.FP8, "largest", "no largest inputs of layers"),
+    ],
 )
 def test_a_calibration_that_lacks_what_a_precision_takes_its_ranges_from_is_refused(
     calibrated: Calibration, precision: Precision, field: str, told: str
 ) -> None:
+    lacking: dict[str, Any] = {field: {}}
     with pytest.raises(OptionError, match=told) as caught:
-        plan_lowering(precision, PrecisionOptions(), dataclasses.replace(calibrated, **{field: {}}))
+        plan_lowering(precision, PrecisionOptions(), dataclasses.replace(calibrated, **lacking))
     assert caught.value.remedy.startswith("Calibrate")
 
 

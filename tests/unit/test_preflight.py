@@ -273,7 +273,9 @@ def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *
     assert all("int8 or the fp16" in finding.remedy for finding in findings)
 
 
-@pytest.mark.parametrize(("backend", "capability"), [(Backend.TENSORRT_RTX, "7.5"), (Backend.TENSORRT, "8.6")])
+@pytest.mark.parametrize(
+    ("backend", "capability"), [(Backend.TENSORRT_RTX, "7.5"), (Backend.TENSORRT, "8.6")]
+)
 def test_an_engine_in_fp8_is_not_to_be_built_again_for_a_gpu_that_lacks_it(
     plan: Path, backend: Backend, capability: str
 ) -> None:

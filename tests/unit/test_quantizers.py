@@ -157,7 +157,9 @@ def test_equalising_leaves_the_function_alone() -> None:
     assert equalised(x).shape == true.shape
 
 
-@pytest.mark.parametrize("divisor", [None, torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])], ids=["", "equalised"])
+@pytest.mark.parametrize(
+    "divisor", [None, torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])], ids=["", "equalised"]
+)
 @pytest.mark.parametrize("target", [torch.int8, FLOAT8])
 def test_a_1x1_convolution_is_the_same_as_a_matrix_product(
     target: torch.dtype, divisor: Tensor | None

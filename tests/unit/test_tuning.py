@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,13 +12,22 @@ from riformer_deploy.errors import GateError
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
-from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.progress import silent
 from riformer_deploy.sensitivity import Gate
-from riformer_deploy.tuning import gated
+from riformer_deploy.tuning import Images, calibrated, gated
 from riformer_deploy.variants import Preprocessing
 
 RESIDUAL = PrecisionOptions(quantize_residual=True)
+
+
+def _record(model: RIFormer) -> ModelRecord:
+    return ModelRecord(
+        variant=None,
+        architecture=model.architecture,
+        preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(32, 32)),
+        class_names=None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,14 +47,28 @@ def test_a_gate_that_cannot_be_held_names_what_is_in_the_way(
     )
     folded = fold(tiny_model)
     calibration = measure(folded, images, "key", Wish(residual=options.quantize_residual))
-    record = ModelRecord(
-        variant=None,
-        architecture=tiny_model.architecture,
-        preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(32, 32)),
-        class_names=None,
-    )
     measured, gate = (images, calibration), Gate(min_sqnr_db=190)
     with pytest.raises(GateError, match="even with every layer spared") as caught:
-        gated(folded, tiny_model, record, measured, precision, options, gate, silent)
+        gated(folded, tiny_model, _record(tiny_model), measured, precision, options, gate, silent)
     assert remedy in caught.value.remedy
     assert ("itself is not as close" in caught.value.remedy) == ("itself is not as close" in remedy)
+
+
+def test_norms_in_half_are_calibrated_for_what_they_store(
+    tiny_model: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One channel is far above the rest: weight times norm is 40000 there, and the bias takes 30000 back."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folded, block = fold(tiny_model), "backbone.network.4.1"
+    norm = folded.get_submodule(f"{block}.norm_reparam")
+    folded.get_parameter("backbone.network.4.0.mlp.fc2.bias")[0] = 100.0
+    norm.get_parameter("weight")[0], norm.get_parameter("bias")[0] = 8500.0, -30000.0
+    held = {}
+    for norm_io in (Precision.FP32, Precision.FP16):
+        options = PrecisionOptions(norm_io=norm_io)
+        measured, _ = calibrated(
+            folded, "weights", _record(tiny_model), (Precision.FP16,), options, Images(), silent
+        )
+        assert measured is not None
+        held[norm_io] = plan_lowering(Precision.FP16, options, measured[1]).float32_blocks
+    assert held == {Precision.FP32: frozenset(), Precision.FP16: {block}}
