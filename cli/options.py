@@ -245,12 +245,20 @@ Mlp = Annotated[MlpForm, typer.Option(help="Operators that compute fc1 and fc2."
 Norm2 = Annotated[Norm2Form, typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).")]
 Ranges = Annotated[
     Method | None,
-    typer.Option("--method", help="How ranges are chosen.", show_default="int8 mse; fp8 knows max alone"),
+    typer.Option("--method", help="How int8's ranges are chosen; fp8's: max.", show_default="mse"),
 ]
 Input = Annotated[InputForm, typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.")]
-Int8Base = Annotated[FloatChoice, typer.Option(help="What int8 models compute in where they are not int8.")]
+Int8Base = Annotated[
+    FloatChoice | None,
+    typer.Option(help="What int8 models compute in where they are not int8.", show_default="fp32"),
+]
 Equalize = Annotated[
-    bool, typer.Option("--equalize/--no-equalize", help="Equalise downsampling inputs before quantising.")
+    bool | None,
+    typer.Option(
+        "--equalize/--no-equalize",
+        help="Equalise downsampling inputs before quantising them to int8.",
+        show_default="equalize",
+    ),
 ]
 QuantizeResidual = Annotated[
     bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")

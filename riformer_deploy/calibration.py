@@ -26,7 +26,7 @@ from riformer_deploy.version import VERSION
 
 _LOG = logging.getLogger(__name__)
 
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 """Part of every key: raise it when the measurement changes."""
 
 
@@ -40,8 +40,8 @@ class Calibration:
         ranges: For each layer, the absolute input value that int8's 127 steps shall reach; none if not asked
             for.
         divisors: For the layers whose input is equalised, what its channels are divided by.
-        residual_ranges: Likewise for both inputs of each block's last addition, by name of the block and
-            ``stream`` or ``branch``; none if not asked for.
+        residual_ranges: For both inputs of each block's last addition, by name of the block and ``stream`` or
+            ``branch``, the absolute value that int8's 127 steps shall reach; none if not asked for.
         peaks: For each block and downsampling layer, the largest absolute value of anything that half
             precision would store there.
         largest: For each layer, the largest absolute input value, before any equalising.
@@ -104,6 +104,8 @@ class Wish:
         residual: Choose those of the inputs of residual additions, too.
         products: Look for peaks of fc1's product with what ``norm2`` takes, too: with ``norm2`` folded into
             fc1, half precision stores it.
+        branches: Look for peaks of ``norm_reparam``'s result, without its bias and with it, too: with norms
+            in half precision, half stores both.
     """
 
     method: Method = Method.MSE
@@ -111,6 +113,7 @@ class Wish:
     ranges: bool = True
     residual: bool = False
     products: bool = False
+    branches: bool = False
 
 
 def _residual_inputs(blocks: Iterable[str]) -> dict[str, Place]:
@@ -180,7 +183,9 @@ def measure(
     """
     blocks = [name for stage in model.architecture.block_names for name in stage]
     told = _told(images, "largest values", progress)
-    peaks, largest = measure_peaks(model, told, quantizable(model), products=wish.products)
+    peaks, largest = measure_peaks(
+        model, told, quantizable(model), products=wish.products, branches=wish.branches
+    )
     _finite(largest)
     peaks |= weight_peaks(model)
     divisors = _equalizers(model, largest) if wish.equalize and wish.ranges else {}

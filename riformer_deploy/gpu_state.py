@@ -108,7 +108,7 @@ class GpuWatch:
 
     Attributes:
         before: The GPU before it, or None where it could not be asked.
-        after: The GPU after it, likewise.
+        after: The GPU after it, or None where it could not be asked.
         under_load: The GPU right after each series of timed calls.
         problem: Why it could not be asked, or None.
     """

@@ -9,7 +9,42 @@ from torch.nn import functional
 from riformer_deploy.norms import widened
 
 
-class _Weights(nn.Module):
+def bias_of(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """Its bias, or zeros where it has none: (out_channels,)."""
+    return layer.bias.detach() if layer.bias is not None else torch.zeros(len(layer.weight))
+
+
+class Operator(nn.Module):
+    """What a convolution or linear layer computes, of weights that are given with each call.
+
+    Args:
+        layer: The layer.
+        product: The layer is a 1x1 convolution and shall be a matrix product of tokens, (N, H * W, channels).
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, *, product: bool = False) -> None:
+        super().__init__()
+        self._product = product
+        self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
+        self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
+
+    def computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's result.
+
+        Args:
+            x: In the type of the weights.
+            weight: As the layer has it, or (in_channels, out_channels) for a product.
+            bias: (out_channels,), or what broadcasts alike for a product; None for none.
+        """
+        if self._product:
+            result = torch.matmul(x, weight)
+            return result if bias is None else result + bias
+        if self._stride is None:
+            return functional.linear(x, weight, bias)
+        return functional.conv2d(x, weight, bias, self._stride, self._padding)
+
+
+class _Weights(Operator):
     """Weights and bias of a convolution or linear layer in one floating type.
 
     Args:
@@ -19,28 +54,18 @@ class _Weights(nn.Module):
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype, *, product: bool = False) -> None:
-        super().__init__()
+        super().__init__(layer, product=product)
         self.dtype = dtype
         weight = layer.weight.detach()
         if product:  # (in_channels, out_channels): nothing is transposed when it runs
             weight = weight.flatten(1).t().contiguous()
-        bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight))
         self.weight, self.bias = (
-            nn.Parameter(value.detach().to(dtype), requires_grad=False) for value in (weight, bias)
+            nn.Parameter(value.to(dtype), requires_grad=False) for value in (weight, bias_of(layer))
         )
-        self._product = product
-        self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
-        self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
 
     def applied(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's result in its type, with its bias or none; ``x`` is cast to it first."""
-        x = x.to(self.dtype)
-        if self._product:
-            result = torch.matmul(x, self.weight)
-            return result if bias is None else result + bias
-        if self._stride is None:
-            return functional.linear(x, self.weight, bias)
-        return functional.conv2d(x, self.weight, bias, self._stride, self._padding)
+        return self.computed(x.to(self.dtype), self.weight, bias)
 
 
 class PlainLayer(_Weights):
@@ -65,9 +90,8 @@ class NormFoldedLayer(_Weights):
         # The sum of the weights as they are stored: so a constant map cancels.
         total = self.weight.detach().double().sum(axis)
         wide = torch.promote_types(dtype, torch.float32)
-        bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight))
         self.register_buffer("weight_sum", total.to(wide).reshape(shape))
-        self.bias = nn.Parameter(bias.detach().to(wide).reshape(shape), requires_grad=False)
+        self.bias = nn.Parameter(bias_of(layer).to(wide).reshape(shape), requires_grad=False)
 
     def forward(self, y: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:
         """The layer's result, in its type.
@@ -75,7 +99,7 @@ class NormFoldedLayer(_Weights):
         Args:
             y: The norm's input, (N, C, H, W), or (N, H * W, C) for a product.
             mean: Of each sample, (N, 1, 1, 1), float32 or float64.
-            inverse_deviation: ``1 / s`` of each sample, likewise.
+            inverse_deviation: ``1 / s`` of each sample, (N, 1, 1, 1), in the type of ``mean``.
         """
         if self._product:
             mean, inverse_deviation = mean.flatten(2), inverse_deviation.flatten(2)

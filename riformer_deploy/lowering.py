@@ -119,7 +119,8 @@ class LoweredBlock(nn.Module):
         y, known = self.mixed(x.to(self.dtype) if self.narrow else widened(x))
         stored = y.to(self.dtype)
         if self.folded:
-            # Of the map that fc1 takes, so that its rounding shifts product and mean alike.
+            # Of the map as fc1 takes it, so that its rounding shifts product and mean alike; but those known
+            # from the moments of x are of the map before that rounding: they spare reading it once more.
             branch = self.mlp(stored, known or statistics(widened(stored)))
         else:
             z = normalise(y, self.norm) if known is None else known.normalised(y)

@@ -26,8 +26,28 @@ def _watch_products(model: RIFormer, see: Callable[[str, Tensor], None]) -> list
     return [watch(name, block) for name, block in model.named_modules() if isinstance(block, FoldedBlock)]
 
 
+def _watch_branches(model: RIFormer, see: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
+    """Show what ``norm_reparam`` gives, without its bias and with it, of every block, on every run."""
+
+    def watch(name: str, block: FoldedBlock) -> RemovableHandle:
+        bias = block.norm_reparam.bias.reshape(1, -1, 1, 1)
+
+        def after(_module: nn.Module, _inputs: object, result: Tensor) -> None:
+            see(f"{name}.norm_reparam.product", result - bias)
+            see(f"{name}.norm_reparam", result)
+
+        return block.norm_reparam.register_forward_hook(after)
+
+    return [watch(name, block) for name, block in model.named_modules() if isinstance(block, FoldedBlock)]
+
+
 def measure_peaks(
-    model: RIFormer, batches: Batches, names: Iterable[str], *, products: bool = False
+    model: RIFormer,
+    batches: Batches,
+    names: Iterable[str],
+    *,
+    products: bool = False,
+    branches: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Largest absolute values, in one pass: of what half precision would store, and of layers' inputs.
 
@@ -36,6 +56,8 @@ def measure_peaks(
         batches: The images.
         names: Layers whose inputs are looked at channel by channel.
         products: Look at fc1's product with what ``norm2`` takes, too: ``<block>.mlp.fc1.product``.
+        branches: Look at ``norm_reparam``'s result without its bias and with it, too:
+            ``<block>.norm_reparam.product`` and ``<block>.norm_reparam``.
 
     Returns:
         By name of the value, ``<block>`` and the inputs (``<layer>.input``) and results of every layer,
@@ -62,6 +84,8 @@ def measure_peaks(
             handles += watch(name, module)
     if products:
         handles += _watch_products(model, see)
+    if branches:
+        handles += _watch_branches(model, see)
     try:
         largest = largest_inputs(model, names, batches)
     finally:

@@ -29,8 +29,9 @@ from riformer_deploy.fusion import fold
 from riformer_deploy.machine import library_versions
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.model import model_from_state
+from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.optional import require
-from riformer_deploy.precision import PrecisionOptions, check_opset, check_options
+from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.progress import Progress, silent
@@ -93,6 +94,7 @@ class ExportOptions:
             raise OptionError(
                 "--min-sqnr and --max-drop choose layers of int8 and fp8, and neither was asked for."
             )
+        refuse_unused(self.precisions, self.lowering)
         check_opset(self.precisions, self.lowering, self.opset)
 
 

@@ -27,7 +27,7 @@ class LoweringPlan:
             target type stands for.
         divisors: For some of these layers, what their input channels are divided by first.
         residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
-            ``branch``, likewise.
+            ``branch``, the absolute value that the largest one of int8 stands for.
         target: Type of the inputs and weights of these layers: ``torch.int8`` or ``torch.float8_e4m3fn``.
         io: Type of floating-point inputs and outputs.
         input_form: What the graph takes.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import torch
 
-from riformer_deploy.calibration import Calibration, quantizable, quantizes
+from riformer_deploy.calibration import Calibration, quantizes
 from riformer_deploy.choices import InputForm, Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.errors import OptionError
-from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.quantizers import FLOAT8
 
@@ -42,10 +40,11 @@ class PrecisionOptions:
             which must then be the base.
         mlp: Which operators compute fc1 and fc2.
         norm2: Where ``norm2`` is computed; ``folded`` not with int8 or fp8.
-        int8_base: What an int8 model computes in where it is not int8: fp32 or fp16; an fp8 model's is fp16.
-        method: How ranges are chosen; None is MSE for int8. FP8 knows MAX alone: the others weigh clipping
-            against steps that are even, and a floating-point grid's are not.
-        equalize: Equalise the inputs of the downsampling layers before quantising them.
+        int8_base: What an int8 model computes in where it is not int8: fp32 or fp16; None is fp32. An fp8
+            model's is fp16.
+        method: How int8's ranges are chosen; None is MSE. FP8's are always chosen by MAX: the others weigh
+            clipping against steps that are even, and a floating-point grid's are not.
+        equalize: Equalise the inputs of the downsampling layers before quantising them to int8; None does.
         quantize_residual: Make the inputs of residual additions int8 too.
         keep: Layers to keep in the base precision, by name; those that a precision leaves there anyway may be
             among them.
@@ -59,9 +58,9 @@ class PrecisionOptions:
     norm_io: Precision = Precision.FP32
     mlp: MlpForm = MlpForm.CONV
     norm2: Norm2Form = Norm2Form.EXPLICIT
-    int8_base: Precision = Precision.FP32
+    int8_base: Precision | None = None
     method: Method | None = None
-    equalize: bool = True
+    equalize: bool | None = None
     quantize_residual: bool = False
     keep: frozenset[str] = frozenset()
     io: Precision = Precision.FP32
@@ -71,7 +70,7 @@ class PrecisionOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.int8_base not in (Precision.FP32, Precision.FP16):
+        if self.int8_base not in (None, Precision.FP32, Precision.FP16):
             problems.append(f"the base of int8 is fp32 or fp16, got {self.int8_base}")
         if self.io not in (Precision.FP32, Precision.FP16):
             problems.append(f"inputs and outputs are fp32 or fp16, got {self.io}")
@@ -94,7 +93,7 @@ class PrecisionOptions:
         """What a model computes in where it is not quantised: a floating precision."""
         match precision:
             case Precision.INT8:
-                return self.int8_base
+                return self.int8_base or Precision.FP32
             case Precision.FP8:
                 return Precision.FP16
             case Precision.FP32 | Precision.FP16 | Precision.BF16:
@@ -122,39 +121,7 @@ def torch_dtype(precision: Precision) -> torch.dtype:
             assert_never(precision)
 
 
-def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opset: int) -> None:
-    """See that an operator set can express what is asked for.
-
-    Args:
-        precisions: The precisions.
-        options: How to lower.
-        opset: Version of ONNX's default operator set.
-
-    Raises:
-        OptionError: It cannot; everything wrong is listed.
-    """
-    needs = []
-    if options.norm is NormForm.GROUP:
-        needs.append(("norm form group", GROUP_NORM_OPSET))
-    if Precision.BF16 in precisions:
-        needs.append(("bf16 (convolutions in bfloat16)", BF16_OPSET))
-    if Precision.INT8 in precisions and options.int8_base is Precision.FP16:
-        needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
-    if Precision.FP8 in precisions:
-        needs.append(("fp8 (float8, with scales in half)", HALF_SCALE_OPSET))
-        if options.mlp is MlpForm.MATMUL:
-            needs.append(("fp8 with mlp matmul (transposed float8)", FLOAT8_TRANSPOSE_OPSET))
-    problems = [f"{what} needs opset {least}" for what, least in needs if opset < least]
-    if problems:
-        least = max(least for _, least in needs)
-        raise OptionError(
-            f"Opset {opset} cannot express what is asked for.",
-            details=problems,
-            remedy=f"Say --opset {least}.",
-        )
-
-
-def _unfit_forms(precision: Precision, options: PrecisionOptions) -> list[str]:
+def unfit_forms(precision: Precision, options: PrecisionOptions) -> list[str]:
     """Forms of the graph that a precision cannot have."""
     base = options.base_of(precision)
     problems = []
@@ -169,42 +136,23 @@ def _unfit_forms(precision: Precision, options: PrecisionOptions) -> list[str]:
     return problems
 
 
-def check_options(precision: Precision, options: PrecisionOptions, model: RIFormer) -> None:
-    """See that a model can be lowered as asked, before any work is done.
-
-    Args:
-        precision: The precision.
-        options: How to lower.
-        model: Whose layers ``options.keep`` names.
+def _ranges(precision: Precision, calibration: Calibration, wide: frozenset[str]) -> dict[str, float]:
+    """Ranges by layer, of every layer that the precision quantises.
 
     Raises:
-        OptionError: It cannot; everything wrong is listed.
+        OptionError: The calibration holds none.
     """
-    layers = quantizable(model)
-    classes = model.architecture.num_classes
-    unknown = sorted(options.keep - set(layers))
-    problems = [f"no layer is called {name}" for name in unknown] + _unfit_forms(precision, options)
-    if options.output_form is OutputForm.TOPK and options.topk > classes:
-        problems.append(f"topk {options.topk} of {classes} classes")
-    if options.io is Precision.FP16 and precision is Precision.FP32:
-        problems.append("inputs and outputs in fp16 round more than the budget of fp32 allows")
-    if precision is Precision.FP8:
-        if options.method not in (None, Method.MAX):
-            problems.append(f"its ranges are those of the largest values; {options.method} is for int8")
-        if options.quantize_residual:
-            problems.append("the inputs of residual additions can be int8, not fp8")
-    if problems:
-        raise OptionError(
-            f"{precision} cannot be exported as asked.",
-            details=problems,
-            remedy=f"Its layers are: {', '.join(layers)}." if unknown else "",
-        )
-
-
-def _ranges(precision: Precision, calibration: Calibration, wide: frozenset[str]) -> dict[str, float]:
-    """Ranges by layer, of every layer that the precision quantises."""
     if precision is Precision.INT8:
+        if not calibration.ranges:
+            raise OptionError(
+                "The calibration holds no ranges for int8.", remedy="Calibrate with Wish(ranges=True)."
+            )
         return calibration.ranges
+    if not calibration.largest:
+        raise OptionError(
+            "The calibration holds no largest inputs of layers, from which fp8's ranges follow.",
+            remedy="Calibrate again: every calibration measures them.",
+        )
     # What stays in float32 stays out of fp8 too: ONNX Runtime 1.27 fuses a product of float8 whose scales
     # are float32 into an operator for int8, and then refuses the graph.
     return {
@@ -225,10 +173,10 @@ def plan_lowering(
         calibration: Ranges and peaks; needed for int8 and fp8, and for fp16 or a half base to find overflows.
 
     Raises:
-        OptionError: int8 or fp8 without a calibration, or int8 with one that lacks ranges of residual inputs
-            which shall be int8; a form of the graph that the precision cannot have.
+        OptionError: int8 or fp8 without a calibration, or with one that lacks its ranges or, for int8, those
+            of residual inputs which shall be int8; a form of the graph that the precision cannot have.
     """
-    if problems := _unfit_forms(precision, options):
+    if problems := unfit_forms(precision, options):
         raise OptionError(f"{precision} cannot be exported as asked.", details=problems)
     base = options.base_of(precision)
     wide: frozenset[str] = frozenset()

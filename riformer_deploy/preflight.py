@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.choices import HardwareCompatibility
-from riformer_deploy.cuda_driver import Driver, query_driver
+from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.files import sha256_of
 from riformer_deploy.invalidity import elsewhere, rebuild, remedy_of
@@ -26,6 +26,7 @@ from riformer_deploy.trt.running import validity
 _CROSS_MAJOR = {(8, 10), (10, 11)}
 """Major versions of TensorRT whose version-compatible engines a later one loads (its support matrix)."""
 _AMPERE = (8, 0)
+_OTHER_PRECISION = "Build the int8 or the fp16 model for this GPU."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +137,22 @@ def _runs_on(passport: Passport, capability: str) -> bool:
     return capability == passport.gpu_compute_capability
 
 
-def _other_rtx_gpu(artifact: EngineArtifact, here: str, problem: str) -> Mismatch:
-    """What helps where an engine of TensorRT-RTX is not for this GPU: it may support the GPU or not."""
-    passport = artifact.passport
-    support = rtx_support(passport.backend_version)
+def _other_gpu(artifact: EngineArtifact, gpu: Gpu) -> Mismatch:
+    """What helps where an engine is not for this GPU: another build, if any build of it can run here."""
+    passport, here = artifact.passport, gpu.compute_capability
+    problem = f"it is for compute capability {passport.targets}; {gpu.name} has {here}"
+    by_rtx, can = passport.backend is Backend.TENSORRT_RTX, has_precision(here, artifact.precision)
+    support = rtx_support(passport.backend_version) if by_rtx else None
     if support is not None and not support.supports(here):
         label = f"{passport.backend.label} {passport.backend_version}"
-        return Mismatch(problem=f"{problem}, which {label} does not support.", remedy=elsewhere(artifact))
+        return Mismatch(
+            problem=f"{problem}, which {label} does not support.",
+            remedy=elsewhere(artifact) if can else "Take the bundle to another GPU.",
+        )
+    if not can:
+        return Mismatch(problem=f"{problem}.", remedy=_OTHER_PRECISION)
+    if not by_rtx:
+        return Mismatch(problem=f"{problem}.", remedy=f"{rebuild(artifact)} on this GPU.")
     ways = []
     if support is None or here in support.named:
         ways.append(f"with --compute-capability {here}")
@@ -162,14 +172,8 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
         ]
     findings = []
     gpu = driver.gpus[0]
-    here = gpu.compute_capability
-    if not _runs_on(passport, here):
-        problem = f"it is for compute capability {passport.targets}; {gpu.name} has {here}"
-        findings.append(
-            _other_rtx_gpu(artifact, here, problem)
-            if passport.backend is Backend.TENSORRT_RTX
-            else Mismatch(problem=f"{problem}.", remedy=f"{rebuild(artifact)} on this GPU.")
-        )
+    if not _runs_on(passport, gpu.compute_capability):
+        findings.append(_other_gpu(artifact, gpu))
     needed = passport.backend_cuda
     if (
         needed is not None
@@ -196,7 +200,7 @@ def check_precision(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
         Mismatch(
             problem=f"it computes in {artifact.precision}, which needs compute capability {FP8_CAPABILITY} "
             f"or later; {gpu.name} has {gpu.compute_capability}.",
-            remedy="Build the int8 or the fp16 model for this GPU.",
+            remedy=_OTHER_PRECISION,
         )
         for gpu in host.driver.gpus[:1]
         if not has_precision(gpu.compute_capability, artifact.precision)

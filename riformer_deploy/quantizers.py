@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from riformer_deploy.layers import Operator, bias_of
 
 FLOAT8 = torch.float8_e4m3fn
 """E4M3: 4 bits of exponent, 3 of mantissa, no infinity (Micikevicius et al., 2022, arXiv:2209.05433)."""
@@ -75,7 +76,7 @@ class ActivationQuantizer(nn.Module):
         return (quantize(x.float(), wide, self.target).float() * wide).to(self.base)
 
 
-class QuantizedLayer(nn.Module):
+class QuantizedLayer(Operator):
     """A convolution or linear layer whose input and weights are of the target type.
 
     Args:
@@ -101,33 +102,33 @@ class QuantizedLayer(nn.Module):
         *,
         product: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(layer, product=product)
         weight = layer.weight.detach().float()
+        if product:  # (out_channels, in_channels) until it is quantised
+            weight = weight.flatten(1)
         trailing = (1,) * (weight.ndim - 2)
         if divisor is not None:
             weight = weight * divisor.reshape(1, -1, *trailing)
             self.register_buffer("factor", (1 / divisor.double()).to(base).reshape(1, -1, *trailing))
         else:
             self.register_buffer("factor", None)
-        if product:  # (out_channels, in_channels) until it is quantised
-            weight = weight.flatten(1)
         per_channel = target is torch.int8
         self._broadcast = (-1, *(1,) * (weight.ndim - 1)) if per_channel else ()
         largest_weight = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max()
         scale = fitting_scale(largest_weight, base, target)
         self.register_buffer("weight", quantize(weight, scale.float().reshape(self._broadcast), target))
-        self._product, self._axis = product, int(product) if per_channel else None
+        self._axis = int(product) if per_channel else None
         if product:  # (in_channels, out_channels): nothing is transposed when it runs
             self.weight = self.get_buffer("weight").t().contiguous()
             self._broadcast = self._broadcast[::-1]
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros(scale.shape, dtype=target))
-        bias = layer.bias if layer.bias is not None else torch.zeros(len(weight))
-        self.register_buffer("bias", bias.detach().to(base))
+        # With a fixed batch, ONNX Runtime 1.27 makes a product and a bias of one dimension a Gemm between two
+        # Reshapes; from opset 21 on it then moves int8 past the Reshapes as uint8, and refuses the graph.
+        shape = (1, 1, -1) if product else (-1,)
+        self.register_buffer("bias", bias_of(layer).to(base).reshape(shape))
         self.input = ActivationQuantizer(largest, base, target)
         self.base = base
-        self._stride = layer.stride if isinstance(layer, nn.Conv2d) else None
-        self._padding = layer.padding if isinstance(layer, nn.Conv2d) else 0
 
     def dequantized_weight(self) -> Tensor:
         """The weights that the stored ones stand for, in the base type."""
@@ -147,9 +148,4 @@ class QuantizedLayer(nn.Module):
         x = x.to(self.base)
         if self.factor is not None:
             x = x * self.factor
-        taken, weight, bias = self.input(x), self.dequantized_weight(), self.get_buffer("bias")
-        if self._product:
-            return torch.matmul(taken, weight) + bias
-        if self._stride is None:
-            return functional.linear(taken, weight, bias)
-        return functional.conv2d(taken, weight, bias, self._stride, self._padding)
+        return self.computed(self.input(x), self.dequantized_weight(), self.get_buffer("bias"))

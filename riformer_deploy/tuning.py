@@ -16,7 +16,8 @@ from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
-from riformer_deploy.precision import PrecisionOptions, check_options, needs_calibration
+from riformer_deploy.option_checks import check_options, refuse_unused
+from riformer_deploy.precision import PrecisionOptions, needs_calibration
 from riformer_deploy.progress import Progress, silent
 from riformer_deploy.sensitivity import (
     Cost,
@@ -100,10 +101,11 @@ def calibrated(
 def _wish(options: PrecisionOptions, *, ranges: bool) -> Wish:
     return Wish(
         method=options.method_of(Precision.INT8),
-        equalize=options.equalize,
+        equalize=options.equalize is not False,
         ranges=ranges,
         residual=options.quantize_residual,
         products=options.norm2 is Norm2Form.FOLDED,
+        branches=options.norm_io is Precision.FP16,
     )
 
 
@@ -146,9 +148,13 @@ def gated(
     base = options.base_of(precision)
     where = f"on {len(meter.images)} calibration images: {_told(cost)}"
     if not gate.holds(cost):
+        residual = precision is Precision.INT8 and options.quantize_residual
         raise GateError(
             f"{precision} cannot hold the gate, even with every layer spared; {where}.",
-            remedy=f"Loosen --min-sqnr or --max-drop: {base} itself is not as close.",
+            remedy="Leave out --quantize-residual, which no spared layer undoes, or loosen --min-sqnr or "
+            "--max-drop."
+            if residual
+            else f"Loosen --min-sqnr or --max-drop: {base} itself is not as close.",
         )
     spared = sorted(kept - options.keep)
     text = f"the gate of {precision} holds {where}; " + (
@@ -176,10 +182,11 @@ def bundle_sensitivity(
     Raises:
         BundleError: It is not a bundle, or a file was changed.
         CalibrationError: The images are not usable.
-        OptionError: No images were named, or the precision quantises nothing.
+        OptionError: No images were named, the precision quantises nothing, or an option has no effect on it.
     """
     if not precision.is_quantized:
         raise OptionError(f"{precision} quantises no layer.", remedy="Ask for int8 or fp8.")
+    refuse_unused((precision,), options)
     bundle = Bundle.open(directory)
     record, source = bundle.manifest.model, bundle.manifest.source
     given = images.open(record, str(precision))

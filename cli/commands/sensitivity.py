@@ -18,8 +18,8 @@ def sensitivity(
         options.QuantizedChoice, typer.Option(help="What layers are quantised to.")
     ] = options.QuantizedChoice.INT8,
     method: options.Ranges = None,
-    equalize: options.Equalize = True,
-    int8_base: options.Int8Base = options.FloatChoice.FP32,
+    equalize: options.Equalize = None,
+    int8_base: options.Int8Base = None,
     skip_bad: options.SkipBad = False,
     top: Annotated[int | None, typer.Option(min=1, help="Show so many layers.", show_default="all")] = None,
     json: options.Json = False,
@@ -30,7 +30,9 @@ def sensitivity(
     from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.tuning import Images, bundle_sensitivity
 
-    asked = PrecisionOptions(method=method, equalize=equalize, int8_base=Precision(int8_base))
+    asked = PrecisionOptions(
+        method=method, equalize=equalize, int8_base=Precision(int8_base) if int8_base is not None else None
+    )
     images = Images(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
         report = bundle_sensitivity(find_bundle(bundle), images, asked, Precision(precision), progress)

@@ -194,9 +194,21 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
         (
             ("--precision", "fp8", "--method", "mse"),
             2,
-            "ranges are those of the largest values; mse is for int8",
+            "mse is for int8; fp8's ranges are those of the largest values",
         ),
-        (("--precision", "fp8", "--quantize-residual"), 2, "residual additions can be int8, not fp8"),
+        (("--precision", "fp8", "--quantize-residual"), 2, "inputs of residual additions can be int8 alone"),
+        (
+            ("--precision", "fp8", "--int8-base", "fp32"),
+            2,
+            "--int8-base: it is for int8; that of fp8 is fp16",
+        ),
+        (("--precision", "fp8", "--no-equalize"), 2, "downsampling layers are quantised to int8 alone"),
+        (("--keep", "head.fc"), 2, "These options have no effect on fp32"),
+        (
+            ("--precision", "fp8", "--precision", "int8", "--method", "percentile"),
+            2,
+            "int8 needs calibration images",  # the options themselves are taken
+        ),
         (("--precision", "fp16", "--precision", "int8"), 2, "int8 needs calibration images"),
         (("--precision", "bf16"), 2, "bf16 (convolutions in bfloat16) needs opset 22"),
         (("--norm-form", "group"), 2, "norm form group needs opset 21"),

@@ -92,6 +92,7 @@ def test_only_the_costliest_are_shown_and_the_options_change_the_costs(
         ((*RANDOM, "--int8-base", "bf16"), 2, "'bf16' is not one of 'fp32', 'fp16'"),
         ((*RANDOM, "--precision", "fp16"), 2, "'fp16' is not one of 'int8', 'fp8'"),
         ((*RANDOM, "--precision", "fp8", "--method", "entropy"), 2, "entropy is for int8"),
+        ((*RANDOM, "--precision", "fp8", "--no-equalize"), 2, "quantised to int8 alone"),
         (("--precision", "fp8"), 2, "fp8 needs calibration images"),
         ((*RANDOM, "--top", "few"), 2, "Invalid value for '--top'"),
         ((*RANDOM, "--top", "0"), 2, "Invalid value for '--top'"),

@@ -17,7 +17,7 @@ from riformer_deploy.choices import Precision
 from tests.fakes.standin.cases import CASES, Case
 from tests.fakes.standin.program import Graph, Program, Scratch, run_once
 
-_RELATIVE_L2 = {Precision.FP32: 1e-5, Precision.FP16: 5e-3, Precision.INT8: 2e-2}
+_RELATIVE_L2 = {Precision.FP32: 1e-5, Precision.FP16: 5e-3, Precision.INT8: 2e-2, Precision.FP8: 2e-2}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,9 @@ def test_the_digits_give_on_a_gpu_what_they_give_on_the_cpu(
     digits_on_gpu: Path, digits_inputs: NDArray[np.float32], device: torch.device, precision: Precision
 ) -> None:
     bundle = Bundle.open(digits_on_gpu)
-    artifact = next(item for item in bundle.manifest.onnx if item.precision is precision)
+    artifact = next((item for item in bundle.manifest.onnx if item.precision is precision), None)
+    if artifact is None:
+        pytest.skip(f"the bundle holds no {precision} model")
     content = bundle.path_of(artifact.file).read_bytes()
     images = {artifact.inputs[0].name: torch.from_numpy(digits_inputs[:32])}
     (got,), (expected,) = _on(device, content, images), run_once(content, images).values()

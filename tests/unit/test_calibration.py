@@ -111,6 +111,24 @@ def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2
     assert calibrate(folded, "others", _images(), QUICK).peaks[block] >= 80000
 
 
+def test_peaks_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:
+    """The bias undoes what the weight makes too large for half, which stores the product all the same."""
+    block = "backbone.network.4.1"
+    norm = folded.get_submodule(f"{block}.norm_reparam")
+    folded.get_parameter("backbone.network.4.0.mlp.fc2.bias")[0] = 100.0
+    norm.get_parameter("weight")[0], norm.get_parameter("bias")[0] = 8500.0, -30000.0
+    seen: list[float] = []
+    handle = norm.register_forward_hook(
+        lambda _module, _inputs, result: seen.append(float(result[:, 0].max()) + 30000)
+    )
+    plain, asked = (
+        _calibrate(folded, [], Wish(ranges=False, branches=branches)) for branches in (False, True)
+    )
+    handle.remove()
+    assert plain.peaks[block] <= 30000 < asked.peaks[block]
+    assert asked.peaks[block] == pytest.approx(seen[0])
+
+
 def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
     first: list[str] = []
     again: list[str] = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from riformer_deploy import engines
-from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
+from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.choices import HardwareCompatibility, Precision
 from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
@@ -17,7 +16,6 @@ from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.errors import (
     BundleError,
     EngineBuildError,
-    MissingDependencyError,
     OptionError,
     RuntimeFailureError,
 )
@@ -26,9 +24,6 @@ from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 
 NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
-H200 = Driver(
-    cuda_version="13.0", gpus=(Gpu(name="H200", compute_capability="9.0", memory_bytes=1),), problem=None
-)
 ENGINE = "model.fp32.tensorrt-rtx.engine"
 needs_no_gpu = pytest.mark.skipif(bool(query_driver().gpus), reason="with a GPU this works")
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -128,26 +123,6 @@ def test_every_option_that_a_flavour_lacks_is_named_at_once(tiny_bundle: Path) -
     assert caught.value.details[0].startswith("--compute-capability")
 
 
-def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
-    with pytest.raises(OptionError) as caught:
-        BuildOptions(
-            precisions=(Precision.FP32, Precision.FP32),
-            settings=BuildSettings(
-                workspace_bytes=0, optimization_level=6, compute_capabilities=("8.9", "8.9", "current")
-            ),
-        )
-    said = " ".join(caught.value.details)
-    assert len(caught.value.details) == 5
-    for part in (
-        "each precision",
-        "0 bytes",
-        "0 to 5, got 6",
-        "each compute capability",
-        "current stands alone",
-    ):
-        assert part in said
-
-
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
@@ -204,42 +179,6 @@ def test_an_altered_graph_is_refused(tiny_bundle_copy: Path, onnx_of: Callable[[
         build_engines(tiny_bundle_copy, BuildOptions())
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, *installed: Backend) -> None:
-    """Pretend that these flavours, and no others, are installed."""
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name.startswith("tensorrt"):
-            if name in [str(backend) for backend in installed]:
-                return "10.0"
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "driver", "installed", "chosen"),
-    [
-        (None, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
-        (None, H200, tuple(Backend), Backend.TENSORRT),
-        (None, H200, (Backend.TENSORRT_RTX,), Backend.TENSORRT_RTX),
-        (Backend.TENSORRT, H200, (), Backend.TENSORRT),  # that it is missing is told when it is loaded
-        (Backend.TENSORRT_RTX, H200, tuple(Backend), Backend.TENSORRT_RTX),
-        (Backend.TENSORRT_RTX, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
-    ],
-)
-def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-    wanted: Backend | None,
-    driver: Driver,
-    installed: tuple[Backend, ...],
-    chosen: Backend,
-) -> None:
-    _only(monkeypatch, *installed)
-    assert choose_backend(wanted, driver) is chosen
-
-
 def test_nothing_can_be_built_for_the_gpu_at_hand_where_there_is_none(tiny_bundle_copy: Path) -> None:
     before = _files(tiny_bundle_copy)
     steps: list[str] = []
@@ -252,58 +191,12 @@ def test_nothing_can_be_built_for_the_gpu_at_hand_where_there_is_none(tiny_bundl
     assert (_files(tiny_bundle_copy), steps) == (before, [])
 
 
-@pytest.mark.parametrize(
-    ("backend", "version", "capability", "warned"),
-    [
-        (Backend.TENSORRT_RTX, "1.7.1.116", "9.0", True),
-        (Backend.TENSORRT_RTX, "1.7.1.116", "10.0", True),
-        (Backend.TENSORRT_RTX, "1.7.1.116", "8.9", False),
-        (Backend.TENSORRT_RTX, "1.7.1.116", "12.1", False),
-        (Backend.TENSORRT_RTX, "9.9", "9.0", False),  # not known
-        (Backend.TENSORRT, "10.16.1.11", "9.0", False),
-    ],
-)
-def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
-    backend: Backend, version: str, capability: str, *, warned: bool
-) -> None:
-    gpu = Gpu(name="Some GPU", compute_capability=capability, memory_bytes=1)
-    driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
-    found = unsupported_gpu(backend, version, driver)
-    assert (found is not None) == warned
-    if found is not None:
-        assert f"does not support compute capability {capability} (Some GPU)" in found
-        assert "--backend tensorrt for" in found
-    assert unsupported_gpu(backend, version, NO_GPU) is None
-
-
 def test_tensorrt_without_a_gpu_fails_at_once_with_what_is_missing(tiny_bundle: Path) -> None:
     steps: list[str] = []
     with pytest.raises(RuntimeFailureError, match=r"no NVIDIA driver \(libcuda\.so\.1\)") as caught:
         build_engines(tiny_bundle, BuildOptions(backend=Backend.TENSORRT), steps.append)
     assert "--backend tensorrt-rtx" in caught.value.remedy
     assert steps == []
-
-
-@pytest.mark.parametrize(
-    ("driver", "installed", "commands"),
-    [
-        (NO_GPU, (), ("tensorrt-rtx",)),
-        (NO_GPU, (Backend.TENSORRT,), ("tensorrt-rtx",)),
-        (H200, (), ("tensorrt-rtx", "tensorrt")),
-    ],
-    ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
-)
-def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-    driver: Driver,
-    installed: tuple[Backend, ...],
-    commands: tuple[str, ...],
-) -> None:
-    _only(monkeypatch, *installed)
-    with pytest.raises(MissingDependencyError) as caught:
-        choose_backend(None, driver)
-    for name in ("tensorrt", "tensorrt-rtx"):
-        assert (f'pip install "{name}>=' in caught.value.remedy) == (name in commands)
 
 
 def test_a_batch_that_no_engine_takes_is_refused_before_anything_is_built(engine_bundle: Path) -> None:

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.choices import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.errors import OptionError
 from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.model import RIFormer
+from riformer_deploy.option_checks import check_options
 from riformer_deploy.precision import (
     FP8_HEADROOM,
     HALF_LIMIT,
     PrecisionOptions,
-    check_opset,
-    check_options,
     needs_calibration,
     plan_lowering,
     torch_dtype,
@@ -23,47 +23,6 @@ from riformer_deploy.precision import (
 from riformer_deploy.quantizers import FLOAT8
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
-
-
-@pytest.mark.parametrize(
-    ("precision", "options", "needed"),
-    [
-        (Precision.BF16, PrecisionOptions(), 22),
-        (Precision.INT8, INT8_HALF, 19),
-        (Precision.FP8, PrecisionOptions(), 19),
-        (Precision.FP8, PrecisionOptions(mlp=MlpForm.MATMUL), 21),
-        (Precision.FP32, PrecisionOptions(norm=NormForm.GROUP), 21),
-    ],
-)
-def test_what_an_opset_cannot_express_is_refused_with_the_one_that_can(
-    precision: Precision, options: PrecisionOptions, needed: int
-) -> None:
-    with pytest.raises(OptionError, match=f"needs opset {needed}") as caught:
-        check_opset([precision], options, needed - 1)
-    assert caught.value.remedy == f"Say --opset {needed}."
-    check_opset([precision], options, needed)
-
-
-@pytest.mark.parametrize(
-    ("precision", "options", "told"),
-    [
-        (
-            Precision.INT8,
-            PrecisionOptions(keep=frozenset({"head.fc", "nothing"})),
-            "no layer is called nothing",
-        ),
-        (Precision.FP16, PrecisionOptions(output_form=OutputForm.TOPK, topk=11), "topk 11 of 10 classes"),
-        (Precision.FP32, PrecisionOptions(io=Precision.FP16), "round more than the budget of fp32"),
-        (Precision.FP8, PrecisionOptions(method=Method.MSE), "largest values; mse is for int8"),
-        (Precision.FP8, PrecisionOptions(quantize_residual=True), "can be int8, not fp8"),
-        (Precision.FP8, PrecisionOptions(norm2=Norm2Form.FOLDED), "of which fp8 has no range"),
-    ],
-)
-def test_options_that_do_not_fit_the_model_are_refused(
-    digits_folded: RIFormer, precision: Precision, options: PrecisionOptions, told: str
-) -> None:
-    with pytest.raises(OptionError, match=told):
-        check_options(precision, options, digits_folded)
 
 
 def test_every_bad_option_is_told_at_once() -> None:
@@ -142,6 +101,22 @@ def test_a_quantised_precision_without_a_calibration_is_refused_and_is_no_type(p
         plan_lowering(precision, PrecisionOptions(), None)
     with pytest.raises(OptionError, match=f"{precision} is no type"):
         torch_dtype(precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "field", "told"),
+    [
+        (Precision.INT8, "ranges", "no ranges for int8"),
+        (Precision.FP8, "largest", "no largest inputs of layers"),
+    ],
+)
+def test_a_calibration_that_lacks_what_a_precision_takes_its_ranges_from_is_refused(
+    calibrated: Calibration, precision: Precision, field: str, told: str
+) -> None:
+    lacking: dict[str, Any] = {field: {}}
+    with pytest.raises(OptionError, match=told) as caught:
+        plan_lowering(precision, PrecisionOptions(), dataclasses.replace(calibrated, **lacking))
+    assert caught.value.remedy.startswith("Calibrate")
 
 
 def test_fp8_quantises_the_mlps_alone_to_twice_their_largest_inputs(

@@ -274,6 +274,25 @@ def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *
 
 
 @pytest.mark.parametrize(
+    ("backend", "capability"), [(Backend.TENSORRT_RTX, "7.5"), (Backend.TENSORRT, "8.6")]
+)
+def test_an_engine_in_fp8_is_not_to_be_built_again_for_a_gpu_that_lacks_it(
+    plan: Path, backend: Backend, capability: str
+) -> None:
+    artifact = dataclasses.replace(artifact_of(backend), precision=Precision.FP8)
+    findings = preflight(artifact, plan, host_of(capability))
+    assert len(findings) == 2
+    assert {finding.remedy for finding in findings} == {"Build the int8 or the fp16 model for this GPU."}
+
+
+def test_a_gpu_that_rtx_does_not_support_and_that_lacks_fp8_gets_no_build_in_fp8(plan: Path) -> None:
+    artifact = dataclasses.replace(artifact_of(Backend.TENSORRT_RTX), precision=Precision.FP8)
+    findings = preflight(artifact, plan, host_of("8.7"))
+    assert findings[0].remedy == "Take the bundle to another GPU."
+    assert not any("--precision fp8" in finding.remedy for finding in findings)
+
+
+@pytest.mark.parametrize(
     ("needed", "offered", "fits"),
     [(13, "13.0", True), (12, "13.1", True), (13, "12.9", False), (None, "11.0", True), (13, None, True)],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from riformer_deploy.quantizers import FLOAT8, ActivationQuantizer, QuantizedLayer, fitting_scale, quantize
@@ -157,12 +157,17 @@ def test_equalising_leaves_the_function_alone() -> None:
     assert equalised(x).shape == true.shape
 
 
+@pytest.mark.parametrize(
+    "divisor", [None, torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])], ids=["", "equalised"]
+)
 @pytest.mark.parametrize("target", [torch.int8, FLOAT8])
-def test_a_1x1_convolution_is_the_same_as_a_matrix_product(target: torch.dtype) -> None:
+def test_a_1x1_convolution_is_the_same_as_a_matrix_product(
+    target: torch.dtype, divisor: Tensor | None
+) -> None:
     torch.manual_seed(3)
     layer, x = nn.Conv2d(6, 4, 1), torch.randn(2, 6, 5, 3)
     conv, product = (
-        QuantizedLayer(layer, float(x.abs().max()), torch.float32, target=target, product=form)
+        QuantizedLayer(layer, float(x.abs().max()), torch.float32, divisor, target, product=form)
         for form in (False, True)
     )
     assert product.get_buffer("weight").shape == (6, 4)

@@ -138,9 +138,14 @@ class Case:
             source="torture", random=False, count=len(images), content_sha256="0" * 64, warnings=(),
             batches=batches,
         )  # fmt: skip
+        self.source = source
         self.calibration: Calibration = measure(self.folded, source, "key", Wish(method=Method.MSE))
-        products = Wish(ranges=False, products=True)
-        self.with_products: Calibration = measure(self.folded, source, "key", products)
+
+    @functools.cache  # noqa: B019  # cases live as long as the tests
+    def measured(self, *, folded: bool, narrow: bool) -> Calibration:
+        """What ``export`` measures for a form: ``norm2`` folded into fc1, or norms in half."""
+        wish = Wish(ranges=False, products=folded, branches=narrow)
+        return measure(self.folded, self.source, "key", wish)
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
     def spared(
@@ -171,7 +176,9 @@ class Case:
 
     def in_form(self, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
         """The model in a form that is none of the norms' alone; not int8."""
-        measured = self.with_products if options.norm2 is Norm2Form.FOLDED else self.calibration
+        measured = self.measured(
+            folded=options.norm2 is Norm2Form.FOLDED, narrow=options.norm_io is Precision.FP16
+        )
         return lower(self.folded, plan_lowering(precision, options, measured), _PREPROCESSING)
 
 
@@ -268,7 +275,8 @@ def test_a_product_that_half_cannot_hold_keeps_its_block_in_float32(case_of: Cal
     case = case_of("weights stem times 3e4")
     plain, folded = PrecisionOptions(), PrecisionOptions(norm2=Norm2Form.FOLDED)
     before = plan_lowering(Precision.FP16, plain, case.calibration).float32_blocks
-    after = plan_lowering(Precision.FP16, folded, case.with_products).float32_blocks
+    measured = case.measured(folded=True, narrow=False)
+    after = plan_lowering(Precision.FP16, folded, measured).float32_blocks
     assert before < after
 
 

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
+from riformer_deploy.choices import Precision
+from riformer_deploy.cuda_driver import Driver, Gpu
+from riformer_deploy.errors import MissingDependencyError, OptionError
+from riformer_deploy.passports import Backend, BuildSettings
+
+NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
+H200 = Driver(
+    cuda_version="13.0", gpus=(Gpu(name="H200", compute_capability="9.0", memory_bytes=1),), problem=None
+)
+
+
+def _only(monkeypatch: pytest.MonkeyPatch, *installed: Backend) -> None:
+    """Pretend that these flavours, and no others, are installed."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("tensorrt"):
+            if name in [str(backend) for backend in installed]:
+                return "10.0"
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        BuildOptions(
+            precisions=(Precision.FP32, Precision.FP32),
+            settings=BuildSettings(
+                workspace_bytes=0, optimization_level=6, compute_capabilities=("8.9", "8.9", "current")
+            ),
+        )
+    said = " ".join(caught.value.details)
+    assert len(caught.value.details) == 5
+    for part in (
+        "each precision",
+        "0 bytes",
+        "0 to 5, got 6",
+        "each compute capability",
+        "current stands alone",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("wanted", "driver", "installed", "chosen"),
+    [
+        (None, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+        (None, H200, tuple(Backend), Backend.TENSORRT),
+        (None, H200, (Backend.TENSORRT_RTX,), Backend.TENSORRT_RTX),
+        (Backend.TENSORRT, H200, (), Backend.TENSORRT),  # that it is missing is told when it is loaded
+        (Backend.TENSORRT_RTX, H200, tuple(Backend), Backend.TENSORRT_RTX),
+        (Backend.TENSORRT_RTX, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+    ],
+)
+def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: Backend | None,
+    driver: Driver,
+    installed: tuple[Backend, ...],
+    chosen: Backend,
+) -> None:
+    _only(monkeypatch, *installed)
+    assert choose_backend(wanted, driver) is chosen
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "capability", "warned"),
+    [
+        (Backend.TENSORRT_RTX, "1.7.1.116", "9.0", True),
+        (Backend.TENSORRT_RTX, "1.7.1.116", "10.0", True),
+        (Backend.TENSORRT_RTX, "1.7.1.116", "8.9", False),
+        (Backend.TENSORRT_RTX, "1.7.1.116", "12.1", False),
+        (Backend.TENSORRT_RTX, "9.9", "9.0", False),  # not known
+        (Backend.TENSORRT, "10.16.1.11", "9.0", False),
+    ],
+)
+def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
+    backend: Backend, version: str, capability: str, *, warned: bool
+) -> None:
+    gpu = Gpu(name="Some GPU", compute_capability=capability, memory_bytes=1)
+    driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
+    found = unsupported_gpu(backend, version, driver)
+    assert (found is not None) == warned
+    if found is not None:
+        assert f"does not support compute capability {capability} (Some GPU)" in found
+        assert "--backend tensorrt for" in found
+    assert unsupported_gpu(backend, version, NO_GPU) is None
+
+
+@pytest.mark.parametrize(
+    ("driver", "installed", "commands"),
+    [
+        (NO_GPU, (), ("tensorrt-rtx",)),
+        (NO_GPU, (Backend.TENSORRT,), ("tensorrt-rtx",)),
+        (H200, (), ("tensorrt-rtx", "tensorrt")),
+    ],
+    ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
+)
+def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    driver: Driver,
+    installed: tuple[Backend, ...],
+    commands: tuple[str, ...],
+) -> None:
+    _only(monkeypatch, *installed)
+    with pytest.raises(MissingDependencyError) as caught:
+        choose_backend(None, driver)
+    for name in ("tensorrt", "tensorrt-rtx"):
+        assert (f'pip install "{name}>=' in caught.value.remedy) == (name in commands)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from riformer_deploy.calibration import Wish, measure
+from riformer_deploy.calibration_sets import CalibrationSet
+from riformer_deploy.choices import Precision
+from riformer_deploy.errors import GateError
+from riformer_deploy.fusion import fold
+from riformer_deploy.manifests import ModelRecord
+from riformer_deploy.model import RIFormer
+from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.progress import silent
+from riformer_deploy.sensitivity import Gate
+from riformer_deploy.tuning import Images, calibrated, gated
+from riformer_deploy.variants import Preprocessing
+
+RESIDUAL = PrecisionOptions(quantize_residual=True)
+
+
+def _record(model: RIFormer) -> ModelRecord:
+    return ModelRecord(
+        variant=None,
+        architecture=model.architecture,
+        preprocessing=Preprocessing(resize_short_edge_px=None, crop_px=(32, 32)),
+        class_names=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "remedy"),
+    [
+        (Precision.INT8, RESIDUAL, "Leave out --quantize-residual"),
+        (Precision.FP8, RESIDUAL, "fp16 itself is not as close"),  # beside int8, which alone heeds the option
+        (Precision.FP8, PrecisionOptions(), "fp16 itself is not as close"),
+    ],
+)
+def test_a_gate_that_cannot_be_held_names_what_is_in_the_way(
+    tiny_model: RIFormer, precision: Precision, options: PrecisionOptions, remedy: str
+) -> None:
+    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    images = CalibrationSet(
+        source="", random=False, count=2, content_sha256="", warnings=(), batches=lambda: iter([batch])
+    )
+    folded = fold(tiny_model)
+    calibration = measure(folded, images, "key", Wish(residual=options.quantize_residual))
+    measured, gate = (images, calibration), Gate(min_sqnr_db=190)
+    with pytest.raises(GateError, match="even with every layer spared") as caught:
+        gated(folded, tiny_model, _record(tiny_model), measured, precision, options, gate, silent)
+    assert remedy in caught.value.remedy
+    assert ("itself is not as close" in caught.value.remedy) == ("itself is not as close" in remedy)
+
+
+def test_norms_in_half_are_calibrated_for_what_they_store(
+    tiny_model: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One channel is far above the rest: weight times norm is 40000 there, and the bias takes 30000 back."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folded, block = fold(tiny_model), "backbone.network.4.1"
+    norm = folded.get_submodule(f"{block}.norm_reparam")
+    folded.get_parameter("backbone.network.4.0.mlp.fc2.bias")[0] = 100.0
+    norm.get_parameter("weight")[0], norm.get_parameter("bias")[0] = 8500.0, -30000.0
+    held = {}
+    for norm_io in (Precision.FP32, Precision.FP16):
+        options = PrecisionOptions(norm_io=norm_io)
+        measured, _ = calibrated(
+            folded, "weights", _record(tiny_model), (Precision.FP16,), options, Images(), silent
+        )
+        assert measured is not None
+        held[norm_io] = plan_lowering(Precision.FP16, options, measured[1]).float32_blocks
+    assert held == {Precision.FP32: frozenset(), Precision.FP16: {block}}
