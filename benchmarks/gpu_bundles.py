@@ -34,13 +34,14 @@ _TRAINED = _EXAMPLES / "riformer-digits.pth"
 
 def _export(checkpoint: Path, output: Path, form: Form, *, trained: bool) -> None:
     """Random weights are far from int8's tolerance, so only trained ones are held to the default table."""
+    base = Precision.FP16 if Precision.INT8 in form.precisions else None
     report = export_checkpoint(
         ExportOptions(
             checkpoint=checkpoint,
             output=output,
             image_size_px=(64, 64) if trained else None,
             precisions=form.precisions,
-            lowering=PrecisionOptions(int8_base=Precision.FP16, **form.lowering),
+            lowering=PrecisionOptions(int8_base=base, **form.lowering),
             opset=form.opset,
             calibration=str(_CALIBRATION) if trained else "random",
             budgets=BUDGETS if trained else changed_budgets(min_sqnr_db=5.0, stage_relative_l2=1.0),
