@@ -188,7 +188,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         architecture=options.variant.architecture if options.variant else None,
         num_classes=options.num_classes,
     )
-    notes: list[str] = []
+    notes = list(checkpoint.notes)
     model = _model_record(checkpoint, options, notes)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     source = Source(
