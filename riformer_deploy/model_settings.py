@@ -1,4 +1,4 @@
-"""The settings of a stored config that are computed here, and how; whatever is not in these tables is refused.
+"""The settings of a stored config that are computed here, and how; what is not in these tables is refused.
 
 A setting such as ``act_cfg`` changes what a network computes and leaves no trace in any tensor's shape, so
 the tables list what is allowed, not what is known to be wrong. They follow the signatures of mmpretrain 1.x
@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
+from riformer_deploy.variants import ARCHITECTURES
+
 _OURS = ("mmpretrain", "mmcls")
 """Scopes of the registries that hold RIFormer."""
 
@@ -21,7 +23,8 @@ _SHARED = ("mmcv", "mmengine", "torch")
 
 _ENDLESS = 1e30
 
-_SHORT = reprlib.Repr(maxlevel=3, maxdict=8, maxlist=8, maxtuple=8, maxstring=80, maxother=80)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 80, 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ _SCOPE = {"_scope_": _values(*_OURS)}
 _ARCH = Group(
     computed="the name of a published shape, or layers, embed_dims and mlp_ratios",
     # mmpretrain's names; what they stand for is compared with the tensors' shapes
-    shorthand=lambda found: isinstance(found, str) and found.lower() in {"s12", "s24", "s36", "m36", "m48"},
+    shorthand=lambda found: isinstance(found, str) and found.lower() in ARCHITECTURES,
     settings={
         "layers": _BY_SHAPE,
         "embed_dims": _BY_SHAPE,

@@ -128,12 +128,14 @@ class FuseReport:
         sha256: Of its content.
         source_form: The form of the checkpoint; ``deploy`` means that there was nothing to fuse.
         parameters: Number of weights written.
+        notes: What of the checkpoint was left out.
     """
 
     output: str
     sha256: str
     source_form: Form
     parameters: int
+    notes: tuple[str, ...] = ()
 
 
 def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
@@ -329,4 +331,5 @@ def fuse_checkpoint(
         sha256=written.sha256,
         source_form=checkpoint.form,
         parameters=sum(value.numel() for value in written.state.values()),
+        notes=checkpoint.notes,
     )

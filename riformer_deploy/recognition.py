@@ -183,11 +183,11 @@ def check_settings(
     """
     problems = refused_settings(config) if config is not None else []
     stem = state.get("backbone.patch_embed.proj.weight")
-    channels = stem.shape[1] if isinstance(stem, Tensor) and stem.ndim == 4 and stem.numel() else 3
-    if channels != 3:
+    shape = tuple(stem.shape) if isinstance(stem, Tensor) else ()
+    if len(shape) == 4 and shape[1] not in (0, 3):
         raise CheckpointKeysError(
-            f"{path} takes {channels}-channel pictures; only RGB (3 channels) is supported.",
-            details=[f"backbone.patch_embed.proj.weight is {tuple(stem.shape)}", *problems],
+            f"{path} takes {shape[1]}-channel pictures; only RGB (3 channels) is supported.",
+            details=[f"backbone.patch_embed.proj.weight is {shape}", *problems],
             remedy="Export it with the framework that trained it, or train it on three channels.",
         )
     if problems and config is not None:
@@ -195,8 +195,8 @@ def check_settings(
             f"The config that is stored in {path} describes another function than this toolkit computes: "
             f"{len(problems)} setting(s).",
             details=[*problems, *contradictions(config, architecture)],
-            remedy="No tensor's shape shows these settings, so the result would differ unnoticed: export it with "
-            "the framework that trained it. If it was not trained with them, correct meta['cfg'] in the file.",
+            remedy="No tensor's shape shows these settings, so the result would differ unnoticed: export it "
+            "with the framework that trained it. Where the config is wrong, correct meta['cfg'] in the file.",
         )
 
 
