@@ -9,8 +9,9 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
+from riformer_deploy.allowlists import is_number, refusals, shown
 from riformer_deploy.architecture import Architecture
-from riformer_deploy.model_settings import MODEL, is_number, preprocessor_settings, refusals, shown
+from riformer_deploy.model_settings import MODEL, preprocessor_settings
 from riformer_deploy.variants import ARCHITECTURES, Preprocessing
 
 

@@ -8,19 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from riformer_deploy.allowlists import Group, Irrelevant, Setting
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.errors import CheckpointMismatchError
 from riformer_deploy.mmconfig import refused_settings
-from riformer_deploy.model_settings import (
-    MODEL,
-    Accepted,
-    Group,
-    Irrelevant,
-    Setting,
-    preprocessor_settings,
-    refusals,
-    shown,
-)
+from riformer_deploy.model_settings import MODEL, preprocessor_settings
 from riformer_deploy.safeload import read_checkpoint
 
 DIGITS = Path(__file__).parents[2] / "examples" / "riformer-digits.pth"
@@ -113,15 +105,15 @@ SETTINGS = [*_settings(MODEL), *_settings(preprocessor_settings(PREPROCESSOR, No
 GROUPS = [(), ("preprocessor",), *(path for path, setting in SETTINGS if isinstance(setting, Group))]
 
 
-def _stored(path: tuple[str, ...], value: Any) -> tuple[str, dict[str, Any]]:
-    """The whole config with one value changed: as text, and its model."""
+def _stored(path: tuple[str, ...], value: Any) -> str:
+    """The text of the whole config with one value changed."""
     config = copy.deepcopy({**WHOLE, "preprocessor": PREPROCESSOR})
     inner: Any = config
     for name in path[:-1]:
         inner = inner[name]
     inner[path[-1]] = value
     preprocessor = config.pop("preprocessor")
-    return f"model = {config!r}\ndata_preprocessor = {preprocessor!r}", config
+    return f"model = {config!r}\ndata_preprocessor = {preprocessor!r}"
 
 
 def _name(path: tuple[str, ...]) -> str:
@@ -129,7 +121,7 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def test_the_whole_config_holds_every_setting_and_is_computed() -> None:
-    assert refused_settings(_stored(("type",), "ImageClassifier")[0]) == []
+    assert refused_settings(_stored(("type",), "ImageClassifier")) == []
     for path, _ in SETTINGS:
         inner: Any = {**WHOLE, "preprocessor": PREPROCESSOR}
         for name in path:
@@ -140,7 +132,7 @@ def test_the_whole_config_holds_every_setting_and_is_computed() -> None:
 @pytest.mark.parametrize("group", GROUPS, ids=lambda path: ".".join(path) or "model")
 def test_a_setting_that_is_not_known_is_refused_at_every_level(group: tuple[str, ...]) -> None:
     path = (*group, "surprise")
-    (found,) = refused_settings(_stored(path, 3)[0])
+    (found,) = refused_settings(_stored(path, 3))
     assert found == f"{_name(path)} is 3; this toolkit does not know that setting"
 
 
@@ -150,7 +142,7 @@ def test_every_setting_is_computed_refused_by_name_or_irrelevant(
     entry: tuple[tuple[str, ...], Setting], value: str
 ) -> None:
     path, setting = entry
-    text = _stored(path, "MARK")[0].replace("'MARK'", value)
+    text = _stored(path, "MARK").replace("'MARK'", value)
     found = [problem.split(" is ")[0] for problem in refused_settings(text)]
     if path == ("data_preprocessor",):
         assert found == ([] if value in {"None", "{}"} else ["model.data_preprocessor"])
@@ -345,17 +337,15 @@ def test_text_without_a_model_refuses_nothing(text: str) -> None:
     assert refused_settings(text) == []
 
 
-def test_values_are_shown_briefly_however_a_file_repeats_them() -> None:
+def test_a_config_that_repeats_itself_is_refused_in_few_words() -> None:
     lines = ["a0 = ['x' * 3, 'y']", *(f"a{i + 1} = [a{i}, a{i}]" for i in range(200))]
     (found,) = refused_settings("\n".join([*lines, "model = a200"]))
     assert len(found) < 500
-    assert len(shown("x" * 10**6)) < 100
-    assert len(shown(1 << 20_000)) < 100
 
 
 def _digits(path: Path, text: str) -> Path:
     """The digits' checkpoint with a config."""
-    content = read_checkpoint(DIGITS)
+    content: Any = read_checkpoint(DIGITS)
     torch.save({"state_dict": content["state_dict"], "meta": {"cfg": text}}, path)
     return path
 
@@ -364,21 +354,10 @@ def test_the_digits_model_passes_with_its_own_config_and_not_with_another_functi
     shape = load_checkpoint(DIGITS).architecture
     arch: dict[str, Any] = {"layers": list(shape.layers), "embed_dims": list(shape.embed_dims)}
     ratios = [hidden / dim for hidden, dim in zip(shape.hidden_dims, shape.embed_dims, strict=True)]
-    own = PLAIN.replace("'s12'", repr({**arch, "mlp_ratios": ratios}))
+    own = PLAIN.replace("'s12'", repr(arch | {"mlp_ratios": ratios}))
     own = own.replace("512", str(shape.embed_dims[-1])).replace("1000", str(shape.num_classes))
     assert load_checkpoint(_digits(tmp_path / "own.pth", own)).architecture == shape
     for setting in ("act_cfg=dict(type='ReLU')", "norm_cfg=dict(type='GN', num_groups=1, eps=0.1)"):
         text = own.replace(BACKBONE, f"{BACKBONE}{setting}, ")
         with pytest.raises(CheckpointMismatchError, match="describes another function"):
             load_checkpoint(_digits(tmp_path / "other.pth", text))
-
-
-def test_a_table_is_walked_as_it_is_given() -> None:
-    table = Group(
-        computed="a pair", settings={"a": Accepted(test=lambda v: v == 1, computed="1", required=True)}
-    )
-    assert refusals({"a": 1}, table, name="t", scope=None) == []
-    assert refusals({"a": 2}, table, name="t", scope=None) == ["t.a is 2; computed here: 1"]
-    assert refusals({}, table, name="t", scope=None) == ["t.a is not stored; computed here: 1"]
-    assert refusals([], table, name="t", scope=None) == ["t is []; computed here: a pair"]
-    assert refusals({"b c": 1}, table, name="t", scope=None)[0].startswith("t.'b c' is 1; this toolkit")
