@@ -15,7 +15,6 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.errors import (
-    CheckpointKeysError,
     CheckpointMismatchError,
     CheckpointUnreadableError,
     CheckpointValuesError,
@@ -23,14 +22,20 @@ from riformer_deploy.errors import (
 )
 from riformer_deploy.files import sha256_of
 from riformer_deploy.manifests import WeightSet
-from riformer_deploy.mmconfig import contradictions
-from riformer_deploy.recognition import check_keys, recognise_architecture, recognise_form
+from riformer_deploy.recognition import (
+    check_config,
+    check_keys,
+    check_settings,
+    recognise_architecture,
+    recognise_form,
+)
 from riformer_deploy.safeload import read_checkpoint
 from riformer_deploy.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_LOSS = "head.loss_module."  # buffers of a loss, such as the weights of the classes
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -49,6 +54,7 @@ class Checkpoint:
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
         std: Likewise ``data_preprocessor.std``.
+        notes: What of the file was left out.
     """
 
     path: Path
@@ -61,6 +67,7 @@ class Checkpoint:
     meta: dict[str, Any]
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -109,7 +116,8 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
         NotRIFormerError: The weights are another architecture's.
         CheckpointKeysError: Keys are missing, unexpected, mis-shaped, or mix both forms.
         CheckpointValuesError: A weight is NaN, infinite or not a floating-point tensor.
-        CheckpointMismatchError: ``weights`` asks for a set that the file does not hold.
+        CheckpointMismatchError: ``weights`` asks for a set that the file does not hold, or the stored
+            config has settings that are not computed here.
         OptionError: ``weights`` is neither ``averaged`` nor ``raw``.
     """
     path = Path(path)
@@ -123,8 +131,15 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
     raw, taken = _choose(path, content, wanted)
     found = _strip_prefixes(raw)
     extra = {key: found.pop(key) for key in list(found) if key.startswith("data_preprocessor.")}
+    losses = [key for key in found if key.startswith(_LOSS)]
+    for key in losses:
+        del found[key]
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
+    meta = _plain(content.get("meta"))
+    meta = meta if isinstance(meta, dict) else {}
+    config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
+    check_settings(path, found, config, architecture)
     state, odd = _read_values(found)
     check_keys(path, found, architecture, form, also=odd)
     if odd:
@@ -134,9 +149,8 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
             remedy="Training diverged or the file was damaged; go back to an earlier checkpoint.",
         )
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
-    meta = _plain(content.get("meta"))
-    meta = meta if isinstance(meta, dict) else {}
-    _check_config(path, meta, architecture)
+    if config is not None:
+        check_config(path, config, architecture)
     ours = meta.get("riformer_deploy")
     kept = ours if isinstance(ours, dict) else {}
     digest = sha256_of(path)
@@ -157,6 +171,7 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
         meta=meta,
         mean=_channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
         std=_channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
+        notes=tuple(f"left out, since only training uses it: {key}" for key in losses),
     )
 
 
@@ -244,18 +259,6 @@ def _channel_values(value: Any) -> tuple[float, float, float] | None:
     if not all(isinstance(item, (int, float)) and math.isfinite(item) for item in numbers):
         return None
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
-
-
-def _check_config(path: Path, meta: Mapping[str, Any], architecture: Architecture) -> None:
-    """Refuse tensors that are not all that the stored config describes, such as a stage cut short."""
-    config = meta.get("cfg")
-    problems = contradictions(config, architecture) if isinstance(config, str) else []
-    if problems:
-        raise CheckpointKeysError(
-            f"{path} holds another network than the config that is stored in it describes.",
-            details=problems,
-            remedy="Tensors were lost or exchanged; go back to the file as training wrote it.",
-        )
 
 
 def _check_published_name(path: Path, digest: str) -> None:

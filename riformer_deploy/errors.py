@@ -10,7 +10,7 @@
     │   ├── CheckpointKeysError        12   missing, unexpected, mis-shaped or mixed keys
     │   ├── CheckpointValuesError      13   NaN or infinite weights
     │   ├── NotRIFormerError           14   the weights of another architecture
-    │   └── CheckpointMismatchError    15   contradicts what was asked for
+    │   └── CheckpointMismatchError    15   contradicts what was asked for or is computed here
     ├── MissingDependencyError         20   an optional package is absent or too old
     ├── BundleError                    30   not a bundle, or its manifest is invalid
     │   ├── BundleIntegrityError       31   a file is not the one the manifest recorded
@@ -99,7 +99,7 @@ class NotRIFormerError(CheckpointError):
 
 
 class CheckpointMismatchError(CheckpointError):
-    """The weights contradict the variant, class count or set of weights that was asked for."""
+    """The weights contradict what was asked for, or the stored config what is computed here."""
 
     exit_code = 15
 

@@ -183,7 +183,7 @@ Inspection = CheckpointInspection | OnnxInspection | BundleInspection | EngineIn
 
 def _inspect_checkpoint(path: Path) -> CheckpointInspection:
     checkpoint = load_checkpoint(path)
-    notes: list[str] = []
+    notes = list(checkpoint.notes)
     try:
         preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)
     except OptionError as err:

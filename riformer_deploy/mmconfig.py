@@ -6,33 +6,46 @@ The text is Python; it is parsed with :mod:`ast` and only literals are evaluated
 from __future__ import annotations
 
 import ast
-import math
+from dataclasses import dataclass
 from typing import Any
 
+from riformer_deploy.allowlists import is_number, refusals, shown
 from riformer_deploy.architecture import Architecture
+from riformer_deploy.model_settings import MODEL, preprocessor_settings
 from riformer_deploy.variants import ARCHITECTURES, Preprocessing
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """A value that is no literal: it is not evaluated, and must not be taken for one that was not stored."""
+
+    def __repr__(self) -> str:
+        return "an expression that is not evaluated"
+
+
+_UNREAD = _Unread()
+
+
 def _value(node: ast.expr, known: dict[str, Any]) -> Any:
-    """The literal that an expression spells, ``dict(...)`` calls included; None where it is none."""
-    value: Any = None
+    """The literal that an expression spells, ``dict(...)`` calls included; ``_UNREAD`` where it is none."""
+    value: Any = _UNREAD
     match node:
         case ast.Constant():
             value = node.value
         case ast.List() | ast.Tuple():
             value = [_value(item, known) for item in node.elts]
-        case ast.Dict():
+        case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
             value = {
                 key.value: _value(item, known)
                 for key, item in zip(node.keys, node.values, strict=True)
                 if isinstance(key, ast.Constant)
             }
-        case ast.Call(func=ast.Name(id="dict")):
-            value = {word.arg: _value(word.value, known) for word in node.keywords if word.arg}
+        case ast.Call(func=ast.Name(id="dict"), args=[]) if all(word.arg for word in node.keywords):
+            value = {word.arg: _value(word.value, known) for word in node.keywords}
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
             value = -number
         case ast.Name():
-            value = known.get(node.id)
+            value = known.get(node.id, _UNREAD)
         case _:  # calls and arithmetic are not evaluated
             pass
     return value
@@ -44,15 +57,20 @@ def _assignments(text: str) -> dict[str, Any]:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 known[name] = _value(value, known)
-            case _:  # imports and conditions carry no settings
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
                 continue
+            case _:  # a condition, a call, an assignment to an item: what it touches is no longer known
+                touched = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+                for node in touched:
+                    if node.id in known or isinstance(node.ctx, ast.Store):
+                        known[node.id] = _UNREAD
     return known
 
 
 def _triple(value: Any, *, positive: bool) -> tuple[float, float, float] | None:
-    if isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value):
+    if isinstance(value, list) and len(value) == 3 and all(map(is_number, value)):
         found = (float(value[0]), float(value[1]), float(value[2]))
-        if all(math.isfinite(v) and (v > 0 or not positive) for v in found):
+        if not positive or min(found) > 0:
             return found
     return None
 
@@ -118,19 +136,60 @@ def contradictions(text: str, architecture: Architecture) -> list[str]:
     arch = backbone.get("arch") if isinstance(backbone, dict) else None
     if isinstance(arch, str) and arch.lower() in ARCHITECTURES:
         known = ARCHITECTURES[arch.lower()]
-        arch = {"layers": list(known.layers), "embed_dims": list(known.embed_dims)}
-    described: list[tuple[str, Any, Any]] = [
-        (name, arch.get(name), list(getattr(architecture, name)))
-        for name in ("layers", "embed_dims")
-        if isinstance(arch, dict)
-    ]
+        # every published shape has mmpretrain's default ratios
+        arch = {"layers": list(known.layers), "embed_dims": list(known.embed_dims), "mlp_ratios": [4] * 4}
+    described: list[tuple[str, Any, Any]] = []
+    if isinstance(arch, dict):
+        described += [
+            (name, arch.get(name), list(getattr(architecture, name))) for name in ("layers", "embed_dims")
+        ]
+        hidden = _hidden_dims(arch.get("mlp_ratios"), architecture)
+        described.append(("mlp_ratios, as hidden widths", hidden, list(architecture.hidden_dims)))
     if isinstance(head, dict):
-        described.append(("num_classes", head.get("num_classes"), architecture.num_classes))
+        described += [
+            ("in_channels of the head", head.get("in_channels"), architecture.embed_dims[-1]),
+            ("num_classes", head.get("num_classes"), architecture.num_classes),
+        ]
     return [
-        f"{name}: the tensors say {found}, the stored config {said}"
+        f"{name}: the tensors say {found}, the stored config {shown(said)}"
         for name, said, found in described
         if said is not None and said != found
     ]
+
+
+def _hidden_dims(ratios: Any, architecture: Architecture) -> Any:
+    """Widths between the convolutions of the MLPs, as mmpretrain makes them of ratios; else the ratios."""
+    if not isinstance(ratios, list) or not all(map(is_number, ratios)):
+        return ratios
+    return [int(dim * ratio) for dim, ratio in zip(architecture.embed_dims, ratios, strict=False)]
+
+
+def refused_settings(text: str) -> list[str]:
+    """Settings of a stored config with which mmpretrain computes another function than this toolkit.
+
+    Args:
+        text: Content of ``meta['cfg']``.
+
+    Returns:
+        A sentence for each; empty where the text stores no model, or is not Python.
+    """
+    try:
+        known = _assignments(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    model = known.get("model")
+    if model is None:
+        return []
+    scope = known.get("default_scope")
+    problems = refusals(model, MODEL, name="model", scope=scope)
+    own = isinstance(model, dict) and model.get("data_preprocessor") is not None
+    stored = model["data_preprocessor"] if own else known.get("data_preprocessor")
+    if stored is not None:
+        geometry = _geometry(_test_pipeline(known) or [])
+        table = preprocessor_settings(stored, None if geometry is None else geometry[2])
+        name = "model.data_preprocessor" if own else "data_preprocessor"
+        problems += refusals(stored, table, name=name, scope=scope)
+    return problems
 
 
 def preprocessing_of(text: str) -> Preprocessing | None:
@@ -153,9 +212,12 @@ def preprocessing_of(text: str) -> Preprocessing | None:
     geometry, normalise = _geometry(pipeline), _normalisation(known)
     if geometry is None or normalise is None:
         return None
-    mean = _triple(normalise.get("mean"), positive=False)
+    to_rgb = normalise.get("to_rgb", False)
+    if normalise.get("mean") is None:  # without one, mmpretrain's preprocessor does not normalise
+        normalise = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+    mean = _triple(normalise["mean"], positive=False)
     std = _triple(normalise.get("std"), positive=True)
-    if mean is None or std is None:
+    if mean is None or std is None or to_rgb not in (True, False):
         return None
     short_edge, interpolation, crop = geometry
     try:
@@ -165,7 +227,7 @@ def preprocessing_of(text: str) -> Preprocessing | None:
             interpolation=interpolation,
             mean=mean,
             std=std,
-            channel_order="RGB" if normalise.get("to_rgb", False) else "BGR",
+            channel_order="RGB" if to_rgb else "BGR",
             source="checkpoint",
         )
     except ValueError:  # settings that nothing of ours can follow, such as OpenCV's "area"

@@ -130,12 +130,14 @@ class FuseReport:
         sha256: Of its content.
         source_form: The form of the checkpoint; ``deploy`` means that there was nothing to fuse.
         parameters: Number of weights written.
+        notes: What of the checkpoint was left out.
     """
 
     output: str
     sha256: str
     source_form: Form
     parameters: int
+    notes: tuple[str, ...] = ()
 
 
 def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
@@ -190,7 +192,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         architecture=options.variant.architecture if options.variant else None,
         num_classes=options.num_classes,
     )
-    notes: list[str] = []
+    notes = list(checkpoint.notes)
     model = _model_record(checkpoint, options, notes)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     source = Source(
@@ -331,4 +333,5 @@ def fuse_checkpoint(
         sha256=written.sha256,
         source_form=checkpoint.form,
         parameters=sum(value.numel() for value in written.state.values()),
+        notes=checkpoint.notes,
     )

@@ -1,4 +1,7 @@
-"""Tells from keys and shapes alone which RIFormer a state dict is, and whether it is whole."""
+"""Tells from keys and shapes alone which RIFormer a state dict is, and whether it is whole.
+
+The stored config decides nothing here: it is only held against the tensors, and against what is computed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from riformer_deploy.architecture import STAGES, Architecture, Form
-from riformer_deploy.errors import CheckpointKeysError, NotRIFormerError
+from riformer_deploy.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
+from riformer_deploy.mmconfig import contradictions, refused_settings
 
 _PARTS = frozenset(
     {
@@ -159,4 +163,57 @@ def check_keys(
             f"{architecture.layers}, embed_dims {architecture.embed_dims}): {len(problems)} problem(s).",
             details=[*problems, *also],
             remedy="Loading it with strict=False would leave such tensors at their initial values.",
+        )
+
+
+def check_settings(
+    path: Path, state: Mapping[str, Any], config: str | None, architecture: Architecture
+) -> None:
+    """Refuse what is computed otherwise than here: other pictures than RGB, and settings of the config.
+
+    Args:
+        path: Named in errors.
+        state: Tensors by mmpretrain's keys, without prefixes.
+        config: The text that training stored; None where there is none.
+        architecture: What the state dict was recognised as.
+
+    Raises:
+        CheckpointKeysError: The first convolution takes another number of channels than three.
+        CheckpointMismatchError: The config has settings that are not computed here; all of them are listed.
+    """
+    problems = refused_settings(config) if config is not None else []
+    stem = state.get("backbone.patch_embed.proj.weight")
+    shape = tuple(stem.shape) if isinstance(stem, Tensor) else ()
+    if len(shape) == 4 and shape[1] not in (0, 3):
+        raise CheckpointKeysError(
+            f"{path} takes {shape[1]}-channel pictures; only RGB (3 channels) is supported.",
+            details=[f"backbone.patch_embed.proj.weight is {shape}", *problems],
+            remedy="Export it with the framework that trained it, or train it on three channels.",
+        )
+    if problems and config is not None:
+        raise CheckpointMismatchError(
+            f"The config that is stored in {path} describes another function than this toolkit computes: "
+            f"{len(problems)} setting(s).",
+            details=[*problems, *contradictions(config, architecture)],
+            remedy="No tensor's shape shows these settings, so the result would differ unnoticed: export it "
+            "with the framework that trained it. Where the config is wrong, correct meta['cfg'] in the file.",
+        )
+
+
+def check_config(path: Path, config: str, architecture: Architecture) -> None:
+    """Refuse tensors that are not all that the stored config describes, such as a stage cut short.
+
+    Args:
+        path: Named in errors.
+        config: The text that training stored.
+        architecture: What the state dict was recognised as.
+
+    Raises:
+        CheckpointKeysError: The two describe different shapes.
+    """
+    if problems := contradictions(config, architecture):
+        raise CheckpointKeysError(
+            f"{path} holds another network than the config that is stored in it describes.",
+            details=problems,
+            remedy="Tensors were lost or exchanged; go back to the file as training wrote it.",
         )

@@ -29,4 +29,6 @@ def fuse(
         return
     if report.source_form == "deploy":
         output.note("the checkpoint was in deploy form already; its weights are unchanged")
+    for text in report.notes:
+        output.note(text)
     output.say(f"{report.output}: deploy form, {report.parameters:,} parameters, sha256 {report.sha256}")

@@ -71,6 +71,15 @@ def test_a_deploy_form_checkpoint_is_noted_on_stderr_and_its_weights_stay(
     assert all(torch.equal(written[key], value) for key, value in state.items())
 
 
+def test_buffers_of_a_loss_are_left_out_and_that_is_said(
+    cli: Run, tmp_path: Path, write_checkpoint: Callable[..., Path], tiny_state: dict[str, Tensor]
+) -> None:
+    key = "head.loss_module.class_weight"
+    ran = cli("fuse", write_checkpoint({**tiny_state, key: torch.ones(7)}), "-o", tmp_path / "deploy.pth")
+    assert (ran.returncode, ran.stderr) == (0, f"note: left out, since only training uses it: {key}\n")
+    assert key not in torch.load(tmp_path / "deploy.pth", weights_only=True)["state_dict"]
+
+
 def test_an_existing_file_is_kept_unless_forced(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     target = tmp_path / "deploy.pth"
     target.write_text("mine")

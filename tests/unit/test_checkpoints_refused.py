@@ -122,7 +122,11 @@ def test_stray_keys_are_named_and_make_no_block(write_checkpoint: Write, tiny_st
 
 def _config(layers: list[int], classes: int = 7) -> str:
     arch = f"dict(layers={layers}, embed_dims=[8, 16, 24, 32])"
-    return f"model = dict(backbone=dict(arch={arch}), head=dict(num_classes={classes}))"
+    head = f"dict(type='LinearClsHead', num_classes={classes})"
+    return (
+        f"model = dict(type='ImageClassifier', backbone=dict(type='RIFormer', arch={arch}), "
+        f"neck=dict(type='GlobalAveragePooling'), head={head})"
+    )
 
 
 def test_a_stage_cut_short_is_refused_by_the_stored_config(
@@ -152,3 +156,58 @@ def test_a_file_that_changes_while_it_is_read_is_unreadable(
     monkeypatch.setattr(checkpoints, "sha256_of", meanwhile)
     with pytest.raises(CheckpointUnreadableError, match="changed while it was being read"):
         load_checkpoint(write_checkpoint())
+
+
+def test_a_config_of_another_function_is_refused_with_all_its_settings(write_checkpoint: Write) -> None:
+    text = _config([1, 1, 2, 1], classes=9).replace(
+        "type='RIFormer'", "type='RIFormer', act_cfg=dict(type='ReLU'), in_stride=2, norm_eps=0.1"
+    )
+    with pytest.raises(CheckpointMismatchError, match=r"another function .* 3 setting\(s\)") as caught:
+        load_checkpoint(write_checkpoint(meta={"cfg": text}))
+    assert caught.value.exit_code == 15
+    assert "meta['cfg']" in caught.value.remedy
+    assert caught.value.details == (
+        "model.backbone.act_cfg.type is 'ReLU'; computed here: GELU",
+        "model.backbone.in_stride is 2; computed here: 4",
+        "model.backbone.norm_eps is 0.1; this toolkit does not know that setting",
+        "num_classes: the tensors say 7, the stored config 9",
+    )
+
+
+def test_a_setting_is_refused_before_the_tensors_that_it_explains(
+    write_checkpoint: Write, tiny_state: State
+) -> None:
+    tiny_state["backbone.norm2.weight"] = tiny_state["backbone.norm2.bias"] = torch.ones(16)
+    text = _config([1, 1, 2, 1]).replace("type='RIFormer'", "type='RIFormer', out_indices=[2, 6]")
+    with pytest.raises(CheckpointMismatchError) as caught:
+        load_checkpoint(write_checkpoint(meta={"cfg": text}))
+    (detail,) = caught.value.details
+    assert detail.startswith("model.backbone.out_indices is [2, 6]")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("stored", [False, True], ids=["no config", "config"])
+def test_other_pictures_than_rgb_are_refused_by_their_channels(
+    write_checkpoint: Write, tiny_state: State, channels: int, *, stored: bool
+) -> None:
+    key = "backbone.patch_embed.proj.weight"
+    tiny_state[key] = tiny_state[key].mean(1, keepdim=True).repeat(1, channels, 1, 1)
+    text = _config([1, 1, 2, 1]).replace("'RIFormer'", f"'RIFormer', in_channels={channels}")
+    with pytest.raises(CheckpointKeysError) as caught:
+        load_checkpoint(write_checkpoint(meta={"cfg": text} if stored else {}))
+    assert f"takes {channels}-channel pictures; only RGB" in caught.value.message
+    said = (f"model.backbone.in_channels is {channels}; computed here: 3",) if stored else ()
+    assert caught.value.details == (f"{key} is (8, {channels}, 7, 7)", *said)
+
+
+def test_buffers_of_a_loss_are_left_out_with_a_note(write_checkpoint: Write, tiny_state: State) -> None:
+    plain = load_checkpoint(write_checkpoint(name="plain.pth"))
+    tiny_state["head.loss_module.class_weight"] = torch.ones(7, dtype=torch.int64)
+    found = load_checkpoint(write_checkpoint())
+    assert found.notes == ("left out, since only training uses it: head.loss_module.class_weight",)
+    assert (plain.notes, plain.stored_dtypes) == ((), found.stored_dtypes)
+    assert found.weights_sha256 == plain.weights_sha256
+    tiny_state["head.losses.x"] = torch.ones(1)
+    with pytest.raises(CheckpointKeysError) as caught:
+        load_checkpoint(write_checkpoint())
+    assert caught.value.details == ("unexpected: head.losses.x",)

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.complexity import complexity
 from riformer_deploy.errors import (
     BundleError,
@@ -97,6 +98,12 @@ def test_a_stored_config_gives_the_size_and_so_the_cost(
     assert (found.preprocessing.crop_px, found.preprocessing.source) == ((64, 64), "checkpoint")
     assert found.flops == complexity(tiny_architecture, Form.DEPLOY, (64, 64)).flops
     assert found.notes == ()
+
+
+def test_what_is_left_out_of_a_checkpoint_is_noted(write_checkpoint: Callable[..., Path]) -> None:
+    state = {**load_checkpoint(write_checkpoint()).state, "head.loss_module.class_weight": torch.ones(7)}
+    found = _checkpoint(write_checkpoint(state, meta={"cfg": CONFIG}))
+    assert found.notes == ("left out, since only training uses it: head.loss_module.class_weight",)
 
 
 @pytest.mark.parametrize("form", [Form.TRAINING, Form.DEPLOY])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.mmconfig import contradictions, preprocessing_of
-from riformer_deploy.variants import VARIANTS, Preprocessing
+from riformer_deploy.mmconfig import contradictions, preprocessing_of, refused_settings
+from riformer_deploy.variants import ARCHITECTURES, VARIANTS, Preprocessing
 
 # As mmengine's Config.pretty_text writes a config: sorted, one item to a line, by yapf.
 CONFIG = """\
@@ -79,6 +79,22 @@ def test_the_published_configs_give_the_published_preprocessing(name: str) -> No
         crop_px=(variant.image_size_px, variant.image_size_px),
         source="checkpoint",
     )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("deploy", ["", ", deploy=True"], ids=["training", "deploy"])
+def test_no_setting_of_a_published_config_is_refused(name: str, deploy: str) -> None:
+    variant = VARIANTS[name]
+    (arch,) = {key for key, shape in ARCHITECTURES.items() if shape == variant.architecture}
+    text = CONFIG.format(arch=arch, scale=variant.resize_short_edge_px, side=variant.image_size_px)
+    text = text.replace("type='RIFormer'", f"type='RIFormer'{deploy}").replace(
+        "in_channels=512", f"in_channels={variant.architecture.embed_dims[-1]}"
+    )
+    text = text.replace(
+        "LinearClsHead'", "LinearClsHead', loss=dict(loss_weight=1.0, type='CrossEntropyLoss')"
+    )
+    assert refused_settings(text) == []
+    assert contradictions(text, variant.architecture) == []
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,8 @@ def test_nothing_in_the_text_is_executed(tmp_path: Path, code: str, place: str) 
         ("58.395,", "255 * 0.229,"),
         ("58.395,", "0,"),
         ("58.395,", "1e999,"),
+        ("58.395,", "0x1" + "0" * 400 + ","),
+        ("to_rgb=True", "to_rgb=bool(1)"),
     ],
 )
 def test_a_geometry_or_normalisation_that_is_not_understood_is_not_guessed(old: str, new: str) -> None:
@@ -228,4 +246,28 @@ def test_every_contradiction_of_a_config_is_told() -> None:
     text = S12.replace("num_classes=1000, type", "num_classes=10, type")
     assert text != S12
     found = contradictions(text, VARIANTS["riformer-m36_in1k"].architecture)
-    assert [problem.partition(":")[0] for problem in found] == ["layers", "embed_dims", "num_classes"]
+    assert [problem.partition(":")[0] for problem in found] == [
+        "layers",
+        "embed_dims",
+        "in_channels of the head",
+        "num_classes",
+    ]
+
+
+def test_ratios_of_the_mlps_are_held_against_the_hidden_widths() -> None:
+    s12 = VARIANTS["riformer-s12_in1k"].architecture
+    text = "model = dict(backbone=dict(arch=dict(mlp_ratios={})))"
+    assert contradictions(text.format("[4, 4, 4.0, 4]"), s12) == []
+    for ratios in ("[4, 4, 4, 3]", "[4, 4, 4]", "[4, 4, 4, 1e999]", "4", "[4, 4, 4, four]"):
+        (found,) = contradictions(text.format(ratios), s12)
+        assert found.startswith("mlp_ratios")
+
+
+def test_a_preprocessor_without_a_mean_does_not_normalise() -> None:
+    for text in (
+        S12.replace("    mean=[", "    other=["),
+        "data_preprocessor = dict(mean=None, std=None)\ntest_pipeline=[dict(type='CenterCrop', crop_size=8)]",
+    ):
+        found = preprocessing_of(text)
+        assert found is not None
+        assert (found.mean, found.std) == ((0, 0, 0), (1, 1, 1))
