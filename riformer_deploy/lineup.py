@@ -42,7 +42,6 @@ from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -243,8 +242,8 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
         group: Which kind.
 
     Raises:
-        BundleError: The bundle holds none that this machine can run, or all of them failed parity; the reasons
-            are listed.
+        BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
+            reasons are listed.
         EngineUnfitError: It holds engines, and none fits this machine; likewise.
         MissingDependencyError: What runs it is not installed.
     """
@@ -257,7 +256,7 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
             details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
             remedy="Choose another --with.",
         )
-    failed = []
+    failed: list[str] = []
     for contestant in lineup.entered:
         failure = stored_failure(bundle, contestant)
         if failure is None:

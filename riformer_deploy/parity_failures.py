@@ -57,13 +57,11 @@ def why_failed(candidate: CandidateParity) -> str:
         if output.status is Status.FAILED
     ]
     what += [
-        _stage_failure(stage, candidate.budget)
-        for stage in candidate.stages
-        if stage.status is Status.FAILED
+        _stage_failure(stage, candidate.budget) for stage in candidate.stages if stage.status is Status.FAILED
     ]
     if candidate.first_bad_block is not None:
         what.append(f"first out at {candidate.first_bad_block}")
-    where = f" with {candidate.file}" if candidate.file is not None else ""
+    where = f" ({candidate.file})" if candidate.file is not None else ""
     return f"{name}{where}, {'; '.join(what) or 'no output to compare'}"
 
 
