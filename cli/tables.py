@@ -30,6 +30,18 @@ def _stage_errors(candidate: CandidateParity) -> list[str]:
     return [number(stage.deviation.relative_l2) for stage in candidate.stages]
 
 
+def _stages_verdict(candidate: CandidateParity) -> str:
+    """The stages' own, whatever the outputs are; a dash where there are none."""
+    from riformer_deploy.results import Status
+
+    if not candidate.stages:
+        return "-"
+    block = candidate.first_bad_block
+    if all(stage.status is Status.PASSED for stage in candidate.stages):
+        return "passed" if block is None else f"passed, {block} within is out"
+    return "failed" if block is None else f"failed, first at {block}"
+
+
 def print_parity(result: ParityResult) -> None:
     """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
     inputs = result.inputs
@@ -64,8 +76,7 @@ def print_parity(result: ParityResult) -> None:
                 titled(candidate.name, candidate.graph),
                 *(_stage_errors(candidate)),
                 number(candidate.budget.stage_relative_l2),
-                str(candidate.status)
-                + (f", first at {candidate.first_bad_block}" if candidate.first_bad_block else ""),
+                _stages_verdict(candidate),
             )
             for candidate in result.candidates
         ],
@@ -81,9 +92,25 @@ def print_parity(result: ParityResult) -> None:
             limits.append(f"SQNR >= {budget.min_sqnr_db:g} dB")
         stated = "" if budget.stated == "default" else " (limits changed by the user)"
         say(f"Budget of {precision}: {', '.join(limits)}, stages <= {budget.stage_relative_l2:g}{stated}")
+    _say_verdict(result)
+
+
+def _say_verdict(result: ParityResult) -> None:
+    """The closing lines: every candidate that failed, with figure and limit, or that none did."""
+    from riformer_deploy.parity_failures import why_failed
+
     count = len(result.unproven)
     more = f"; {count} engine{'s' * (count > 1)} NOT proven: {', '.join(result.unproven)}" if count else ""
-    say(f"Parity: {result.status}{more}")
+    images = "synthetic images" if result.inputs.seed is not None else result.inputs.description
+    for candidate in result.failed:
+        whose = "" if candidate.judges_file else ", this runtime's own verdict"
+        say(f"Parity: failed: {why_failed(candidate)} (on {images}{whose})")
+    if not result.failed:
+        say(f"Parity: {result.status}{more}")
+    elif result.status == "passed":
+        say(f"Parity of the files: passed{more}")
+    elif more:
+        say(more.removeprefix("; "))
 
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> None:
@@ -192,6 +219,7 @@ def _print_bundle(found: BundleInspection) -> None:
             "parity",
             f"{found.parity}, {found.parity_utc}" if found.parity else "none under default limits",
         ),
+        *(("failed parity", text) for text in found.parity_failures),
         ("integrity", "every file is as recorded" if found.intact else "; ".join(found.problems)),
     ]
     _pairs(f"Bundle {found.path}", rows)

@@ -162,18 +162,18 @@ def stage_onnx(
     )
 
 
-def stage_samples(staged: Path, measured: Measured | None, parent_sha256: str) -> FileRecord | None:
-    """Write calibration images for proofs, where there are real ones.
+def stage_samples(staged: Path, images: CalibrationSet | None, parent_sha256: str) -> FileRecord | None:
+    """Write the images that parity runs on, where there are real ones.
 
     Args:
         staged: The folder.
-        measured: The calibration.
+        images: Real ones.
         parent_sha256: Of the reference weights' file.
     """
-    if measured is None or measured[0].random:
+    if images is None:
         return None
     path = staged / "samples.npy"
-    np.save(path, measured[0].spread(_SAMPLES), allow_pickle=False)
+    np.save(path, images.spread(_SAMPLES), allow_pickle=False)
     return record_file(path, parent_sha256)
 
 

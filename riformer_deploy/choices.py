@@ -109,6 +109,25 @@ class Role(StrEnum):
     """What is judged: an artifact of the bundle in a runtime."""
 
 
+class RuntimeKind(StrEnum):
+    """What runs a model."""
+
+    PYTORCH = "pytorch"
+    ONNX_RUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+    """An engine, which is a file of its own."""
+
+    @property
+    def judges_file(self) -> bool:
+        """Whether parity in this runtime decides whether the file is right.
+
+        OpenVINO's does not: it accumulates half precision in half on processors with AVX512-FP16, so that the
+        same file passes on one machine and fails on another.
+        """
+        return self is not RuntimeKind.OPENVINO
+
+
 class Baselines(StrEnum):
     """Which ways of running the weights with PyTorch on a GPU are measured."""
 

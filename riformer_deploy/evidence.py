@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from riformer_deploy.images import normalise, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
+from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
 from riformer_deploy.records import dump_json
@@ -37,6 +38,7 @@ from riformer_deploy.results import (
     LatencyResult,
     ParityResult,
 )
+from riformer_deploy.runtimes.base import Contestant
 from riformer_deploy.scorecards import AccuracyResult, Published
 from riformer_deploy.variants import VARIANTS
 
@@ -52,6 +54,18 @@ def _recording_failures(what: str) -> Iterator[None]:
         raise
     except (OSError, BundleError) as err:
         _LOG.warning("the %s result could not be stored in the bundle: %s", what, err)
+
+
+def _warn_of_failures(bundle: Bundle, contestants: Sequence[Contestant]) -> None:
+    """Say which of them failed their stored parity; they are measured all the same."""
+    for contestant in contestants:
+        try:
+            failure = stored_failure(bundle, contestant)
+        except BundleError as err:  # a measurement needs no evidence of another kind
+            _LOG.warning("whether parity holds is not known: %s", err.message)
+            return
+        if failure is not None:
+            _LOG.warning("failed parity: %s", why_failed(failure))
 
 
 def store_result(
@@ -183,6 +197,7 @@ def accuracy_bundle(
         )
     for item in lineup.skipped:
         _LOG.warning("%s was left out: %s", item.name, item.reason)
+    _warn_of_failures(bundle, lineup.entered)
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
     dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
@@ -244,6 +259,7 @@ def bench_bundle(
             "No engine of the bundle can run on this machine.",
             details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
         )
+    _warn_of_failures(bundle, lineup.entered)
     threads = torch.get_num_threads()
     try:
         result = measure_latency(

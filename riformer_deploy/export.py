@@ -64,6 +64,16 @@ class OnnxOptions:
             raise OptionError("The graph cannot be written as asked.", details=problems)
 
 
+def ir_version_of(opset: int) -> int:
+    """The IR version that came with an operator set, as onnx's own table has it.
+
+    Args:
+        opset: Version of the default operator set.
+    """
+    found: int = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    return found
+
+
 class _Tapped(nn.Module):
     """The model with its block outputs beside its scores, so that the exporter names them."""
 
@@ -238,6 +248,8 @@ def export_onnx(
     del graph.graph.output[len(model.output_names) :]
     _unwrap(graph)
     _scrub(graph, metadata)
+    # The opset's own: the exporter writes one for all, which runtimes of the opset's time refuse.
+    graph.ir_version = ir_version_of(options.opset)
     onnx.save(graph, path)
     _check(path, graph, model, options)
     return tuple(map(spec_of, graph.graph.input)), tuple(map(spec_of, graph.graph.output))

@@ -24,10 +24,10 @@ from riformer_deploy.errors import (
 from riformer_deploy.files import sha256_of
 from riformer_deploy.manifests import Manifest, WeightSet
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
+from riformer_deploy.parity_failures import stored_parity, why_failed
 from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.preflight import Mismatch, check_file, preflight_here
 from riformer_deploy.preprocessing import resolve_preprocessing
-from riformer_deploy.records import RecordError, load_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.variants import Preprocessing
 
@@ -137,6 +137,7 @@ class BundleInspection:
         graphs: Every ONNX file that is as recorded.
         parity: The verdict of the stored proof under the default limits; None where there is none.
         parity_utc: When that proof was made.
+        parity_failures: Why each of its candidates that failed did, runtimes that judge no file included.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
         proofs: The stored proof of each engine that has one, by the engine's file.
@@ -153,6 +154,7 @@ class BundleInspection:
     intact: bool
     problems: tuple[str, ...]
     proofs: dict[str, EngineProof]
+    parity_failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,15 +241,12 @@ def _inspect_onnx(path: Path) -> OnnxInspection:
 
 
 def _stored_parity(bundle: Bundle, problems: list[str], kind: str = "parity") -> ParityResult | None:
-    record = bundle.manifest.results.get(kind)
-    if record is None:
-        return None
     try:
-        return load_json(ParityResult, bundle.path_of(record).read_text(encoding="utf-8"))
+        return stored_parity(bundle, kind)
     except BundleIntegrityError:
         return None  # listed already
-    except (RecordError, UnicodeDecodeError) as err:
-        problems.append(f"{bundle.directory / record.path} is no valid result: {err}")
+    except BundleError as err:
+        problems.append(err.message)
         return None
 
 
@@ -274,6 +273,7 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         graphs=tuple(_inspect_onnx(path / g.file.path) for g in manifest.onnx if g.file.path in intact),
         parity=parity.status if parity else None,
         parity_utc=parity.created_utc if parity else None,
+        parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
         intact=not problems,
         problems=tuple(problems),
         proofs={engine.file.path: proof for engine, proof in proofs if proof is not None},

@@ -6,6 +6,7 @@ is shipped, and one model is in memory at a time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -16,13 +17,23 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision, Role
+from riformer_deploy.choices import (
+    InputForm,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+    Role,
+    RuntimeKind,
+)
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.errors import BundleError, EngineUnfitError
 from riformer_deploy.fusion import fold
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.lowering import lower
 from riformer_deploy.optional import PACKAGES, installed_version, require
+from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.results import Skipped
@@ -30,6 +41,8 @@ from riformer_deploy.runtimes.base import Batches, Contestant, Runtime
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
+
+_LOG = logging.getLogger(__name__)
 
 
 class Group(StrEnum):
@@ -84,18 +97,24 @@ def _torch(
         artifact_sha256=weights.file.sha256,
         open=start,
         role=Role.BASELINE,
+        file=weights.file.path,
     )
 
 
+_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
+
+
 def _graph(
-    bundle: Bundle, artifact: OnnxArtifact, backend: str, load: Callable[[Path], Runtime]
+    bundle: Bundle, artifact: OnnxArtifact, runtime: RuntimeKind, load: Callable[[Path], Runtime]
 ) -> Contestant:
     return Contestant(
-        name=f"{backend} {artifact.precision}",
+        name=f"{_TITLES[runtime]} {artifact.precision}",
         precision=artifact.precision,
         artifact_sha256=artifact.file.sha256,
         batches=Batches.of(artifact.batch),
         open=lambda: fed(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
+        runtime=runtime,
+        file=artifact.file.path,
     )
 
 
@@ -127,6 +146,7 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
         precision=artifact.precision,
         artifact_sha256=weights.file.sha256,
         open=start,
+        file=artifact.file.path,
     )
 
 
@@ -146,7 +166,8 @@ def _onnx_lineup(bundle: Bundle, threads: int | None) -> Lineup:
             skipped = Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason)
             lineup += Lineup(entered=(_lowered(bundle, artifact),), skipped=(skipped,))
         else:
-            run = _graph(bundle, artifact, "ONNX Runtime", lambda path: OnnxRuntime(path, threads=threads))
+            kind = RuntimeKind.ONNX_RUNTIME
+            run = _graph(bundle, artifact, kind, lambda path: OnnxRuntime(path, threads=threads))
             lineup += Lineup(entered=(run,))
     return lineup
 
@@ -165,7 +186,8 @@ def _openvino_lineup(bundle: Bundle, threads: int | None) -> Lineup:
             reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
             lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
         else:
-            run = _graph(bundle, artifact, "OpenVINO", lambda path: OpenVinoRuntime(path, threads=threads))
+            kind = RuntimeKind.OPENVINO
+            run = _graph(bundle, artifact, kind, lambda path: OpenVinoRuntime(path, threads=threads))
             lineup += Lineup(entered=(run,))
     return lineup
 
@@ -213,14 +235,15 @@ def line_up(
 
 
 def only_runner(bundle: Bundle, group: Group) -> Contestant:
-    """The first model of a group, for work that one model does.
+    """The first model of a group that has not failed parity, for work that one model does.
 
     Args:
-        bundle: Whose.
+        bundle: Whose; one of its models that failed its stored parity is left out with a warning.
         group: Which kind.
 
     Raises:
-        BundleError: The bundle holds none that this machine can run; the reasons are listed.
+        BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
+            reasons are listed.
         EngineUnfitError: It holds engines, and none fits this machine; likewise.
         MissingDependencyError: What runs it is not installed.
     """
@@ -233,7 +256,19 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
             details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
             remedy="Choose another --with.",
         )
-    return lineup.entered[0]
+    failed: list[str] = []
+    for contestant in lineup.entered:
+        failure = stored_failure(bundle, contestant)
+        if failure is None:
+            for text in failed:
+                _LOG.warning("left out, since it failed parity: %s", text)
+            return contestant
+        failed.append(why_failed(failure))
+    raise BundleError(
+        f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",
+        details=failed,
+        remedy="Choose another --with, or judge it anew on this machine: `riformer-deploy verify parity`.",
+    )
 
 
 def require_backends(groups: Sequence[Group]) -> None:

@@ -12,7 +12,7 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Baselines, DeviceLayer, Precision, Role
+from riformer_deploy.choices import Baselines, DeviceLayer, Precision, Role, RuntimeKind
 from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
@@ -93,6 +93,8 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
         proof_batches=tuple(sorted({size for p in profiles for size in (p.minimum, p.optimum, p.maximum)})),
         observable=False,
         open=start,
+        runtime=RuntimeKind.TENSORRT,
+        file=engine.file.path,
     )
 
 
@@ -259,6 +261,8 @@ def _onnx_rivals(bundle: Bundle, layer: DeviceLayer) -> Lineup:
             artifact_sha256=artifact.file.sha256,
             batches=Batches.of(artifact.batch),
             open=start,
+            runtime=RuntimeKind.ONNX_RUNTIME,
+            file=artifact.file.path,
         )
         lineup += Lineup(entered=(contestant,))
     return lineup

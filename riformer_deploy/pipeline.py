@@ -31,6 +31,7 @@ from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Sou
 from riformer_deploy.model import model_from_state
 from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.optional import require
+from riformer_deploy.parity_failures import why_failed
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
@@ -39,7 +40,7 @@ from riformer_deploy.proofs import MODELS, prove_parity
 from riformer_deploy.records import dump_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate
-from riformer_deploy.tuning import Images, calibrated, gated
+from riformer_deploy.tuning import Images, calibrated, gated, proof_images
 from riformer_deploy.variants import Variant
 from riformer_deploy.version import VERSION
 
@@ -64,7 +65,8 @@ class ExportOptions:
         force: Replace a bundle of another checkpoint.
         precisions: What to export; models of other precisions that the bundle holds already stay.
         lowering: How to lower.
-        calibration: ``random``, an ``.npz`` file or a folder of images; None for none.
+        calibration: ``random``, an ``.npz`` file or a folder of images; None for none. Parity, too, runs on
+            real ones.
         skip_bad: Use the rest of the calibration images where part of them cannot be used.
         gate: What int8 and fp8 must hold to on the calibration images, sparing layers if need be.
     """
@@ -103,7 +105,8 @@ class ExportReport:
     """What an export did.
 
     Attributes:
-        status: ``failed`` if parity did not hold; then nothing was written.
+        status: ``failed`` if a file's parity did not hold; then nothing was written. A runtime's own verdict,
+            such as OpenVINO's, is in ``parity`` and ``notes`` and keeps no file from being written.
         bundle: The bundle's folder, or None where nothing was written.
         model: What the model is.
         source: What it was made from.
@@ -215,7 +218,8 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     measured, remarks = calibrated(
         folded, source.weights_sha256, model, options.precisions, options.lowering, images, progress
     )
-    notes += remarks
+    real, more = proof_images(measured, images, model)
+    notes += (*remarks, *more)
     lowerings = dict.fromkeys(options.precisions, options.lowering)
     if measured is not None and options.gate is not None:
         for precision in [item for item in options.precisions if item.is_quantized]:
@@ -236,7 +240,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             progress(f"exporting {precision} to ONNX")
             artifacts.append(stage_onnx(staged, made_of, precision, lowerings[precision], graph))
         del folded, made_of
-        samples = stage_samples(staged, measured, parent) or kept.samples
+        samples = stage_samples(staged, real, parent) or kept.samples
         order = list(Precision)
         onnx = tuple(sorted(artifacts, key=lambda artifact: order.index(artifact.precision)))
         engines = kept.engines_of(onnx)
@@ -268,6 +272,11 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             lambda step: progress(f"proving parity: {step}"),
             groups=MODELS,
         )
+        notes += [
+            f"{why_failed(candidate)}: this runtime's own verdict; the file is judged in ONNX Runtime"
+            for candidate in parity.failed
+            if not candidate.judges_file
+        ]
         if parity.status is Status.PASSED:
             path = staged / "parity.json"
             path.write_text(dump_json(parity), encoding="utf-8")

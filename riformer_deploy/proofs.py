@@ -22,7 +22,7 @@ from riformer_deploy.results import (
     Inputs,
     ParityResult,
     Skipped,
-    Status,
+    files_status,
 )
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.verify import ParityTask, verify_parity
@@ -150,6 +150,6 @@ def proofs_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResu
 def _part(
     result: ParityResult, candidates: tuple[CandidateParity, ...], skipped: tuple[Skipped, ...]
 ) -> ParityResult:
-    passed = all(candidate.status is Status.PASSED for candidate in candidates)
-    verdict = Status.PASSED if passed else Status.FAILED
-    return dataclasses.replace(result, candidates=candidates, skipped=skipped, status=verdict, unproven=())
+    return dataclasses.replace(
+        result, candidates=candidates, skipped=skipped, status=files_status(candidates), unproven=()
+    )

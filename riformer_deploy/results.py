@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.choices import Precision, Role
+from riformer_deploy.choices import Precision, Role, RuntimeKind
 from riformer_deploy.gpu_state import GpuWatch
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
@@ -113,6 +114,8 @@ class CandidateParity:
         status: Passed if every output and every stage did.
         batches: Batch sizes that it was run with.
         graph: Whether it was the CUDA graph that it was to be, at every batch; None if it was to be none.
+        runtime: What ran it; None in records before runtimes were told apart.
+        file: The bundle's file that its verdict is about; None in the same records.
     """
 
     name: str
@@ -125,6 +128,24 @@ class CandidateParity:
     status: Status
     batches: tuple[int, ...] = ()
     graph: GraphState | None = None
+    runtime: RuntimeKind | None = None
+    file: str | None = None
+
+    @property
+    def judges_file(self) -> bool:
+        """Whether the verdict is the file's; where not, it is the runtime's alone."""
+        return self.runtime is None or self.runtime.judges_file
+
+
+def files_status(candidates: Sequence[CandidateParity]) -> Status:
+    """Passed if every candidate that judges a file passed and there is at least one.
+
+    Args:
+        candidates: Those of one result.
+    """
+    judges = [candidate for candidate in candidates if candidate.judges_file]
+    passed = bool(judges) and all(candidate.status is Status.PASSED for candidate in judges)
+    return Status.PASSED if passed else Status.FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +162,8 @@ class ParityResult:
         inputs: What it was run on.
         candidates: Every contestant, PyTorch float32 first: the others are read beside its error.
         skipped: Those that could not run.
-        status: Passed if every candidate did and there was at least one.
+        status: Whether the files are right: passed if every candidate that judges a file did and there was at
+            least one. A runtime that only has a verdict of its own may have failed.
         unproven: Engines of the bundle that no candidate ran.
     """
 
@@ -159,9 +181,13 @@ class ParityResult:
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "parity")
-        passed = bool(self.candidates) and all(c.status is Status.PASSED for c in self.candidates)
-        if passed != (self.status is Status.PASSED):
+        if self.status is not files_status(self.candidates):
             raise ValueError("the verdict does not follow from the candidates")
+
+    @property
+    def failed(self) -> tuple[CandidateParity, ...]:
+        """Every candidate that failed, whether or not it judges a file."""
+        return tuple(c for c in self.candidates if c.status is Status.FAILED)
 
 
 class Timing(StrEnum):

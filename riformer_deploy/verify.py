@@ -23,6 +23,7 @@ from riformer_deploy.results import (
     Skipped,
     StageParity,
     Status,
+    files_status,
 )
 from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
 from riformer_deploy.runtimes.batching import run_all
@@ -140,6 +141,8 @@ def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs
         first_bad_block=block,
         status=status(passed=passed),
         graph=graph_of(runtime),
+        runtime=candidate.runtime,
+        file=candidate.file,
     )
 
 
@@ -151,7 +154,7 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
         progress: Told of each step.
 
     Returns:
-        The result; a candidate that is out of its budget makes it ``failed``.
+        The result; a candidate that is out of its budget and judges a file makes it ``failed``.
 
     Raises:
         RuntimeFailureError: A model cannot be loaded or run, or the reference itself gives values
@@ -187,5 +190,5 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
         inputs=task.inputs,
         candidates=tuple(judged),
         skipped=tuple(task.skipped),
-        status=status(passed=bool(judged) and all(item.status is Status.PASSED for item in judged)),
+        status=files_status(judged),
     )

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy import engines, lineup_gpu, preflight
+from riformer_deploy import engines, lineup, lineup_gpu, preflight
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
@@ -29,6 +29,8 @@ from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.results import Status
+from riformer_deploy.runtimes.base import Images, Outputs
+from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.variants import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,6 +300,17 @@ def fp8_bundle(
 def tiny_bundle_copy(tmp_path: Path, tiny_bundle: Path) -> Path:
     """A copy of ``tiny_bundle`` that the test may change."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def noisy_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO as on a processor in whose arithmetic it fails: its outputs are off by a thousandth."""
+
+    class Noisy(OpenVinoRuntime):
+        def run(self, images: Images) -> Outputs:
+            return {name: values * np.float32(1.001) for name, values in super().run(images).items()}
+
+    monkeypatch.setattr(lineup, "OpenVinoRuntime", Noisy)
 
 
 @pytest.fixture

@@ -12,6 +12,11 @@ from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, Pre
 from .. import options, output
 from ..tables import print_parity
 
+SYNTHETIC = (
+    "parity ran on synthetic images, which can be far from what the model was trained on; "
+    "--calibration FOLDER or FILE.npz gives it real ones"
+)
+
 
 def export(
     checkpoint: options.CheckpointOrName,
@@ -147,5 +152,7 @@ def export(
             )
         else:
             output.say("Parity failed: nothing was written.")
+            if report.parity.inputs.seed is not None:
+                output.note(SYNTHETIC)
     if report.status is Status.FAILED:
         raise typer.Exit(1)

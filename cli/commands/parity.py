@@ -20,7 +20,7 @@ def parity(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compare every artifact of a bundle with the training form in float64."""
+    """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.bundles import find_bundle
     from riformer_deploy.evidence import verify_bundle
@@ -36,5 +36,5 @@ def parity(
         output.print_json(result)
     else:
         print_parity(result)
-    if result.status is Status.FAILED:
+    if result.failed or result.status is Status.FAILED:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.choices import Precision, Role
+from riformer_deploy.choices import Precision, Role, RuntimeKind
 from riformer_deploy.graph_states import GraphState, worst
 
 Images = NDArray[np.float32]
@@ -156,6 +156,8 @@ class Contestant:
             an engine has kernels of its own for.
         observable: Whether its inner activations can be looked at (``tap``).
         role: What it is in a comparison of latencies.
+        runtime: What runs it.
+        file: The bundle's file that its parity is about.
     """
 
     name: str
@@ -166,3 +168,5 @@ class Contestant:
     proof_batches: tuple[int, ...] = ()
     observable: bool = True
     role: Role = Role.CANDIDATE
+    runtime: RuntimeKind = RuntimeKind.PYTORCH
+    file: str | None = None

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.records import load_json
@@ -59,7 +62,12 @@ def test_failed_parity_exits_1_with_the_figures_and_marks_the_limits_as_the_user
     assert ran.returncode == 1
     limits = "Budget of fp32: |difference| <= 1e-12 + 0 |reference|, stages <= 1e-05"
     assert f"{limits} (limits changed by the user)\n" in ran.stdout
-    assert ran.stdout.endswith("Parity: failed\n")
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("Parity: failed: ")]
+    assert len(lines) == len(CANDIDATES) == ran.stdout.count("times what 1e-12 + 0 |reference| allows")
+    for name, line in zip(CANDIDATES, lines, strict=True):
+        assert line.startswith(f"Parity: failed: {name} (")
+        assert "logits: |difference| up to " in line
+        assert "(on synthetic images" in line
     assert "error" not in ran.stderr
     assert _stored(tiny_bundle_copy) == before
     kept = _stored(tiny_bundle_copy, "parity-user")
@@ -137,3 +145,53 @@ def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fa
     assert "Parity: passed; 1 engine NOT proven: TensorRT-RTX fp32" in ran.stdout
     assert _stored(engine_bundle_copy).unproven == ()  # of the models; each engine has a proof of its own
     assert [candidate.name for candidate in _stored(engine_bundle_copy).candidates] == CANDIDATES
+
+
+@pytest.mark.usefixtures("noisy_openvino")
+def test_another_runtimes_failure_passes_the_export_fails_the_proof_and_keeps_predict_from_it(
+    cli: Run, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    bundle, line = tmp_path / "out", "OpenVINO fp32 (model.fp32.onnx), logits: |difference| up to "
+    ran = cli("export", tiny_checkpoint, "-o", bundle, "--image-size", "64x48")
+    assert ran.returncode == 0, ran.stderr
+    assert f"note: {line}" in ran.stderr
+    assert f"Parity: failed: {line}" in ran.stdout
+    assert "\nParity of the files: passed\n" in ran.stdout
+
+    ran = cli("verify", "parity", bundle)
+    assert ran.returncode == 1
+    failed, files = ran.stdout.splitlines()[-2:]
+    assert failed.startswith(f"Parity: failed: {line}")
+    assert failed.endswith("(on synthetic images, this runtime's own verdict)")
+    assert files == "Parity of the files: passed"
+    assert (_stored(bundle).status, len(_stored(bundle).failed)) == (Status.PASSED, 1)
+    assert cli("verify", "parity", bundle, "--json").returncode == 1
+    assert re.search(r"│ failed parity +│ OpenVINO fp32 \(model", cli("inspect", bundle).stdout)
+
+    pixels = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", images=pixels, labels=np.arange(2))
+    Image.fromarray(pixels[0]).save(tmp_path / "0.png")
+    ran = cli("predict", tmp_path / "0.png", bundle, "--with", "openvino")
+    assert (ran.returncode, ran.stdout) == (30, "")
+    assert f"  - {line}" in ran.stderr
+    assert "Choose another --with" in ran.stderr
+    assert cli("predict", tmp_path / "0.png", bundle).returncode == 0
+
+
+@pytest.mark.usefixtures("noisy_openvino")
+def test_what_failed_parity_is_measured_with_a_warning(
+    cli: Run, tmp_path: Path, tiny_bundle_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert cli("verify", "parity", tiny_bundle_copy).returncode == 1
+    pixels = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", images=pixels, labels=np.arange(2))
+    warned = "failed parity: OpenVINO fp32 (model.fp32.onnx), logits: "
+    quick = ("--openvino", "--rounds", "5", "--repeats", "1", "--warmup", "1", "--batch", "1")
+    for command in (
+        ("verify", "accuracy", tiny_bundle_copy, "--data", tmp_path / "noise.npz", "--with", "openvino"),
+        ("bench", tiny_bundle_copy, *quick),
+    ):
+        caplog.clear()
+        ran = cli(*command)
+        assert (ran.returncode, caplog.text.count(warned)) == (0, 1), ran.stderr
+        assert "OpenVINO fp32" in ran.stdout

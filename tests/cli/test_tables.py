@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from riformer_deploy_cli import tables
 
+from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.choices import Precision, RuntimeKind
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
 from riformer_deploy.records import load_json
@@ -63,15 +65,21 @@ def test_parity_shows_the_figures_of_every_candidate_and_the_verdict(
 def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_marked(
     proven: ParityResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    good = next(c for c in proven.candidates if c.runtime is RuntimeKind.ONNX_RUNTIME)
+    stages = tuple(
+        dataclasses.replace(stage, status=Status.FAILED) if stage.stage > 2 else stage
+        for stage in good.stages
+    )
     bad = dataclasses.replace(
-        proven.candidates[-1],
+        good,
         status=Status.FAILED,
+        stages=stages,
         first_bad_block="backbone.network.4.1",
-        budget=proven.candidates[-1].budget.with_changes(rtol=1e-9),
+        budget=good.budget.with_changes(rtol=1e-9),
     )
     result = dataclasses.replace(
         proven,
-        candidates=(*proven.candidates[:-1], bad),
+        candidates=tuple(bad if c is good else c for c in proven.candidates),
         skipped=(Skipped(name="engine", reason="no [gpu] here"),),
         status=Status.FAILED,
     )
@@ -80,4 +88,33 @@ def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_mar
     assert _cells(out, bad.name)[1][-1] == "failed, first at backbone.network.4.1"
     assert "(limits changed by the user)\n" in out
     assert "skipped: engine: no [gpu] here\n" in out
-    assert out.endswith("Parity: failed\n")
+    figures = [f"stage {n}: relative L2 {stages[n - 1].deviation.relative_l2:.2e}" for n in (3, 4)]
+    assert out.splitlines()[-1] == (
+        f"Parity: failed: ONNX Runtime fp32 (model.fp32.onnx), {figures[0]}, at most 1e-05 is allowed; "
+        f"{figures[1]}, at most 1e-05 is allowed; first out at backbone.network.4.1 (on synthetic images)"
+    )
+
+
+def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
+    proven: ParityResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (good,) = (c for c in proven.candidates if c.runtime is RuntimeKind.OPENVINO)
+    (output,) = good.outputs
+    far = dataclasses.replace(output.deviation, sqnr_db=55.97, tolerance_used=1.2, relative_l2=1.6e-3)
+    outputs = (dataclasses.replace(output, deviation=far, status=Status.FAILED),)
+    bad = dataclasses.replace(
+        good, outputs=outputs, budget=BUDGETS[Precision.FP16], status=Status.FAILED, file="model.fp16.onnx"
+    )
+    candidates = tuple(bad if c is good else c for c in proven.candidates)
+    tables.print_parity(dataclasses.replace(proven, candidates=candidates))
+    out = capsys.readouterr().out
+    outputs_row, stages_row = _cells(out, bad.name)
+    assert (outputs_row[-1], stages_row[-1]) == ("failed", "passed")
+    assert out.splitlines()[-2:] == [
+        "Parity: failed: OpenVINO fp32 (model.fp16.onnx), logits: SQNR 55.9 dB, at least 56 is needed "
+        "(on synthetic images, this runtime's own verdict)",
+        "Parity of the files: passed",
+    ]
+    engine = dataclasses.replace(bad, stages=(), name="engine")
+    tables.print_parity(dataclasses.replace(proven, candidates=(*proven.candidates, engine)))
+    assert _cells(capsys.readouterr().out, "engine")[1][-1] == "-"

@@ -13,7 +13,14 @@ from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.entrants import model_of
 from riformer_deploy.errors import ExportError, OptionError, RuntimeFailureError
-from riformer_deploy.export import DEFAULT_OPSET, NEWEST_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.export import (
+    DEFAULT_OPSET,
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    OnnxOptions,
+    export_onnx,
+    ir_version_of,
+)
 from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lowering import LoweredRIFormer, lower
@@ -51,6 +58,36 @@ def test_other_opsets_compute_the_same_and_stay_dynamic(
     assert [item.version for item in graph.opset_import if item.domain == ""] == [opset]
     for batch in (1, 2, 3, 8):
         _agrees(path, tiny_model, (40, 56), batch)
+
+
+IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
+
+
+def test_every_opset_on_offer_has_its_ir_version() -> None:
+    assert {opset: ir_version_of(opset) for opset in range(OLDEST_OPSET, NEWEST_OPSET + 1)} == IR_VERSIONS
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), IR_VERSIONS.items())
+def test_a_file_has_the_ir_version_of_its_opset_and_runs(
+    tiny_model: RIFormer, tmp_path: Path, opset: int, ir_version: int
+) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(_lowered(tiny_model), path, OnnxOptions(image_size_px=(32, 32), opset=opset), METADATA)
+    graph = onnx.load(path)
+    assert graph.ir_version == ir_version
+    # What IR 10 and later brought is not in files that say less.
+    nothing = [graph.graph.quantization_annotation, graph.functions]
+    assert [len(item) for item in nothing] == [0, 0]
+    assert not any(item.metadata_props for item in (*graph.graph.initializer, *graph.graph.node))
+    assert not any(node.overload for node in graph.graph.node)
+    _agrees(path, tiny_model, (32, 32), 2)
+
+
+def test_float8_has_an_ir_version_that_knows_it(fp8_bundle: Path) -> None:
+    """Float8 types came with IR 9, and so with the oldest opset that fp8 is exported in."""
+    graph = onnx.load(fp8_bundle / "model.fp8.onnx")
+    assert graph.ir_version == IR_VERSIONS[DEFAULT_OPSET] == 9
+    assert onnx.TensorProto.FLOAT8E4M3FN in {item.data_type for item in graph.graph.initializer}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +11,15 @@ import torch
 
 from riformer_deploy.architecture import Form
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Precision, RuntimeKind
 from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.evidence import store_result, verify_bundle
 from riformer_deploy.images import synthetic_images
-from riformer_deploy.lineup import Group, chosen_groups, line_up
+from riformer_deploy.lineup import Group, chosen_groups, line_up, only_runner
 from riformer_deploy.lineup_gpu import GpuOptions
+from riformer_deploy.records import load_json
+from riformer_deploy.results import ParityResult, Status
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -125,3 +130,33 @@ def test_a_command_line_chooses_groups_and_none_named_means_all(
         compiled=words("compiled"),
     )
     assert found == groups
+
+
+@pytest.mark.usefixtures("noisy_openvino")
+def test_a_model_that_failed_parity_does_no_work(tiny_bundle_copy: Path) -> None:
+    assert only_runner(Bundle.open(tiny_bundle_copy), Group.OPENVINO).name == "OpenVINO fp32"
+    verify_bundle(tiny_bundle_copy)
+    bundle = Bundle.open(tiny_bundle_copy)
+    with pytest.raises(BundleError, match="failed parity") as caught:
+        only_runner(bundle, Group.OPENVINO)
+    (detail,) = caught.value.details
+    assert detail.startswith("OpenVINO fp32 (model.fp32.onnx), logits: |difference| up to ")
+    assert "verify parity" in caught.value.remedy
+    for group in (Group.ONNX, Group.TORCH):
+        assert only_runner(bundle, group).precision is Precision.FP32
+
+
+def test_the_next_model_works_where_the_first_failed_and_a_warning_says_so(
+    tmp_path: Path, precise_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = Path(shutil.copytree(precise_bundle, tmp_path / "copy"))
+    parity = load_json(ParityResult, (copy / "parity.json").read_text(encoding="utf-8"))
+    candidates = tuple(
+        dataclasses.replace(item, status=Status.FAILED if item.precision is Precision.FP32 else Status.PASSED)
+        if item.runtime is RuntimeKind.OPENVINO
+        else item
+        for item in parity.candidates
+    )
+    store_result(Bundle.open(copy), "parity", dataclasses.replace(parity, candidates=candidates))
+    assert only_runner(Bundle.open(copy), Group.OPENVINO).name == "OpenVINO fp16"
+    assert "left out, since it failed parity: OpenVINO fp32 (model.fp32.onnx)" in caplog.text

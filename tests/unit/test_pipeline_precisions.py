@@ -21,7 +21,8 @@ from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.results import Status
+from riformer_deploy.records import load_json
+from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate
 from riformer_deploy.variants import Preprocessing
@@ -291,3 +292,49 @@ def test_samples_are_calibration_images_and_proofs_run_on_them(precise_bundle: P
     assert manifest.samples is not None
     assert np.load(precise_bundle / manifest.samples.path).shape == (32, 3, 64, 64)
     assert "calibration images" in verify_bundle(precise_bundle).inputs.description
+
+
+@pytest.mark.usefixtures("noisy_openvino")
+def test_openvinos_failure_keeps_no_file_from_being_written_and_is_stored(
+    export: Export, tmp_path: Path
+) -> None:
+    report = export("fp32")
+    assert report.status is Status.PASSED
+    stored = load_json(ParityResult, (tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))
+    assert stored == report.parity
+    assert [item.name for item in stored.failed] == ["OpenVINO fp32"]
+    assert [item.judges_file for item in stored.candidates] == [True] * 4 + [False]
+    (note,) = [text for text in report.notes if "own verdict" in text]
+    assert note.startswith("OpenVINO fp32 (model.fp32.onnx), logits: |difference| up to ")
+    again = verify_bundle(tmp_path / "out")
+    assert (again.status, [item.name for item in again.failed]) == (Status.PASSED, ["OpenVINO fp32"])
+
+
+def test_bfloat16_is_proven_on_real_images_where_they_are_given(
+    tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
+) -> None:
+    """Two of the synthetic images are too far from digits for the SQNR that bfloat16 is held to."""
+    asked = ExportOptions(
+        checkpoint=digits_checkpoint,
+        output=tmp_path / "out",
+        image_size_px=(64, 64),
+        precisions=(Precision.BF16,),
+        opset=22,
+    )
+    assert export_checkpoint(asked).status is Status.FAILED
+    report = export_checkpoint(dataclasses.replace(asked, calibration=str(calibration_file)))
+    assert report.status is Status.PASSED
+    assert report.parity.inputs.description == "calibration images of the bundle"
+    assert "fp32 and bf16 need no calibration; its images prove parity" in report.notes
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.samples is not None
+    assert manifest.onnx[0].lowering.calibration is None
+    (lowered,) = [item for item in report.parity.candidates if item.name == "PyTorch bf16, lowered"]
+    assert lowered.outputs[0].deviation.sqnr_db is not None
+    assert lowered.outputs[0].deviation.sqnr_db > 45
+
+
+def test_random_images_that_no_precision_needs_are_not_used(export: Export, tmp_path: Path) -> None:
+    report = export("fp32", calibration="random")
+    assert any("were not used" in note for note in report.notes)
+    assert Bundle.open(tmp_path / "out").manifest.samples is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.choices import Precision
+from riformer_deploy.choices import Precision, RuntimeKind
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.records import RecordError, dump_json, load_json
@@ -25,6 +25,7 @@ from riformer_deploy.results import (
     Skipped,
     StageParity,
     Status,
+    files_status,
 )
 from riformer_deploy.summaries import LatencySummary, summarise
 
@@ -209,3 +210,29 @@ def test_another_schema_or_kind_is_refused(record: object, change: dict[str, Any
 def test_a_verdict_that_does_not_follow_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RecordError):
         load_json(ParityResult, changed(parity(Status.FAILED), **change))
+
+
+def test_a_runtime_that_judges_no_file_does_not_decide_the_status() -> None:
+    good = dataclasses.replace(candidate(Status.PASSED), runtime=RuntimeKind.ONNX_RUNTIME)
+    bad = dataclasses.replace(candidate(Status.FAILED), runtime=RuntimeKind.OPENVINO)
+    result = dataclasses.replace(parity(Status.PASSED), candidates=(good, bad))
+    assert (result.status, result.failed) == (Status.PASSED, (bad,))
+    assert load_json(ParityResult, dump_json(result)) == result
+    for kind in (RuntimeKind.ONNX_RUNTIME, RuntimeKind.PYTORCH, RuntimeKind.TENSORRT):
+        with pytest.raises(ValueError, match="does not follow"):
+            dataclasses.replace(result, candidates=(good, dataclasses.replace(bad, runtime=kind)))
+
+
+def test_openvino_alone_proves_no_file() -> None:
+    alone = dataclasses.replace(candidate(Status.PASSED), runtime=RuntimeKind.OPENVINO)
+    assert files_status([alone]) is files_status([]) is Status.FAILED
+
+
+def test_every_candidate_of_a_record_without_runtimes_decides() -> None:
+    record = json.loads(dump_json(parity(Status.FAILED)))
+    for item in record["candidates"]:
+        del item["runtime"], item["file"]
+    found = load_json(ParityResult, json.dumps(record))
+    assert [item.judges_file for item in found.candidates] == [True, True]
+    with pytest.raises(RecordError, match="does not follow"):
+        load_json(ParityResult, json.dumps(record | {"status": "passed"}))

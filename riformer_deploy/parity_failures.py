@@ -1,0 +1,111 @@
+"""Parity that failed: why in words, and what a bundle's stored parity says of a model."""
+
+from __future__ import annotations
+
+import math
+
+from riformer_deploy.budgets import Budget
+from riformer_deploy.bundles import Bundle
+from riformer_deploy.choices import RuntimeKind
+from riformer_deploy.errors import BundleError
+from riformer_deploy.graph_states import titled
+from riformer_deploy.records import RecordError, load_json
+from riformer_deploy.results import CandidateParity, OutputParity, ParityResult, StageParity, Status
+from riformer_deploy.runtimes.base import Contestant
+
+
+def _output_failure(output: OutputParity, budget: Budget) -> str:
+    """The figures of an output that are out, each with its limit."""
+    distance = output.deviation
+    if not distance.finite:
+        return "values that are not finite"
+    reasons = []
+    least = budget.min_sqnr_db
+    if least is not None and distance.sqnr_db is not None and distance.sqnr_db < least:
+        # Rounded down, so that 55.97 dB do not read as the 56 that are needed.
+        reasons.append(f"SQNR {math.floor(distance.sqnr_db * 10) / 10:.1f} dB, at least {least:g} is needed")
+    if budget.elementwise is not None and (distance.tolerance_used is None or distance.tolerance_used > 1):
+        rtol, atol = budget.elementwise
+        times = "" if distance.tolerance_used is None else f", {distance.tolerance_used:.3g} times what"
+        limit = f"{times or ', more than'} {atol:g} + {rtol:g} |reference| allows"
+        reasons.append(f"|difference| up to {distance.max_abs:.2e}{limit}")
+    if output.decisions is not None and output.decisions.decided_flips:
+        count, images = output.decisions.decided_flips, output.decisions.images
+        reasons.append(f"{count} of {images} images change their first class, 0 may by so clear a margin")
+    return ", ".join(reasons) or "out of its limits"
+
+
+def _stage_failure(stage: StageParity, budget: Budget) -> str:
+    limit = f"at most {budget.stage_relative_l2:g} is allowed"
+    if not stage.deviation.finite:
+        return f"stage {stage.stage}: values that are not finite"
+    if stage.deviation.relative_l2 is None:
+        return f"stage {stage.stage}: the reference is 0 throughout, and it is not"
+    return f"stage {stage.stage}: relative L2 {stage.deviation.relative_l2:.2e}, {limit}"
+
+
+def why_failed(candidate: CandidateParity) -> str:
+    """A candidate that failed, with the file, every figure that is out and its limit, in one line.
+
+    Args:
+        candidate: Its status is ``failed``.
+    """
+    name = titled(candidate.name, candidate.graph)
+    what = [
+        f"{output.name}: {_output_failure(output, candidate.budget)}"
+        for output in candidate.outputs
+        if output.status is Status.FAILED
+    ]
+    what += [
+        _stage_failure(stage, candidate.budget) for stage in candidate.stages if stage.status is Status.FAILED
+    ]
+    if candidate.first_bad_block is not None:
+        what.append(f"first out at {candidate.first_bad_block}")
+    where = f" ({candidate.file})" if candidate.file is not None else ""
+    return f"{name}{where}, {'; '.join(what) or 'no output to compare'}"
+
+
+def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
+    """A bundle's stored parity; None where it holds none of that kind.
+
+    Args:
+        bundle: Open.
+        kind: ``parity``, or the ``proof`` of an engine.
+
+    Raises:
+        BundleIntegrityError: Its file was changed.
+        BundleError: Its file is no valid record.
+    """
+    record = bundle.manifest.results.get(kind)
+    if record is None:
+        return None
+    try:
+        return load_json(ParityResult, bundle.path_of(record).read_text(encoding="utf-8"))
+    except (RecordError, UnicodeDecodeError) as err:
+        raise BundleError(
+            f"{bundle.directory / record.path} is no valid result: {err}",
+            remedy="Measure it anew: `riformer-deploy verify parity`.",
+        ) from err
+
+
+def stored_failure(bundle: Bundle, contestant: Contestant) -> CandidateParity | None:
+    """The stored verdict of this very file in this runtime, if it failed.
+
+    PyTorch is never refused: what it runs is rebuilt from the weights that everything is compared with.
+
+    Args:
+        bundle: Open.
+        contestant: Of the bundle's.
+
+    Raises:
+        BundleIntegrityError: The stored parity's file was changed.
+        BundleError: It is no valid record.
+    """
+    if contestant.runtime is RuntimeKind.PYTORCH:
+        return None
+    proofs = [e.proof for e in bundle.manifest.engines if e.file.sha256 == contestant.artifact_sha256]
+    parity = stored_parity(bundle, proofs[0] if proofs else "parity")
+    for candidate in parity.failed if parity is not None else ():
+        if (candidate.runtime, candidate.artifact_sha256) == (contestant.runtime, contestant.artifact_sha256):
+            return candidate
+    return None

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from riformer_deploy.artifacts import MANIFEST
+from riformer_deploy.budgets import BUDGETS
+from riformer_deploy.bundles import Bundle, record_file
+from riformer_deploy.choices import Precision, RuntimeKind
+from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.evidence import store_result, verify_bundle
+from riformer_deploy.graph_states import GraphState
+from riformer_deploy.lineup import Group, line_up
+from riformer_deploy.metrics import Decisions, Deviation
+from riformer_deploy.parity_failures import stored_failure, stored_parity, why_failed
+from riformer_deploy.records import dump_json
+from riformer_deploy.results import CandidateParity, OutputParity, StageParity, Status
+
+ENDLESS = Deviation(
+    finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
+    tolerance_used=None,
+)  # fmt: skip
+FAR = Deviation(
+    finite=True, max_abs=0.105, max_relative=0.01, relative_l2=5e-3, sqnr_db=46.27, cosine=0.99,
+    tolerance_used=12.34,
+)  # fmt: skip
+NEAR = dataclasses.replace(FAR, sqnr_db=80.0, tolerance_used=0.5)
+
+
+def _failed(
+    precision: Precision,
+    output: Deviation,
+    *stages: Deviation,
+    decided_flips: int = 0,
+    block: str | None = None,
+) -> CandidateParity:
+    choice = Decisions(images=14, top1_agreement=1.0, flips=decided_flips, decided_flips=decided_flips)
+    status = Status.PASSED if output is NEAR and not decided_flips else Status.FAILED
+    return CandidateParity(
+        name="OpenVINO",
+        precision=precision,
+        artifact_sha256="ab",
+        budget=BUDGETS[precision],
+        outputs=(
+            OutputParity(name="logits", deviation=output, decisions=choice, budget_used=None, status=status),
+        ),
+        stages=tuple(
+            StageParity(stage=index + 1, tensor="t", deviation=stage, status=Status.FAILED)
+            for index, stage in enumerate(stages)
+        ),
+        first_bad_block=block,
+        status=Status.FAILED,
+        runtime=RuntimeKind.OPENVINO,
+        file="model.onnx",
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        (_failed(Precision.FP16, FAR), "logits: SQNR 46.2 dB, at least 56 is needed"),
+        (
+            _failed(Precision.FP32, FAR),
+            "logits: |difference| up to 1.05e-01, 12.3 times what 1e-05 + 0.0001 |reference| allows",
+        ),
+        (_failed(Precision.FP32, ENDLESS), "logits: values that are not finite"),
+        (
+            _failed(Precision.FP16, NEAR, decided_flips=2),
+            "logits: 2 of 14 images change their first class, 0 may by so clear a margin",
+        ),
+        (
+            _failed(Precision.BF16, NEAR, FAR, ENDLESS, block="backbone.network.0.1"),
+            "stage 1: relative L2 5.00e-03, at most 0.016 is allowed; stage 2: values that are not finite; "
+            "first out at backbone.network.0.1",
+        ),
+        (
+            _failed(Precision.FP16, NEAR, dataclasses.replace(FAR, relative_l2=None)),
+            "stage 1: the reference is 0 throughout, and it is not",
+        ),
+        (
+            dataclasses.replace(_failed(Precision.FP16, NEAR), outputs=()),
+            "no output to compare",
+        ),
+    ],
+)  # fmt: skip
+def test_every_figure_that_is_out_is_named_with_its_limit(candidate: CandidateParity, said: str) -> None:
+    assert why_failed(candidate) == f"OpenVINO (model.onnx), {said}"
+
+
+def test_a_figure_is_never_rounded_to_its_limit() -> None:
+    close = dataclasses.replace(FAR, sqnr_db=55.99)
+    assert "SQNR 55.9 dB, at least 56" in why_failed(_failed(Precision.FP16, close))
+
+
+def test_a_candidate_that_ran_plain_does_not_pass_as_a_graph() -> None:
+    candidate = dataclasses.replace(
+        _failed(Precision.FP16, FAR), graph=GraphState.NOT_CAPTURABLE, file=None, name="RTX, CUDA graph"
+    )
+    assert why_failed(candidate).startswith("RTX, CUDA graph (NOT captured: runs plain), logits: ")
+
+
+@pytest.mark.usefixtures("noisy_openvino")
+def test_a_stored_failure_is_of_this_file_in_this_runtime(tiny_bundle_copy: Path) -> None:
+    verify_bundle(tiny_bundle_copy)
+    bundle = Bundle.open(tiny_bundle_copy)
+    everybody = line_up(bundle, [Group.TORCH, Group.ONNX, Group.OPENVINO]).entered
+    failures = {item.name: stored_failure(bundle, item) for item in everybody}
+    found = failures.pop("OpenVINO fp32")
+    assert found is not None
+    assert (found.runtime, found.file) == (RuntimeKind.OPENVINO, "model.fp32.onnx")
+    assert set(failures.values()) == {None}
+    (openvino,) = line_up(bundle, [Group.OPENVINO]).entered
+    assert stored_failure(bundle, dataclasses.replace(openvino, artifact_sha256="of another file")) is None
+
+
+def test_an_engine_is_looked_up_in_its_own_proof(engine_bundle_copy: Path) -> None:
+    bundle = Bundle.open(engine_bundle_copy)
+    (engine,) = bundle.manifest.engines
+    (contestant,) = line_up(bundle, [Group.ONNX]).entered
+    contestant = dataclasses.replace(
+        contestant, runtime=RuntimeKind.TENSORRT, artifact_sha256=engine.file.sha256
+    )
+    assert stored_failure(bundle, contestant) is None
+    models = stored_parity(bundle)
+    assert models is not None
+    failed = dataclasses.replace(
+        _failed(Precision.FP32, FAR), artifact_sha256=engine.file.sha256, runtime=RuntimeKind.TENSORRT
+    )
+    proof = dataclasses.replace(models, candidates=(failed,), skipped=(), status=Status.FAILED)
+    store_result(bundle, engine.proof, proof)
+    assert stored_failure(Bundle.open(engine_bundle_copy), contestant) == failed
+
+
+def test_a_parity_that_is_damaged_or_no_record_is_refused(tiny_bundle: Path, tiny_bundle_copy: Path) -> None:
+    (tiny_bundle_copy / "parity.json").write_text("{}")
+    with pytest.raises(BundleIntegrityError, match="parity"):
+        stored_parity(Bundle.open(tiny_bundle_copy))
+    manifest = Bundle.open(tiny_bundle_copy).manifest
+    record = record_file(tiny_bundle_copy / "parity.json", manifest.weights[0].file.sha256)
+    changed = dataclasses.replace(manifest, results={"parity": record})
+    (tiny_bundle_copy / MANIFEST).write_text(dump_json(changed), encoding="utf-8")
+    with pytest.raises(BundleError, match="is no valid result") as caught:
+        stored_parity(Bundle.open(tiny_bundle_copy))
+    assert "verify parity" in caught.value.remedy
+    assert stored_parity(Bundle.open(tiny_bundle), "parity-user") is None
