@@ -99,8 +99,9 @@ class CudaMachine:
 
     Nothing here waits for more than a stream: waiting for the device would spoil a capture in another
     thread. Each context has a memory pool of its own, filled by its first run, since PyTorch does not know
-    of captures that it did not begin, and would hand a graph's memory to others. PyTorch aborts the process
-    where a pool ends while any thread allocates from another (seen on an H200), so one lock is for both.
+    of captures that it did not begin, and would hand a graph's memory to others. PyTorch 2.11 aborted
+    the process where a pool ended while another thread worked with its own (seen on an H200), so one lock is
+    for both.
     """
 
     def __init__(self) -> None:
