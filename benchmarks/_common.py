@@ -96,16 +96,19 @@ def medians(samples: dict[str, list[float]]) -> dict[str, float]:
     return {name: median(values) for name, values in samples.items()}
 
 
-def write_result(name: str, what: str, figures: dict[str, JsonValue], targets: dict[str, JsonValue]) -> None:
-    """Write ``results/<name>.json`` and print the figures; a target is met or not, nothing is asserted."""
-    record: dict[str, JsonValue] = {
+def result_header(name: str, what: str) -> dict[str, JsonValue]:
+    """What every result begins with: the benchmark, in words too, when, and where."""
+    return {
         "benchmark": name,
         "what": what,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": to_jsonable(describe_machine()),
-        "targets": targets,
-        "figures": figures,
     }
+
+
+def write_result(name: str, what: str, figures: dict[str, JsonValue], targets: dict[str, JsonValue]) -> None:
+    """Write ``results/<name>.json`` and print the figures; a target is met or not, nothing is asserted."""
+    record = {**result_header(name, what), "targets": targets, "figures": figures}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

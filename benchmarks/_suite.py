@@ -10,15 +10,14 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from _common import result_header
 
 from riformer_deploy.choices import Precision, Role
 from riformer_deploy.errors import RIFormerDeployError
 from riformer_deploy.gpu_state import GpuState, read_gpu
-from riformer_deploy.machine import describe_machine
 from riformer_deploy.optional import PACKAGES, installed_version
 from riformer_deploy.records import JsonValue, to_jsonable
 from riformer_deploy.results import LatencyResult, ParityResult
@@ -128,10 +127,7 @@ class Suite:
         packages: dict[str, JsonValue] = {name: installed_version(name) for name in PACKAGES}
         what = "device layers, engines, parity, latency, fusion ablation and roofline on one GPU"
         record: dict[str, JsonValue] = {
-            "benchmark": "gpu_suite",
-            "what": f"DRY RUN, the figures mean nothing: {what}" if self.dry else what,
-            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": to_jsonable(describe_machine()),
+            **result_header("gpu_suite", f"DRY RUN, the figures mean nothing: {what}" if self.dry else what),
             "gpu": problem if gpu is None else to_jsonable(gpu),
             "torch": {"version": torch.__version__, "cuda": torch.version.cuda},
             "packages": packages,

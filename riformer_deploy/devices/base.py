@@ -105,3 +105,21 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Destroy the stream; everything but host memory that it was used for must be freed."""
+
+
+def allocate_pair(device: Device, size_bytes: int) -> tuple[DeviceBuffer, HostBuffer]:
+    """Memory of one size on both sides, for what is copied between them; at least one byte.
+
+    Args:
+        device: Whose.
+        size_bytes: Of each.
+
+    Raises:
+        RuntimeFailureError: There is not enough memory; nothing is left.
+    """
+    there = device.allocate(max(size_bytes, 1))
+    try:
+        return there, device.allocate_host(max(size_bytes, 1))
+    except BaseException:
+        device.free(there)
+        raise

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
+from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer, allocate_pair
 from riformer_deploy.errors import RuntimeFailureError
 from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
@@ -92,14 +92,8 @@ class CudaOnnxRuntime(OnnxRuntime):
             ) from err
 
     def _allocated(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Binding:
-        size = max(int(np.prod(shape)) * dtype.itemsize, 1)
-        device = self._device.allocate(size)
-        try:
-            host = self._device.allocate_host(size)
-        except BaseException:
-            self._device.free(device)
-            raise
-        array = host.data[:size].view(dtype).reshape(shape)
+        device, host = allocate_pair(self._device, int(np.prod(shape)) * dtype.itemsize)
+        array = host.data.view(dtype).reshape(shape)
         self._bindings[name] = _Binding(name=name, array=array, host=host, device=device)
         return self._bindings[name]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
+from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer, allocate_pair
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.trt.running import Context, Engine, EngineTensor
 
@@ -119,13 +119,7 @@ def prepare(
 
 
 def _bind(device: Device, tensor: EngineTensor, shape: tuple[int, ...]) -> Binding:
-    size = max(int(np.prod(shape)) * tensor.dtype.itemsize, 1)
-    memory = device.allocate(size)
-    try:
-        host = device.allocate_host(size)
-    except BaseException:
-        device.free(memory)
-        raise
+    memory, host = allocate_pair(device, int(np.prod(shape)) * tensor.dtype.itemsize)
     return Binding(tensor=tensor, shape=shape, device=memory, host=host)
 
 
