@@ -8,7 +8,7 @@ import torch
 from _common import naive_export
 
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer, Precision, Role
+from riformer_deploy.common.enums import DeviceLayer, Precision, Role
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold, fuse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _suite import CandidateFacts
 
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.runtimes.base import Contestant
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.machine import describe_machine
-from riformer_deploy.records import JsonValue, to_jsonable
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from riformer_deploy.choices import MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 
 DIGITS = "digits"
 """The bundle of the trained model."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer, Precision
+from riformer_deploy.common.enums import DeviceLayer, Precision
+from riformer_deploy.common.errors import RIFormerDeployError
+from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.errors import RIFormerDeployError
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings
 from riformer_deploy.preflight import preflight_here
-from riformer_deploy.records import JsonValue
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import load
 

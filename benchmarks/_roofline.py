@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from riformer_deploy.architecture import Architecture
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 
 _LARGE_BYTES = 2**30
 """Far more than any L2 holds."""

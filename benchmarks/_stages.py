@@ -26,16 +26,16 @@ from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Baselines, DeviceLayer, Precision
+from riformer_deploy.common.dependencies import installed_version
+from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
+from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.lineup_gpu import DEVICE_LAYERS, GpuOptions
-from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.proofs import prove_parity
-from riformer_deploy.records import to_jsonable
 from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant
 from tests.fakes.standin.installing import standing_in

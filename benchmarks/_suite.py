@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from _common import result_header
 
-from riformer_deploy.choices import Precision, Role
-from riformer_deploy.errors import RIFormerDeployError
+from riformer_deploy.common.dependencies import PACKAGES, installed_version
+from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.common.errors import RIFormerDeployError
+from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.gpu_state import GpuState, read_gpu
-from riformer_deploy.optional import PACKAGES, installed_version
-from riformer_deploy.records import JsonValue, to_jsonable
 from riformer_deploy.results import LatencyResult, ParityResult
 
 

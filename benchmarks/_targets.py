@@ -8,9 +8,9 @@ from _common import target
 from _forms import DIGITS
 from _suite import CandidateFacts, Suite
 
-from riformer_deploy.choices import Precision, Role
+from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.comparisons import speed_up
-from riformer_deploy.records import JsonValue
 from riformer_deploy.results import LatencySamples, ParityResult, Status, Timing
 
 NOT_MEASURED = "not measured"

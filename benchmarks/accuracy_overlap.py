@@ -15,8 +15,9 @@ from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.architecture import Form
-from riformer_deploy.choices import Precision
 from riformer_deploy.classes import imagenet_names
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.feeding import Feeding, feed
@@ -25,7 +26,6 @@ from riformer_deploy.images import synthetic_images
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import model_from_state
 from riformer_deploy.plans import LoweringPlan
-from riformer_deploy.records import JsonValue
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.variants import VARIANTS

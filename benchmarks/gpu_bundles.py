@@ -22,7 +22,7 @@ from _forms import DEFAULT, DIGITS, FORMS, SMALL, Form, bundle_name
 
 from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.budgets import BUDGETS, changed_budgets
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.variants import VARIANTS

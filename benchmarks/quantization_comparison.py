@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from riformer_deploy.calibration import Wish, measure
 from riformer_deploy.calibration_files import calibration_set
-from riformer_deploy.choices import Method, Precision
+from riformer_deploy.common.enums import Method, Precision
+from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.entrants import model_of
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
@@ -33,7 +34,6 @@ from riformer_deploy.lowering import lower
 from riformer_deploy.metrics import deviation
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.proportions import mcnemar_exact
-from riformer_deploy.records import JsonValue
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.variants import Preprocessing
 

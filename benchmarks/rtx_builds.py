@@ -15,7 +15,9 @@ from riformer_deploy.architecture import Form
 from riformer_deploy.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.progress import silent
+from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.engines import build_engines
 from riformer_deploy.export import INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
@@ -24,8 +26,6 @@ from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.progress import silent
-from riformer_deploy.records import JsonValue
 from riformer_deploy.results import Status
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, build_plan

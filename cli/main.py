@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from riformer_deploy import __version__
-from riformer_deploy.errors import RIFormerDeployError
+from riformer_deploy.common.errors import RIFormerDeployError
 
 from . import commands
 from .options import Debug

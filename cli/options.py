@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riformer_deploy.choices import (
+from riformer_deploy.common.enums import (
     DeviceLayer,
     InputForm,
     Method,

@@ -31,7 +31,7 @@ def _console(*, stderr: bool) -> Console:
 
 def print_json(record: object) -> None:
     """One record as JSON on stdout."""
-    from riformer_deploy.records import dump_json
+    from riformer_deploy.common.serialization import dump_json
 
     sys.stdout.write(json.dumps(json.loads(dump_json(record)), indent=2) + "\n")
 
@@ -98,7 +98,7 @@ def exit_for_unusable(reasons: Sequence[str]) -> None:
         return
     import typer
 
-    from riformer_deploy.errors import ImageError
+    from riformer_deploy.common.errors import ImageError
 
     for reason in reasons:
         sys.stderr.write(f"not used: {reason}\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from riformer_deploy.version import VERSION
+from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
     from riformer_deploy.architecture import Architecture, Form
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from riformer_deploy.build_options import BuildOptions
     from riformer_deploy.bundles import Bundle
     from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
-    from riformer_deploy.choices import Precision
+    from riformer_deploy.common.enums import Precision
+    from riformer_deploy.common.errors import RIFormerDeployError
     from riformer_deploy.download import DownloadOptions, download_checkpoint
     from riformer_deploy.engines import build_engines
-    from riformer_deploy.errors import RIFormerDeployError
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.fusion import fold, fuse
@@ -56,9 +56,9 @@ _HOMES = {
     "Form": "architecture",
     "Group": "lineup",
     "PictureFiles": "predict",
-    "Precision": "choices",
+    "Precision": "common.enums",
     "RIFormer": "model",
-    "RIFormerDeployError": "errors",
+    "RIFormerDeployError": "common.errors",
     "ReproduceOptions": "reproduce",
     "Status": "results",
     "VARIANTS": "variants",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 
 STAGES = 4
 """Stages of every RIFormer: the final norm is ``norm6``, after the fourth."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 
 MANIFEST = "bundle.json"
 

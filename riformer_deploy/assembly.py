@@ -15,10 +15,11 @@ from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import BundleConflictError, BundleError, CheckpointValuesError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import BundleConflictError, BundleError, CheckpointValuesError
+from riformer_deploy.common.files import replacing
+from riformer_deploy.common.version import VERSION
 from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.files import replacing
 from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower
 from riformer_deploy.lowering_records import record_lowering
@@ -26,7 +27,6 @@ from riformer_deploy.manifests import Manifest, ModelRecord, Source
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering
-from riformer_deploy.version import VERSION
 
 _SAMPLES = 32
 """Calibration images that a bundle keeps for its proofs."""

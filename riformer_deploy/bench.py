@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.errors import EngineUnfitError, OptionError, RuntimeFailureError
+from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
+from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.gpu_state import GpuState, GpuWatch, read_gpu
 from riformer_deploy.machine import describe_machine, peak_rss_bytes, usable_cores
-from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     Inputs,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from riformer_deploy.artifacts import OnnxArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import HardwareCompatibility, Precision
+from riformer_deploy.common.dependencies import PACKAGES, installed_version
+from riformer_deploy.common.enums import HardwareCompatibility, Precision
+from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.cuda_driver import Driver
-from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
-from riformer_deploy.optional import PACKAGES, installed_version
 from riformer_deploy.passports import (
     CURRENT,
     FP8_CAPABILITY,

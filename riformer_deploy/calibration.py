@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import Method, Precision
-from riformer_deploy.errors import CalibrationError
-from riformer_deploy.files import replacing
+from riformer_deploy.common.enums import Method, Precision
+from riformer_deploy.common.errors import CalibrationError
+from riformer_deploy.common.files import replacing
+from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.serialization import RecordError, dump_json, load_json
+from riformer_deploy.common.version import VERSION
 from riformer_deploy.model import RIFormer
 from riformer_deploy.observers import Batches, Place, chosen_range, equalizer, histograms
 from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks
-from riformer_deploy.progress import Progress, silent
-from riformer_deploy.records import RecordError, dump_json, load_json
-from riformer_deploy.version import VERSION
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.errors import (
+from riformer_deploy.common.errors import (
     CheckpointMismatchError,
     CheckpointUnreadableError,
     CheckpointValuesError,
     OptionError,
 )
-from riformer_deploy.files import sha256_of
+from riformer_deploy.common.files import sha256_of
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.recognition import (
     check_config,

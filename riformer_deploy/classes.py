@@ -6,7 +6,7 @@ import functools
 from importlib import resources
 from pathlib import Path
 
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 
 IMAGENET_CLASSES = 1000
 

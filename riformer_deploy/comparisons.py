@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from riformer_deploy.choices import Role
+from riformer_deploy.common.enums import Role
 from riformer_deploy.results import LatencyResult, LatencySamples, Timing
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from riformer_deploy.errors import ImageError
+from riformer_deploy.common.errors import ImageError
 
 Rgb = NDArray[np.uint8]
 """A picture, (H, W, 3) uint8, RGB, C-contiguous."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from riformer_deploy.errors import DownloadError, OptionError
-from riformer_deploy.files import sha256_of, sync_directory, sync_file
-from riformer_deploy.progress import Counter, uncounted
+from riformer_deploy.common.errors import DownloadError, OptionError
+from riformer_deploy.common.files import sha256_of, sync_directory, sync_file
+from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.transfers import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.variants import VARIANTS, Variant
 

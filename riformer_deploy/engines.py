@@ -20,15 +20,16 @@ from riformer_deploy.build_options import (
     unsupported_gpu,
 )
 from riformer_deploy.bundles import Bundle, record_file, staging, update
-from riformer_deploy.choices import Precision
-from riformer_deploy.cuda_driver import Driver, query_driver
-from riformer_deploy.errors import (
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import (
     BundleChangedError,
     BundleError,
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.files import replacing
+from riformer_deploy.common.files import replacing
+from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.cuda_driver import Driver, query_driver
 from riformer_deploy.gpu_state import read_gpu
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.passports import (
@@ -37,7 +38,6 @@ from riformer_deploy.passports import (
     EngineArtifact,
     Passport,
 )
-from riformer_deploy.progress import Progress, silent
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.trt.running import Engine

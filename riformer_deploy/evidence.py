@@ -16,24 +16,24 @@ from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accura
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, record_file, staging, update
-from riformer_deploy.choices import Precision
-from riformer_deploy.datasets import ClassList, open_dataset
-from riformer_deploy.errors import (
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import (
     BundleChangedError,
     BundleError,
     EngineUnfitError,
     OptionError,
     RuntimeFailureError,
 )
+from riformer_deploy.common.progress import Counter, Progress, silent, uncounted
+from riformer_deploy.common.serialization import dump_json
+from riformer_deploy.datasets import ClassList, open_dataset
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.images import normalise, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.parity_failures import stored_failure, why_failed
-from riformer_deploy.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
-from riformer_deploy.records import dump_json
 from riformer_deploy.results import (
     LatencyResult,
     ParityResult,

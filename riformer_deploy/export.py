@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.artifacts import TensorSpec
-from riformer_deploy.choices import InputForm, OutputForm
-from riformer_deploy.errors import ExportError, OptionError
+from riformer_deploy.common.enums import InputForm, OutputForm
+from riformer_deploy.common.errors import ExportError, OptionError
 from riformer_deploy.lowering import LoweredRIFormer
 from riformer_deploy.onnx_graphs import opset_of, spec_of
 

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.decoding import Picture
-from riformer_deploy.errors import ImageError, OptionError
 from riformer_deploy.images import fit, normalise
 from riformer_deploy.machine import usable_cores
 from riformer_deploy.runtimes.base import Images

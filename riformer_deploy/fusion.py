@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model import RIFormer, model_from_state
 
 State = dict[str, Tensor]

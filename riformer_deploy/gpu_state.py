@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from riformer_deploy.common.dependencies import require
+from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.cuda_driver import Gpu, query_driver
-from riformer_deploy.errors import MissingDependencyError
-from riformer_deploy.optional import require
 
 _Value = TypeVar("_Value")
 _PREFIX = "nvmlClocksEventReason"

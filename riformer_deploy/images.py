@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.decoding import Picture, Rgb, check_size
-from riformer_deploy.errors import ImageError, OptionError
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Interpolation, Preprocessing
 

@@ -12,16 +12,16 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.complexity import complexity
-from riformer_deploy.engines import engine_of
-from riformer_deploy.errors import (
+from riformer_deploy.common.errors import (
     BundleError,
     BundleIntegrityError,
     CheckpointUnreadableError,
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.files import sha256_of
+from riformer_deploy.common.files import sha256_of
+from riformer_deploy.complexity import complexity
+from riformer_deploy.engines import engine_of
 from riformer_deploy.manifests import Manifest, WeightSet
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.parity_failures import stored_parity, why_failed

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from riformer_deploy.errors import BundleError
-from riformer_deploy.records import JsonValue, RecordError, load_json
+from riformer_deploy.common.errors import BundleError
+from riformer_deploy.common.serialization import JsonValue, RecordError, load_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.metrics import Deviation, decisions, deviation
 from riformer_deploy.results import OutputParity, StageParity, Status
 from riformer_deploy.runtimes.base import Outputs

@@ -17,7 +17,8 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import (
+from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
+from riformer_deploy.common.enums import (
     InputForm,
     MlpForm,
     Norm2Form,
@@ -27,12 +28,11 @@ from riformer_deploy.choices import (
     Role,
     RuntimeKind,
 )
+from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.entrants import Lineup, fed, stored_model
-from riformer_deploy.errors import BundleError, EngineUnfitError
 from riformer_deploy.fusion import fold
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.lowering import lower
-from riformer_deploy.optional import PACKAGES, installed_version, require
 from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import torch_dtype

@@ -12,13 +12,13 @@ import torch
 from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Baselines, DeviceLayer, Precision, Role, RuntimeKind
+from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
+from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
+from riformer_deploy.common.errors import BundleError
 from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
-from riformer_deploy.errors import BundleError
 from riformer_deploy.fusion import fold
-from riformer_deploy.optional import PACKAGES, installed_version, require
 from riformer_deploy.passports import Backend, EngineArtifact
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.preflight import Mismatch, preflight_here, require_fit

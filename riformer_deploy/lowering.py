@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from riformer_deploy.architecture import Architecture
-from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
 from riformer_deploy.layers import NormFoldedLayer, PlainLayer
 from riformer_deploy.model import FoldedBlock, LinearHead, PatchEmbed, RIFormer
 from riformer_deploy.norms import Statistics, channel_moments, normalise, statistics, widened

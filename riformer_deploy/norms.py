@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from riformer_deploy.choices import NormForm
+from riformer_deploy.common.enums import NormForm
 from riformer_deploy.model import EPSILON
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from riformer_deploy.choices import Method
+from riformer_deploy.common.enums import Method
 
 BINS = 8192
 PERCENTILE = 99.99

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from riformer_deploy.calibration import quantizable
-from riformer_deploy.choices import Method, MlpForm, NormForm, OutputForm, Precision
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.enums import Method, MlpForm, NormForm, OutputForm, Precision
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import (
     BF16_OPSET,

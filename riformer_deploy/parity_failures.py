@@ -6,10 +6,10 @@ import math
 
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import RuntimeKind
-from riformer_deploy.errors import BundleError
+from riformer_deploy.common.enums import RuntimeKind
+from riformer_deploy.common.errors import BundleError
+from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.graph_states import titled
-from riformer_deploy.records import RecordError, load_json
 from riformer_deploy.results import CandidateParity, OutputParity, ParityResult, StageParity, Status
 from riformer_deploy.runtimes.base import Contestant
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from riformer_deploy.artifacts import FileRecord, TensorSpec
-from riformer_deploy.choices import HardwareCompatibility, Precision
+from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.rtx_support import major_minor, rtx_support
 
 CURRENT = "current"

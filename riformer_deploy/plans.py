@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,16 @@ from typing import assert_never
 import torch
 
 from riformer_deploy.calibration import Calibration, quantizes
-from riformer_deploy.choices import InputForm, Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.enums import (
+    InputForm,
+    Method,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+)
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.quantizers import FLOAT8
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.bundles import Bundle, is_bundle
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.decoding import EXTENSIONS, Picture, decode_picture
-from riformer_deploy.errors import OptionError
 from riformer_deploy.feeding import Feeding, feed
 from riformer_deploy.lineup import Group, only_runner
 from riformer_deploy.scores import first_classes, logits_of, softmax

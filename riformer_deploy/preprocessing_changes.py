@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.variants import Interpolation, Preprocessing
 
 Triple = tuple[float, float, float]

@@ -8,15 +8,15 @@ import numpy as np
 
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import InputForm, Precision
-from riformer_deploy.entrants import reference
-from riformer_deploy.errors import (
+from riformer_deploy.common.enums import InputForm, Precision
+from riformer_deploy.common.errors import (
     OptionError,
 )
+from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.entrants import reference
 from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.lineup_gpu import GpuOptions
-from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
     CandidateParity,
     Inputs,

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from riformer_deploy.architecture import STAGES, Architecture, Form
-from riformer_deploy.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
+from riformer_deploy.common.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
 from riformer_deploy.mmconfig import contradictions, refused_settings
 
 _PARTS = frozenset(

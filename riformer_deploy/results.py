@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.choices import Precision, Role, RuntimeKind
+from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.gpu_state import GpuWatch
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine

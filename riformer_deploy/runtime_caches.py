@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.files import replacing
+from riformer_deploy.common.files import replacing
 
 _LOG = logging.getLogger(__name__)
 _HEADER_BYTES = 64

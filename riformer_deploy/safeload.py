@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 import torch
 
-from riformer_deploy.errors import CheckpointUnreadableError, CheckpointUnsafeError
+from riformer_deploy.common.errors import CheckpointUnreadableError, CheckpointUnsafeError
 
 _INERT_PACKAGES = frozenset(
     {"addict", "mmcls", "mmcv", "mmdet", "mmengine", "mmpretrain", "mmselfsup", "numpy", "yapf"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.errors import BundleError, RuntimeFailureError
+from riformer_deploy.common.errors import BundleError, RuntimeFailureError
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.batching import run_all
 

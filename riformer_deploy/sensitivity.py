@@ -14,14 +14,14 @@ from torch import Tensor
 
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.calibration_sets import CalibrationSet, batch_size
-from riformer_deploy.choices import InputForm, OutputForm, Precision
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.enums import InputForm, OutputForm, Precision
+from riformer_deploy.common.errors import OptionError
+from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.lowering import lower
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.progress import Progress, silent
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Preprocessing
 

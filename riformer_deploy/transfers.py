@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from riformer_deploy.errors import DownloadError, OptionError
-from riformer_deploy.progress import Counter
+from riformer_deploy.common.errors import DownloadError, OptionError
+from riformer_deploy.common.progress import Counter
 
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES = 1 << 18

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import assert_never
 
 from riformer_deploy.artifacts import OnnxArtifact
-from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.passports import BatchProfile, BuildSettings
 
 _COMPATIBILITY = {

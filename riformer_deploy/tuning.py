@@ -10,15 +10,15 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import calibration_set
 from riformer_deploy.calibration_sets import CalibrationSet, random_set
-from riformer_deploy.choices import Norm2Form, Precision
+from riformer_deploy.common.enums import Norm2Form, Precision
+from riformer_deploy.common.errors import GateError, OptionError
+from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.entrants import model_of
-from riformer_deploy.errors import GateError, OptionError
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
 from riformer_deploy.option_checks import check_options, refuse_unused
 from riformer_deploy.precision import PrecisionOptions, needs_calibration
-from riformer_deploy.progress import Progress, silent
 from riformer_deploy.sensitivity import (
     Cost,
     Gate,

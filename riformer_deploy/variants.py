@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from riformer_deploy.architecture import Architecture
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import numpy as np
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.judgement import judge_outputs, judge_taps, status
 from riformer_deploy.machine import describe_machine
-from riformer_deploy.progress import Progress, silent
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     CandidateParity,

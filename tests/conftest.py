@@ -21,7 +21,7 @@ from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import npz_set
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import model_of

@@ -10,7 +10,7 @@ from typing import Any
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import FileRecord, LoweringRecord, OnnxArtifact, TensorSpec, WeightsArtifact
 from riformer_deploy.bundles import Bundle, commit, record_file, staging
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact, Passport
 from riformer_deploy.variants import Preprocessing

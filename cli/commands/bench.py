@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import Baselines, DeviceLayer
+from riformer_deploy.common.enums import Baselines, DeviceLayer
 
 from .. import options, output
 from ..latency_tables import print_latency
@@ -51,7 +51,7 @@ def bench(
     """Time a bundle's models side by side: those of the kinds named, or all that it has."""
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.bundles import find_bundle
-    from riformer_deploy.errors import OptionError
+    from riformer_deploy.common.errors import OptionError
     from riformer_deploy.evidence import bench_bundle
     from riformer_deploy.lineup import Group, chosen_groups
     from riformer_deploy.lineup_gpu import GpuOptions

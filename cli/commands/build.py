@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import HardwareCompatibility, Precision
+from riformer_deploy.common.enums import HardwareCompatibility, Precision
 
 from .. import options, output
 

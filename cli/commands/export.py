@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision
 
 from .. import options, output
 from ..tables import print_parity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from riformer_deploy.choices import DeviceLayer
+from riformer_deploy.common.enums import DeviceLayer
 
 from .. import options, output
 from ..tables import print_parity

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 
 from .. import options, output
 

@@ -41,7 +41,7 @@ class HostBuffer:
 class Device(Protocol):
     """One stream on the first GPU, in the primary context, which PyTorch uses too.
 
-    Every method raises :class:`~riformer_deploy.errors.RuntimeFailureError` where the driver refuses.
+    Every method raises :class:`~riformer_deploy.common.errors.RuntimeFailureError` where the driver refuses.
     Copies, ``clear`` and ``launch`` return at once; ``synchronise`` waits for them.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from riformer_deploy.choices import DeviceLayer
+from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.devices.base import Device
 from riformer_deploy.devices.cuda_python import CudaPythonDevice
 from riformer_deploy.devices.py_cuda import PyCudaDevice

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from riformer_deploy.common.dependencies import require
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.devices.base import DeviceBuffer, HostBuffer
-from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.optional import require
 
 
 class PyCudaDevice:

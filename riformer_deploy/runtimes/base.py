@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.choices import Precision, Role, RuntimeKind
+from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.graph_states import GraphState, worst
 
 Images = NDArray[np.float32]
@@ -21,7 +21,7 @@ Outputs = dict[str, NDArray[np.floating]]
 class Runtime(Protocol):
     """A model that is ready to run.
 
-    Every method raises :class:`~riformer_deploy.errors.RuntimeFailureError` where the backend fails.
+    Every method raises :class:`~riformer_deploy.common.errors.RuntimeFailureError` where the backend fails.
     """
 
     def run(self, images: Images) -> Outputs:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.optional import require
+from riformer_deploy.common.dependencies import require
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.runtimes.base import Images, Outputs
 
 

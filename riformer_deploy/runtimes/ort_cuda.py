@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from riformer_deploy.common.dependencies import require
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer, allocate_pair
-from riformer_deploy.errors import RuntimeFailureError
-from riformer_deploy.optional import require
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.ort import CUDA_PROVIDER, OnnxRuntime
 from riformer_deploy.runtimes.staging import stage_images

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.runtimes.base import Images, Outputs
 from riformer_deploy.runtimes.compiling import brief, compile_module, first_calls, forget, quiet
 

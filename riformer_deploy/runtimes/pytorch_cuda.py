@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.runtimes.base import DeviceTimes, Images, WarmTime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime, as_array, as_tuple, failing
 from riformer_deploy.runtimes.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from riformer_deploy.optional import require
+from riformer_deploy.common.dependencies import require
 from riformer_deploy.passports import Backend
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.trt.bindings import Log, TensorRT, started
 
 _DTYPES = {

@@ -10,7 +10,7 @@ import pytest
 
 from riformer_deploy import bench
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.records import load_json
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.results import LatencyResult, Skipped
 from riformer_deploy.runtimes.base import Contestant
 

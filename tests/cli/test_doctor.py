@@ -7,10 +7,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import doctor, optional
+from riformer_deploy import doctor
+from riformer_deploy.common import dependencies
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.doctor import DoctorReport, Health
-from riformer_deploy.records import load_json
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -18,7 +19,7 @@ Run = Callable[..., CompletedProcess[str]]
 @pytest.fixture
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.version
-    absent = {name for package in optional.PACKAGES.values() for name in package.distributions}
+    absent = {name for package in dependencies.PACKAGES.values() for name in package.distributions}
 
     def version(name: str) -> str:
         if name in absent:
@@ -42,7 +43,7 @@ def test_json_is_the_report_and_nothing_else(cli: Run) -> None:
 def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> None:
     ran = cli("doctor")
     assert (ran.returncode, ran.stderr) == (0, "")
-    for package in optional.PACKAGES.values():
+    for package in dependencies.PACKAGES.values():
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
     assert ran.stdout.count(" missing ") == 8

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.errors import RIFormerDeployError
+from riformer_deploy.common.errors import RIFormerDeployError
 
 Run = Callable[..., CompletedProcess[str]]
 Write = Callable[..., Path]

@@ -15,10 +15,10 @@ from PIL import Image
 
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.inspection import BundleInspection
 from riformer_deploy.pipeline import ExportReport
-from riformer_deploy.records import load_json
 from riformer_deploy.results import Status
 from riformer_deploy.sensitivity import SensitivityReport
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.files import sha256_of
+from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.pipeline import FuseReport
-from riformer_deploy.records import load_json
 
 Run = Callable[..., CompletedProcess[str]]
 

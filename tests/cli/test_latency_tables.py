@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from riformer_deploy_cli import latency_tables
 
-from riformer_deploy.choices import Role
+from riformer_deploy.common.enums import Role
 from riformer_deploy.gpu_state import GpuState, GpuWatch
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine

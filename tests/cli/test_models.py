@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy import zoo
-from riformer_deploy.records import load_json
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.variants import VARIANTS
 from riformer_deploy.zoo import ModelTable, PublishedModel
 

@@ -4,7 +4,7 @@ import pytest
 import typer
 from riformer_deploy_cli import options
 
-from riformer_deploy.choices import OutputForm
+from riformer_deploy.common.enums import OutputForm
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.records import load_json
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.results import ParityResult, Status
 
 Run = Callable[..., CompletedProcess[str]]

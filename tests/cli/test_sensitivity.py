@@ -11,10 +11,10 @@ import pytest
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import quantizable
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer
-from riformer_deploy.records import load_json
 from riformer_deploy.sensitivity import SensitivityReport
 
 Run = Callable[..., CompletedProcess[str]]

@@ -7,10 +7,10 @@ import pytest
 from riformer_deploy_cli import tables
 
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.choices import Precision, RuntimeKind
+from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.machine import Machine
-from riformer_deploy.records import load_json
 from riformer_deploy.results import (
     ParityResult,
     Skipped,

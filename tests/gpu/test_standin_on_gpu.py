@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
 from tests.fakes.standin.cases import CASES, Case
 from tests.fakes.standin.program import Graph, Program, Scratch, run_once
 

@@ -21,13 +21,13 @@ from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.datasets import ClassList, Dataset, Sample, open_dataset
-from riformer_deploy.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.lineup import Group
-from riformer_deploy.records import load_json
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.scorecards import AccuracyResult

@@ -10,8 +10,8 @@ import pytest
 from torch import Tensor, nn
 
 from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import MissingDependencyError, OptionError, RuntimeFailureError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.results import Inputs, LatencyResult, Skipped
 from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime

@@ -11,10 +11,10 @@ import pytest
 
 from riformer_deploy import bench
 from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.choices import Precision, Role
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.gpu_state import GpuState
-from riformer_deploy.records import dump_json, load_json
 from riformer_deploy.results import Inputs, LatencyResult, Skipped, Timing
 from riformer_deploy.runtimes.base import Contestant, DeviceTimes, Images, Outputs, Runtime, WarmTime
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.choices import Precision, Role
+from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.machine import describe_machine
 from riformer_deploy.model import empty_model
 from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Timing

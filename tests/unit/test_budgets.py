@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.quantizers import FLOAT8, quantize
 
 FP32 = BUDGETS[Precision.FP32]

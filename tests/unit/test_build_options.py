@@ -5,9 +5,9 @@ import importlib.metadata
 import pytest
 
 from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
-from riformer_deploy.choices import Precision
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import MissingDependencyError, OptionError
 from riformer_deploy.cuda_driver import Driver, Gpu
-from riformer_deploy.errors import MissingDependencyError, OptionError
 from riformer_deploy.passports import Backend, BuildSettings
 
 NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")

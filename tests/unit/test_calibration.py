@@ -17,8 +17,8 @@ from riformer_deploy.calibration import (
     quantizable,
 )
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import Method
-from riformer_deploy.errors import CalibrationError
+from riformer_deploy.common.enums import Method
+from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer
 

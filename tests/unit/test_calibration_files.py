@@ -13,7 +13,7 @@ from PIL import Image
 
 from riformer_deploy.calibration_files import calibration_set, folder_set, npz_set
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.errors import CalibrationError
+from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.images import normalise
 from riformer_deploy.variants import Preprocessing
 

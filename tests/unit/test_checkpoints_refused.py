@@ -11,14 +11,14 @@ from torch import Tensor
 
 from riformer_deploy import checkpoints
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
-from riformer_deploy.errors import (
+from riformer_deploy.common.errors import (
     CheckpointKeysError,
     CheckpointMismatchError,
     CheckpointUnreadableError,
     CheckpointValuesError,
     OptionError,
 )
-from riformer_deploy.files import sha256_of
+from riformer_deploy.common.files import sha256_of
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.variants import get_variant
 

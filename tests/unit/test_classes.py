@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.classes import imagenet_ids, imagenet_names, read_class_names, resolve_class_names
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 

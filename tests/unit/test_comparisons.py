@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from riformer_deploy.choices import Role
+from riformer_deploy.common.enums import Role
 from riformer_deploy.comparisons import compare_latency, strongest_baseline
 from riformer_deploy.machine import Machine
 from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Timing

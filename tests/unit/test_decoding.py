@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy import decoding
+from riformer_deploy.common.errors import ImageError
 from riformer_deploy.decoding import decode_image
-from riformer_deploy.errors import ImageError
 
 Pixels = NDArray[np.uint8]
 

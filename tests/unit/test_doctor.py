@@ -8,10 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from riformer_deploy import doctor, optional
+from riformer_deploy import doctor
+from riformer_deploy.common import dependencies
+from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.doctor import DoctorReport, Finding, Health, examine
-from riformer_deploy.records import dump_json, load_json
 
 H200 = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=139 * 2**30)
 
@@ -27,8 +28,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def install(module: str, version: str | None, failure: Exception | None = None) -> None:
         real_version, real_import = importlib.metadata.version, importlib.import_module
-        absent = {name for package in optional.PACKAGES.values() for name in package.distributions}
-        preferred = optional.PACKAGES[module].distributions[0] if module in optional.PACKAGES else None
+        absent = {name for package in dependencies.PACKAGES.values() for name in package.distributions}
+        preferred = (
+            dependencies.PACKAGES[module].distributions[0] if module in dependencies.PACKAGES else None
+        )
 
         def installed(name: str) -> str:
             if name == preferred and version is not None:
@@ -196,7 +199,7 @@ def test_a_gpu_that_the_installed_rtx_does_not_support_is_told(
     with_driver(
         Driver(cuda_version="13.0", gpus=(replace(H200, compute_capability=capability),), problem=None)
     )
-    real = optional.installed_version
+    real = dependencies.installed_version
     monkeypatch.setattr(
         doctor, "installed_version", lambda name: version if name == "tensorrt_rtx" else real(name)
     )

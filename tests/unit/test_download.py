@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.download import (
     PUBLISHED_AT,
     DownloadOptions,
     download_checkpoint,
     named_checkpoint,
 )
-from riformer_deploy.errors import DownloadError, OptionError
 from riformer_deploy.transfers import Patience, _Redirects
 from riformer_deploy.variants import VARIANTS, Variant
 

@@ -10,15 +10,15 @@ import pytest
 from riformer_deploy import engines
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import HardwareCompatibility, Precision
-from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
-from riformer_deploy.engines import build_engines, trtexec_lines
-from riformer_deploy.errors import (
+from riformer_deploy.common.enums import HardwareCompatibility, Precision
+from riformer_deploy.common.errors import (
     BundleError,
     EngineBuildError,
     OptionError,
     RuntimeFailureError,
 )
+from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
+from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")

@@ -11,8 +11,8 @@ import torch
 
 from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
 from riformer_deploy.entrants import model_of
-from riformer_deploy.errors import ExportError, OptionError, RuntimeFailureError
 from riformer_deploy.export import (
     DEFAULT_OPSET,
     NEWEST_OPSET,

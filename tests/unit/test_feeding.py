@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.decoding import Rgb
-from riformer_deploy.errors import ImageError, OptionError
 from riformer_deploy.feeding import Feeding, feed
 from riformer_deploy.images import normalise
 from riformer_deploy.variants import Preprocessing

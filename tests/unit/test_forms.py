@@ -19,7 +19,7 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.complexity import complexity
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold

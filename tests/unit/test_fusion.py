@@ -9,7 +9,7 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.model import RIFormer, model_from_state
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from riformer_deploy import gpu_state
+from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.cuda_driver import Driver, Gpu
-from riformer_deploy.errors import MissingDependencyError
 from riformer_deploy.gpu_state import GpuState, GpuWatch, read_gpu
 
 GPU = Gpu(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from riformer_deploy.common.errors import ImageError
 from riformer_deploy.decoding import decode_image
-from riformer_deploy.errors import ImageError
 from riformer_deploy.images import fit, normalise, resized_size
 from riformer_deploy.variants import VARIANTS, Preprocessing
 

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.complexity import complexity
-from riformer_deploy.errors import (
+from riformer_deploy.common.errors import (
     BundleError,
     CheckpointKeysError,
     CheckpointUnreadableError,
     RIFormerDeployError,
     RuntimeFailureError,
 )
+from riformer_deploy.common.serialization import dump_json, load_json
+from riformer_deploy.complexity import complexity
 from riformer_deploy.inspection import (
     BundleInspection,
     CheckpointInspection,
@@ -28,7 +29,6 @@ from riformer_deploy.inspection import (
     inspect_file,
 )
 from riformer_deploy.manifests import WeightSet
-from riformer_deploy.records import dump_json, load_json
 from riformer_deploy.results import ParityResult, Status
 
 CONFIG = """

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.errors import BundleError
+from riformer_deploy.common.errors import BundleError
+from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.journals import Answers, Journal, joined, key_of
-from riformer_deploy.records import RecordError, dump_json, load_json
 
 
 def answers(start: int, usable: tuple[int, ...], broken: tuple[int, ...] = ()) -> Answers:

@@ -17,11 +17,11 @@ from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import Baselines, DeviceLayer, InputForm, Precision, Role
+from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
+from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
-from riformer_deploy.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup

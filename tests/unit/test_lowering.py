@@ -14,7 +14,7 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.choices import InputForm, NormForm, OutputForm, Precision
+from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import normalise

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.machine import (
     Machine,
     describe_machine,
@@ -15,7 +16,6 @@ from riformer_deploy.machine import (
     peak_rss_bytes,
     usable_cores,
 )
-from riformer_deploy.records import dump_json, load_json
 
 
 def test_the_description_is_of_this_machine_and_comes_back_equal() -> None:

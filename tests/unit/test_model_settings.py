@@ -10,7 +10,7 @@ import torch
 
 from riformer_deploy.allowlists import Group, Irrelevant, Setting
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import CheckpointMismatchError
+from riformer_deploy.common.errors import CheckpointMismatchError
 from riformer_deploy.mmconfig import refused_settings
 from riformer_deploy.model_settings import MODEL, preprocessor_settings
 from riformer_deploy.safeload import read_checkpoint

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from riformer_deploy.choices import Method
+from riformer_deploy.common.enums import Method
 from riformer_deploy.observers import (
     BINS,
     Histogram,

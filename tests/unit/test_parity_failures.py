@@ -8,14 +8,14 @@ import pytest
 from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundles import Bundle, record_file
-from riformer_deploy.choices import Precision, RuntimeKind
-from riformer_deploy.errors import BundleError, BundleIntegrityError
+from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.errors import BundleError, BundleIntegrityError
+from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evidence import store_result, verify_bundle
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.parity_failures import stored_failure, stored_parity, why_failed
-from riformer_deploy.records import dump_json
 from riformer_deploy.results import CandidateParity, OutputParity, StageParity, Status
 
 ENDLESS = Deviation(

@@ -17,15 +17,16 @@ from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.choices import Precision
-from riformer_deploy.entrants import model_of
-from riformer_deploy.errors import (
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import (
     BundleConflictError,
     CheckpointMismatchError,
     MissingDependencyError,
     OptionError,
     RIFormerDeployError,
 )
+from riformer_deploy.common.serialization import load_json
+from riformer_deploy.entrants import model_of
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.fusion import fuse
 from riformer_deploy.images import synthetic_images
@@ -33,7 +34,6 @@ from riformer_deploy.lineup import Group
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-from riformer_deploy.records import load_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime

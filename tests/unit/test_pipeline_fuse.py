@@ -12,8 +12,13 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import BundleConflictError, CheckpointError, OptionError, RIFormerDeployError
-from riformer_deploy.files import sha256_of
+from riformer_deploy.common.errors import (
+    BundleConflictError,
+    CheckpointError,
+    OptionError,
+    RIFormerDeployError,
+)
+from riformer_deploy.common.files import sha256_of
 from riformer_deploy.fusion import fuse
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.choices import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
-from riformer_deploy.errors import BundleConflictError, GateError, OptionError
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.common.errors import BundleConflictError, GateError, OptionError
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evidence import verify_bundle
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.records import load_json
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
+from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.decoding import decode_image
-from riformer_deploy.errors import BundleError, OptionError
 from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.images import fit, normalise
 from riformer_deploy.lineup import Group

@@ -8,7 +8,7 @@ import pytest
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import Checkpoint
-from riformer_deploy.errors import CheckpointMismatchError, OptionError
+from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, Preprocessing, Variant

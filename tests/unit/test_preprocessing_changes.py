@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.mmconfig import preprocessing_of, remarks_on
 from riformer_deploy.preprocessing_changes import AS_FOUND, EXAMPLE, PreprocessingChanges, parse_changes
 from riformer_deploy.variants import VARIANTS, Interpolation, Preprocessing

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import CheckpointError, CheckpointKeysError, NotRIFormerError
+from riformer_deploy.common.errors import CheckpointError, CheckpointKeysError, NotRIFormerError
 from riformer_deploy.fusion import fuse
 from riformer_deploy.model import RIFormer
 from riformer_deploy.recognition import recognise_architecture, recognise_form

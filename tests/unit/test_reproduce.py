@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.complexity import complexity
-from riformer_deploy.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.images import fit, normalise
 from riformer_deploy.model import model_from_state
 from riformer_deploy.reproduce import ReproduceOptions, reproduce_table

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.choices import Precision, RuntimeKind
+from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
-from riformer_deploy.records import RecordError, dump_json, load_json
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     CandidateParity,

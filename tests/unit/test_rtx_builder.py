@@ -14,8 +14,9 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.choices import MlpForm, Norm2Form, NormForm, Precision
-from riformer_deploy.errors import EngineBuildError
+from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.common.errors import EngineBuildError
+from riformer_deploy.common.progress import silent
 from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
@@ -28,7 +29,6 @@ from riformer_deploy.precision import (
     PrecisionOptions,
     plan_lowering,
 )
-from riformer_deploy.progress import silent
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.variants import ARCHITECTURES, VARIANTS, Preprocessing

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.errors import CheckpointUnreadableError, CheckpointUnsafeError
+from riformer_deploy.common.errors import CheckpointUnreadableError, CheckpointUnsafeError
 from riformer_deploy.safeload import read_checkpoint
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

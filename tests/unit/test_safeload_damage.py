@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.checkpoints import load_checkpoint
-from riformer_deploy.errors import CheckpointError, CheckpointUnreadableError
+from riformer_deploy.common.errors import CheckpointError, CheckpointUnreadableError
 from riformer_deploy.safeload import read_checkpoint
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

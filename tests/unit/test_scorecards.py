@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from riformer_deploy.choices import Precision
-from riformer_deploy.records import RecordError, dump_json, load_json
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.results import Status
 from riformer_deploy.scorecards import ArtifactAccuracy, Comparison, compare, share_of
 

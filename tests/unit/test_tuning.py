@@ -7,13 +7,13 @@ import torch
 
 from riformer_deploy.calibration import Wish, measure
 from riformer_deploy.calibration_sets import CalibrationSet
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import GateError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import GateError
+from riformer_deploy.common.progress import silent
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.progress import silent
 from riformer_deploy.sensitivity import Gate
 from riformer_deploy.tuning import Images, calibrated, gated
 from riformer_deploy.variants import Preprocessing

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy.architecture import Form
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.variants import VARIANTS, Preprocessing, Variant, get_variant
 
 # What mmpretrain 1.2.0 itself says of its ten configs.

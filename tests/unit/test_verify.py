@@ -10,8 +10,8 @@ from torch import Tensor
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.fusion import fold
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.model import RIFormer, model_from_state

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.choices import Precision
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.results import CandidateParity, Inputs, Status
 from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
 from riformer_deploy.verify import ParityTask, verify_parity

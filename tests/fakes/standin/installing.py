@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from riformer_deploy import cuda_driver
+from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.cuda_driver import Driver, Gpu
-from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend
 from riformer_deploy.runtimes import timing
 from riformer_deploy.trt.bindings import TensorRT, load

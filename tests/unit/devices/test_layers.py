@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.choices import DeviceLayer
+from riformer_deploy.common.enums import DeviceLayer
+from riformer_deploy.common.errors import MissingDependencyError, RuntimeFailureError
 from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
 from riformer_deploy.devices.cuda_python import CudaPythonDevice
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.devices.py_cuda import PyCudaDevice
-from riformer_deploy.errors import MissingDependencyError, RuntimeFailureError
 from tests.fakes.cuda_runtime import FakeCudaRuntime
 from tests.fakes.gpu import FakeDevice, FakeGpu
 from tests.fakes.pycuda_driver import FakePyCuda
@@ -278,6 +278,6 @@ def test_cuda_that_does_not_start_is_a_runtime_failure(gpu: FakeGpu, monkeypatch
 def test_a_layer_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, layer: DeviceLayer, said: str
 ) -> None:
-    monkeypatch.setattr("riformer_deploy.optional._installed", lambda _: None)
+    monkeypatch.setattr("riformer_deploy.common.dependencies._installed", lambda _: None)
     with pytest.raises(MissingDependencyError, match=said):
         open_device(layer)

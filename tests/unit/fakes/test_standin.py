@@ -17,15 +17,15 @@ from riformer_deploy import cuda_driver, engines, lineup_gpu, preflight
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.choices import DeviceLayer
+from riformer_deploy.common.dependencies import installed_version
+from riformer_deploy.common.enums import DeviceLayer
+from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
+from riformer_deploy.common.progress import silent
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group
-from riformer_deploy.optional import installed_version
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
-from riformer_deploy.progress import silent
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.engine import EngineRuntime

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.timing import OCCUPYING_REPEATS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.choices import InputForm, OutputForm, Precision
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.enums import InputForm, OutputForm, Precision
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions

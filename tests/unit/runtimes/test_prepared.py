@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.graph_states import GraphState
 from tests.engine_bench import Bench, MakeBench, expected, images_of
 from tests.fakes.gpu import COMPUTE_MS

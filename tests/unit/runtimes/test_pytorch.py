@@ -11,7 +11,7 @@ import torch._dynamo
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from riformer_deploy.errors import RuntimeFailureError
+from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.images import synthetic_images
 from riformer_deploy.model import RIFormer
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime

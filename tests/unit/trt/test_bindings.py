@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.errors import MissingDependencyError
+from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.passports import Backend
 from riformer_deploy.trt.bindings import Log, TensorRT, cuda_of, load, started
 from tests.fakes.api import FLAVOURS, SEVERITIES
@@ -115,7 +115,7 @@ def test_the_libraries_cuda_is_in_their_distributions_name(
 
 
 def test_bindings_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riformer_deploy.optional._installed", lambda _: None)
+    monkeypatch.setattr("riformer_deploy.common.dependencies._installed", lambda _: None)
     with pytest.raises(MissingDependencyError, match="tensorrt is not installed"):
         load(Backend.TENSORRT)
 

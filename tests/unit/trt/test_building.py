@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.choices import HardwareCompatibility
-from riformer_deploy.errors import EngineBuildError, OptionError, RuntimeFailureError
+from riformer_deploy.common.enums import HardwareCompatibility
+from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
 from riformer_deploy.passports import BatchProfile, BuildSettings
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan, compute_capabilities

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy.choices import HardwareCompatibility
+from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.passports import BatchProfile, BuildSettings
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from riformer_deploy.trt.running import _DTYPES, Engine, validity

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.errors import MissingDependencyError
-from riformer_deploy.optional import PACKAGES, installed_version, require
+from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
+from riformer_deploy.common.errors import MissingDependencyError
 
 Install = Callable[..., None]
 

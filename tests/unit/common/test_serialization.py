@@ -10,7 +10,7 @@ import pytest
 
 from riformer_deploy.architecture import Architecture
 from riformer_deploy.budgets import Budget
-from riformer_deploy.records import RecordError, dump_json, load_json, to_jsonable
+from riformer_deploy.common.serialization import RecordError, dump_json, load_json, to_jsonable
 
 
 class Colour(StrEnum):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.files import replacing, sha256_of
+from riformer_deploy.common.files import replacing, sha256_of
 
 
 @pytest.mark.parametrize("size", [0, 3, 1_000_001])

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from riformer_deploy.errors import OptionError
+from riformer_deploy.common.errors import OptionError
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from riformer_deploy import errors
-from riformer_deploy.errors import CheckpointError, GateError, OptionError, RIFormerDeployError
+from riformer_deploy.common import errors
+from riformer_deploy.common.errors import CheckpointError, GateError, OptionError, RIFormerDeployError
 
 CLASSES: list[type[RIFormerDeployError]] = [
     cls

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from packaging.version import InvalidVersion, Version
 
-from riformer_deploy.errors import MissingDependencyError
+from riformer_deploy.common.errors import MissingDependencyError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""No domain: errors, enums, serialization, files, optional dependencies, progress."""
