@@ -18,7 +18,7 @@ from torch import nn
 
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
-from riformer_deploy.machine import describe_machine
+from riformer_deploy.system.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 

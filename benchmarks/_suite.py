@@ -19,8 +19,8 @@ from riformer_deploy.common.dependencies import PACKAGES, installed_version
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
-from riformer_deploy.gpu_state import GpuState, read_gpu
 from riformer_deploy.results import LatencyResult, ParityResult
+from riformer_deploy.system.nvml import GpuState, read_gpu
 
 
 @dataclass(frozen=True, kw_only=True)

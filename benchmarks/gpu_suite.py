@@ -26,7 +26,7 @@ from _stages import Run
 from _suite import Suite
 from _targets import targets_of
 
-from riformer_deploy.cuda_driver import query_driver
+from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.variants import VARIANTS
 from tests.fakes.standin.installing import standing_in
 

@@ -10,8 +10,8 @@ from .output import number, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.comparisons import Comparison
-    from riformer_deploy.gpu_state import GpuState, GpuWatch
     from riformer_deploy.results import LatencyResult, LatencySamples, Timing
+    from riformer_deploy.system.nvml import GpuState, GpuWatch
 
 
 def print_latency(result: LatencyResult) -> None:

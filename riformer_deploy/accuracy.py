@@ -20,7 +20,6 @@ from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.datasets import Dataset
 from riformer_deploy.feeding import Batch, Feeding, feed
 from riformer_deploy.journals import Answers, Journal, joined, key_of
-from riformer_deploy.machine import describe_machine, library_versions
 from riformer_deploy.results import RESULT_SCHEMA, Skipped, Status
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.scorecards import (
@@ -35,6 +34,7 @@ from riformer_deploy.scorecards import (
     share_of,
 )
 from riformer_deploy.scores import logits_of, place_of
+from riformer_deploy.system.machine import describe_machine, library_versions
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ import numpy as np
 
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.gpu_state import GpuState, GpuWatch, read_gpu
-from riformer_deploy.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     Inputs,
@@ -27,6 +25,8 @@ from riformer_deploy.results import (
 )
 from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime, graph_of
 from riformer_deploy.summaries import instability, summarise
+from riformer_deploy.system.machine import describe_machine, peak_rss_bytes, usable_cores
+from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 
 _LOG = logging.getLogger(__name__)
 

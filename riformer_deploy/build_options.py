@@ -14,7 +14,6 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
-from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.passports import (
     CURRENT,
     FP8_CAPABILITY,
@@ -24,6 +23,7 @@ from riformer_deploy.passports import (
     has_precision,
 )
 from riformer_deploy.rtx_support import rtx_support
+from riformer_deploy.system.cuda_driver import Driver
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)
 """Batch sizes of an engine whose graph takes any, where none were asked for."""

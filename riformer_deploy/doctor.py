@@ -9,9 +9,9 @@ from enum import StrEnum
 
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.errors import MissingDependencyError
-from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
-from riformer_deploy.machine import Machine, describe_machine
 from riformer_deploy.rtx_support import rtx_support
+from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
+from riformer_deploy.system.machine import Machine, describe_machine
 
 
 class Health(StrEnum):

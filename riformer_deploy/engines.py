@@ -29,8 +29,6 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.cuda_driver import Driver, query_driver
-from riformer_deploy.gpu_state import read_gpu
 from riformer_deploy.manifests import Manifest
 from riformer_deploy.passports import (
     Backend,
@@ -38,6 +36,8 @@ from riformer_deploy.passports import (
     EngineArtifact,
     Passport,
 )
+from riformer_deploy.system.cuda_driver import Driver, query_driver
+from riformer_deploy.system.nvml import read_gpu
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.trt.running import Engine

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.decoding import Picture
 from riformer_deploy.images import fit, normalise
-from riformer_deploy.machine import usable_cores
 from riformer_deploy.runtimes.base import Images
+from riformer_deploy.system.machine import usable_cores
 from riformer_deploy.variants import Preprocessing
 
 

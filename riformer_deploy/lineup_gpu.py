@@ -15,7 +15,6 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.fusion import fold
@@ -29,6 +28,7 @@ from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.runtimes.ort import CUDA_PROVIDER
 from riformer_deploy.runtimes.ort_cuda import CudaOnnxRuntime
 from riformer_deploy.runtimes.pytorch_cuda import CompileMode, CudaPyTorchRuntime
+from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
 
 

@@ -30,7 +30,6 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.fusion import fold
-from riformer_deploy.machine import library_versions
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.model import model_from_state
 from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
@@ -41,6 +40,7 @@ from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.proofs import MODELS, prove_parity
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate
+from riformer_deploy.system.machine import library_versions
 from riformer_deploy.tuning import Images, calibrated, gated, proof_images
 from riformer_deploy.variants import Variant
 

@@ -19,11 +19,11 @@ from riformer_deploy.download import DownloadOptions, download_checkpoint
 from riformer_deploy.entrants import model_of
 from riformer_deploy.feeding import Feeding
 from riformer_deploy.fusion import fuse
-from riformer_deploy.machine import Machine, describe_machine
 from riformer_deploy.results import RESULT_SCHEMA
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 from riformer_deploy.scorecards import ArtifactAccuracy, BrokenPicture, DatasetRecord, Share
+from riformer_deploy.system.machine import Machine, describe_machine
 from riformer_deploy.variants import Preprocessing, Variant
 
 

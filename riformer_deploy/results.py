@@ -10,11 +10,11 @@ import numpy as np
 
 from riformer_deploy.budgets import Budget
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
-from riformer_deploy.gpu_state import GpuWatch
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.summaries import LatencySummary, summarise
+from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.nvml import GpuWatch
 
 RESULT_SCHEMA = 1
 

@@ -14,7 +14,6 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.judgement import judge_outputs, judge_taps, status
-from riformer_deploy.machine import describe_machine
 from riformer_deploy.results import (
     RESULT_SCHEMA,
     CandidateParity,
@@ -27,6 +26,7 @@ from riformer_deploy.results import (
 )
 from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
 from riformer_deploy.runtimes.batching import run_all
+from riformer_deploy.system.machine import describe_machine
 
 _LOG = logging.getLogger(__name__)
 

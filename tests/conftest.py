@@ -22,7 +22,6 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.calibration_files import npz_set
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold
@@ -31,6 +30,7 @@ from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Images, Outputs
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
+from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.variants import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from riformer_deploy.machine import usable_cores
+from riformer_deploy.system.machine import usable_cores
 
 PARALLEL_BYTES = 16 * 2**20
 """From here on threads are worth their start: one core copies some 7 GB a second, and 256 images of 224 px

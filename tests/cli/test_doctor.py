@@ -10,8 +10,8 @@ import pytest
 from riformer_deploy import doctor
 from riformer_deploy.common import dependencies
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.doctor import DoctorReport, Health
+from riformer_deploy.system.cuda_driver import Driver
 
 Run = Callable[..., CompletedProcess[str]]
 

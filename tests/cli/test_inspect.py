@@ -14,7 +14,6 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.complexity import complexity
-from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.inspection import (
     BundleInspection,
     CheckpointInspection,
@@ -23,6 +22,7 @@ from riformer_deploy.inspection import (
     inspect_file,
 )
 from riformer_deploy.manifests import WeightSet
+from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.variants import Variant
 
 Run = Callable[..., CompletedProcess[str]]

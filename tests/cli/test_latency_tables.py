@@ -7,11 +7,11 @@ import pytest
 from riformer_deploy_cli import latency_tables
 
 from riformer_deploy.common.enums import Role
-from riformer_deploy.gpu_state import GpuState, GpuWatch
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.machine import Machine
 from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Skipped, Timing
 from riformer_deploy.summaries import summarise
+from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.nvml import GpuState, GpuWatch
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}

@@ -10,12 +10,12 @@ from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.machine import Machine
 from riformer_deploy.results import (
     ParityResult,
     Skipped,
     Status,
 )
+from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}

@@ -14,9 +14,9 @@ from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.gpu_state import GpuState
 from riformer_deploy.results import Inputs, LatencyResult, Skipped, Timing
 from riformer_deploy.runtimes.base import Contestant, DeviceTimes, Images, Outputs, Runtime, WarmTime
+from riformer_deploy.system.nvml import GpuState
 
 OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)

@@ -17,11 +17,11 @@ from riformer_deploy.bundles import Bundle, staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.cuda_driver import Driver
 from riformer_deploy.engines import BuildReport, build_engines, engine_of
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status
+from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt.building import BuiltPlan, build_plan
 from tests.manifests import file_record, graph_of
 

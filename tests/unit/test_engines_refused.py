@@ -17,9 +17,9 @@ from riformer_deploy.common.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
+from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 

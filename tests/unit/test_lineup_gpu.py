@@ -19,7 +19,6 @@ from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
-from riformer_deploy.cuda_driver import Driver, Gpu
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
 from riformer_deploy.graph_states import GraphState
@@ -39,6 +38,7 @@ from riformer_deploy.runtimes.base import (
 )
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch_cuda import CompileMode
+from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.verify import ParityTask, verify_parity
 from tests.fakes.api import FLAVOURS

@@ -12,7 +12,6 @@ import pytest
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.machine import Machine
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.results import (
     RESULT_SCHEMA,
@@ -28,6 +27,7 @@ from riformer_deploy.results import (
     files_status,
 )
 from riformer_deploy.summaries import LatencySummary, summarise
+from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})
 INPUTS = Inputs(description="noise", image_size_px=(64, 96), batches=(2, 1), seed=None)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.cuda_driver import query_driver
 from riformer_deploy.devices import cuda_python
 from riformer_deploy.devices.base import DeviceBuffer, HostBuffer
 from riformer_deploy.devices.cuda_python import CudaPythonDevice
+from riformer_deploy.system.cuda_driver import query_driver
 from tests.fakes.cuda_runtime import FakeCudaRuntime
 from tests.fakes.gpu import FakeGpu
 

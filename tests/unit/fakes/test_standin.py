@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy import cuda_driver, engines, lineup_gpu, preflight
+from riformer_deploy import engines, lineup_gpu, preflight
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
@@ -30,6 +30,7 @@ from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
+from riformer_deploy.system import cuda_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from riformer_deploy.trt.running import Engine

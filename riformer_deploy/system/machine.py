@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.cuda_driver import query_driver
+from riformer_deploy.system.cuda_driver import query_driver
 
 _LIBRARIES = (
     "riformer-deploy", "torch", "numpy", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.machine import (
+from riformer_deploy.system.machine import (
     Machine,
     describe_machine,
     library_versions,
@@ -59,14 +59,14 @@ def printed_by(code: str) -> str:
 
 def test_cores_are_those_that_the_process_may_use() -> None:
     restrict = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
-    code = f"{restrict}\nfrom riformer_deploy.machine import usable_cores\nprint(usable_cores())"
+    code = f"{restrict}\nfrom riformer_deploy.system.machine import usable_cores\nprint(usable_cores())"
     assert printed_by(code) == "1\n"
 
 
 def test_peak_memory_is_in_bytes_stays_when_freed_and_is_not_the_parents() -> None:
     large = b"x" * 2**28  # Linux hands the peak of a process on to what it starts, in ru_maxrss
     code = (
-        "from riformer_deploy.machine import peak_rss_bytes as peak\n"
+        "from riformer_deploy.system.machine import peak_rss_bytes as peak\n"
         "before = peak(); block = b'x' * 2**27; del block; print(before, peak() - before)"
     )
     before, growth = map(int, printed_by(code).split())

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import MissingDependencyError
-from riformer_deploy.cuda_driver import Gpu, query_driver
+from riformer_deploy.system.cuda_driver import Gpu, query_driver
 
 _Value = TypeVar("_Value")
 _PREFIX = "nvmlClocksEventReason"

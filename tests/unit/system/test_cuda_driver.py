@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy import cuda_driver
-from riformer_deploy.cuda_driver import Driver, Gpu, query_driver
+from riformer_deploy.system import cuda_driver
+from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 
 H200 = ("NVIDIA H200", 9, 0, 150_754_820_096)
 T4 = ("Tesla T4", 7, 5, 15_655_829_504)
