@@ -29,9 +29,9 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
 from riformer_deploy.common.serialization import to_jsonable
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.lineup_gpu import DEVICE_LAYERS, GpuOptions
 from riformer_deploy.passports import Backend, BatchProfile

@@ -15,14 +15,14 @@ from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.architecture import Form
-from riformer_deploy.classes import imagenet_names
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import JsonValue
-from riformer_deploy.datasets import ClassList, Dataset, open_dataset
+from riformer_deploy.data.class_names import imagenet_names
+from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
+from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.feeding import Feeding, feed
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import model_from_state
 from riformer_deploy.plans import LoweringPlan

@@ -12,12 +12,12 @@ from _common import naive_export, random_state, target, write_result
 from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.calibration import Calibration, Wish, measure
-from riformer_deploy.calibration_sets import random_set
 from riformer_deploy.common.enums import NormForm, Precision
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+from riformer_deploy.data.calibration import random_set
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering

@@ -12,9 +12,9 @@ from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import to_jsonable
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lowering import lower
 from riformer_deploy.model import model_from_state
 from riformer_deploy.plans import LoweringPlan

@@ -23,13 +23,13 @@ from _common import naive_export, target, write_result
 from numpy.typing import NDArray
 
 from riformer_deploy.calibration import Wish, measure
-from riformer_deploy.calibration_files import calibration_set
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
+from riformer_deploy.data.calibration_files import calibration_set
+from riformer_deploy.data.transforms import normalise
 from riformer_deploy.entrants import model_of
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import normalise
 from riformer_deploy.lowering import lower
 from riformer_deploy.metrics import deviation
 from riformer_deploy.precision import PrecisionOptions, plan_lowering

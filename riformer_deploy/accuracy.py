@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.common.serialization import to_jsonable
-from riformer_deploy.datasets import Dataset
-from riformer_deploy.feeding import Batch, Feeding, feed
+from riformer_deploy.data.datasets import Dataset
+from riformer_deploy.data.loader import Batch, Feeding, feed
 from riformer_deploy.journals import Answers, Journal, joined, key_of
 from riformer_deploy.results import RESULT_SCHEMA, Skipped, Status
 from riformer_deploy.runtimes.base import Contestant, Runtime

@@ -13,12 +13,12 @@ from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleConflictError, BundleError, CheckpointValuesError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.version import VERSION
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower

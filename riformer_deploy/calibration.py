@@ -13,13 +13,13 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.model import RIFormer
 from riformer_deploy.observers import Batches, Place, chosen_range, equalizer, histograms
 from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks

@@ -16,8 +16,8 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import BundleIntegrityError
+from riformer_deploy.data.transforms import pixels_of
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.images import pixels_of
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtimes.base import (

@@ -26,9 +26,9 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.progress import Counter, Progress, silent, uncounted
 from riformer_deploy.common.serialization import dump_json
-from riformer_deploy.datasets import ClassList, open_dataset
-from riformer_deploy.feeding import Feeding
-from riformer_deploy.images import normalise, synthetic_pixels
+from riformer_deploy.data.datasets import ClassList, open_dataset
+from riformer_deploy.data.loader import Feeding
+from riformer_deploy.data.transforms import normalise, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest

@@ -11,7 +11,7 @@ import numpy as np
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
-from riformer_deploy.feeding import Feeding, feed
+from riformer_deploy.data.loader import Feeding, feed
 from riformer_deploy.lineup import Group, only_runner
 from riformer_deploy.predict import BrokenImage, PictureFiles
 

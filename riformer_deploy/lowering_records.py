@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.calibration import Calibration, quantizable
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.common.enums import OutputForm, Precision
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import PrecisionOptions

@@ -21,13 +21,14 @@ from riformer_deploy.assembly import (
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
-from riformer_deploy.classes import resolve_class_names
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleConflictError, OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
+from riformer_deploy.data.class_names import resolve_class_names
+from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
@@ -36,7 +37,6 @@ from riformer_deploy.option_checks import check_opset, check_options, refuse_unu
 from riformer_deploy.parity_failures import why_failed
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.preprocessing import resolve_preprocessing
-from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.proofs import MODELS, prove_parity
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from riformer_deploy.bundles import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.decoding import EXTENSIONS, Picture, decode_picture
-from riformer_deploy.feeding import Feeding, feed
+from riformer_deploy.data.decoding import EXTENSIONS, Picture, decode_picture
+from riformer_deploy.data.loader import Feeding, feed
 from riformer_deploy.lineup import Group, only_runner
 from riformer_deploy.scores import first_classes, logits_of, softmax
 from riformer_deploy.variants import Preprocessing
@@ -81,7 +81,7 @@ class PredictionReport:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFiles:
-    """Files as :class:`~riformer_deploy.feeding.Pictures`.
+    """Files as :class:`~riformer_deploy.data.loader.Pictures`.
 
     Attributes:
         paths: In order.

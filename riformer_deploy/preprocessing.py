@@ -8,8 +8,8 @@ import math
 from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.checkpoints import Checkpoint
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointValuesError, OptionError
+from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
 from riformer_deploy.mmconfig import preprocessing_of, remarks_on
-from riformer_deploy.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.variants import Preprocessing, Variant
 
 

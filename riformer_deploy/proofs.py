@@ -13,8 +13,8 @@ from riformer_deploy.common.errors import (
     OptionError,
 )
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.data.transforms import normalise, pixels_of, synthetic_pixels
 from riformer_deploy.entrants import reference
-from riformer_deploy.images import normalise, pixels_of, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.results import (

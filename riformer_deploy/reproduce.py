@@ -14,10 +14,10 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Counter, Progress, uncounted
 from riformer_deploy.complexity import complexity
-from riformer_deploy.datasets import ClassList, open_dataset
+from riformer_deploy.data.datasets import ClassList, open_dataset
+from riformer_deploy.data.loader import Feeding
 from riformer_deploy.download import DownloadOptions, download_checkpoint
 from riformer_deploy.entrants import model_of
-from riformer_deploy.feeding import Feeding
 from riformer_deploy.fusion import fuse
 from riformer_deploy.results import RESULT_SCHEMA
 from riformer_deploy.runtimes.base import Contestant, Runtime

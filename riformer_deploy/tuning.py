@@ -8,11 +8,11 @@ from pathlib import Path
 
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
-from riformer_deploy.calibration_files import calibration_set
-from riformer_deploy.calibration_sets import CalibrationSet, random_set
 from riformer_deploy.common.enums import Norm2Form, Precision
 from riformer_deploy.common.errors import GateError, OptionError
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.data.calibration import CalibrationSet, random_set
+from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord

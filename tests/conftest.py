@@ -20,8 +20,8 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
-from riformer_deploy.calibration_files import npz_set
 from riformer_deploy.common.enums import Precision
+from riformer_deploy.data.calibration_files import npz_set
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import model_of
 from riformer_deploy.fusion import fold

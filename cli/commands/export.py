@@ -83,12 +83,12 @@ def export(
     form, topk = options.parse_output(output_form)
 
     from riformer_deploy.budgets import changed_budgets
+    from riformer_deploy.data.preprocessing import AS_FOUND, parse_changes
     from riformer_deploy.download import DownloadOptions, named_checkpoint
     from riformer_deploy.export import DEFAULT_OPSET
     from riformer_deploy.manifests import WeightSet
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
     from riformer_deploy.precision import PrecisionOptions
-    from riformer_deploy.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.results import Status
     from riformer_deploy.sensitivity import Gate
     from riformer_deploy.variants import get_variant

@@ -19,10 +19,10 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import reference
 from riformer_deploy.evidence import bench_bundle
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group
 from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.preflight import preflight, preflight_here, this_host

@@ -24,9 +24,9 @@ from weights import fill  # type: ignore[import-not-found]  # noqa: E402  # besi
 
 from riformer_deploy.architecture import Form  # noqa: E402
 from riformer_deploy.common.serialization import JsonValue, to_jsonable  # noqa: E402
-from riformer_deploy.decoding import decode_image  # noqa: E402
+from riformer_deploy.data.decoding import decode_image  # noqa: E402
+from riformer_deploy.data.transforms import fit, normalise  # noqa: E402
 from riformer_deploy.fusion import fuse  # noqa: E402
-from riformer_deploy.images import fit, normalise  # noqa: E402
 from riformer_deploy.model import model_from_state  # noqa: E402
 from riformer_deploy.pipeline import fuse_checkpoint  # noqa: E402
 from riformer_deploy.scores import first_classes, softmax  # noqa: E402

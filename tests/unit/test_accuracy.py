@@ -24,9 +24,9 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.datasets import ClassList, Dataset, Sample, open_dataset
+from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
+from riformer_deploy.data.loader import Feeding
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
-from riformer_deploy.feeding import Feeding
 from riformer_deploy.lineup import Group
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs

@@ -16,9 +16,9 @@ from riformer_deploy.calibration import (
     calibration_key,
     quantizable,
 )
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.fusion import fold
 from riformer_deploy.model import RIFormer
 

@@ -12,6 +12,7 @@ import torch
 from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of
 from riformer_deploy.export import (
     DEFAULT_OPSET,
@@ -22,7 +23,6 @@ from riformer_deploy.export import (
     ir_version_of,
 )
 from riformer_deploy.fusion import fold, fuse
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.model import RIFormer
 from riformer_deploy.plans import LoweringPlan

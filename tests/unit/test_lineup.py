@@ -14,9 +14,9 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import load_json
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.evidence import store_result, verify_bundle
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group, chosen_groups, line_up, only_runner
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.results import ParityResult, Status

@@ -19,10 +19,10 @@ from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
+from riformer_deploy.data.transforms import normalise, synthetic_images
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.images import normalise, synthetic_images
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.model import RIFormer
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings

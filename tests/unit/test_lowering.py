@@ -15,9 +15,9 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
+from riformer_deploy.data.transforms import normalise
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import normalise
 from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.plans import LoweringPlan

@@ -26,10 +26,10 @@ from riformer_deploy.common.errors import (
     RIFormerDeployError,
 )
 from riformer_deploy.common.serialization import load_json
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.fusion import fuse
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model import RIFormer

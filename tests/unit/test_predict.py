@@ -16,9 +16,9 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.errors import BundleError, OptionError
-from riformer_deploy.decoding import decode_image
+from riformer_deploy.data.decoding import decode_image
+from riformer_deploy.data.transforms import fit, normalise
 from riformer_deploy.fusion import fold, fuse
-from riformer_deploy.images import fit, normalise
 from riformer_deploy.lineup import Group
 from riformer_deploy.model import model_from_state
 from riformer_deploy.predict import PictureFiles, find_pictures, predict_images, split_bundle

@@ -19,8 +19,8 @@ from torch import Tensor
 from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import LoweredRIFormer, lower

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from riformer_deploy.calibration import Wish, measure
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import silent
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model import RIFormer

@@ -12,8 +12,8 @@ from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.fusion import fold
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.model import RIFormer, model_from_state
 from riformer_deploy.results import CandidateParity, Inputs, Skipped, Status
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime

@@ -21,9 +21,9 @@ from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.images import synthetic_images
 from riformer_deploy.lineup import Group
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.proofs import prove_parity

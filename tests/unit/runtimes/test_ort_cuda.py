@@ -10,7 +10,7 @@ import pytest
 
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.images import synthetic_images
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.runtimes.base import DeviceTimed

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.images import synthetic_images
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.model import RIFormer
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.images import synthetic_images
+from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.model import RIFormer
 from riformer_deploy.runtimes import pytorch_cuda
 from riformer_deploy.runtimes.base import DeviceTimed

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.common.errors import ImageError, OptionError
-from riformer_deploy.decoding import Picture, Rgb, check_size
+from riformer_deploy.data.decoding import Picture, Rgb, check_size
 from riformer_deploy.runtimes.base import Images
 from riformer_deploy.variants import Interpolation, Preprocessing
 

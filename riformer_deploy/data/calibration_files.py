@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy.calibration_sets import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.common.errors import CalibrationError, ImageError
 from riformer_deploy.common.serialization import dump_json
-from riformer_deploy.decoding import EXTENSIONS, decode_image
-from riformer_deploy.images import fit, normalise
+from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
+from riformer_deploy.data.decoding import EXTENSIONS, decode_image
+from riformer_deploy.data.transforms import fit, normalise
 from riformer_deploy.variants import Preprocessing
 
 _NAMES = ("images", "calibration_images")

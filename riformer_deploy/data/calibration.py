@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy.images import normalise, synthetic_pixels
+from riformer_deploy.data.transforms import normalise, synthetic_pixels
 from riformer_deploy.variants import Preprocessing
 
 FEWEST = 64

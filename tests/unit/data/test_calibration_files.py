@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from riformer_deploy.calibration_files import calibration_set, folder_set, npz_set
-from riformer_deploy.calibration_sets import CalibrationSet
 from riformer_deploy.common.errors import CalibrationError
-from riformer_deploy.images import normalise
+from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.data.calibration_files import calibration_set, folder_set, npz_set
+from riformer_deploy.data.transforms import normalise
 from riformer_deploy.variants import Preprocessing
 
 SIZE = (16, 12)

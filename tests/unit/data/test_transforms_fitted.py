@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from riformer_deploy.common.errors import ImageError
-from riformer_deploy.decoding import decode_image
-from riformer_deploy.images import fit, normalise, resized_size
+from riformer_deploy.data.decoding import decode_image
+from riformer_deploy.data.transforms import fit, normalise, resized_size
 from riformer_deploy.variants import VARIANTS, Preprocessing
 
 DATA = Path(__file__).resolve().parents[1] / "data"

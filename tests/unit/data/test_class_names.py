@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.classes import imagenet_ids, imagenet_names, read_class_names, resolve_class_names
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.data.class_names import (
+    imagenet_ids,
+    imagenet_names,
+    read_class_names,
+    resolve_class_names,
+)
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from riformer_deploy import decoding
 from riformer_deploy.common.errors import ImageError
-from riformer_deploy.decoding import decode_image
+from riformer_deploy.data import decoding
+from riformer_deploy.data.decoding import decode_image
 
 Pixels = NDArray[np.uint8]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from riformer_deploy.classes import imagenet_ids, imagenet_names
 from riformer_deploy.common.errors import DatasetError, ImageError
-from riformer_deploy.datasets import ClassList, open_dataset
+from riformer_deploy.data.class_names import imagenet_ids, imagenet_names
+from riformer_deploy.data.datasets import ClassList, open_dataset
 
 PETS = ClassList(count=3, names=("cat", "dog", "newt"))
 NAMELESS = ClassList(count=3, names=None)

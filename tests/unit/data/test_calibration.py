@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy.calibration_sets import CalibrationSet, batch_size, random_set, remarks
+from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.variants import Preprocessing
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(16, 16))

@@ -12,10 +12,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.classes import imagenet_ids, imagenet_names
 from riformer_deploy.common.errors import DatasetError
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.decoding import EXTENSIONS, Picture, Rgb, decode_picture
+from riformer_deploy.data.class_names import imagenet_ids, imagenet_names
+from riformer_deploy.data.decoding import EXTENSIONS, Picture, Rgb, decode_picture
 
 LAYOUTS = (
     "DIR/SPLIT/CLASS/*.jpg, DIR/CLASS/*.jpg, DIR/SPLIT/*.jpg with DIR/meta/SPLIT.txt (lines of FILE LABEL), "

@@ -1,0 +1,1 @@
+"""Pictures in, tensors out: decoding, preprocessing, datasets, calibration images."""
