@@ -16,8 +16,8 @@ from statistics import median
 import torch
 from torch import nn
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.system.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,8 +11,8 @@ from statistics import median
 
 import torch
 
-from riformer_deploy.architecture import Architecture
 from riformer_deploy.common.enums import Precision
+from riformer_deploy.model.architecture import Architecture
 
 _LARGE_BYTES = 2**30
 """Far more than any L2 holds."""

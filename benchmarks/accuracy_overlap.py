@@ -14,7 +14,6 @@ from _common import random_state, target, write_result
 from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.architecture import Form
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.class_names import imagenet_names
@@ -22,13 +21,14 @@ from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.data.loader import Feeding, feed
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import model_from_state
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
-from riformer_deploy.variants import VARIANTS
 
 _PICTURES, _BATCH, _ROUNDS = 96, 8, 4
 _SIZES = {"500x375 px": (500, 375), "2400x1800 px": (2400, 1800)}

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from _common import naive_export, random_state, target, write_result
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.calibration import Calibration, Wish, measure
 from riformer_deploy.common.enums import NormForm, Precision
@@ -17,16 +16,17 @@ from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import VARIANTS, Preprocessing
 from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
 from riformer_deploy.results import Inputs, LatencyResult
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
-from riformer_deploy.variants import VARIANTS, Preprocessing
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from _common import interleaved_s, medians, peak_rss_of, random_state, target, write_result
 
-from riformer_deploy.variants import VARIANTS
+from riformer_deploy.model.variants import VARIANTS
 
 _BARE = """
 import sys, torch, onnx, onnxsim
-from riformer_deploy.architecture import Form
-from riformer_deploy.model import model_from_state
-from riformer_deploy.variants import VARIANTS
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import model_from_state
+from riformer_deploy.model.variants import VARIANTS
 state = torch.load(sys.argv[1], weights_only=True)["state_dict"]
 model = model_from_state(VARIANTS["riformer-s12_in1k"].architecture, Form.TRAINING, state)
 program = torch.onnx.export(

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from _common import naive_export, random_state, target, write_result
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import model_from_state
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import VARIANTS, Preprocessing
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
-from riformer_deploy.variants import VARIANTS, Preprocessing
 
 _SIZE = (224, 224)
 _BATCHES = (1, 8)

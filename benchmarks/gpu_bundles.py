@@ -23,9 +23,9 @@ from _forms import DEFAULT, DIGITS, FORMS, SMALL, Form, bundle_name
 from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.budgets import BUDGETS, changed_budgets
 from riformer_deploy.common.enums import Precision
+from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions
-from riformer_deploy.variants import VARIANTS
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _CALIBRATION = _EXAMPLES / "digits" / "calibration"

@@ -26,8 +26,8 @@ from _stages import Run
 from _suite import Suite
 from _targets import targets_of
 
+from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.system.cuda_driver import query_driver
-from riformer_deploy.variants import VARIANTS
 from tests.fakes.standin.installing import standing_in
 
 _GRACE_S = 25.0

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from _common import medians, random_state, target, write_result
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
@@ -20,16 +19,17 @@ from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.engines import build_engines
 from riformer_deploy.export import INPUT_NAME, OnnxOptions, export_onnx
-from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.results import Status
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, build_plan
-from riformer_deploy.variants import VARIANTS, Preprocessing, Variant
 
 _ROUNDS = 5
 _S12 = "riformer-s12_in1k"

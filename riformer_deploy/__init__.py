@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
-    from riformer_deploy.architecture import Architecture, Form
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.build_options import BuildOptions
@@ -24,24 +23,25 @@ if TYPE_CHECKING:
     from riformer_deploy.engines import build_engines
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
-    from riformer_deploy.fusion import fold, fuse
     from riformer_deploy.inspection import inspect_file
     from riformer_deploy.lineup import Group
     from riformer_deploy.manifests import WeightSet
-    from riformer_deploy.model import RIFormer
+    from riformer_deploy.model.architecture import Architecture, Form
+    from riformer_deploy.model.network import RIFormer
+    from riformer_deploy.model.reparameterize import fold, fuse
+    from riformer_deploy.model.variants import VARIANTS, get_variant
     from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
     from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.results import Status
-    from riformer_deploy.variants import VARIANTS, get_variant
     from riformer_deploy.zoo import get_model, published_models
 
 __version__ = VERSION
 
 _HOMES = {
     "AccuracyOptions": "evidence",
-    "Architecture": "architecture",
+    "Architecture": "model.architecture",
     "Backend": "passports",
     "BatchProfile": "passports",
     "BenchOptions": "bench",
@@ -53,15 +53,15 @@ _HOMES = {
     "DownloadOptions": "download",
     "ExportOptions": "pipeline",
     "FeatureOptions": "features",
-    "Form": "architecture",
+    "Form": "model.architecture",
     "Group": "lineup",
     "PictureFiles": "predict",
     "Precision": "common.enums",
-    "RIFormer": "model",
+    "RIFormer": "model.network",
     "RIFormerDeployError": "common.errors",
     "ReproduceOptions": "reproduce",
     "Status": "results",
-    "VARIANTS": "variants",
+    "VARIANTS": "model.variants",
     "WeightSet": "manifests",
     "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
@@ -71,11 +71,11 @@ _HOMES = {
     "export_checkpoint": "pipeline",
     "extract_features": "features",
     "find_pictures": "predict",
-    "fold": "fusion",
-    "fuse": "fusion",
+    "fold": "model.reparameterize",
+    "fuse": "model.reparameterize",
     "fuse_checkpoint": "pipeline",
     "get_model": "zoo",
-    "get_variant": "variants",
+    "get_variant": "model.variants",
     "inspect_file": "inspection",
     "load_checkpoint": "checkpoints",
     "predict_images": "predict",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.common.enums import Precision
+from riformer_deploy.model.architecture import Form
 
 MANIFEST = "bundle.json"
 

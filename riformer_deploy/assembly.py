@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
@@ -20,11 +19,12 @@ from riformer_deploy.common.files import replacing
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.fusion import fuse
 from riformer_deploy.lowering import lower
 from riformer_deploy.lowering_records import record_lowering
 from riformer_deploy.manifests import Manifest, ModelRecord, Source
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering
 

@@ -20,7 +20,7 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
 from riformer_deploy.observers import Batches, Place, chosen_range, equalizer, histograms
 from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.common.errors import (
     CheckpointMismatchError,
     CheckpointUnreadableError,
@@ -22,6 +21,8 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.manifests import WeightSet
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.recognition import (
     check_config,
     check_keys,
@@ -30,7 +31,6 @@ from riformer_deploy.recognition import (
     recognise_form,
 )
 from riformer_deploy.safeload import read_checkpoint
-from riformer_deploy.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")

@@ -18,7 +18,7 @@ from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.data.transforms import pixels_of
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtimes.base import (
     Contestant,

@@ -32,6 +32,7 @@ from riformer_deploy.data.transforms import normalise, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.manifests import Manifest
+from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
 from riformer_deploy.results import (
@@ -40,7 +41,6 @@ from riformer_deploy.results import (
 )
 from riformer_deploy.runtimes.base import Contestant
 from riformer_deploy.scorecards import AccuracyResult, Published
-from riformer_deploy.variants import VARIANTS
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ import onnxsim
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.artifacts import TensorSpec
 from riformer_deploy.common.enums import InputForm, OutputForm
 from riformer_deploy.common.errors import ExportError, OptionError
 from riformer_deploy.lowering import LoweredRIFormer
+from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.onnx_graphs import opset_of, spec_of
 
 DEFAULT_OPSET = 20

@@ -14,7 +14,6 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
@@ -30,9 +29,10 @@ from riformer_deploy.common.enums import (
 )
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.entrants import Lineup, fed, stored_model
-from riformer_deploy.fusion import fold
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.lowering import lower
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import torch_dtype

@@ -9,7 +9,6 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
@@ -17,7 +16,8 @@ from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
-from riformer_deploy.fusion import fold
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.passports import Backend, EngineArtifact
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.preflight import Mismatch, preflight_here, require_fit

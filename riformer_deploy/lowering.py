@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.architecture import Architecture
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
 from riformer_deploy.layers import NormFoldedLayer, PlainLayer
-from riformer_deploy.model import FoldedBlock, LinearHead, PatchEmbed, RIFormer
+from riformer_deploy.model.architecture import Architecture
+from riformer_deploy.model.network import FoldedBlock, LinearHead, PatchEmbed, RIFormer
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.norms import Statistics, channel_moments, normalise, statistics, widened
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.quantizers import ActivationQuantizer, QuantizedLayer
-from riformer_deploy.variants import Preprocessing
 
 
 def _layer(

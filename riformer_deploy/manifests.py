@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.passports import EngineArtifact
-from riformer_deploy.variants import Preprocessing
 
 SCHEMA_VERSION = 1
 

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from riformer_deploy.allowlists import SCOPES, Accepted, ClassName, Group, Irrelevant, is_number
-from riformer_deploy.variants import ARCHITECTURES
+from riformer_deploy.model.variants import ARCHITECTURES
 
 
 def _values(*values: Any) -> Accepted:

@@ -18,7 +18,7 @@ _FREE = frozenset(
     }
 )  # fmt: skip
 """Operators that fvcore's counting gives no cost; any other that is not counted makes the sum unknown."""
-_NORM_FLOPS, _POOL_FLOPS = 5, 1  # per value, as riformer_deploy.complexity counts them
+_NORM_FLOPS, _POOL_FLOPS = 5, 1  # per value, as riformer_deploy.model.flops counts them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def _node_flops(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...] | None]) 
 
 
 def graph_flops(graph: onnx.ModelProto) -> int | None:
-    """Multiply-adds of one image, counted as :mod:`riformer_deploy.complexity` does.
+    """Multiply-adds of one image, counted as :mod:`riformer_deploy.model.flops` does.
 
     Args:
         graph: With a static image size; the batch may be dynamic.

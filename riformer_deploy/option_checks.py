@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from riformer_deploy.calibration import quantizable
 from riformer_deploy.common.enums import Method, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
 from riformer_deploy.precision import (
     BF16_OPSET,
     FLOAT8_TRANSPOSE_OPSET,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from riformer_deploy.model import FoldedBlock, RIFormer
+from riformer_deploy.model.network import FoldedBlock, RIFormer
 from riformer_deploy.observers import Batches, largest_inputs
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import FileRecord
 from riformer_deploy.assembly import (
     Ingredients,
@@ -30,9 +29,11 @@ from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
-from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
-from riformer_deploy.model import model_from_state
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import Variant
 from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.parity_failures import why_failed
 from riformer_deploy.precision import PrecisionOptions
@@ -42,7 +43,6 @@ from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 from riformer_deploy.tuning import Images, calibrated, gated, proof_images
-from riformer_deploy.variants import Variant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from riformer_deploy.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.checkpoints import Checkpoint
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointValuesError, OptionError
 from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
 from riformer_deploy.mmconfig import preprocessing_of, remarks_on
-from riformer_deploy.variants import Preprocessing, Variant
+from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
+from riformer_deploy.model.variants import Preprocessing, Variant
 
 
 def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) -> Preprocessing | None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from riformer_deploy.architecture import STAGES, Architecture, Form
 from riformer_deploy.common.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
 from riformer_deploy.mmconfig import contradictions, refused_settings
+from riformer_deploy.model.architecture import STAGES, Architecture, Form
 
 _PARTS = frozenset(
     {

@@ -20,10 +20,10 @@ from riformer_deploy.data.calibration import CalibrationSet, batch_size
 from riformer_deploy.lowering import lower
 from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.metrics import decisions, deviation
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.runtimes.base import Images
-from riformer_deploy.variants import Preprocessing
 
 _WORST_DB = -200.0
 """Stands for logits that are not finite, or that differ from logits of zero."""

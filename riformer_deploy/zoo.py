@@ -6,12 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import check_expectations, load_checkpoint
-from riformer_deploy.complexity import complexity
 from riformer_deploy.manifests import WeightSet
-from riformer_deploy.model import RIFormer, model_from_state
-from riformer_deploy.variants import VARIANTS, get_variant
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.flops import complexity
+from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.model.variants import VARIANTS, get_variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def get_model(
         weights: ``averaged`` or ``raw`` where the file holds both.
 
     Returns:
-        The model, in the form that the checkpoint is in; :func:`~riformer_deploy.fusion.fuse` gives
+        The model, in the form that the checkpoint is in; :func:`~riformer_deploy.model.reparameterize.fuse` gives
         its deploy form.
 
     Raises:

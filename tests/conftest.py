@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy import engines, lineup, lineup_gpu, preflight
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
@@ -24,14 +23,15 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
 from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import model_of
-from riformer_deploy.fusion import fold
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Images, Outputs
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.system.cuda_driver import Driver
-from riformer_deploy.variants import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"

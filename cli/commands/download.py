@@ -24,7 +24,7 @@ def download(
 ) -> None:
     """Fetch a published checkpoint by name and check it against the hash in its file name."""
     from riformer_deploy.download import DownloadOptions, download_checkpoint
-    from riformer_deploy.variants import get_variant
+    from riformer_deploy.model.variants import get_variant
 
     asked = DownloadOptions(folder=folder, mirror=mirror)
     with output.counter("bytes") as count:

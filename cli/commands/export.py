@@ -87,11 +87,11 @@ def export(
     from riformer_deploy.download import DownloadOptions, named_checkpoint
     from riformer_deploy.export import DEFAULT_OPSET
     from riformer_deploy.manifests import WeightSet
+    from riformer_deploy.model.variants import get_variant
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
     from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.results import Status
     from riformer_deploy.sensitivity import Gate
-    from riformer_deploy.variants import get_variant
 
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)

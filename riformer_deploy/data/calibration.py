@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.data.transforms import normalise, synthetic_pixels
-from riformer_deploy.variants import Preprocessing
+from riformer_deploy.model.variants import Preprocessing
 
 FEWEST = 64
 """With fewer images a range is a matter of luck."""

@@ -21,7 +21,7 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.data.decoding import EXTENSIONS, decode_image
 from riformer_deploy.data.transforms import fit, normalise
-from riformer_deploy.variants import Preprocessing
+from riformer_deploy.model.variants import Preprocessing
 
 _NAMES = ("images", "calibration_images")
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

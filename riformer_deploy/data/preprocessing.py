@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.variants import Interpolation, Preprocessing
+from riformer_deploy.model.variants import Interpolation, Preprocessing
 
 Triple = tuple[float, float, float]
 

@@ -16,8 +16,8 @@ import torch
 from riformer_deploy_cli import main
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture
-from riformer_deploy.variants import VARIANTS, Variant
+from riformer_deploy.model.architecture import Architecture
+from riformer_deploy.model.variants import VARIANTS, Variant
 
 
 @pytest.fixture(autouse=True)

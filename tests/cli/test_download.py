@@ -15,7 +15,7 @@ import pytest
 
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.manifests import Manifest
-from riformer_deploy.variants import VARIANTS, Variant
+from riformer_deploy.model.variants import VARIANTS, Variant
 
 Cli = Callable[..., CompletedProcess[str]]
 

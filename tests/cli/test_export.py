@@ -9,15 +9,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.manifests import WeightSet
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.variants import Variant
 from riformer_deploy.pipeline import ExportReport
 from riformer_deploy.results import ParityResult, Status
-from riformer_deploy.variants import Variant
 
 Run = Callable[..., CompletedProcess[str]]
 

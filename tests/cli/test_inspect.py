@@ -9,11 +9,9 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy import preflight
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.complexity import complexity
 from riformer_deploy.inspection import (
     BundleInspection,
     CheckpointInspection,
@@ -22,8 +20,10 @@ from riformer_deploy.inspection import (
     inspect_file,
 )
 from riformer_deploy.manifests import WeightSet
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.flops import complexity
+from riformer_deploy.model.variants import Variant
 from riformer_deploy.system.cuda_driver import Driver, Gpu
-from riformer_deploy.variants import Variant
 
 Run = Callable[..., CompletedProcess[str]]
 

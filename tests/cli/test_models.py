@@ -9,7 +9,7 @@ import pytest
 
 from riformer_deploy import zoo
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.variants import VARIANTS
+from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.zoo import ModelTable, PublishedModel
 
 Run = Callable[..., CompletedProcess[str]]

@@ -13,8 +13,8 @@ from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import quantizable
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.fusion import fold
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.sensitivity import SensitivityReport
 
 Run = Callable[..., CompletedProcess[str]]

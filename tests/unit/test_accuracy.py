@@ -28,10 +28,10 @@ from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_datas
 from riformer_deploy.data.loader import Feeding
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
 from riformer_deploy.lineup import Group
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.scorecards import AccuracyResult
-from riformer_deploy.variants import Preprocessing
 
 CLASSES = 10
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import riformer_deploy
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from riformer_deploy.calibration import (
 from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.fusion import fold
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fold
 
 QUICK = Wish(method=Method.MAX)
 

@@ -20,7 +20,7 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.manifests import WeightSet
-from riformer_deploy.variants import get_variant
+from riformer_deploy.model.variants import get_variant
 
 Write = Callable[..., Path]
 State = dict[str, Tensor]

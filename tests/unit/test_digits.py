@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from riformer_deploy.entrants import model_of
-from riformer_deploy.fusion import fold, fuse
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 

@@ -21,8 +21,8 @@ from riformer_deploy.download import (
     download_checkpoint,
     named_checkpoint,
 )
+from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.transfers import Patience, _Redirects
-from riformer_deploy.variants import VARIANTS, Variant
 
 CONTENT = bytes(range(256)) * 3000  # 768,000 bytes
 S12 = VARIANTS["riformer-s12_in1k"]

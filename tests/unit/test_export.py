@@ -22,13 +22,13 @@ from riformer_deploy.export import (
     export_onnx,
     ir_version_of,
 )
-from riformer_deploy.fusion import fold, fuse
 from riformer_deploy.lowering import LoweredRIFormer, lower
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fold, fuse
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
-from riformer_deploy.variants import Preprocessing
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 48))
 METADATA = {"tool_version": "1.2.3", "source_sha256": "ab" * 32}

@@ -11,7 +11,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.common.errors import (
     BundleError,
@@ -21,7 +20,6 @@ from riformer_deploy.common.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.complexity import complexity
 from riformer_deploy.inspection import (
     BundleInspection,
     CheckpointInspection,
@@ -29,6 +27,8 @@ from riformer_deploy.inspection import (
     inspect_file,
 )
 from riformer_deploy.manifests import WeightSet
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.flops import complexity
 from riformer_deploy.results import ParityResult, Status
 
 CONFIG = """

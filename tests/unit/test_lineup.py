@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
@@ -19,6 +18,7 @@ from riformer_deploy.entrants import model_of, reference
 from riformer_deploy.evidence import store_result, verify_bundle
 from riformer_deploy.lineup import Group, chosen_groups, line_up, only_runner
 from riformer_deploy.lineup_gpu import GpuOptions
+from riformer_deploy.model.architecture import Form
 from riformer_deploy.results import ParityResult, Status
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from riformer_deploy import engines, lineup_gpu, preflight
-from riformer_deploy.architecture import Form
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
@@ -24,7 +23,8 @@ from riformer_deploy.engines import build_engines
 from riformer_deploy.entrants import fed, reference
 from riformer_deploy.graph_states import GraphState
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.network import RIFormer
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.results import Inputs, Status, Timing
 from riformer_deploy.runtimes.base import (

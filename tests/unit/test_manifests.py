@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.architecture import Form
 from riformer_deploy.artifacts import WeightsArtifact
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, WeightSet
+from riformer_deploy.model.architecture import Form
 from riformer_deploy.passports import Backend
 from tests.manifests import engine_of, file_record, manifest_of, source_of
 

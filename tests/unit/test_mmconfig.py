@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.mmconfig import contradictions, preprocessing_of, refused_settings
-from riformer_deploy.variants import ARCHITECTURES, VARIANTS, Preprocessing
+from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
 
 # As mmengine's Config.pretty_text writes a config: sorted, one item to a line, by yapf.
 CONFIG = """\

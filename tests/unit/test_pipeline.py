@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from riformer_deploy import pipeline
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
@@ -29,15 +28,16 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of
 from riformer_deploy.evidence import bench_bundle
-from riformer_deploy.fusion import fuse
 from riformer_deploy.lineup import Group
 from riformer_deploy.manifests import WeightSet
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fuse
+from riformer_deploy.model.variants import get_variant
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
-from riformer_deploy.variants import get_variant
 
 SIZE = (64, 48)
 IMPOSSIBLE = {Precision.FP32: Budget(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.common.errors import (
     BundleConflictError,
@@ -19,9 +18,10 @@ from riformer_deploy.common.errors import (
     RIFormerDeployError,
 )
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.fusion import fuse
 from riformer_deploy.manifests import WeightSet
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.pipeline import fuse_checkpoint
 
 Write = Callable[..., Path]

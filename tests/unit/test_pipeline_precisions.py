@@ -19,13 +19,13 @@ from riformer_deploy.common.errors import BundleConflictError, GateError, Option
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evidence import verify_bundle
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate
-from riformer_deploy.variants import Preprocessing
 
 Export = Callable[..., ExportReport]
 

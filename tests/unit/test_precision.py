@@ -10,7 +10,7 @@ from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.lowering_records import record_lowering
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
 from riformer_deploy.option_checks import check_options
 from riformer_deploy.precision import (
     FP8_HEADROOM,

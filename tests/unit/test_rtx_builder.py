@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.bundles import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
-from riformer_deploy.fusion import fold
 from riformer_deploy.lowering import lower
-from riformer_deploy.model import model_from_state
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import model_from_state
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
 from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.precision import (
     BF16_OPSET,
@@ -31,7 +32,6 @@ from riformer_deploy.precision import (
 )
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
-from riformer_deploy.variants import ARCHITECTURES, VARIANTS, Preprocessing
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 

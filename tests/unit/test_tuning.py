@@ -10,13 +10,13 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.fusion import fold
 from riformer_deploy.manifests import ModelRecord
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.sensitivity import Gate
 from riformer_deploy.tuning import Images, calibrated, gated
-from riformer_deploy.variants import Preprocessing
 
 RESIDUAL = PrecisionOptions(quantize_residual=True)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from riformer_deploy.common.errors import ImageError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.transforms import fit, normalise, resized_size
-from riformer_deploy.variants import VARIANTS, Preprocessing
+from riformer_deploy.model.variants import VARIANTS, Preprocessing
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 S12 = VARIANTS["riformer-s12_in1k"].preprocessing

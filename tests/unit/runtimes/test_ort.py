@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy.architecture import Architecture
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of
-from riformer_deploy.fusion import fold
+from riformer_deploy.model.architecture import Architecture
+from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 

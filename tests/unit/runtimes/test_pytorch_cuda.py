@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.model import RIFormer
+from riformer_deploy.model.network import RIFormer
 from riformer_deploy.runtimes import pytorch_cuda
 from riformer_deploy.runtimes.base import DeviceTimed
 from riformer_deploy.runtimes.pytorch_cuda import CompileMode, CudaPyTorchRuntime

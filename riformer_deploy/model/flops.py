@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.model import empty_model
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import empty_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.checkpoints import load_checkpoint
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.fusion import fold, fuse
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.model.reparameterize import fold, fuse
 
 State = dict[str, Tensor]
 Change = Callable[[RIFormer], RIFormer]

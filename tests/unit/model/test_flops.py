@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.complexity import complexity
-from riformer_deploy.variants import VARIANTS, Variant
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.flops import complexity
+from riformer_deploy.model.variants import VARIANTS, Variant
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.model.architecture import Architecture, Form
 
 TINY = Architecture.from_arch((1, 2, 1, 1), (4, 8, 12, 16), (4, 2, 1.5, 3.3), num_classes=5)
 PER_BLOCK: dict[Form, dict[str, tuple[int, ...]]] = {

@@ -17,7 +17,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.architecture import Architecture, Form
+from riformer_deploy.model.architecture import Architecture, Form
 
 EPSILON = 1e-5
 """Added to the variance by every norm, as mmcv's ``GN`` does by default."""

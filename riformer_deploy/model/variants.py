@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from riformer_deploy.architecture import Architecture
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.model.architecture import Architecture
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

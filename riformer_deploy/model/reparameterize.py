@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.model import RIFormer, model_from_state
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer, model_from_state
 
 State = dict[str, Tensor]
 

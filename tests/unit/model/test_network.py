@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.architecture import Architecture, Form
-from riformer_deploy.fusion import fold, fuse
-from riformer_deploy.model import RIFormer, empty_model, model_from_state
-from riformer_deploy.variants import VARIANTS, Variant
+from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.network import RIFormer, empty_model, model_from_state
+from riformer_deploy.model.reparameterize import fold, fuse
+from riformer_deploy.model.variants import VARIANTS, Variant
 
 State = dict[str, Tensor]
 

@@ -1,0 +1,1 @@
+"""RIFormer as a network: its variants, its re-parameterization, what it costs."""
