@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.build_options import BuildOptions
     from riformer_deploy.bundles import Bundle
-    from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+    from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
+    from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
     from riformer_deploy.common.enums import Precision
     from riformer_deploy.common.errors import RIFormerDeployError
-    from riformer_deploy.download import DownloadOptions, download_checkpoint
     from riformer_deploy.engines import build_engines
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
@@ -49,8 +49,8 @@ _HOMES = {
     "BuildOptions": "build_options",
     "BuildSettings": "passports",
     "Bundle": "bundles",
-    "Checkpoint": "checkpoints",
-    "DownloadOptions": "download",
+    "Checkpoint": "checkpoints.load",
+    "DownloadOptions": "checkpoints.download",
     "ExportOptions": "pipeline",
     "FeatureOptions": "features",
     "Form": "model.architecture",
@@ -67,7 +67,7 @@ _HOMES = {
     "bench_bundle": "evidence",
     "build_engines": "engines",
     "changed_budgets": "budgets",
-    "download_checkpoint": "download",
+    "download_checkpoint": "checkpoints.download",
     "export_checkpoint": "pipeline",
     "extract_features": "features",
     "find_pictures": "predict",
@@ -77,7 +77,7 @@ _HOMES = {
     "get_model": "zoo",
     "get_variant": "model.variants",
     "inspect_file": "inspection",
-    "load_checkpoint": "checkpoints",
+    "load_checkpoint": "checkpoints.load",
     "predict_images": "predict",
     "published_models": "zoo",
     "reproduce_table": "reproduce",

@@ -12,7 +12,7 @@ import torch
 from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundles import Bundle, record_file
 from riformer_deploy.calibration import Calibration
-from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleConflictError, BundleError, CheckpointValuesError
 from riformer_deploy.common.files import replacing

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.artifacts import LoweringRecord, WeightsArtifact
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import Checkpoint, load_checkpoint
+from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.data.transforms import pixels_of
@@ -59,7 +59,7 @@ def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
     """The model of a checkpoint file, in the form that it is stored in.
 
     Args:
-        path: Any checkpoint that :func:`~riformer_deploy.checkpoints.load_checkpoint` accepts.
+        path: Any checkpoint that :func:`~riformer_deploy.checkpoints.load.load_checkpoint` accepts.
         dtype: Of the parameters.
 
     Raises:

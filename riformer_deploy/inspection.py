@@ -10,7 +10,8 @@ import onnx
 
 from riformer_deploy.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.errors import (
     BundleError,
     BundleIntegrityError,
@@ -28,7 +29,6 @@ from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, ops
 from riformer_deploy.parity_failures import stored_parity, why_failed
 from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.preflight import Mismatch, check_file, preflight_here
-from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.results import ParityResult, Status
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")

@@ -19,7 +19,8 @@ from riformer_deploy.assembly import (
 )
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
-from riformer_deploy.checkpoints import Checkpoint, check_expectations, load_checkpoint
+from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
+from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleConflictError, OptionError
@@ -37,7 +38,6 @@ from riformer_deploy.model.variants import Variant
 from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.parity_failures import why_failed
 from riformer_deploy.precision import PrecisionOptions
-from riformer_deploy.preprocessing import resolve_preprocessing
 from riformer_deploy.proofs import MODELS, prove_parity
 from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate

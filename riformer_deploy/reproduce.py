@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.checkpoints import check_expectations, load_checkpoint
+from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
+from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Counter, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
 from riformer_deploy.data.loader import Feeding
-from riformer_deploy.download import DownloadOptions, download_checkpoint
 from riformer_deploy.entrants import model_of
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.manifests import WeightSet

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.errors import (
     BundleError,
     CheckpointKeysError,

@@ -15,7 +15,7 @@ from riformer_deploy import pipeline
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundles import Bundle
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import (
     BundleConflictError,

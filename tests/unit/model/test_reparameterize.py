@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from riformer_deploy.allowlists import SCOPES, Accepted, ClassName, Group, Irrelevant, is_number
+from riformer_deploy.checkpoints.allowlists import SCOPES, Accepted, ClassName, Group, Irrelevant, is_number
 from riformer_deploy.model.variants import ARCHITECTURES
 
 

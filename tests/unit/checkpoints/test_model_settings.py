@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from riformer_deploy.allowlists import Group, Irrelevant, Setting
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.allowlists import Group, Irrelevant, Setting
+from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.checkpoints.mmengine_config import refused_settings
+from riformer_deploy.checkpoints.model_settings import MODEL, preprocessor_settings
+from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.common.errors import CheckpointMismatchError
-from riformer_deploy.mmconfig import refused_settings
-from riformer_deploy.model_settings import MODEL, preprocessor_settings
-from riformer_deploy.safeload import read_checkpoint
 
 DIGITS = Path(__file__).parents[2] / "examples" / "riformer-digits.pth"
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy import checkpoints
-from riformer_deploy.checkpoints import check_expectations, load_checkpoint
+from riformer_deploy.checkpoints import load
+from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.errors import (
     CheckpointKeysError,
     CheckpointMismatchError,
@@ -153,7 +153,7 @@ def test_a_file_that_changes_while_it_is_read_is_unreadable(
         os.utime(path, ns=(1, 1))
         return sha256_of(path)
 
-    monkeypatch.setattr(checkpoints, "sha256_of", meanwhile)
+    monkeypatch.setattr(load, "sha256_of", meanwhile)
     with pytest.raises(CheckpointUnreadableError, match="changed while it was being read"):
         load_checkpoint(write_checkpoint())
 

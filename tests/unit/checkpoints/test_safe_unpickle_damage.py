@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.common.errors import CheckpointError, CheckpointUnreadableError
-from riformer_deploy.safeload import read_checkpoint
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 

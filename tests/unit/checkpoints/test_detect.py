@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.checkpoints import load_checkpoint
+from riformer_deploy.checkpoints.detect import recognise_architecture, recognise_form
+from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.errors import CheckpointError, CheckpointKeysError, NotRIFormerError
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.recognition import recognise_architecture, recognise_form
 
 Write = Callable[..., Path]
 State = dict[str, Tensor]

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from riformer_deploy.checkpoints.mmengine_config import contradictions, refused_settings
 from riformer_deploy.common.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
-from riformer_deploy.mmconfig import contradictions, refused_settings
 from riformer_deploy.model.architecture import STAGES, Architecture, Form
 
 _PARTS = frozenset(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.allowlists import Accepted, ClassName, Group, is_number, refusals, shown
+from riformer_deploy.checkpoints.allowlists import Accepted, ClassName, Group, is_number, refusals, shown
 
 
 def test_a_table_is_walked_as_it_is_given() -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.common.files import sha256_of, sync_directory, sync_file
 from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.model.variants import VARIANTS, Variant
-from riformer_deploy.transfers import DEFAULT_PATIENCE, Patience, transfer
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.common.errors import DownloadError, OptionError
-from riformer_deploy.download import (
+from riformer_deploy.checkpoints.download import (
     PUBLISHED_AT,
     DownloadOptions,
     download_checkpoint,
     named_checkpoint,
 )
+from riformer_deploy.checkpoints.resumable_transfer import Patience, _Redirects
+from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.model.variants import VARIANTS, Variant
-from riformer_deploy.transfers import Patience, _Redirects
 
 CONTENT = bytes(range(256)) * 3000  # 768,000 bytes
 S12 = VARIANTS["riformer-s12_in1k"]

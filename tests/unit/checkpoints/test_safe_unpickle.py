@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.common.errors import CheckpointUnreadableError, CheckpointUnsafeError
-from riformer_deploy.safeload import read_checkpoint
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}

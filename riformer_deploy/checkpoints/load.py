@@ -13,6 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from riformer_deploy.checkpoints.detect import (
+    check_config,
+    check_keys,
+    check_settings,
+    recognise_architecture,
+    recognise_form,
+)
+from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.common.errors import (
     CheckpointMismatchError,
     CheckpointUnreadableError,
@@ -23,14 +31,6 @@ from riformer_deploy.common.files import sha256_of
 from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
-from riformer_deploy.recognition import (
-    check_config,
-    check_keys,
-    check_settings,
-    recognise_architecture,
-    recognise_form,
-)
-from riformer_deploy.safeload import read_checkpoint
 
 _LOG = logging.getLogger(__name__)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from riformer_deploy.checkpoints import Checkpoint
+from riformer_deploy.checkpoints.load import Checkpoint
+from riformer_deploy.checkpoints.mmengine_config import preprocessing_of, remarks_on
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointValuesError, OptionError
 from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
-from riformer_deploy.mmconfig import preprocessing_of, remarks_on
 from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.model.variants import Preprocessing, Variant
 

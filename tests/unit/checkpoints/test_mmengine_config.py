@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.mmconfig import contradictions, preprocessing_of, refused_settings
+from riformer_deploy.checkpoints.mmengine_config import contradictions, preprocessing_of, refused_settings
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
 
 # As mmengine's Config.pretty_text writes a config: sorted, one item to a line, by yapf.

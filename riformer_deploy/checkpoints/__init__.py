@@ -1,0 +1,1 @@
+"""What is read: from a file to weights of a known architecture."""
