@@ -7,8 +7,8 @@ from typing import Any
 from _roofline import STORED_AS, Ceiling, floor_of, layers_of
 from _suite import Timed
 
+from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.serialization import to_jsonable
-from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.results import Timing
 
 

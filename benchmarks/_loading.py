@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 from riformer_deploy.build_options import BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import CURRENT, Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings
 from riformer_deploy.preflight import preflight_here
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import load

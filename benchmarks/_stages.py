@@ -21,11 +21,12 @@ from _loading import targets_tried, try_loading
 from _roofline import Ceiling, measure_ceiling
 from _suite import CandidateFacts, Suite, Timed
 
-from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import MANIFEST
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
 from riformer_deploy.common.serialization import to_jsonable
@@ -34,7 +35,6 @@ from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
 from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.lineup_gpu import DEVICE_LAYERS, GpuOptions
-from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant

@@ -12,7 +12,8 @@ import torch
 from _common import medians, random_state, target, write_result
 
 from riformer_deploy.build_options import DEFAULT_PROFILE, BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
@@ -24,7 +25,6 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.results import Status

@@ -22,7 +22,7 @@ from riformer_deploy.common.enums import (
 )
 
 if TYPE_CHECKING:
-    from riformer_deploy.passports import BatchProfile
+    from riformer_deploy.bundle.engine_metadata import BatchProfile
 
 
 class WeightsChoice(StrEnum):
@@ -101,7 +101,7 @@ def parse_profile(text: str) -> BatchProfile:
     Raises:
         typer.BadParameter: The text is neither, or not in order.
     """
-    from riformer_deploy.passports import BatchProfile
+    from riformer_deploy.bundle.engine_metadata import BatchProfile
 
     match = re.fullmatch(r"([0-9]+)(?::([0-9]+):([0-9]+))?", text)
     if match is None:

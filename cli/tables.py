@@ -10,14 +10,14 @@ from .engine_tables import print_engine, proof_text
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.artifacts import OnnxArtifact
+    from riformer_deploy.bundle.artifacts import OnnxArtifact
+    from riformer_deploy.bundle.engine_metadata import EngineArtifact
     from riformer_deploy.inspection import (
         BundleInspection,
         CheckpointInspection,
         Inspection,
         OnnxInspection,
     )
-    from riformer_deploy.passports import EngineArtifact
     from riformer_deploy.results import CandidateParity, ParityResult
 
 _DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of budget")

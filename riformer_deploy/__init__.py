@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.build_options import BuildOptions
-    from riformer_deploy.bundles import Bundle
+    from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+    from riformer_deploy.bundle.manifest import WeightSet
+    from riformer_deploy.bundle.store import Bundle
     from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
     from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
     from riformer_deploy.common.enums import Precision
@@ -25,12 +27,10 @@ if TYPE_CHECKING:
     from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.inspection import inspect_file
     from riformer_deploy.lineup import Group
-    from riformer_deploy.manifests import WeightSet
     from riformer_deploy.model.architecture import Architecture, Form
     from riformer_deploy.model.network import RIFormer
     from riformer_deploy.model.reparameterize import fold, fuse
     from riformer_deploy.model.variants import VARIANTS, get_variant
-    from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
     from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
@@ -42,13 +42,13 @@ __version__ = VERSION
 _HOMES = {
     "AccuracyOptions": "evidence",
     "Architecture": "model.architecture",
-    "Backend": "passports",
-    "BatchProfile": "passports",
+    "Backend": "bundle.engine_metadata",
+    "BatchProfile": "bundle.engine_metadata",
     "BenchOptions": "bench",
     "Budget": "budgets",
     "BuildOptions": "build_options",
-    "BuildSettings": "passports",
-    "Bundle": "bundles",
+    "BuildSettings": "bundle.engine_metadata",
+    "Bundle": "bundle.store",
     "Checkpoint": "checkpoints.load",
     "DownloadOptions": "checkpoints.download",
     "ExportOptions": "pipeline",
@@ -62,7 +62,7 @@ _HOMES = {
     "ReproduceOptions": "reproduce",
     "Status": "results",
     "VARIANTS": "model.variants",
-    "WeightSet": "manifests",
+    "WeightSet": "bundle.manifest",
     "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
     "build_engines": "engines",

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
-from riformer_deploy.bundles import Bundle, record_file
+from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.engine_metadata import EngineArtifact
+from riformer_deploy.bundle.manifest import Manifest, ModelRecord, Source
+from riformer_deploy.bundle.store import Bundle, record_file
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import Precision
@@ -21,11 +23,9 @@ from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export import OnnxOptions, export_onnx
 from riformer_deploy.lowering import lower
 from riformer_deploy.lowering_records import record_lowering
-from riformer_deploy.manifests import Manifest, ModelRecord, Source
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
-from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.precision import PrecisionOptions, needs_calibration, plan_lowering
 
 _SAMPLES = 32

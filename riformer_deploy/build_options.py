@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from riformer_deploy.artifacts import OnnxArtifact
-from riformer_deploy.bundles import Bundle
-from riformer_deploy.common.dependencies import PACKAGES, installed_version
-from riformer_deploy.common.enums import HardwareCompatibility, Precision
-from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
-from riformer_deploy.passports import (
+from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.engine_metadata import (
     CURRENT,
     FP8_CAPABILITY,
     Backend,
@@ -22,7 +18,11 @@ from riformer_deploy.passports import (
     BuildSettings,
     has_precision,
 )
-from riformer_deploy.rtx_support import rtx_support
+from riformer_deploy.bundle.rtx_support import rtx_support
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.dependencies import PACKAGES, installed_version
+from riformer_deploy.common.enums import HardwareCompatibility, Precision
+from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.system.cuda_driver import Driver
 
 DEFAULT_PROFILE = BatchProfile(minimum=1, optimum=8, maximum=32)

@@ -7,9 +7,9 @@ import importlib.metadata
 from dataclasses import dataclass
 from enum import StrEnum
 
+from riformer_deploy.bundle.rtx_support import rtx_support
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.errors import MissingDependencyError
-from riformer_deploy.rtx_support import rtx_support
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.system.machine import Machine, describe_machine
 

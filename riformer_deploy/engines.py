@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.build_options import (
     BuildOptions,
     choose_backend,
@@ -19,7 +18,15 @@ from riformer_deploy.build_options import (
     require_gpu_at_hand,
     unsupported_gpu,
 )
-from riformer_deploy.bundles import Bundle, record_file, staging, update
+from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
+from riformer_deploy.bundle.engine_metadata import (
+    Backend,
+    BuildSettings,
+    EngineArtifact,
+    Passport,
+)
+from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.bundle.store import Bundle, record_file, staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import (
     BundleChangedError,
@@ -29,13 +36,6 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.manifests import Manifest
-from riformer_deploy.passports import (
-    Backend,
-    BuildSettings,
-    EngineArtifact,
-    Passport,
-)
 from riformer_deploy.system.cuda_driver import Driver, query_driver
 from riformer_deploy.system.nvml import read_gpu
 from riformer_deploy.trt.bindings import TensorRT, load

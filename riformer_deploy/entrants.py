@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.artifacts import LoweringRecord, WeightsArtifact
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import LoweringRecord, WeightsArtifact
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import BundleIntegrityError

@@ -15,7 +15,8 @@ import torch
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.bundles import Bundle, record_file, staging, update
+from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.bundle.store import Bundle, record_file, staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import (
     BundleChangedError,
@@ -31,7 +32,6 @@ from riformer_deploy.data.loader import Feeding
 from riformer_deploy.data.transforms import normalise, synthetic_pixels
 from riformer_deploy.lineup import Group, line_up, require_backends
 from riformer_deploy.lineup_gpu import GpuOptions
-from riformer_deploy.manifests import Manifest
 from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs

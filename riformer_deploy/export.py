@@ -15,7 +15,7 @@ import onnxsim
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.artifacts import TensorSpec
+from riformer_deploy.bundle.artifacts import TensorSpec
 from riformer_deploy.common.enums import InputForm, OutputForm
 from riformer_deploy.common.errors import ExportError, OptionError
 from riformer_deploy.lowering import LoweredRIFormer

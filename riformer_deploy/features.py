@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.data.loader import Feeding, feed

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import onnx
 
-from riformer_deploy.artifacts import MANIFEST, TensorSpec
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import MANIFEST, TensorSpec
+from riformer_deploy.bundle.engine_metadata import EngineArtifact
+from riformer_deploy.bundle.manifest import Manifest, WeightSet
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.errors import (
@@ -21,13 +23,11 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.engines import engine_of
-from riformer_deploy.manifests import Manifest, WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.parity_failures import stored_parity, why_failed
-from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.preflight import Mismatch, check_file, preflight_here
 from riformer_deploy.results import ParityResult, Status
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from riformer_deploy.passports import Backend, EngineArtifact
+from riformer_deploy.bundle.engine_metadata import Backend, EngineArtifact
 
 REMEDIES: Mapping[str, str] = {
     "CUDA_ERROR": "See whether the GPU works at all: `riformer-deploy doctor`, `nvidia-smi`.",

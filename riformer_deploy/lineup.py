@@ -14,8 +14,8 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.artifacts import OnnxArtifact, WeightsArtifact
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import (
     InputForm,

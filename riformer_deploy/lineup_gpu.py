@@ -9,8 +9,9 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.engine_metadata import Backend, EngineArtifact
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
 from riformer_deploy.common.errors import BundleError
@@ -18,7 +19,6 @@ from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.passports import Backend, EngineArtifact
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.preflight import Mismatch, preflight_here, require_fit
 from riformer_deploy.results import Skipped

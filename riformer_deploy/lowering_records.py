@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
+from riformer_deploy.bundle.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import OutputForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet

@@ -8,7 +8,7 @@ from math import prod
 
 import onnx
 
-from riformer_deploy.artifacts import TensorSpec
+from riformer_deploy.bundle.artifacts import TensorSpec
 
 _FREE = frozenset(
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, load_json

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.artifacts import FileRecord
 from riformer_deploy.assembly import (
     Ingredients,
     kept_models,
@@ -18,7 +17,9 @@ from riformer_deploy.assembly import (
     stage_weights,
 )
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.bundles import Bundle, check_target, commit, record_file, staging
+from riformer_deploy.bundle.artifacts import FileRecord
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.bundle.store import Bundle, check_target, commit, record_file, staging
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
@@ -30,7 +31,6 @@ from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
 from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
-from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold

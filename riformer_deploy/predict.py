@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.bundles import Bundle, is_bundle
+from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.decoding import EXTENSIONS, Picture, decode_picture
 from riformer_deploy.data.loader import Feeding, feed

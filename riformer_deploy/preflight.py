@@ -12,13 +12,19 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from riformer_deploy.bundle.engine_metadata import (
+    FP8_CAPABILITY,
+    Backend,
+    EngineArtifact,
+    Passport,
+    has_precision,
+)
+from riformer_deploy.bundle.rtx_support import major_minor, rtx_support
 from riformer_deploy.common.dependencies import PACKAGES, installed_version
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.invalidity import elsewhere, rebuild, remedy_of
-from riformer_deploy.passports import FP8_CAPABILITY, Backend, EngineArtifact, Passport, has_precision
-from riformer_deploy.rtx_support import major_minor, rtx_support
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.running import validity

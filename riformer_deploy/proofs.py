@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from riformer_deploy.budgets import Budget
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import (
     OptionError,

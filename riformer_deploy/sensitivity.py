@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.calibration import CalibrationSet, batch_size
 from riformer_deploy.lowering import lower
-from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing

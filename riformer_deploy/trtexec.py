@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
-from riformer_deploy.artifacts import OnnxArtifact
+from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
-from riformer_deploy.passports import BatchProfile, BuildSettings
 
 _COMPATIBILITY = {
     HardwareCompatibility.AMPERE_PLUS: "ampere+",

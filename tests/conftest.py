@@ -17,7 +17,8 @@ from torch import Tensor
 
 from riformer_deploy import engines, lineup, lineup_gpu, preflight
 from riformer_deploy.build_options import BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
@@ -27,7 +28,6 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.passports import Backend, BatchProfile
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Images, Outputs
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime

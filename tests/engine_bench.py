@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from riformer_deploy.passports import BatchProfile, BuildSettings, Passport
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, Passport
 from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import TensorRT

@@ -7,13 +7,25 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from riformer_deploy.artifacts import FileRecord, LoweringRecord, OnnxArtifact, TensorSpec, WeightsArtifact
-from riformer_deploy.bundles import Bundle, commit, record_file, staging
+from riformer_deploy.bundle.artifacts import (
+    FileRecord,
+    LoweringRecord,
+    OnnxArtifact,
+    TensorSpec,
+    WeightsArtifact,
+)
+from riformer_deploy.bundle.engine_metadata import (
+    Backend,
+    BatchProfile,
+    BuildSettings,
+    EngineArtifact,
+    Passport,
+)
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
+from riformer_deploy.bundle.store import Bundle, commit, record_file, staging
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.manifests import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact, Passport
 
 PLAIN = LoweringRecord(
     norm="instance",

@@ -33,7 +33,7 @@ def accuracy(
     debug: options.Debug = False,
 ) -> None:
     """Measure top-1 and top-5 of artifacts in one pass over labelled pictures."""
-    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
     from riformer_deploy.lineup import Group
     from riformer_deploy.results import Status

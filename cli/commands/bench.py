@@ -50,7 +50,7 @@ def bench(
 ) -> None:
     """Time a bundle's models side by side: those of the kinds named, or all that it has."""
     from riformer_deploy.bench import BenchOptions
-    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.common.errors import OptionError
     from riformer_deploy.evidence import bench_bundle
     from riformer_deploy.lineup import Group, chosen_groups

@@ -26,7 +26,7 @@ def features(
     debug: options.Debug = False,
 ) -> None:
     """Write features of pictures: files, folders or quoted patterns; the last argument may be a bundle."""
-    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.predict import find_pictures, split_bundle
 

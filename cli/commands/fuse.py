@@ -19,7 +19,7 @@ def fuse(
     debug: options.Debug = False,
 ) -> None:
     """Fold the affine branch into its norm: mmpretrain's reparameterize tool, without mmpretrain."""
-    from riformer_deploy.manifests import WeightSet
+    from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.pipeline import fuse_checkpoint
 
     chosen = WeightSet(weights) if weights is not None else None

@@ -26,7 +26,7 @@ def sensitivity(
     debug: options.Debug = False,
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
-    from riformer_deploy.bundles import find_bundle
+    from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.precision import PrecisionOptions
     from riformer_deploy.tuning import Images, bundle_sensitivity
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.detect import (
     check_config,
     check_keys,
@@ -28,7 +29,6 @@ from riformer_deploy.common.errors import (
     OptionError,
 )
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from riformer_deploy.bundle.engine_metadata import Passport
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.devices.base import Device
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.passports import Passport
 from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.prepared import Prepared, PreparedShapes

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from riformer_deploy.bundle.engine_metadata import Backend
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.passports import Backend
 
 
 @dataclass(frozen=True, kw_only=True)

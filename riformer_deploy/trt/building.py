@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
+from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress
-from riformer_deploy.passports import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 from riformer_deploy.trt.interruption import interruptible
 

@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy import bench
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.results import LatencyResult, Skipped
 from riformer_deploy.runtimes.base import Contestant

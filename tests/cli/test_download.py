@@ -13,8 +13,8 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
+from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.manifests import Manifest
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 Cli = Callable[..., CompletedProcess[str]]

@@ -9,11 +9,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.manifest import WeightSet
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.variants import Variant
 from riformer_deploy.pipeline import ExportReport

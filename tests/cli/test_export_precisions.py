@@ -13,8 +13,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from riformer_deploy.artifacts import CalibrationRecord, LoweringRecord
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import CalibrationRecord, LoweringRecord
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.inspection import BundleInspection

@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.model.variants import Preprocessing
 
 

@@ -9,7 +9,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy import preflight
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.manifest import WeightSet
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.inspection import (
@@ -19,7 +20,6 @@ from riformer_deploy.inspection import (
     OnnxInspection,
     inspect_file,
 )
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Variant

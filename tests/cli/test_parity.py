@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.results import ParityResult, Status
 

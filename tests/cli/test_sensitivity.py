@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import quantizable
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import load_json

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from riformer_deploy.passports import Backend
+from riformer_deploy.bundle.engine_metadata import Backend
 from riformer_deploy.trt.bindings import TensorRT
 from tests.fakes import trt_building, trt_running
 from tests.fakes.api import SEVERITIES, api_of

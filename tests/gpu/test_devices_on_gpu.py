@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.data.transforms import synthetic_images

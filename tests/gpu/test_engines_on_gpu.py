@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import EngineArtifact
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
@@ -24,7 +25,6 @@ from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import reference
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.lineup import Group
-from riformer_deploy.passports import EngineArtifact
 from riformer_deploy.preflight import preflight, preflight_here, this_host
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status, Timing

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from tests.fakes.standin.cases import CASES, Case
 from tests.fakes.standin.program import Graph, Program, Scratch, run_once

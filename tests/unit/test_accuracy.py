@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json

@@ -5,9 +5,9 @@ import importlib.metadata
 import pytest
 
 from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
+from riformer_deploy.bundle.engine_metadata import Backend, BuildSettings
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError
-from riformer_deploy.passports import Backend, BuildSettings
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 
 NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy import build_options, engines
-from riformer_deploy.artifacts import OnnxArtifact
 from riformer_deploy.build_options import BuildOptions, profiles_of
-from riformer_deploy.bundles import Bundle, staging, update
+from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle, staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.engines import BuildReport, build_engines, engine_of
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status
 from riformer_deploy.system.cuda_driver import Driver

@@ -9,7 +9,8 @@ import pytest
 
 from riformer_deploy import engines
 from riformer_deploy.build_options import BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import (
     BundleError,
@@ -18,7 +19,6 @@ from riformer_deploy.common.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.engines import build_engines, trtexec_lines
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")

@@ -12,10 +12,10 @@ import onnx
 import pytest
 import torch
 
-from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS, Budget
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import MANIFEST
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.common.files import sha256_of

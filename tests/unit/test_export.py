@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from riformer_deploy.artifacts import TensorSpec
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.artifacts import TensorSpec
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.errors import (
     BundleError,
@@ -26,7 +27,6 @@ from riformer_deploy.inspection import (
     OnnxInspection,
     inspect_file,
 )
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.results import ParityResult, Status

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from riformer_deploy.bundle.engine_metadata import Backend
 from riformer_deploy.invalidity import REMEDIES, remedy_of
-from riformer_deploy.passports import Backend
 from tests.fakes.api import api_of
 from tests.manifests import engine_of
 

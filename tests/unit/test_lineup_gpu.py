@@ -15,7 +15,8 @@ from riformer_deploy import engines, lineup_gpu, preflight
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.transforms import normalise, synthetic_images
@@ -25,7 +26,6 @@ from riformer_deploy.graph_states import GraphState
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.results import Inputs, Status, Timing
 from riformer_deploy.runtimes.base import (
     DeviceTimed,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.artifacts import MANIFEST
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.bundles import Bundle, record_file
+from riformer_deploy.bundle.artifacts import MANIFEST
+from riformer_deploy.bundle.store import Bundle, record_file
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json

@@ -14,7 +14,8 @@ from torch import Tensor
 from riformer_deploy import pipeline
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.manifest import WeightSet
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import (
@@ -29,7 +30,6 @@ from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.lineup import Group
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse

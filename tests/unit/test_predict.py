@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.transforms import fit, normalise

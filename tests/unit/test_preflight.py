@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 
 from riformer_deploy import preflight as module
+from riformer_deploy.bundle.engine_metadata import (
+    CURRENT,
+    Backend,
+    BatchProfile,
+    BuildSettings,
+    EngineArtifact,
+)
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.invalidity import remedy_of
-from riformer_deploy.passports import CURRENT, Backend, BatchProfile, BuildSettings, EngineArtifact
 from riformer_deploy.preflight import Host, Mismatch, preflight, preflight_here, require_fit, this_host
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from tests.manifests import engine_of

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
@@ -22,7 +23,6 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.precision import (
     BF16_OPSET,
     FLOAT8_TRANSPOSE_OPSET,

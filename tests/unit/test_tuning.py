@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.calibration import Wish, measure
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.manifests import ModelRecord
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing

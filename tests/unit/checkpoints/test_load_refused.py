@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints import load
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.errors import (
@@ -19,7 +20,6 @@ from riformer_deploy.common.errors import (
     OptionError,
 )
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.variants import get_variant
 
 Write = Callable[..., Path]

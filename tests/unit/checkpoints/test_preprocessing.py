@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import Checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
-from riformer_deploy.manifests import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, Preprocessing, Variant
 

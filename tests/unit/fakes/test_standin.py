@@ -16,7 +16,8 @@ import pytest
 from riformer_deploy import engines, lineup_gpu, preflight
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.build_options import BuildOptions
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
@@ -25,7 +26,6 @@ from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
 from riformer_deploy.lineup import Group
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status
 from riformer_deploy.runtimes.engine import EngineRuntime

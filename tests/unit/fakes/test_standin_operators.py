@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from tests.fakes.standin.cases import CASES, Case
 from tests.fakes.standin.nodes import OPERATORS
 from tests.fakes.standin.program import Graph, Program, Scratch, run_once

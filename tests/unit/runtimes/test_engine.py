@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings
 from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.timing import OCCUPYING_REPEATS
 from tests.engine_bench import RTX, TENSORRT, Bench, MakeBench, expected, images_of

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from riformer_deploy.bundle.engine_metadata import Backend
 from riformer_deploy.common.errors import MissingDependencyError
-from riformer_deploy.passports import Backend
 from riformer_deploy.trt.bindings import Log, TensorRT, cuda_of, load, started
 from tests.fakes.api import FLAVOURS, SEVERITIES
 from tests.fakes.gpu import FakeGpu

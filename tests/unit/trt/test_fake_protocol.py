@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.passports import BatchProfile, BuildSettings
 from riformer_deploy.trt.bindings import Log, TensorRT
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from tests.fakes.api import FLAVOURS

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
-from riformer_deploy.passports import BatchProfile, BuildSettings
 from riformer_deploy.trt.building import BuildRequest, build_plan
 from riformer_deploy.trt.running import _DTYPES, Engine, validity
 from tests.conformance.inference import Findings, Use

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.artifacts import LoweringRecord, OnnxArtifact, TensorSpec
+from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, TensorSpec
 from riformer_deploy.common.serialization import dump_json, load_json
 from tests.manifests import PLAIN, file_record, graph_of
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.bundles import Bundle
+from riformer_deploy.bundle.store import Bundle
 from tests.manifests import write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]

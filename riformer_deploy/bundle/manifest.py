@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from riformer_deploy.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.passports import EngineArtifact
 
 SCHEMA_VERSION = 1
 

@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from riformer_deploy.artifacts import MANIFEST, FileRecord
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
+from riformer_deploy.bundle.manifest import Manifest, Source
 from riformer_deploy.common.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.common.files import sha256_of, sync_directory, sync_file
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.manifests import Manifest, Source
 
 _COMMIT = ".commit"
 _PENDING = ".pending-"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from riformer_deploy.artifacts import FileRecord, TensorSpec
+from riformer_deploy.bundle.artifacts import FileRecord, TensorSpec
+from riformer_deploy.bundle.rtx_support import major_minor, rtx_support
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
-from riformer_deploy.rtx_support import major_minor, rtx_support
 
 CURRENT = "current"
 """In place of compute capabilities: that of the GPU that builds."""

@@ -5,9 +5,15 @@ from typing import Any
 
 import pytest
 
+from riformer_deploy.bundle.engine_metadata import (
+    Backend,
+    BatchProfile,
+    BuildSettings,
+    EngineArtifact,
+    has_precision,
+)
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.passports import Backend, BatchProfile, BuildSettings, EngineArtifact, has_precision
 from tests.manifests import engine_of, file_record
 
 RTX: dict[str, Any] = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}

@@ -1,0 +1,1 @@
+"""What is written: the artifact folder and its records."""
