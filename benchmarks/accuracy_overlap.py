@@ -20,13 +20,13 @@ from riformer_deploy.data.class_names import imagenet_names
 from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.data.loader import Feeding, feed
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 

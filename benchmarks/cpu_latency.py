@@ -15,8 +15,8 @@ from riformer_deploy.common.enums import NormForm, Precision
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold

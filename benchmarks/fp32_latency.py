@@ -12,13 +12,13 @@ from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.ort import OnnxRuntime

@@ -28,8 +28,8 @@ from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.data.transforms import normalise
 from riformer_deploy.entrants import model_of
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.metrics import deviation
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing

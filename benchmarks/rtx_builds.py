@@ -19,8 +19,8 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.engines import build_engines
-from riformer_deploy.export import INPUT_NAME, OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold

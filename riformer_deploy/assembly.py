@@ -20,9 +20,9 @@ from riformer_deploy.common.errors import BundleConflictError, BundleError, Chec
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
-from riformer_deploy.lowering_records import record_lowering
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.lowering_records import record_lowering
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse

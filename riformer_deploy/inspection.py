@@ -23,10 +23,10 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.engines import engine_of
+from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.parity_failures import stored_parity, why_failed
 from riformer_deploy.preflight import Mismatch, check_file, preflight_here
 from riformer_deploy.results import ParityResult, Status

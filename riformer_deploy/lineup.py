@@ -29,12 +29,12 @@ from riformer_deploy.common.enums import (
 )
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.entrants import Lineup, fed, stored_model
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import lower
 from riformer_deploy.lineup_gpu import GpuOptions, engines_lineup, rivals_lineup
-from riformer_deploy.lowering import lower
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.parity_failures import stored_failure, why_failed
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import torch_dtype
 from riformer_deploy.results import Skipped
 from riformer_deploy.runtimes.base import Batches, Contestant, Runtime

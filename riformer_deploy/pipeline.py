@@ -30,12 +30,12 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
-from riformer_deploy.export import DEFAULT_OPSET, OnnxOptions
+from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
+from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.parity_failures import why_failed
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.proofs import MODELS, prove_parity

@@ -18,8 +18,8 @@ from riformer_deploy.common.enums import (
     Precision,
 )
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.plans import LoweringPlan
-from riformer_deploy.quantizers import FLOAT8
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.quantized_layers import FLOAT8
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""

@@ -15,9 +15,9 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.entrants import model_of
+from riformer_deploy.export.option_checks import check_options, refuse_unused
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.option_checks import check_options, refuse_unused
 from riformer_deploy.precision import PrecisionOptions, needs_calibration
 from riformer_deploy.sensitivity import (
     Cost,

@@ -86,7 +86,7 @@ def export(
     from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
     from riformer_deploy.data.preprocessing import AS_FOUND, parse_changes
-    from riformer_deploy.export import DEFAULT_OPSET
+    from riformer_deploy.export.onnx_export import DEFAULT_OPSET
     from riformer_deploy.model.variants import get_variant
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
     from riformer_deploy.precision import PrecisionOptions

@@ -9,7 +9,7 @@ import torch
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.quantizers import FLOAT8, quantize
+from riformer_deploy.export.quantized_layers import FLOAT8, quantize
 
 FP32 = BUDGETS[Precision.FP32]
 

@@ -18,7 +18,7 @@ from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm
 from riformer_deploy.common.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evidence import verify_bundle
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint

@@ -9,9 +9,10 @@ import torch
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.lowering_records import record_lowering
+from riformer_deploy.export.lowering_records import record_lowering
+from riformer_deploy.export.option_checks import check_options
+from riformer_deploy.export.quantized_layers import FLOAT8
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.option_checks import check_options
 from riformer_deploy.precision import (
     FP8_HEADROOM,
     HALF_LIMIT,
@@ -20,7 +21,6 @@ from riformer_deploy.precision import (
     plan_lowering,
     torch_dtype,
 )
-from riformer_deploy.quantizers import FLOAT8
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
 

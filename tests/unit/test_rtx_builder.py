@@ -17,8 +17,8 @@ from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
 from riformer_deploy.common.progress import silent
-from riformer_deploy.export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold

@@ -20,14 +20,14 @@ from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.norms import normalise
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.metrics import deviation
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.norms import normalise
 from riformer_deploy.precision import HALF_LIMIT, PrecisionOptions, plan_lowering
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate, Meter, rank_layers, spared_layers

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 

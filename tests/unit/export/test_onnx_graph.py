@@ -9,15 +9,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import lower
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
+from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.onnx_graphs import NodeCount, graph_flops, node_counts, opset_of, spec_of
-from riformer_deploy.plans import LoweringPlan
 
 Shape = Sequence[int | str | None]
 

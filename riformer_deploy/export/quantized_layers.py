@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.layers import Operator, bias_of
+from riformer_deploy.export.layers import Operator, bias_of
 
 FLOAT8 = torch.float8_e4m3fn
 """E4M3: 4 bits of exponent, 3 of mantissa, no infinity (Micikevicius et al., 2022, arXiv:2209.05433)."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from riformer_deploy.common.enums import NormForm
-from riformer_deploy.norms import Moments, channel_moments, normalise, statistics, widened
+from riformer_deploy.export.norms import Moments, channel_moments, normalise, statistics, widened
 
 
 def _inputs() -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import pytest
 
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.precision import PrecisionOptions
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)

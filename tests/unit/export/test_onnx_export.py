@@ -14,7 +14,9 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.entrants import model_of
-from riformer_deploy.export import (
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.onnx_export import (
     DEFAULT_OPSET,
     NEWEST_OPSET,
     OLDEST_OPSET,
@@ -22,11 +24,9 @@ from riformer_deploy.export import (
     export_onnx,
     ir_version_of,
 )
-from riformer_deploy.lowering import LoweredRIFormer, lower
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
+from riformer_deploy.export.onnx_graph import graph_flops
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.onnx_graphs import graph_flops
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.runtimes.ort import OnnxRuntime
 

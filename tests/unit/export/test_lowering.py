@@ -15,15 +15,15 @@ from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.data.transforms import normalise
-from riformer_deploy.export import OnnxOptions, export_onnx
-from riformer_deploy.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import LoweredRIFormer, lower
+from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
+from riformer_deploy.export.quantized_layers import QuantizedLayer
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
-from riformer_deploy.plans import LoweringPlan
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.quantizers import QuantizedLayer
 from riformer_deploy.runtimes.ort import OnnxRuntime
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riformer_deploy.layers import NormFoldedLayer, PlainLayer
-from riformer_deploy.norms import statistics, widened
+from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer
+from riformer_deploy.export.norms import statistics, widened
 
 
 def _layer() -> nn.Conv2d:

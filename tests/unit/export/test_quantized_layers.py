@@ -10,7 +10,13 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riformer_deploy.quantizers import FLOAT8, ActivationQuantizer, QuantizedLayer, fitting_scale, quantize
+from riformer_deploy.export.quantized_layers import (
+    FLOAT8,
+    ActivationQuantizer,
+    QuantizedLayer,
+    fitting_scale,
+    quantize,
+)
 
 
 def _by_onnxruntime(

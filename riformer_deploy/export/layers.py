@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riformer_deploy.norms import widened
+from riformer_deploy.export.norms import widened
 
 
 def bias_of(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from riformer_deploy.bundle.artifacts import TensorSpec
 from riformer_deploy.common.enums import InputForm, OutputForm
 from riformer_deploy.common.errors import ExportError, OptionError
-from riformer_deploy.lowering import LoweredRIFormer
+from riformer_deploy.export.lowering import LoweredRIFormer
+from riformer_deploy.export.onnx_graph import opset_of, spec_of
 from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
-from riformer_deploy.onnx_graphs import opset_of, spec_of
 
 DEFAULT_OPSET = 20
 """The oldest operator set with Gelu: with it ONNX Runtime runs the folded S12 fastest."""

@@ -1,0 +1,1 @@
+"""A model to ONNX, in one precision."""
