@@ -18,7 +18,7 @@ from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.runtimes.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.building import BuildRequest, build_plan
+from riformer_deploy.trt.builder import BuildRequest, build_plan
 
 
 def _forms(bundle: Bundle) -> dict[str, RIFormer]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundle.engine_metadata import CURRENT, Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision
@@ -14,9 +13,10 @@ from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.preflight import preflight_here
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import load
+from riformer_deploy.trt.build_options import BuildOptions
+from riformer_deploy.trt.preflight import preflight_here
 
 
 def targets_tried(backend: Backend) -> tuple[tuple[str, ...], ...]:

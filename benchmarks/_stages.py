@@ -23,7 +23,6 @@ from _suite import CandidateFacts, Suite, Timed
 
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
@@ -38,6 +37,7 @@ from riformer_deploy.lineup_gpu import DEVICE_LAYERS, GpuOptions
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Inputs
 from riformer_deploy.runtimes.base import Contestant
+from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
 
 

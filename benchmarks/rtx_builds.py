@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from _common import medians, random_state, target, write_result
 
-from riformer_deploy.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, quantizable
@@ -29,7 +28,8 @@ from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.results import Status
 from riformer_deploy.trt.bindings import TensorRT, load
-from riformer_deploy.trt.building import BuildRequest, build_plan
+from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
+from riformer_deploy.trt.builder import BuildRequest, build_plan
 
 _ROUNDS = 5
 _S12 = "riformer-s12_in1k"

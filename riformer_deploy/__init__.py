@@ -14,7 +14,6 @@ from riformer_deploy.common.version import VERSION
 if TYPE_CHECKING:
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
-    from riformer_deploy.build_options import BuildOptions
     from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
     from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.bundle.store import Bundle
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
     from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.results import Status
+    from riformer_deploy.trt.build_options import BuildOptions
     from riformer_deploy.zoo import get_model, published_models
 
 __version__ = VERSION
@@ -46,7 +46,7 @@ _HOMES = {
     "BatchProfile": "bundle.engine_metadata",
     "BenchOptions": "bench",
     "Budget": "budgets",
-    "BuildOptions": "build_options",
+    "BuildOptions": "trt.build_options",
     "BuildSettings": "bundle.engine_metadata",
     "Bundle": "bundle.store",
     "Checkpoint": "checkpoints.load",

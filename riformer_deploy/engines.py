@@ -8,16 +8,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.build_options import (
-    BuildOptions,
-    choose_backend,
-    graphs_of,
-    profiles_of,
-    refuse_precisions,
-    refuse_unfit,
-    require_gpu_at_hand,
-    unsupported_gpu,
-)
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
     Backend,
@@ -39,9 +29,19 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.system.cuda_driver import Driver, query_driver
 from riformer_deploy.system.nvml import read_gpu
 from riformer_deploy.trt.bindings import TensorRT, load
-from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
-from riformer_deploy.trt.running import Engine
-from riformer_deploy.trtexec import command_lines
+from riformer_deploy.trt.build_options import (
+    BuildOptions,
+    choose_backend,
+    graphs_of,
+    profiles_of,
+    refuse_precisions,
+    refuse_unfit,
+    require_gpu_at_hand,
+    unsupported_gpu,
+)
+from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
+from riformer_deploy.trt.engine import Engine
+from riformer_deploy.trt.trtexec import command_lines
 
 _LOG = logging.getLogger(__name__)
 

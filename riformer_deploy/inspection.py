@@ -28,8 +28,8 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.parity_failures import stored_parity, why_failed
-from riformer_deploy.preflight import Mismatch, check_file, preflight_here
 from riformer_deploy.results import ParityResult, Status
+from riformer_deploy.trt.preflight import Mismatch, check_file, preflight_here
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
 """Entries of ``meta`` worth showing."""

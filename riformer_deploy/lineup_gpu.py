@@ -20,9 +20,7 @@ from riformer_deploy.entrants import Lineup, fed, stored_model
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.precision import torch_dtype
-from riformer_deploy.preflight import Mismatch, preflight_here, require_fit
 from riformer_deploy.results import Skipped
-from riformer_deploy.runtime_caches import runtime_cache_of
 from riformer_deploy.runtimes.base import Batches, Contestant, Runtime
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.runtimes.ort import CUDA_PROVIDER
@@ -30,6 +28,8 @@ from riformer_deploy.runtimes.ort_cuda import CudaOnnxRuntime
 from riformer_deploy.runtimes.pytorch_cuda import CompileMode, CudaPyTorchRuntime
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
+from riformer_deploy.trt.preflight import Mismatch, preflight_here, require_fit
+from riformer_deploy.trt.runtime_cache import runtime_cache_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy import engines, lineup, lineup_gpu, preflight
-from riformer_deploy.build_options import BuildOptions
+from riformer_deploy import engines, lineup, lineup_gpu
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
@@ -32,6 +31,8 @@ from riformer_deploy.results import Status
 from riformer_deploy.runtimes.base import Images, Outputs
 from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.system.cuda_driver import Driver
+from riformer_deploy.trt import preflight
+from riformer_deploy.trt.build_options import BuildOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"

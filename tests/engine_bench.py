@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, Passport
-from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import TensorRT
-from riformer_deploy.trt.building import BuildRequest, build_plan
+from riformer_deploy.trt.builder import BuildRequest, build_plan
+from riformer_deploy.trt.runtime_cache import RuntimeCache
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings

@@ -14,13 +14,13 @@ from riformer_deploy.bundle.engine_metadata import Passport
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.devices.base import Device
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.base import DeviceTimes, Images, Outputs, WarmTime
 from riformer_deploy.runtimes.prepared import Prepared, PreparedShapes
 from riformer_deploy.runtimes.staging import stage_images
 from riformer_deploy.runtimes.timing import DeviceTimer, Inference
 from riformer_deploy.trt.bindings import TensorRT
-from riformer_deploy.trt.running import Engine
+from riformer_deploy.trt.engine import Engine
+from riformer_deploy.trt.runtime_cache import RuntimeCache
 
 
 class EngineRuntime:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer, allocate_pair
 from riformer_deploy.graph_states import GraphState
-from riformer_deploy.trt.running import Context, Engine, EngineTensor
+from riformer_deploy.trt.engine import Context, Engine, EngineTensor
 
 _LOG = logging.getLogger(__name__)
 _SHAPES_KEPT = 4

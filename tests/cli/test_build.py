@@ -11,14 +11,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import build_options, engines
-from riformer_deploy.build_options import BuildOptions
+from riformer_deploy import engines
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.engines import BuildReport
+from riformer_deploy.trt import build_options
+from riformer_deploy.trt.build_options import BuildOptions
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 pytestmark = pytest.mark.usefixtures("no_gpu")

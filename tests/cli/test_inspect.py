@@ -8,7 +8,6 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import preflight
 from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.files import sha256_of
@@ -24,6 +23,7 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Variant
 from riformer_deploy.system.cuda_driver import Driver, Gpu
+from riformer_deploy.trt import preflight
 
 Run = Callable[..., CompletedProcess[str]]
 

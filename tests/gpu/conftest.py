@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.engines import build_engines
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.running import validity
+from riformer_deploy.trt.build_options import BuildOptions
+from riformer_deploy.trt.engine import validity
 from tests.fakes.standin.installing import standing_in
 
 HERE = Path(__file__).parent

@@ -25,12 +25,12 @@ from riformer_deploy.devices.opening import open_device
 from riformer_deploy.entrants import reference
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.lineup import Group
-from riformer_deploy.preflight import preflight, preflight_here, this_host
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status, Timing
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.running import Engine
+from riformer_deploy.trt.engine import Engine
+from riformer_deploy.trt.preflight import preflight, preflight_here, this_host
 
 SIZE = (64, 64)
 

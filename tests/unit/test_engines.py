@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy import build_options, engines
-from riformer_deploy.build_options import BuildOptions, profiles_of
+from riformer_deploy import engines
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle, staging, update
@@ -22,7 +21,9 @@ from riformer_deploy.engines import BuildReport, build_engines, engine_of
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import Status
 from riformer_deploy.system.cuda_driver import Driver
-from riformer_deploy.trt.building import BuiltPlan, build_plan
+from riformer_deploy.trt import build_options
+from riformer_deploy.trt.build_options import BuildOptions, profiles_of
+from riformer_deploy.trt.builder import BuiltPlan, build_plan
 from tests.manifests import file_record, graph_of
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")

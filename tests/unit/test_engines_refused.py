@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy import engines
-from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
@@ -20,6 +19,7 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
+from riformer_deploy.trt.build_options import BuildOptions
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 

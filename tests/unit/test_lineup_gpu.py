@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy import engines, lineup_gpu, preflight
+from riformer_deploy import engines, lineup_gpu
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
@@ -39,7 +38,9 @@ from riformer_deploy.runtimes.base import (
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.runtimes.pytorch_cuda import CompileMode
 from riformer_deploy.system.cuda_driver import Driver, Gpu
+from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import TensorRT
+from riformer_deploy.trt.build_options import BuildOptions
 from riformer_deploy.verify import ParityTask, verify_parity
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu

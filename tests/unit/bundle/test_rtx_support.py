@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from riformer_deploy.bundle.rtx_support import major_minor, rtx_support
-from riformer_deploy.trt.building import compute_capabilities
+from riformer_deploy.trt.builder import compute_capabilities
 from tests.fakes.gpu import FakeGpu
 from tests.fakes.tensorrt import bindings
 

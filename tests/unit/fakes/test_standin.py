@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy import engines, lineup_gpu, preflight
+from riformer_deploy import engines, lineup_gpu
 from riformer_deploy.budgets import BUDGETS
-from riformer_deploy.build_options import BuildOptions
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
@@ -31,9 +30,11 @@ from riformer_deploy.results import Status
 from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.system import cuda_driver
+from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.building import BuildRequest, build_plan
-from riformer_deploy.trt.running import Engine
+from riformer_deploy.trt.build_options import BuildOptions
+from riformer_deploy.trt.builder import BuildRequest, build_plan
+from riformer_deploy.trt.engine import Engine
 from tests.fakes.gpu import ProtocolError
 from tests.fakes.standin.bindings import VERSION
 from tests.fakes.standin.cases import Case

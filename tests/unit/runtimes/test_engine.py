@@ -12,8 +12,8 @@ import pytest
 
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.runtime_caches import RuntimeCache
 from riformer_deploy.runtimes.timing import OCCUPYING_REPEATS
+from riformer_deploy.trt.runtime_cache import RuntimeCache
 from tests.engine_bench import RTX, TENSORRT, Bench, MakeBench, expected, images_of
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import CLEAR_MS, COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeGpu

@@ -12,7 +12,7 @@ import pytest
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.trt.bindings import Log, TensorRT
-from riformer_deploy.trt.building import BuildRequest, build_plan
+from riformer_deploy.trt.builder import BuildRequest, build_plan
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import POISON, FakeDevice, FakeGpu, ProtocolError
 from tests.fakes.tensorrt import bindings

@@ -9,8 +9,8 @@ import pytest
 
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
-from riformer_deploy.trt.building import BuildRequest, build_plan
-from riformer_deploy.trt.running import _DTYPES, Engine, validity
+from riformer_deploy.trt.builder import BuildRequest, build_plan
+from riformer_deploy.trt.engine import _DTYPES, Engine, validity
 from tests.conformance.inference import Findings, Use
 from tests.conformance.usage import Reader, sources_of
 from tests.fakes.api import FLAVOURS, SEVERITIES, api_of

@@ -31,7 +31,7 @@ from riformer_deploy.precision import (
     plan_lowering,
 )
 from riformer_deploy.trt.bindings import TensorRT, load
-from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan
+from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from riformer_deploy.bundle.engine_metadata import Backend
-from riformer_deploy.invalidity import REMEDIES, remedy_of
+from riformer_deploy.trt.invalidity import REMEDIES, remedy_of
 from tests.fakes.api import api_of
 from tests.manifests import engine_of
 

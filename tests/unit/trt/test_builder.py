@@ -14,7 +14,7 @@ from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
 from riformer_deploy.trt.bindings import TensorRT
-from riformer_deploy.trt.building import BuildRequest, BuiltPlan, build_plan, compute_capabilities
+from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan, compute_capabilities
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import FakeGpu
 from tests.fakes.tensorrt import bindings

@@ -9,7 +9,7 @@ import pytest
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
-from riformer_deploy.trtexec import TrtexecVersion, bench_command, build_command, command_lines
+from riformer_deploy.trt.trtexec import TrtexecVersion, bench_command, build_command, command_lines
 from tests.manifests import file_record, graph_of
 
 FOLDER = Path("my bundle's")

@@ -24,10 +24,10 @@ from riformer_deploy.common.dependencies import PACKAGES, installed_version
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.invalidity import elsewhere, rebuild, remedy_of
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.running import validity
+from riformer_deploy.trt.engine import validity
+from riformer_deploy.trt.invalidity import elsewhere, rebuild, remedy_of
 
 _CROSS_MAJOR = {(8, 10), (10, 11)}
 """Major versions of TensorRT whose version-compatible engines a later one loads (its support matrix)."""
@@ -233,7 +233,7 @@ def check_batch(artifact: EngineArtifact, batch: int) -> list[Mismatch]:
 
 
 Validity = Callable[[bytes], tuple[str, tuple[str, ...]] | None]
-"""As :func:`riformer_deploy.trt.running.validity`, of the installed bindings."""
+"""As :func:`riformer_deploy.trt.engine.validity`, of the installed bindings."""
 
 
 def preflight(

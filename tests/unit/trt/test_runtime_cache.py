@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.runtime_caches import RuntimeCache, runtime_cache_of
+from riformer_deploy.trt.runtime_cache import RuntimeCache, runtime_cache_of
 
 ENGINE, OTHER = "5e" * 32, "0f" * 32
 

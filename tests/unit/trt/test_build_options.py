@@ -4,11 +4,11 @@ import importlib.metadata
 
 import pytest
 
-from riformer_deploy.build_options import BuildOptions, choose_backend, unsupported_gpu
 from riformer_deploy.bundle.engine_metadata import Backend, BuildSettings
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError
 from riformer_deploy.system.cuda_driver import Driver, Gpu
+from riformer_deploy.trt.build_options import BuildOptions, choose_backend, unsupported_gpu
 
 NO_GPU = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
 H200 = Driver(
