@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from _common import naive_export
 
+from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
+from riformer_deploy.backends.stored_models import model_of
+from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings, Passport
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision, Role
-from riformer_deploy.devices.opening import open_device
-from riformer_deploy.entrants import model_of
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold, fuse
-from riformer_deploy.runtimes.base import Contestant, Runtime
-from riformer_deploy.runtimes.engine import EngineRuntime
-from riformer_deploy.runtimes.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.builder import BuildRequest, build_plan
 

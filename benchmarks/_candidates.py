@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _suite import CandidateFacts
 
+from riformer_deploy.backends.base import Contestant
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.runtimes.base import Contestant
 
 
 def by_name(candidates: list[Contestant]) -> dict[str, tuple[Contestant, CandidateFacts]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from riformer_deploy.devices.base import Device
+from riformer_deploy.backends.cuda.base import Device
 
 _COPY_BYTES = 64 * 2**20
 

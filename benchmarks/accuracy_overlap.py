@@ -14,6 +14,8 @@ from _common import random_state, target, write_result
 from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
+from riformer_deploy.backends.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.class_names import imagenet_names
@@ -27,8 +29,6 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
-from riformer_deploy.runtimes.ort import OnnxRuntime
 
 _PICTURES, _BATCH, _ROUNDS = 96, 8, 4
 _SIZES = {"500x375 px": (500, 375), "2400x1800 px": (2400, 1800)}

@@ -9,6 +9,10 @@ from pathlib import Path
 import torch
 from _common import naive_export, random_state, target, write_result
 
+from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.backends.openvino import OpenVinoRuntime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.calibration import Calibration, Wish, measure
 from riformer_deploy.common.enums import NormForm, Precision
@@ -23,10 +27,6 @@ from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing
 from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
 from riformer_deploy.results import Inputs, LatencyResult
-from riformer_deploy.runtimes.base import Contestant, Runtime
-from riformer_deploy.runtimes.openvino import OpenVinoRuntime
-from riformer_deploy.runtimes.ort import OnnxRuntime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)

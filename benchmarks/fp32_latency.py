@@ -8,6 +8,9 @@ from pathlib import Path
 
 from _common import naive_export, random_state, target, write_result
 
+from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import to_jsonable
@@ -20,9 +23,6 @@ from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing
 from riformer_deploy.results import Inputs
-from riformer_deploy.runtimes.base import Contestant, Runtime
-from riformer_deploy.runtimes.ort import OnnxRuntime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 _SIZE = (224, 224)
 _BATCHES = (1, 8)

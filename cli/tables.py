@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from riformer_deploy.graph_states import titled
+from riformer_deploy.backends.graph_state import titled
 
 from .engine_tables import print_engine, proof_text
 from .output import number, print_table, say

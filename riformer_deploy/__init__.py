@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
+    from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bench import BenchOptions
     from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.inspection import inspect_file
-    from riformer_deploy.lineup import Group
     from riformer_deploy.model.architecture import Architecture, Form
     from riformer_deploy.model.network import RIFormer
     from riformer_deploy.model.reparameterize import fold, fuse
@@ -54,7 +54,7 @@ _HOMES = {
     "ExportOptions": "pipeline",
     "FeatureOptions": "features",
     "Form": "model.architecture",
-    "Group": "lineup",
+    "Group": "backends.candidates",
     "PictureFiles": "predict",
     "Precision": "common.enums",
     "RIFormer": "model.network",

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from riformer_deploy.backends.base import Contestant, Runtime
 from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.common.serialization import to_jsonable
@@ -21,7 +22,6 @@ from riformer_deploy.data.datasets import Dataset
 from riformer_deploy.data.loader import Batch, Feeding, feed
 from riformer_deploy.journals import Answers, Journal, joined, key_of
 from riformer_deploy.results import RESULT_SCHEMA, Skipped, Status
-from riformer_deploy.runtimes.base import Contestant, Runtime
 from riformer_deploy.scorecards import (
     TOP,
     AccuracyResult,

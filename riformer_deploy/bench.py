@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from riformer_deploy.backends.base import Contestant, DeviceTimed, Images, Runtime, graph_of
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.results import (
@@ -23,7 +24,6 @@ from riformer_deploy.results import (
     Skipped,
     Timing,
 )
-from riformer_deploy.runtimes.base import Contestant, DeviceTimed, Images, Runtime, graph_of
 from riformer_deploy.summaries import instability, summarise
 from riformer_deploy.system.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from riformer_deploy.backends.base import Outputs
 from riformer_deploy.budgets import Budget
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.metrics import Deviation, decisions, deviation
 from riformer_deploy.results import OutputParity, StageParity, Status
-from riformer_deploy.runtimes.base import Outputs
 
 
 def status(*, passed: bool) -> Status:

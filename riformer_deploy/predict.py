@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.backends.candidates import Group, only_runner
 from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.decoding import EXTENSIONS, Picture, decode_picture
 from riformer_deploy.data.loader import Feeding, feed
-from riformer_deploy.lineup import Group, only_runner
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.scores import first_classes, logits_of, softmax
 

@@ -6,6 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from riformer_deploy.backends.base import Images
+from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import InputForm, Precision
@@ -14,9 +18,6 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import normalise, pixels_of, synthetic_pixels
-from riformer_deploy.entrants import reference
-from riformer_deploy.lineup import Group, line_up
-from riformer_deploy.lineup_gpu import GpuOptions
 from riformer_deploy.results import (
     CandidateParity,
     Inputs,
@@ -24,7 +25,6 @@ from riformer_deploy.results import (
     Skipped,
     files_status,
 )
-from riformer_deploy.runtimes.base import Images
 from riformer_deploy.verify import ParityTask, verify_parity
 
 PARITY_BATCHES = (2, 1, 3, 8)

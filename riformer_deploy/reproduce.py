@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
+from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.enums import Precision
@@ -15,14 +18,11 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Counter, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
 from riformer_deploy.data.loader import Feeding
-from riformer_deploy.entrants import model_of
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import Preprocessing, Variant
 from riformer_deploy.results import RESULT_SCHEMA
-from riformer_deploy.runtimes.base import Contestant, Runtime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 from riformer_deploy.scorecards import ArtifactAccuracy, BrokenPicture, DatasetRecord, Share
 from riformer_deploy.system.machine import Machine, describe_machine
 

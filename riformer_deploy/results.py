@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.budgets import Budget
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
-from riformer_deploy.graph_states import GraphState
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.summaries import LatencySummary, summarise
 from riformer_deploy.system.machine import Machine

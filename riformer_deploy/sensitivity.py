@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riformer_deploy.backends.base import Images
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
@@ -23,7 +24,6 @@ from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.runtimes.base import Images
 
 _WORST_DB = -200.0
 """Stands for logits that are not finite, or that differ from logits of zero."""

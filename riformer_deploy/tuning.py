@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
@@ -14,7 +15,6 @@ from riformer_deploy.common.errors import GateError, OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import calibration_set
-from riformer_deploy.entrants import model_of
 from riformer_deploy.export.option_checks import check_options, refuse_unused
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold

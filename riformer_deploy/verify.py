@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
+from riformer_deploy.backends.batching import run_all
 from riformer_deploy.budgets import Budget
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
@@ -24,8 +26,6 @@ from riformer_deploy.results import (
     Status,
     files_status,
 )
-from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
-from riformer_deploy.runtimes.batching import run_all
 from riformer_deploy.system.machine import describe_machine
 
 _LOG = logging.getLogger(__name__)

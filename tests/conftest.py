@@ -15,21 +15,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy import engines, lineup, lineup_gpu
+from riformer_deploy import engines
+from riformer_deploy.backends import candidates, gpu_candidates
+from riformer_deploy.backends.base import Images, Outputs
+from riformer_deploy.backends.openvino import OpenVinoRuntime
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
 from riformer_deploy.engines import build_engines
-from riformer_deploy.entrants import model_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.results import Status
-from riformer_deploy.runtimes.base import Images, Outputs
-from riformer_deploy.runtimes.openvino import OpenVinoRuntime
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
@@ -311,14 +312,14 @@ def noisy_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
         def run(self, images: Images) -> Outputs:
             return {name: values * np.float32(1.001) for name, values in super().run(images).items()}
 
-    monkeypatch.setattr(lineup, "OpenVinoRuntime", Noisy)
+    monkeypatch.setattr(candidates, "OpenVinoRuntime", Noisy)
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Driver:
     """A machine without a GPU, wherever the tests run."""
     driver = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
-    for module in (engines, lineup_gpu, preflight):
+    for module in (engines, gpu_candidates, preflight):
         monkeypatch.setattr(module, "query_driver", lambda: driver)
     return driver
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, Passport
-from riformer_deploy.runtimes.engine import EngineRuntime
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.builder import BuildRequest, build_plan
 from riformer_deploy.trt.runtime_cache import RuntimeCache

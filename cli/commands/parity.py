@@ -21,10 +21,10 @@ def parity(
     debug: options.Debug = False,
 ) -> None:
     """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
+    from riformer_deploy.backends.gpu_candidates import GpuOptions
     from riformer_deploy.budgets import changed_budgets
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.evidence import verify_bundle
-    from riformer_deploy.lineup_gpu import GpuOptions
     from riformer_deploy.results import Status
 
     budgets = changed_budgets(

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from riformer_deploy.backends.base import Images
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Picture, Rgb, check_size
 from riformer_deploy.model.variants import Interpolation, Preprocessing
-from riformer_deploy.runtimes.base import Images
 
 _FILTERS = {
     Interpolation.NEAREST: Image.Resampling.NEAREST,

@@ -9,10 +9,10 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy import bench
+from riformer_deploy.backends.base import Contestant
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.results import LatencyResult, Skipped
-from riformer_deploy.runtimes.base import Contestant
 
 Run = Callable[..., CompletedProcess[str]]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from riformer_deploy_cli import latency_tables
 
+from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Role
-from riformer_deploy.graph_states import GraphState
 from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Skipped, Timing
 from riformer_deploy.summaries import summarise
 from riformer_deploy.system.machine import Machine

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from riformer_deploy_cli import tables
 
+from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.graph_states import GraphState
 from riformer_deploy.results import (
     ParityResult,
     Skipped,

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from riformer_deploy.backends.cuda.base import DeviceBuffer, HostBuffer
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.devices.base import DeviceBuffer, HostBuffer
 
 POISON = 0xCD
 COPY_TO_DEVICE_MS, COMPUTE_MS, COPY_TO_HOST_MS, CLEAR_MS = 1.0, 4.0, 0.5, 0.125
@@ -180,7 +180,7 @@ class FakeGraph:
 
 
 class FakeDevice:
-    """One stream of a fake GPU; :class:`~riformer_deploy.devices.base.Device`.
+    """One stream of a fake GPU; :class:`~riformer_deploy.backends.cuda.base.Device`.
 
     Args:
         gpu: Whose.

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from riformer_deploy.devices.base import DeviceBuffer, HostBuffer
+from riformer_deploy.backends.cuda.base import DeviceBuffer, HostBuffer
 
 
 class HostDevice:
-    """Offers :class:`riformer_deploy.devices.base.Device` on host memory, for what takes addresses of it.
+    """Offers :class:`riformer_deploy.backends.cuda.base.Device` on host memory, for what takes addresses of it.
 
     Attributes:
         live: Buffers and events that were made and not freed.

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
+from riformer_deploy.backends.stored_models import model_of, reference
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.devices.opening import open_device
-from riformer_deploy.entrants import model_of, reference
-from riformer_deploy.runtimes.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.system.nvml import read_gpu
 

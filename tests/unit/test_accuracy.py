@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
+from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs
+from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
@@ -27,10 +29,8 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
 from riformer_deploy.data.loader import Feeding
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
-from riformer_deploy.lineup import Group
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.results import Status
-from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.scorecards import AccuracyResult
 
 CLASSES = 10
@@ -242,7 +242,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
-from riformer_deploy.lineup import Group
+from riformer_deploy.backends.candidates import Group
 def count(done, total):
     if done >= 100:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
+from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.results import Inputs, LatencyResult, Skipped
-from riformer_deploy.runtimes.base import Batches, Contestant, Images, Outputs, Runtime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 from riformer_deploy.summaries import instability
 
 OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)

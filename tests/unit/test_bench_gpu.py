@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from riformer_deploy import bench
+from riformer_deploy.backends.base import Contestant, DeviceTimes, Images, Outputs, Runtime, WarmTime
 from riformer_deploy.bench import BenchOptions, measure_latency
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.results import Inputs, LatencyResult, Skipped, Timing
-from riformer_deploy.runtimes.base import Contestant, DeviceTimes, Images, Outputs, Runtime, WarmTime
 from riformer_deploy.system.nvml import GpuState
 
 OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.entrants import model_of
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold, fuse
-from riformer_deploy.runtimes.ort import OnnxRuntime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 Data = dict[str, NDArray[Any]]
 

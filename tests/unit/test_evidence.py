@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundle.artifacts import MANIFEST
@@ -21,7 +22,6 @@ from riformer_deploy.common.errors import BundleChangedError, BundleError, Bundl
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.evidence import bench_bundle, store_result, verify_bundle
-from riformer_deploy.lineup import Group
 from riformer_deploy.proofs import PARITY_BATCHES, prove_parity
 from riformer_deploy.results import CandidateParity, LatencyResult, ParityResult, Status
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
-from riformer_deploy.entrants import model_of
 from riformer_deploy.features import FeatureOptions, extract_features
 from riformer_deploy.predict import PictureFiles
 

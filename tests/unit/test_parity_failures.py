@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import Bundle, record_file
@@ -12,8 +14,6 @@ from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evidence import store_result, verify_bundle
-from riformer_deploy.graph_states import GraphState
-from riformer_deploy.lineup import Group, line_up
 from riformer_deploy.metrics import Decisions, Deviation
 from riformer_deploy.parity_failures import stored_failure, stored_parity, why_failed
 from riformer_deploy.results import CandidateParity, OutputParity, StageParity, Status

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from riformer_deploy import pipeline
+from riformer_deploy.backends.candidates import Group
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bench import BenchOptions
 from riformer_deploy.budgets import Budget
 from riformer_deploy.bundle.manifest import WeightSet
@@ -27,17 +31,13 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.entrants import model_of
 from riformer_deploy.evidence import bench_bundle
-from riformer_deploy.lineup import Group
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import get_variant
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.results import ParityResult, Status
-from riformer_deploy.runtimes.ort import OnnxRuntime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 
 SIZE = (64, 48)
 IMPOSSIBLE = {Precision.FP32: Budget(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}

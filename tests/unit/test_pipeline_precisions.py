@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
@@ -24,7 +25,6 @@ from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
 from riformer_deploy.results import ParityResult, Status
-from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate
 
 Export = Callable[..., ExportReport]

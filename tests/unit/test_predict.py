@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from riformer_deploy.backends.candidates import Group
+from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.transforms import fit, normalise
-from riformer_deploy.lineup import Group
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.predict import PictureFiles, find_pictures, predict_images, split_bundle
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 from riformer_deploy.scores import first_classes, softmax
 
 DATA = Path(__file__).resolve().parents[1] / "data"

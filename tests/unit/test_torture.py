@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
@@ -29,7 +30,6 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import HALF_LIMIT, PrecisionOptions, plan_lowering
-from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.sensitivity import Gate, Meter, rank_layers, spared_layers
 
 _ARCHITECTURE = Architecture(

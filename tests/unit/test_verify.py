@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.backends.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
@@ -16,8 +18,6 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.results import CandidateParity, Inputs, Skipped, Status
-from riformer_deploy.runtimes.base import Contestant, Images, Outputs, Runtime
-from riformer_deploy.runtimes.pytorch import PyTorchRuntime
 from riformer_deploy.verify import ParityTask, verify_parity
 
 State = dict[str, Tensor]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.results import CandidateParity, Inputs, Status
-from riformer_deploy.runtimes.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
 from riformer_deploy.verify import ParityTask, verify_parity
 
 SIZE = (2, 2)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from riformer_deploy.backends import timing
 from riformer_deploy.bundle.engine_metadata import Backend
 from riformer_deploy.common.dependencies import installed_version
-from riformer_deploy.runtimes import timing
 from riformer_deploy.system import cuda_driver
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt.bindings import TensorRT, load

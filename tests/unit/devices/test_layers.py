@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riformer_deploy.backends.cuda.base import Device, DeviceBuffer, HostBuffer
+from riformer_deploy.backends.cuda.cuda_python import CudaPythonDevice
+from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.cuda.pycuda import PyCudaDevice
 from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.common.errors import MissingDependencyError, RuntimeFailureError
-from riformer_deploy.devices.base import Device, DeviceBuffer, HostBuffer
-from riformer_deploy.devices.cuda_python import CudaPythonDevice
-from riformer_deploy.devices.opening import open_device
-from riformer_deploy.devices.py_cuda import PyCudaDevice
 from tests.fakes.cuda_runtime import FakeCudaRuntime
 from tests.fakes.gpu import FakeDevice, FakeGpu
 from tests.fakes.pycuda_driver import FakePyCuda
@@ -25,8 +25,8 @@ Open = Callable[[], Device]
 def start(request: pytest.FixtureRequest, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Opens a device of each layer over fake bindings."""
     cuda, pycuda = FakeCudaRuntime(gpu), FakePyCuda(gpu)
-    monkeypatch.setattr("riformer_deploy.devices.cuda_python.require", lambda *_: cuda)
-    monkeypatch.setattr("riformer_deploy.devices.py_cuda.require", lambda *_: pycuda)
+    monkeypatch.setattr("riformer_deploy.backends.cuda.cuda_python.require", lambda *_: cuda)
+    monkeypatch.setattr("riformer_deploy.backends.cuda.pycuda.require", lambda *_: pycuda)
     return lambda: FakeDevice(gpu) if request.param == "fake" else open_device(request.param)
 
 
@@ -221,7 +221,7 @@ def test_what_the_driver_refuses_is_a_runtime_failure_that_names_the_call(
         DeviceLayer.PYCUDA: FakePyCuda(gpu),
     }
     name = {DeviceLayer.CUDA_PYTHON: "cuda_python", DeviceLayer.PYCUDA: "py_cuda"}[layer]
-    monkeypatch.setattr(f"riformer_deploy.devices.{name}.require", lambda *_: fakes[layer])
+    monkeypatch.setattr(f"riformer_deploy.backends.cuda.{name}.require", lambda *_: fakes[layer])
     device = open_device(layer)
     idle = dict(gpu.live)
     gpu.refusals[call] = 0
@@ -236,7 +236,7 @@ def test_a_capture_that_breaks_and_cannot_be_ended_keeps_its_cause(
 ) -> None:
     cuda = FakeCudaRuntime(gpu)
     cuda.failing = cuda.cudaError_t.cudaErrorStreamCaptureInvalidated
-    monkeypatch.setattr("riformer_deploy.devices.cuda_python.require", lambda *_: cuda)
+    monkeypatch.setattr("riformer_deploy.backends.cuda.cuda_python.require", lambda *_: cuda)
     device = CudaPythonDevice()
     gpu.refusals["cudaStreamEndCapture"] = 0
 
@@ -254,7 +254,7 @@ def test_pycuda_that_does_not_start_leaves_no_context_behind(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     pycuda = FakePyCuda(gpu)
-    monkeypatch.setattr("riformer_deploy.devices.py_cuda.require", lambda *_: pycuda)
+    monkeypatch.setattr("riformer_deploy.backends.cuda.pycuda.require", lambda *_: pycuda)
     gpu.refusals[call] = 0
     with pytest.raises(RuntimeFailureError, match=f"PyCUDA: {call} failed"):
         PyCudaDevice()
@@ -265,7 +265,7 @@ def test_cuda_that_does_not_start_is_a_runtime_failure(gpu: FakeGpu, monkeypatch
     cuda = FakeCudaRuntime(gpu)
     cuda.failing = cuda.cudaError_t.cudaErrorInsufficientDriver
     gpu.refusals["cudaStreamCreateWithFlags"] = 0
-    monkeypatch.setattr("riformer_deploy.devices.cuda_python.require", lambda *_: cuda)
+    monkeypatch.setattr("riformer_deploy.backends.cuda.cuda_python.require", lambda *_: cuda)
     said = r"cudaStreamCreateWithFlags failed: text of cudaErrorInsufficientDriver"
     with pytest.raises(RuntimeFailureError, match=said):
         CudaPythonDevice()

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.export.config import LoweringPlan
@@ -29,7 +30,6 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.runtimes.ort import OnnxRuntime
 
 _SIZE = (64, 32)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)

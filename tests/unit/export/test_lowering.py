@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
@@ -24,7 +25,6 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.runtimes.ort import OnnxRuntime
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
 

@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy import engines, lineup_gpu
+from riformer_deploy import engines
+from riformer_deploy.backends import gpu_candidates
+from riformer_deploy.backends.candidates import Group
+from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
@@ -22,13 +27,9 @@ from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.devices.opening import open_device
 from riformer_deploy.engines import build_engines
-from riformer_deploy.lineup import Group
 from riformer_deploy.proofs import prove_parity
 from riformer_deploy.results import Status
-from riformer_deploy.runtimes.engine import EngineRuntime
-from riformer_deploy.runtimes.ort import OnnxRuntime
 from riformer_deploy.system import cuda_driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import load
@@ -67,9 +68,9 @@ def test_it_is_in_place_for_a_while_only() -> None:
         assert installed_version("tensorrt") == VERSION == load(Backend.TENSORRT).version
         assert load(Backend.TENSORRT).module is there.trt.module
         assert importlib.util.find_spec("tensorrt") is not None
-        for module in (engines, lineup_gpu, preflight):
+        for module in (engines, gpu_candidates, preflight):
             assert module.query_driver() is HOST
-    for module in (cuda_driver, engines, lineup_gpu, preflight):
+    for module in (cuda_driver, engines, gpu_candidates, preflight):
         assert module.query_driver() is not HOST
     assert (installed_version("tensorrt"), sys.modules.get("tensorrt"), list(sys.path)) == before
     assert "cuda.bindings.runtime" not in sys.modules or hasattr(

@@ -44,7 +44,7 @@ def test_every_member_that_is_used_is_there_and_every_call_is_taken(
 def test_no_other_module_touches_tensorrt(repository: Path, flavour: str) -> None:
     others = {
         path.name: path.read_text(encoding="utf-8")
-        for folder in ("riformer_deploy", "riformer_deploy/runtimes", "riformer_deploy/devices")
+        for folder in ("riformer_deploy", "riformer_deploy/backends", "riformer_deploy/backends/cuda")
         for path in (repository / folder).glob("*.py")
         if "TensorRT" in path.read_text(encoding="utf-8")
     }

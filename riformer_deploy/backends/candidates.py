@@ -1,0 +1,286 @@
+"""Which models a bundle can put to the test: its artifacts, each behind a runtime.
+
+Every contestant is loaded from the bundle's own file when its turn comes, so what is judged is what
+is shipped, and one model is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import assert_never
+
+import torch
+
+from riformer_deploy.backends.base import Batches, Contestant, Runtime
+from riformer_deploy.backends.gpu_candidates import GpuOptions, engines_lineup, rivals_lineup
+from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.backends.openvino import OpenVinoRuntime
+from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.stored_models import Lineup, fed, stored_model
+from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
+from riformer_deploy.common.enums import (
+    InputForm,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+    Role,
+    RuntimeKind,
+)
+from riformer_deploy.common.errors import BundleError, EngineUnfitError
+from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.parity_failures import stored_failure, why_failed
+from riformer_deploy.precision import torch_dtype
+from riformer_deploy.results import Skipped
+
+_LOG = logging.getLogger(__name__)
+
+
+class Group(StrEnum):
+    """Kinds of contestants that a command can ask for."""
+
+    TORCH = "torch"
+    COMPILED = "compiled"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    GPU = "gpu"
+    """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
+    ENGINE = "engine"
+
+
+def chosen_groups(
+    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
+) -> tuple[Group, ...]:
+    """The groups that a command line asks for; none named means all.
+
+    Args:
+        torch: PyTorch was named.
+        onnx: ONNX Runtime was named.
+        openvino: OpenVINO was named.
+        engine: TensorRT was named; it brings what engines are measured against.
+        compiled: PyTorch, where it takes part, is to be compiled too.
+    """
+    everything = not (torch or onnx or openvino or engine)
+    groups: list[Group] = []
+    if torch or everything:
+        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
+    if onnx or everything:
+        groups.append(Group.ONNX)
+    if openvino or everything:
+        groups.append(Group.OPENVINO)
+    if engine or everything:
+        groups += [Group.GPU, Group.ENGINE]
+    return tuple(groups)
+
+
+def _torch(
+    bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
+) -> Contestant:
+    def start() -> Runtime:
+        model = stored_model(bundle, weights, torch.float32)
+        return PyTorchRuntime(
+            fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads
+        )
+
+    return Contestant(
+        name=f"PyTorch float32, {form} form" + (", torch.compile" if compiled else ""),
+        precision=Precision.FP32,
+        artifact_sha256=weights.file.sha256,
+        open=start,
+        role=Role.BASELINE,
+        file=weights.file.path,
+    )
+
+
+_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
+
+
+def _graph(
+    bundle: Bundle, artifact: OnnxArtifact, runtime: RuntimeKind, load: Callable[[Path], Runtime]
+) -> Contestant:
+    return Contestant(
+        name=f"{_TITLES[runtime]} {artifact.precision}",
+        precision=artifact.precision,
+        artifact_sha256=artifact.file.sha256,
+        batches=Batches.of(artifact.batch),
+        open=lambda: fed(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
+        runtime=runtime,
+        file=artifact.file.path,
+    )
+
+
+def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
+    """The module that a floating-point graph was exported from, rebuilt from the bundle's record."""
+    weights, record = bundle.manifest.weights[0], artifact.lowering
+    plan = LoweringPlan(
+        base=torch_dtype(artifact.precision),
+        norm=NormForm(record.norm),
+        norm_io=torch_dtype(record.norm_io),
+        mlp=MlpForm(record.mlp),
+        norm2=Norm2Form(record.norm2),
+        float32_blocks=frozenset(record.float32_blocks),
+        io=torch_dtype(record.io),
+        input_form=InputForm(record.input_form),
+        output_form=OutputForm(record.output_form),
+        topk=record.topk or 1,
+    )
+
+    def start() -> Runtime:
+        folded = fold(stored_model(bundle, weights, torch.float32))
+        model = lower(folded, plan, bundle.manifest.model.preprocessing)
+        taken = torch.uint8 if plan.input_form is InputForm.UINT8 else plan.io
+        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=taken)
+        return fed(runtime, bundle, record)
+
+    return Contestant(
+        name=f"PyTorch {artifact.precision}, lowered",
+        precision=artifact.precision,
+        artifact_sha256=weights.file.sha256,
+        open=start,
+        file=artifact.file.path,
+    )
+
+
+def _torch_lineup(bundle: Bundle, threads: int | None, *, folded: bool) -> Lineup:
+    weights = bundle.manifest.weights
+    found = [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
+    if folded:
+        found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
+    return Lineup(entered=tuple(found))
+
+
+def _onnx_lineup(bundle: Bundle, threads: int | None) -> Lineup:
+    lineup = Lineup()
+    for artifact in bundle.manifest.onnx:
+        if artifact.precision is Precision.BF16:
+            reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
+            skipped = Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason)
+            lineup += Lineup(entered=(_lowered(bundle, artifact),), skipped=(skipped,))
+        else:
+            kind = RuntimeKind.ONNX_RUNTIME
+            run = _graph(bundle, artifact, kind, lambda path: OnnxRuntime(path, threads=threads))
+            lineup += Lineup(entered=(run,))
+    return lineup
+
+
+def _openvino_lineup(bundle: Bundle, threads: int | None) -> Lineup:
+    lineup = Lineup()
+    absent = installed_version("openvino") is None
+    for artifact in bundle.manifest.onnx:
+        name = f"OpenVINO {artifact.precision}"
+        if absent:
+            unrun = "; the file itself has not been run" if artifact.precision is Precision.BF16 else ""
+            reason = f"OpenVINO is not installed ({PACKAGES['openvino'].install_command}){unrun}"
+            lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
+        elif artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16:
+            # OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them.
+            reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
+            lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
+        else:
+            kind = RuntimeKind.OPENVINO
+            run = _graph(bundle, artifact, kind, lambda path: OpenVinoRuntime(path, threads=threads))
+            lineup += Lineup(entered=(run,))
+    return lineup
+
+
+def line_up(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    *,
+    threads: int | None = None,
+    folded: bool = True,
+    gpu: GpuOptions | None = None,
+) -> Lineup:
+    """The bundle's models of the groups asked for, and those of them that this machine cannot run.
+
+    Args:
+        bundle: Whose.
+        groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
+        folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
+        threads: CPU threads of each; None leaves the choice to the backend.
+        gpu: How engines are run; None means the defaults.
+
+    Raises:
+        BundleError: The bundle holds no engine where ``gpu`` requires one.
+    """
+    weights = bundle.manifest.weights
+    lineup = Lineup()
+    for group in dict.fromkeys(groups):
+        match group:
+            case Group.TORCH:
+                lineup += _torch_lineup(bundle, threads, folded=folded)
+            case Group.COMPILED:
+                compiled = _torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads)
+                lineup += Lineup(entered=(compiled,))
+            case Group.ONNX:
+                lineup += _onnx_lineup(bundle, threads)
+            case Group.OPENVINO:
+                lineup += _openvino_lineup(bundle, threads)
+            case Group.ENGINE:
+                lineup += engines_lineup(bundle, gpu or GpuOptions())
+            case Group.GPU:
+                lineup += rivals_lineup(bundle, gpu or GpuOptions())
+            case _:
+                assert_never(group)
+    return lineup
+
+
+def only_runner(bundle: Bundle, group: Group) -> Contestant:
+    """The first model of a group that has not failed parity, for work that one model does.
+
+    Args:
+        bundle: Whose; one of its models that failed its stored parity is left out with a warning.
+        group: Which kind.
+
+    Raises:
+        BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
+            reasons are listed.
+        EngineUnfitError: It holds engines, and none fits this machine; likewise.
+        MissingDependencyError: What runs it is not installed.
+    """
+    require_backends((group,))
+    lineup = line_up(bundle, (group,), gpu=GpuOptions(required=True))
+    if not lineup.entered:
+        unfit = EngineUnfitError if group is Group.ENGINE else BundleError
+        raise unfit(
+            f"{bundle.directory} holds nothing that runs here with {group}.",
+            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+            remedy="Choose another --with.",
+        )
+    failed: list[str] = []
+    for contestant in lineup.entered:
+        failure = stored_failure(bundle, contestant)
+        if failure is None:
+            for text in failed:
+                _LOG.warning("left out, since it failed parity: %s", text)
+            return contestant
+        failed.append(why_failed(failure))
+    raise BundleError(
+        f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",
+        details=failed,
+        remedy="Choose another --with, or judge it anew on this machine: `riformer-deploy verify parity`.",
+    )
+
+
+def require_backends(groups: Sequence[Group]) -> None:
+    """See that what runs the groups asked for by name is installed.
+
+    Args:
+        groups: Which kinds.
+
+    Raises:
+        MissingDependencyError: It is not.
+    """
+    if Group.ONNX in groups:
+        require("onnxruntime")
+    if Group.OPENVINO in groups:
+        require("openvino")

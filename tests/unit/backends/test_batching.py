@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from riformer_deploy.backends.base import ANY_BATCH, Batches, Images, Outputs, Runtime
+from riformer_deploy.backends.batching import run_all
+
+
+class Picky(Runtime):
+    """Takes some batch sizes only; an image's score is its first pixel."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.seen: list[int] = []
+
+    def run(self, images: Images) -> Outputs:
+        assert self.batches.refusal(len(images)) is None
+        self.seen.append(len(images))
+        return {"logits": images[:, :1, 0, 0].copy(), "features": images[:, 0, :, 0].copy()}
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _images(count: int) -> Images:
+    return np.arange(count, dtype=np.float32).repeat(12).reshape(count, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("batches", "count", "seen"),
+    [
+        (ANY_BATCH, 5, [5]),
+        (Batches.of(1), 3, [1, 1, 1]),
+        (Batches.of(2), 5, [2, 2, 2]),
+        (Batches.of(8), 3, [8]),
+        (Batches(ranges=((1, 4),)), 9, [4, 4, 1]),
+        (Batches(ranges=((3, 4),)), 9, [4, 4, 3]),
+        (Batches(ranges=((3, None),)), 2, [3]),
+        (Batches(ranges=((1, 1), (4, 8))), 2, [4]),
+        (Batches(ranges=((1, 1), (4, 8))), 9, [8, 1]),
+        (Batches(ranges=((4, 8), (16, 16))), 27, [16, 16]),
+        (Batches(ranges=((3, None),)), 7, [7]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)
+def test_any_number_of_images_goes_in_sizes_that_are_taken_and_comes_back_in_order(
+    batches: Batches, count: int, seen: list[int]
+) -> None:
+    runtime = Picky(batches)
+    found = run_all(runtime, _images(count), batches)
+    assert runtime.seen == seen
+    assert {name: values.shape for name, values in found.items()} == {
+        "logits": (count, 1),
+        "features": (count, 2),
+    }
+    np.testing.assert_array_equal(found["logits"][:, 0], np.arange(count))
+
+
+@pytest.mark.parametrize(
+    ("batches", "size", "said"),
+    [
+        (Batches.of(2), 3, "takes batch 2 only, not 3"),
+        (Batches(ranges=((2, 8),)), 1, "takes batches of 2 to 8 only, not 1"),
+        (Batches(ranges=((2, 8),)), 9, "takes batches of 2 to 8 only, not 9"),
+        (Batches(ranges=((2, None),)), 1, "takes batches of 2 to any size only, not 1"),
+        (Batches(ranges=((2, None),)), 200, None),
+        (Batches.of(None), 1, None),
+        (Batches(ranges=((1, 1), (4, 8))), 2, "takes batches of 1, 4 to 8 only, not 2"),
+        (Batches(ranges=((1, 1), (4, 8))), 4, None),
+    ],
+)
+def test_a_size_that_is_not_taken_is_refused_with_those_that_are(
+    batches: Batches, size: int, said: str | None
+) -> None:
+    assert batches.refusal(size) == said
