@@ -9,7 +9,7 @@ from _suite import Timed
 
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.serialization import to_jsonable
-from riformer_deploy.results import Timing
+from riformer_deploy.evaluation.results import Timing
 
 
 def floor_rows(timed: Timed, model: ModelRecord, ceiling: Ceiling) -> list[Any]:

@@ -25,8 +25,6 @@ from riformer_deploy.backends.base import Contestant
 from riformer_deploy.backends.candidates import Group, line_up
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS, GpuOptions
-from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
@@ -35,8 +33,10 @@ from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.engines import build_engines
+from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.results import Inputs
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.proofs import prove_parity
-from riformer_deploy.results import Inputs
 from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
 

@@ -19,7 +19,7 @@ from riformer_deploy.common.dependencies import PACKAGES, installed_version
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
-from riformer_deploy.results import LatencyResult, ParityResult
+from riformer_deploy.evaluation.results import LatencyResult, ParityResult
 from riformer_deploy.system.nvml import GpuState, read_gpu
 
 

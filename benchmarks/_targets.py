@@ -10,8 +10,8 @@ from _suite import CandidateFacts, Suite
 
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.serialization import JsonValue
-from riformer_deploy.comparisons import speed_up
-from riformer_deploy.results import LatencySamples, ParityResult, Status, Timing
+from riformer_deploy.evaluation.latency_comparison import speed_up
+from riformer_deploy.evaluation.results import LatencySamples, ParityResult, Status, Timing
 
 NOT_MEASURED = "not measured"
 

@@ -29,13 +29,13 @@ from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.data.transforms import normalise
+from riformer_deploy.evaluation.metrics import deviation
+from riformer_deploy.evaluation.proportion_stats import mcnemar_exact
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
-from riformer_deploy.metrics import deviation
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.proportions import mcnemar_exact
 
 _ROOT = Path(__file__).parent.parent
 _CHECKPOINT = _ROOT / "examples" / "riformer-digits.pth"

@@ -18,6 +18,7 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.engines import build_engines
+from riformer_deploy.evaluation.results import Status
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
@@ -26,7 +27,6 @@ from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.results import Status
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.trt.builder import BuildRequest, build_plan

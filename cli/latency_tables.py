@@ -9,8 +9,8 @@ from riformer_deploy.backends.graph_state import titled
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.comparisons import Comparison
-    from riformer_deploy.results import LatencyResult, LatencySamples, Timing
+    from riformer_deploy.evaluation.latency_comparison import Comparison
+    from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Timing
     from riformer_deploy.system.nvml import GpuState, GpuWatch
 
 
@@ -20,8 +20,8 @@ def print_latency(result: LatencyResult) -> None:
     A speed-up is over the strongest baseline of the same batch size and timing, or, where none was
     measured, over the first model.
     """
-    from riformer_deploy.comparisons import compare_latency, strongest_baseline
-    from riformer_deploy.results import Timing
+    from riformer_deploy.evaluation.latency_comparison import compare_latency, strongest_baseline
+    from riformer_deploy.evaluation.results import Timing
 
     computing = (Timing.CALL, Timing.COMPUTE, Timing.COMPUTE_WARM)
 
@@ -79,7 +79,7 @@ def print_latency(result: LatencyResult) -> None:
 
 def _speed_up(baseline: LatencySamples, sample: LatencySamples) -> str:
     """How many times faster; nothing to quote where either was unstable."""
-    from riformer_deploy.comparisons import speed_up
+    from riformer_deploy.evaluation.latency_comparison import speed_up
 
     found = speed_up(baseline, sample)
     return "unstable" if found is None else f"{found:.2f}x"
@@ -87,7 +87,7 @@ def _speed_up(baseline: LatencySamples, sample: LatencySamples) -> str:
 
 def _answer(comparison: Comparison) -> str:
     """What a batch size comes to, in a sentence."""
-    from riformer_deploy.results import Timing
+    from riformer_deploy.evaluation.results import Timing
 
     fastest, baseline = comparison.fastest, comparison.baseline
     how = "kernels, L2 cache cold" if comparison.timing is Timing.COMPUTE else "whole calls"

@@ -12,13 +12,13 @@ from .output import number, print_table, say
 if TYPE_CHECKING:
     from riformer_deploy.bundle.artifacts import OnnxArtifact
     from riformer_deploy.bundle.engine_metadata import EngineArtifact
+    from riformer_deploy.evaluation.results import CandidateParity, ParityResult
     from riformer_deploy.inspection import (
         BundleInspection,
         CheckpointInspection,
         Inspection,
         OnnxInspection,
     )
-    from riformer_deploy.results import CandidateParity, ParityResult
 
 _DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of budget")
 
@@ -32,7 +32,7 @@ def _stage_errors(candidate: CandidateParity) -> list[str]:
 
 def _stages_verdict(candidate: CandidateParity) -> str:
     """The stages' own, whatever the outputs are; a dash where there are none."""
-    from riformer_deploy.results import Status
+    from riformer_deploy.evaluation.results import Status
 
     if not candidate.stages:
         return "-"
@@ -97,7 +97,7 @@ def print_parity(result: ParityResult) -> None:
 
 def _say_verdict(result: ParityResult) -> None:
     """The closing lines: every candidate that failed, with figure and limit, or that none did."""
-    from riformer_deploy.parity_failures import why_failed
+    from riformer_deploy.evaluation.parity_failures import why_failed
 
     count = len(result.unproven)
     more = f"; {count} engine{'s' * (count > 1)} NOT proven: {', '.join(result.unproven)}" if count else ""

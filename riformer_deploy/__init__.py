@@ -13,8 +13,6 @@ from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
     from riformer_deploy.backends.candidates import Group
-    from riformer_deploy.bench import BenchOptions
-    from riformer_deploy.budgets import Budget, changed_budgets
     from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
     from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.bundle.store import Bundle
@@ -23,6 +21,9 @@ if TYPE_CHECKING:
     from riformer_deploy.common.enums import Precision
     from riformer_deploy.common.errors import RIFormerDeployError
     from riformer_deploy.engines import build_engines
+    from riformer_deploy.evaluation.latency import BenchOptions
+    from riformer_deploy.evaluation.results import Status
+    from riformer_deploy.evaluation.tolerances import Budget, changed_budgets
     from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
     from riformer_deploy.features import FeatureOptions, extract_features
     from riformer_deploy.inspection import inspect_file
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
     from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
     from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
-    from riformer_deploy.results import Status
     from riformer_deploy.trt.build_options import BuildOptions
     from riformer_deploy.zoo import get_model, published_models
 
@@ -44,8 +44,8 @@ _HOMES = {
     "Architecture": "model.architecture",
     "Backend": "bundle.engine_metadata",
     "BatchProfile": "bundle.engine_metadata",
-    "BenchOptions": "bench",
-    "Budget": "budgets",
+    "BenchOptions": "evaluation.latency",
+    "Budget": "evaluation.tolerances",
     "BuildOptions": "trt.build_options",
     "BuildSettings": "bundle.engine_metadata",
     "Bundle": "bundle.store",
@@ -60,13 +60,13 @@ _HOMES = {
     "RIFormer": "model.network",
     "RIFormerDeployError": "common.errors",
     "ReproduceOptions": "reproduce",
-    "Status": "results",
+    "Status": "evaluation.results",
     "VARIANTS": "model.variants",
     "WeightSet": "bundle.manifest",
     "accuracy_bundle": "evidence",
     "bench_bundle": "evidence",
     "build_engines": "engines",
-    "changed_budgets": "budgets",
+    "changed_budgets": "evaluation.tolerances",
     "download_checkpoint": "checkpoints.download",
     "export_checkpoint": "pipeline",
     "extract_features": "features",

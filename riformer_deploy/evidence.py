@@ -12,12 +12,9 @@ from types import MappingProxyType
 
 import torch
 
-from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.backends.base import Contestant
 from riformer_deploy.backends.candidates import Group, line_up, require_backends
 from riformer_deploy.backends.gpu_candidates import GpuOptions
-from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle, record_file, staging, update
 from riformer_deploy.common.enums import Precision
@@ -33,14 +30,17 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.datasets import ClassList, open_dataset
 from riformer_deploy.data.loader import Feeding
 from riformer_deploy.data.transforms import normalise, synthetic_pixels
-from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.parity_failures import stored_failure, why_failed
-from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
-from riformer_deploy.results import (
+from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published
+from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
+from riformer_deploy.evaluation.results import (
     LatencyResult,
     ParityResult,
 )
-from riformer_deploy.scorecards import AccuracyResult, Published
+from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.model.variants import VARIANTS
+from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
 
 _LOG = logging.getLogger(__name__)
 

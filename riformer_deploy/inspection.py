@@ -23,12 +23,12 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.engines import engine_of
+from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
+from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.parity_failures import stored_parity, why_failed
-from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.trt.preflight import Mismatch, check_file, preflight_here
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")

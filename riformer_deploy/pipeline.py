@@ -16,7 +16,6 @@ from riformer_deploy.assembly import (
     stage_samples,
     stage_weights,
 )
-from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.bundle.store import Bundle, check_target, commit, record_file, staging
@@ -30,16 +29,17 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
+from riformer_deploy.evaluation.parity_failures import why_failed
+from riformer_deploy.evaluation.results import ParityResult, Status
+from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.parity_failures import why_failed
 from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.proofs import MODELS, prove_parity
-from riformer_deploy.results import ParityResult, Status
 from riformer_deploy.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 from riformer_deploy.tuning import Images, calibrated, gated, proof_images

@@ -13,8 +13,8 @@ from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.decoding import EXTENSIONS, Picture, decode_picture
 from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.scores import first_classes, logits_of, softmax
 
 
 @dataclass(frozen=True, kw_only=True)

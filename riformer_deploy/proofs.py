@@ -10,7 +10,6 @@ from riformer_deploy.backends.base import Images
 from riformer_deploy.backends.candidates import Group, line_up
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.stored_models import reference
-from riformer_deploy.budgets import Budget
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import (
@@ -18,14 +17,15 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import normalise, pixels_of, synthetic_pixels
-from riformer_deploy.results import (
+from riformer_deploy.evaluation.parity import ParityTask, verify_parity
+from riformer_deploy.evaluation.results import (
     CandidateParity,
     Inputs,
     ParityResult,
     Skipped,
     files_status,
 )
-from riformer_deploy.verify import ParityTask, verify_parity
+from riformer_deploy.evaluation.tolerances import Budget
 
 PARITY_BATCHES = (2, 1, 3, 8)
 """Batches that a dynamic graph must take, one file for all; stages are compared on the first."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.backends.base import Contestant, Runtime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
@@ -18,12 +17,13 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Counter, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
 from riformer_deploy.data.loader import Feeding
+from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, BrokenPicture, DatasetRecord, Share
+from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import Preprocessing, Variant
-from riformer_deploy.results import RESULT_SCHEMA
-from riformer_deploy.scorecards import ArtifactAccuracy, BrokenPicture, DatasetRecord, Share
 from riformer_deploy.system.machine import Machine, describe_machine
 
 

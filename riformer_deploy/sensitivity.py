@@ -19,8 +19,8 @@ from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.calibration import CalibrationSet, batch_size
+from riformer_deploy.evaluation.metrics import decisions, deviation
 from riformer_deploy.export.lowering import lower
-from riformer_deploy.metrics import decisions, deviation
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.precision import PrecisionOptions, plan_lowering

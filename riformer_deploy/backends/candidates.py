@@ -34,13 +34,13 @@ from riformer_deploy.common.enums import (
     RuntimeKind,
 )
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
+from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
+from riformer_deploy.evaluation.results import Skipped
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.parity_failures import stored_failure, why_failed
 from riformer_deploy.precision import torch_dtype
-from riformer_deploy.results import Skipped
 
 _LOG = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.data.transforms import pixels_of
+from riformer_deploy.evaluation.results import Skipped
 from riformer_deploy.model.network import RIFormer, model_from_state
-from riformer_deploy.results import Skipped
 
 
 def stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -> RIFormer:

@@ -8,11 +8,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import bench
 from riformer_deploy.backends.base import Contestant
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.results import LatencyResult, Skipped
+from riformer_deploy.evaluation import latency
+from riformer_deploy.evaluation.results import LatencyResult, Skipped
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -71,7 +71,7 @@ def test_torch_is_compiled_too_unless_told_otherwise(
         entered.append(contestant.name)
         return Skipped(name=contestant.name, reason="only its name was wanted")
 
-    monkeypatch.setattr(bench, "_enter", note)
+    monkeypatch.setattr(latency, "_enter", note)
     ran = cli("bench", tiny_bundle, *QUICK, "--torch")
     assert ran.returncode == 50
     assert "Nothing could be measured" in ran.stderr
@@ -101,7 +101,7 @@ def test_an_unstable_measurement_is_shown_with_its_reason(
 ) -> None:
     ticks = iter(range(10_000))
     # every call takes twice as long as the one before it, so that the run drifts without end
-    monkeypatch.setattr(bench, "_call_ms", lambda *_: float(2 ** (next(ticks) % 5)))
+    monkeypatch.setattr(latency, "_call_ms", lambda *_: float(2 ** (next(ticks) % 5)))
     ran = cli("bench", tiny_bundle_copy, *QUICK, "--onnx")
     assert ran.returncode == 0
     assert f"│ {ONNX} (!) " in ran.stdout

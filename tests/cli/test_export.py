@@ -14,10 +14,10 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
+from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.variants import Variant
 from riformer_deploy.pipeline import ExportReport
-from riformer_deploy.results import ParityResult, Status
 
 Run = Callable[..., CompletedProcess[str]]
 

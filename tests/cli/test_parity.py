@@ -13,7 +13,7 @@ from PIL import Image
 
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.results import ParityResult, Status
+from riformer_deploy.evaluation.results import ParityResult, Status
 
 Run = Callable[..., CompletedProcess[str]]
 

@@ -7,14 +7,14 @@ import pytest
 from riformer_deploy_cli import tables
 
 from riformer_deploy.backends.graph_state import GraphState
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.results import (
+from riformer_deploy.evaluation.results import (
     ParityResult,
     Skipped,
     Status,
 )
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(

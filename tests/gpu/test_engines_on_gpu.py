@@ -17,17 +17,17 @@ from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bench import BenchOptions
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.evaluation.latency import BenchOptions
+from riformer_deploy.evaluation.results import Status, Timing
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.proofs import prove_parity
-from riformer_deploy.results import Status, Timing
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.preflight import preflight, preflight_here, this_host

@@ -25,12 +25,12 @@ from weights import fill  # type: ignore[import-not-found]  # noqa: E402  # besi
 from riformer_deploy.common.serialization import JsonValue, to_jsonable  # noqa: E402
 from riformer_deploy.data.decoding import decode_image  # noqa: E402
 from riformer_deploy.data.transforms import fit, normalise  # noqa: E402
+from riformer_deploy.evaluation.classification import first_classes, softmax  # noqa: E402
 from riformer_deploy.model.architecture import Form  # noqa: E402
 from riformer_deploy.model.network import model_from_state  # noqa: E402
 from riformer_deploy.model.reparameterize import fuse  # noqa: E402
 from riformer_deploy.model.variants import VARIANTS, Variant  # noqa: E402
 from riformer_deploy.pipeline import fuse_checkpoint  # noqa: E402
-from riformer_deploy.scores import first_classes, softmax  # noqa: E402
 
 warnings.simplefilter("ignore")  # mmpretrain's, of which there are many
 # With a CPU-only PyTorch, torchvision imports once the operators that it looks for are there.

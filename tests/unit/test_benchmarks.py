@@ -17,11 +17,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.evaluation.latency_summary import summarise
+from riformer_deploy.evaluation.results import Inputs, LatencyResult, LatencySamples, Timing
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import empty_model
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Timing
-from riformer_deploy.summaries import summarise
 from riformer_deploy.system.machine import describe_machine
 
 

@@ -18,8 +18,8 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.engines import BuildReport, build_engines, engine_of
+from riformer_deploy.evaluation.results import Status
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-from riformer_deploy.results import Status
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import build_options
 from riformer_deploy.trt.build_options import BuildOptions, profiles_of

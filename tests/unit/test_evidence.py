@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from riformer_deploy.backends.candidates import Group
-from riformer_deploy.bench import BenchOptions
-from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import dump_json, load_json
+from riformer_deploy.evaluation.latency import BenchOptions
+from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult, Status
+from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
 from riformer_deploy.evidence import bench_bundle, store_result, verify_bundle
 from riformer_deploy.proofs import PARITY_BATCHES, prove_parity
-from riformer_deploy.results import CandidateParity, LatencyResult, ParityResult, Status
 
 QUICK = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1, threads=1)
 LOOSE = {Precision.FP32: Budget(rtol=10, atol=10, stage_relative_l2=10, stated="user")}

@@ -21,6 +21,7 @@ from riformer_deploy.common.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.common.serialization import dump_json, load_json
+from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.inspection import (
     BundleInspection,
     CheckpointInspection,
@@ -29,7 +30,6 @@ from riformer_deploy.inspection import (
 )
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
-from riformer_deploy.results import ParityResult, Status
 
 CONFIG = """
 test_pipeline = [

@@ -16,8 +16,6 @@ from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
-from riformer_deploy.bench import BenchOptions
-from riformer_deploy.budgets import Budget
 from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
@@ -31,13 +29,15 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.evaluation.latency import BenchOptions
+from riformer_deploy.evaluation.results import ParityResult, Status
+from riformer_deploy.evaluation.tolerances import Budget
 from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import get_variant
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-from riformer_deploy.results import ParityResult, Status
 
 SIZE = (64, 48)
 IMPOSSIBLE = {Precision.FP32: Budget(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}

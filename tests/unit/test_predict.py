@@ -19,12 +19,12 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.transforms import fit, normalise
+from riformer_deploy.evaluation.classification import first_classes, softmax
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.predict import PictureFiles, find_pictures, predict_images, split_bundle
-from riformer_deploy.scores import first_classes, softmax
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 GOLDEN: list[dict[str, Any]] = json.loads((DATA / "predictions.json").read_text())

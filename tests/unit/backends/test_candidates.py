@@ -17,9 +17,9 @@ from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evidence import store_result, verify_bundle
 from riformer_deploy.model.architecture import Form
-from riformer_deploy.results import ParityResult, Status
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -27,22 +27,22 @@ from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode
 from riformer_deploy.backends.stored_models import fed, reference
-from riformer_deploy.bench import BenchOptions, measure_latency
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.transforms import normalise, synthetic_images
 from riformer_deploy.engines import build_engines
+from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.parity import ParityTask, verify_parity
+from riformer_deploy.evaluation.results import Inputs, Status, Timing
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.results import Inputs, Status, Timing
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.build_options import BuildOptions
-from riformer_deploy.verify import ParityTask, verify_parity
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings

@@ -8,8 +8,8 @@ from typing import Literal
 
 import pytest
 
-from riformer_deploy.budgets import Budget
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json, to_jsonable
+from riformer_deploy.evaluation.tolerances import Budget
 from riformer_deploy.model.architecture import Architecture
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.data.transforms import normalise
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx

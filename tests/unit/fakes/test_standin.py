@@ -19,7 +19,6 @@ from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
@@ -28,8 +27,9 @@ from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.engines import build_engines
+from riformer_deploy.evaluation.results import Status
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.proofs import prove_parity
-from riformer_deploy.results import Status
 from riformer_deploy.system import cuda_driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import load

@@ -9,10 +9,10 @@ from enum import StrEnum
 import numpy as np
 
 from riformer_deploy.backends.graph_state import GraphState
-from riformer_deploy.budgets import Budget
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
-from riformer_deploy.metrics import Decisions, Deviation
-from riformer_deploy.summaries import LatencySummary, summarise
+from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
+from riformer_deploy.evaluation.metrics import Decisions, Deviation
+from riformer_deploy.evaluation.tolerances import Budget
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuWatch
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from riformer_deploy.common.enums import Role
-from riformer_deploy.comparisons import compare_latency, strongest_baseline
-from riformer_deploy.results import Inputs, LatencyResult, LatencySamples, Timing
-from riformer_deploy.summaries import summarise
+from riformer_deploy.evaluation.latency_comparison import compare_latency, strongest_baseline
+from riformer_deploy.evaluation.latency_summary import summarise
+from riformer_deploy.evaluation.results import Inputs, LatencyResult, LatencySamples, Timing
 from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(cpu="a CPU", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={})

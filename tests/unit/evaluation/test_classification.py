@@ -8,7 +8,7 @@ import pytest
 from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.scores import first_classes, logits_of, place_of, softmax
+from riformer_deploy.evaluation.classification import first_classes, logits_of, place_of, softmax
 
 
 class Sums:

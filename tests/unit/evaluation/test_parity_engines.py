@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.results import CandidateParity, Inputs, Status
-from riformer_deploy.verify import ParityTask, verify_parity
+from riformer_deploy.evaluation.parity import ParityTask, verify_parity
+from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
+from riformer_deploy.evaluation.tolerances import BUDGETS
 
 SIZE = (2, 2)
 BATCHES = (2, 1, 5)

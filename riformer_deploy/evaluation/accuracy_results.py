@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from riformer_deploy.common.enums import Precision
+from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
+from riformer_deploy.evaluation.results import Skipped, Status
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.proportions import mcnemar_exact, paired_drop, wilson_interval
-from riformer_deploy.results import Skipped, Status
 from riformer_deploy.system.machine import Machine
 
 TOP = 5

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from riformer_deploy.common.enums import Role
-from riformer_deploy.results import LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Timing
 
 
 @dataclass(frozen=True, kw_only=True)

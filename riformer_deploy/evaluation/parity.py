@@ -11,12 +11,11 @@ import numpy as np
 
 from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
 from riformer_deploy.backends.batching import run_all
-from riformer_deploy.budgets import Budget
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.judgement import judge_outputs, judge_taps, status
-from riformer_deploy.results import (
+from riformer_deploy.evaluation.comparison import judge_outputs, judge_taps, status
+from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
     Inputs,
@@ -26,6 +25,7 @@ from riformer_deploy.results import (
     Status,
     files_status,
 )
+from riformer_deploy.evaluation.tolerances import Budget
 from riformer_deploy.system.machine import describe_machine
 
 _LOG = logging.getLogger(__name__)

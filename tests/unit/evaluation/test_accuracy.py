@@ -19,7 +19,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from riformer_deploy.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
@@ -28,10 +27,11 @@ from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFail
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
 from riformer_deploy.data.loader import Feeding
+from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.results import Status
-from riformer_deploy.scorecards import AccuracyResult
 
 CLASSES = 10
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from riformer_deploy.metrics import Decisions, Deviation, decisions, deviation
+from riformer_deploy.evaluation.metrics import Decisions, Deviation, decisions, deviation
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from riformer_deploy.proportions import mcnemar_exact, paired_drop, wilson_interval
+from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from riformer_deploy.budgets import BUDGETS, Budget
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
 from riformer_deploy.export.quantized_layers import FLOAT8, quantize
 
 FP32 = BUDGETS[Precision.FP32]

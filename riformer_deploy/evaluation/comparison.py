@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.backends.base import Outputs
-from riformer_deploy.budgets import Budget
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.metrics import Deviation, decisions, deviation
-from riformer_deploy.results import OutputParity, StageParity, Status
+from riformer_deploy.evaluation.metrics import Deviation, decisions, deviation
+from riformer_deploy.evaluation.results import OutputParity, StageParity, Status
+from riformer_deploy.evaluation.tolerances import Budget
 
 
 def status(*, passed: bool) -> Status:

@@ -7,7 +7,7 @@ import pytest
 
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.journals import Answers, Journal, joined, key_of
+from riformer_deploy.evaluation.resume_log import Answers, Journal, joined, key_of
 
 
 def answers(start: int, usable: tuple[int, ...], broken: tuple[int, ...] = ()) -> Answers:

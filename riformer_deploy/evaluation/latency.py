@@ -16,7 +16,8 @@ import numpy as np
 from riformer_deploy.backends.base import Contestant, DeviceTimed, Images, Runtime, graph_of
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.results import (
+from riformer_deploy.evaluation.latency_summary import instability, summarise
+from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     Inputs,
     LatencyResult,
@@ -24,7 +25,6 @@ from riformer_deploy.results import (
     Skipped,
     Timing,
 )
-from riformer_deploy.summaries import instability, summarise
 from riformer_deploy.system.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 

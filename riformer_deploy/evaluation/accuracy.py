@@ -20,9 +20,7 @@ from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
 from riformer_deploy.data.loader import Batch, Feeding, feed
-from riformer_deploy.journals import Answers, Journal, joined, key_of
-from riformer_deploy.results import RESULT_SCHEMA, Skipped, Status
-from riformer_deploy.scorecards import (
+from riformer_deploy.evaluation.accuracy_results import (
     TOP,
     AccuracyResult,
     ArtifactAccuracy,
@@ -33,7 +31,9 @@ from riformer_deploy.scorecards import (
     compare,
     share_of,
 )
-from riformer_deploy.scores import logits_of, place_of
+from riformer_deploy.evaluation.classification import logits_of, place_of
+from riformer_deploy.evaluation.results import RESULT_SCHEMA, Skipped, Status
+from riformer_deploy.evaluation.resume_log import Answers, Journal, joined, key_of
 from riformer_deploy.system.machine import describe_machine, library_versions
 
 _LOG = logging.getLogger(__name__)

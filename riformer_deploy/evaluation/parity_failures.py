@@ -6,12 +6,18 @@ import math
 
 from riformer_deploy.backends.base import Contestant
 from riformer_deploy.backends.graph_state import titled
-from riformer_deploy.budgets import Budget
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, load_json
-from riformer_deploy.results import CandidateParity, OutputParity, ParityResult, StageParity, Status
+from riformer_deploy.evaluation.results import (
+    CandidateParity,
+    OutputParity,
+    ParityResult,
+    StageParity,
+    Status,
+)
+from riformer_deploy.evaluation.tolerances import Budget
 
 
 def _output_failure(output: OutputParity, budget: Budget) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.budgets import BUDGETS
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.metrics import Decisions, Deviation
-from riformer_deploy.results import (
+from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
+from riformer_deploy.evaluation.metrics import Decisions, Deviation
+from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
     Inputs,
@@ -26,7 +26,7 @@ from riformer_deploy.results import (
     Status,
     files_status,
 )
-from riformer_deploy.summaries import LatencySummary, summarise
+from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})

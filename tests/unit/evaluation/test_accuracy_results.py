@@ -6,8 +6,8 @@ import pytest
 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.results import Status
-from riformer_deploy.scorecards import ArtifactAccuracy, Comparison, compare, share_of
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, Comparison, compare, share_of
+from riformer_deploy.evaluation.results import Status
 
 CARD = ArtifactAccuracy(
     name="ours",
