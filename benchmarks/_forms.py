@@ -20,7 +20,7 @@ class Form:
     """How the graphs of one bundle are written.
 
     Attributes:
-        lowering: Fields of :class:`riformer_deploy.precision.PrecisionOptions`.
+        lowering: Fields of :class:`riformer_deploy.quantization.planning.PrecisionOptions`.
         precisions: What the bundle holds.
         opset: Version of ONNX's default operator set.
     """

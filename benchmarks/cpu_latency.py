@@ -13,7 +13,6 @@ from riformer_deploy.backends.base import Contestant, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
-from riformer_deploy.calibration import Calibration, Wish, measure
 from riformer_deploy.common.enums import NormForm, Precision
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
@@ -26,7 +25,13 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing
-from riformer_deploy.precision import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Calibration, Wish, measure
+from riformer_deploy.quantization.planning import (
+    BF16_OPSET,
+    GROUP_NORM_OPSET,
+    PrecisionOptions,
+    plan_lowering,
+)
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)

@@ -25,7 +25,7 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.evaluation.tolerances import BUDGETS, changed_budgets
 from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.quantization.planning import PrecisionOptions
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _CALIBRATION = _EXAMPLES / "digits" / "calibration"

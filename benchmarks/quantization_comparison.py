@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.stored_models import model_of
-from riformer_deploy.calibration import Wish, measure
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.calibration_files import calibration_set
@@ -35,7 +34,8 @@ from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Wish, measure
+from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
 
 _ROOT = Path(__file__).parent.parent
 _CHECKPOINT = _ROOT / "examples" / "riformer-digits.pth"

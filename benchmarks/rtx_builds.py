@@ -13,7 +13,6 @@ from _common import medians, random_state, target, write_result
 
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
@@ -26,7 +25,8 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Calibration, quantizable
+from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.trt.builder import BuildRequest, build_plan

@@ -38,11 +38,11 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.precision import PrecisionOptions
 from riformer_deploy.proofs import MODELS, prove_parity
-from riformer_deploy.sensitivity import Gate
+from riformer_deploy.quantization.accuracy_control import Images, calibrated, gated, proof_images
+from riformer_deploy.quantization.planning import PrecisionOptions
+from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
-from riformer_deploy.tuning import Images, calibrated, gated, proof_images
 
 
 @dataclass(frozen=True, kw_only=True)

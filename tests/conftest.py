@@ -22,7 +22,6 @@ from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
 from riformer_deploy.engines import build_engines
@@ -31,6 +30,7 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
+from riformer_deploy.quantization.calibration import Calibration, Wish, calibrate
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions

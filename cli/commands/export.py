@@ -90,8 +90,8 @@ def export(
     from riformer_deploy.export.onnx_export import DEFAULT_OPSET
     from riformer_deploy.model.variants import get_variant
     from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-    from riformer_deploy.precision import PrecisionOptions
-    from riformer_deploy.sensitivity import Gate
+    from riformer_deploy.quantization.planning import PrecisionOptions
+    from riformer_deploy.quantization.sensitivity import Gate
 
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)

@@ -27,8 +27,8 @@ def sensitivity(
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
     from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.precision import PrecisionOptions
-    from riformer_deploy.tuning import Images, bundle_sensitivity
+    from riformer_deploy.quantization.accuracy_control import Images, bundle_sensitivity
+    from riformer_deploy.quantization.planning import PrecisionOptions
 
     asked = PrecisionOptions(
         method=method, equalize=equalize, int8_base=Precision(int8_base) if int8_base is not None else None

@@ -40,7 +40,7 @@ from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.precision import torch_dtype
+from riformer_deploy.quantization.planning import torch_dtype
 
 _LOG = logging.getLogger(__name__)
 

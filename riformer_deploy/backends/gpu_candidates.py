@@ -25,7 +25,7 @@ from riformer_deploy.common.errors import BundleError
 from riformer_deploy.evaluation.results import Skipped
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.precision import torch_dtype
+from riformer_deploy.quantization.planning import torch_dtype
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.preflight import Mismatch, preflight_here, require_fit

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from riformer_deploy.bundle.artifacts import CalibrationRecord, LoweringRecord
-from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import OutputForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.quantization.calibration import Calibration, quantizable
+from riformer_deploy.quantization.planning import PrecisionOptions
 
 
 def record_lowering(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from riformer_deploy.calibration import quantizable
 from riformer_deploy.common.enums import Method, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.precision import (
+from riformer_deploy.quantization.calibration import quantizable
+from riformer_deploy.quantization.planning import (
     BF16_OPSET,
     FLOAT8_TRANSPOSE_OPSET,
     GROUP_NORM_OPSET,

@@ -20,7 +20,7 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.inspection import BundleInspection
 from riformer_deploy.pipeline import ExportReport
-from riformer_deploy.sensitivity import SensitivityReport
+from riformer_deploy.quantization.sensitivity import SensitivityReport
 
 Run = Callable[..., CompletedProcess[str]]
 Export = Callable[..., CompletedProcess[str]]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.common.serialization import load_json
@@ -24,8 +23,9 @@ from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.pipeline import ExportOptions, ExportReport, export_checkpoint
-from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.sensitivity import Gate
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.sensitivity import Gate
 
 Export = Callable[..., ExportReport]
 

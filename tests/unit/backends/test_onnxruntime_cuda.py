@@ -15,7 +15,7 @@ from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.pipeline import ExportOptions, export_checkpoint
-from riformer_deploy.precision import PrecisionOptions
+from riformer_deploy.quantization.planning import PrecisionOptions
 from tests.fakes.host_device import HostDevice
 
 SIZE = (64, 48)

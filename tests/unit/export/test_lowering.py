@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
-from riformer_deploy.calibration import Calibration
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.data.transforms import normalise
 from riformer_deploy.evaluation.tolerances import BUDGETS
@@ -24,7 +23,8 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
-from riformer_deploy.precision import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
 from riformer_deploy.common.progress import silent
@@ -23,7 +22,8 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
-from riformer_deploy.precision import (
+from riformer_deploy.quantization.calibration import Calibration, quantizable
+from riformer_deploy.quantization.planning import (
     BF16_OPSET,
     FLOAT8_TRANSPOSE_OPSET,
     GROUP_NORM_OPSET,

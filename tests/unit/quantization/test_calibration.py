@@ -7,8 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy import calibration
-from riformer_deploy.calibration import (
+from riformer_deploy.common.enums import Method
+from riformer_deploy.common.errors import CalibrationError
+from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.reparameterize import fold
+from riformer_deploy.quantization import calibration
+from riformer_deploy.quantization.calibration import (
     Calibration,
     Wish,
     cache_folder,
@@ -16,11 +21,6 @@ from riformer_deploy.calibration import (
     calibration_key,
     quantizable,
 )
-from riformer_deploy.common.enums import Method
-from riformer_deploy.common.errors import CalibrationError
-from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.model.network import RIFormer
-from riformer_deploy.model.reparameterize import fold
 
 QUICK = Wish(method=Method.MAX)
 

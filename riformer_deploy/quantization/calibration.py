@@ -21,8 +21,8 @@ from riformer_deploy.common.serialization import RecordError, dump_json, load_js
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.observers import Batches, Place, chosen_range, equalizer, histograms
-from riformer_deploy.peaks import block_peaks, measure_peaks, weight_peaks
+from riformer_deploy.quantization.observers import Batches, Place, chosen_range, equalizer, histograms
+from riformer_deploy.quantization.overflow import block_peaks, measure_peaks, weight_peaks
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from riformer_deploy.model.network import FoldedBlock, RIFormer
-from riformer_deploy.observers import Batches, largest_inputs
+from riformer_deploy.quantization.observers import Batches, largest_inputs
 
 
 def _watch_products(model: RIFormer, see: Callable[[str, Tensor], None]) -> list[RemovableHandle]:

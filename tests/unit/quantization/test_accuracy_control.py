@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from riformer_deploy.bundle.manifest import ModelRecord
-from riformer_deploy.calibration import Wish, measure
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import silent
@@ -14,9 +13,10 @@ from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.precision import PrecisionOptions, plan_lowering
-from riformer_deploy.sensitivity import Gate
-from riformer_deploy.tuning import Images, calibrated, gated
+from riformer_deploy.quantization.accuracy_control import Images, calibrated, gated
+from riformer_deploy.quantization.calibration import Wish, measure
+from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.sensitivity import Gate
 
 RESIDUAL = PrecisionOptions(quantize_residual=True)
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
-from riformer_deploy.calibration import Calibration, Wish, measure, quantizable
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.evaluation.metrics import deviation
@@ -29,8 +28,9 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.precision import HALF_LIMIT, PrecisionOptions, plan_lowering
-from riformer_deploy.sensitivity import Gate, Meter, rank_layers, spared_layers
+from riformer_deploy.quantization.calibration import Calibration, Wish, measure, quantizable
+from riformer_deploy.quantization.planning import HALF_LIMIT, PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.sensitivity import Gate, Meter, rank_layers, spared_layers
 
 _ARCHITECTURE = Architecture(
     layers=(1, 1, 1, 1), embed_dims=(32, 48, 64, 96), hidden_dims=(64, 96, 128, 192), num_classes=50

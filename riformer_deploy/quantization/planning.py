@@ -7,7 +7,6 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.calibration import Calibration, quantizes
 from riformer_deploy.common.enums import (
     InputForm,
     Method,
@@ -20,6 +19,7 @@ from riformer_deploy.common.enums import (
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.quantized_layers import FLOAT8
+from riformer_deploy.quantization.calibration import Calibration, quantizes
 
 HALF_LIMIT = 65504 / 2
 """Largest calibration value that half precision may store: half its range is left for unseen images."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from riformer_deploy.common.enums import Method
-from riformer_deploy.observers import (
+from riformer_deploy.quantization.observers import (
     BINS,
     Histogram,
     Place,

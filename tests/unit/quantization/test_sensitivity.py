@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from riformer_deploy.calibration import Calibration, quantizable
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.precision import PrecisionOptions
-from riformer_deploy.sensitivity import Cost, Gate, Meter, rank_layers, spared_layers
+from riformer_deploy.quantization.calibration import Calibration, quantizable
+from riformer_deploy.quantization.planning import PrecisionOptions
+from riformer_deploy.quantization.sensitivity import Cost, Gate, Meter, rank_layers, spared_layers
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.calibration import Calibration, Wish, calibrate
 from riformer_deploy.common.enums import Norm2Form, Precision
 from riformer_deploy.common.errors import GateError, OptionError
 from riformer_deploy.common.progress import Progress, silent
@@ -18,8 +17,9 @@ from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.export.option_checks import check_options, refuse_unused
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.precision import PrecisionOptions, needs_calibration
-from riformer_deploy.sensitivity import (
+from riformer_deploy.quantization.calibration import Calibration, Wish, calibrate
+from riformer_deploy.quantization.planning import PrecisionOptions, needs_calibration
+from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
     SensitivityReport,
