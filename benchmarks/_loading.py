@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.engine_metadata import CURRENT, Backend, BatchProfile, BuildSettings
@@ -13,7 +14,6 @@ from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.engines import build_engines
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.build_options import BuildOptions
 from riformer_deploy.trt.preflight import preflight_here

@@ -21,6 +21,8 @@ from _loading import targets_tried, try_loading
 from _roofline import Ceiling, measure_ceiling
 from _suite import CandidateFacts, Suite, Timed
 
+from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.parity import prove_parity
 from riformer_deploy.backends.base import Contestant
 from riformer_deploy.backends.candidates import Group, line_up
 from riformer_deploy.backends.cuda.opening import open_device
@@ -32,11 +34,9 @@ from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.engines import build_engines
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs
 from riformer_deploy.evaluation.tolerances import BUDGETS
-from riformer_deploy.proofs import prove_parity
 from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
 

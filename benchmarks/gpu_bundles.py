@@ -20,11 +20,11 @@ import torch
 from _common import random_state
 from _forms import DEFAULT, DIGITS, FORMS, SMALL, Form, bundle_name
 
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.evaluation.tolerances import BUDGETS, changed_budgets
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.quantization.planning import PrecisionOptions
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from _common import medians, random_state, target, write_result
 
+from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
-from riformer_deploy.engines import build_engines
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import INPUT_NAME, OnnxOptions, export_onnx
@@ -24,7 +25,6 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.quantization.calibration import Calibration, quantizable
 from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
 from riformer_deploy.trt.bindings import TensorRT, load

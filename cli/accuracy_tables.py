@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from .output import note, print_table, say
 
 if TYPE_CHECKING:
+    from riformer_deploy.api.reproduce import Reproduction
     from riformer_deploy.evaluation.accuracy_results import AccuracyResult
-    from riformer_deploy.reproduce import Reproduction
 
 
 def print_accuracy(result: AccuracyResult) -> None:

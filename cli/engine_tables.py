@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from .output import print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.engines import BuildReport
-    from riformer_deploy.inspection import EngineInspection, EngineProof
+    from riformer_deploy.api.build import BuildReport
+    from riformer_deploy.api.inspect import EngineInspection, EngineProof
 
 
 def print_build(report: BuildReport) -> None:

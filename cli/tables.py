@@ -10,15 +10,15 @@ from .engine_tables import print_engine, proof_text
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.bundle.artifacts import OnnxArtifact
-    from riformer_deploy.bundle.engine_metadata import EngineArtifact
-    from riformer_deploy.evaluation.results import CandidateParity, ParityResult
-    from riformer_deploy.inspection import (
+    from riformer_deploy.api.inspect import (
         BundleInspection,
         CheckpointInspection,
         Inspection,
         OnnxInspection,
     )
+    from riformer_deploy.bundle.artifacts import OnnxArtifact
+    from riformer_deploy.bundle.engine_metadata import EngineArtifact
+    from riformer_deploy.evaluation.results import CandidateParity, ParityResult
 
 _DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of budget")
 
@@ -229,7 +229,7 @@ def _print_bundle(found: BundleInspection) -> None:
 
 def print_inspection(found: Inspection) -> None:
     """Whatever ``inspect`` found."""
-    from riformer_deploy.inspection import (
+    from riformer_deploy.api.inspect import (
         BundleInspection,
         CheckpointInspection,
         EngineInspection,

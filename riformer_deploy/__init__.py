@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any
 from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
+    from riformer_deploy.api.build import build_engines
+    from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
+    from riformer_deploy.api.export import ExportOptions, export_checkpoint, fuse_checkpoint
+    from riformer_deploy.api.features import FeatureOptions, extract_features
+    from riformer_deploy.api.inspect import inspect_file
+    from riformer_deploy.api.models import get_model, published_models
+    from riformer_deploy.api.predict import PictureFiles, find_pictures, predict_images
+    from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
     from riformer_deploy.bundle.manifest import WeightSet
@@ -20,27 +28,19 @@ if TYPE_CHECKING:
     from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
     from riformer_deploy.common.enums import Precision
     from riformer_deploy.common.errors import RIFormerDeployError
-    from riformer_deploy.engines import build_engines
     from riformer_deploy.evaluation.latency import BenchOptions
     from riformer_deploy.evaluation.results import Status
     from riformer_deploy.evaluation.tolerances import Budget, changed_budgets
-    from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
-    from riformer_deploy.features import FeatureOptions, extract_features
-    from riformer_deploy.inspection import inspect_file
     from riformer_deploy.model.architecture import Architecture, Form
     from riformer_deploy.model.network import RIFormer
     from riformer_deploy.model.reparameterize import fold, fuse
     from riformer_deploy.model.variants import VARIANTS, get_variant
-    from riformer_deploy.pipeline import ExportOptions, export_checkpoint, fuse_checkpoint
-    from riformer_deploy.predict import PictureFiles, find_pictures, predict_images
-    from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.trt.build_options import BuildOptions
-    from riformer_deploy.zoo import get_model, published_models
 
 __version__ = VERSION
 
 _HOMES = {
-    "AccuracyOptions": "evidence",
+    "AccuracyOptions": "api.evidence",
     "Architecture": "model.architecture",
     "Backend": "bundle.engine_metadata",
     "BatchProfile": "bundle.engine_metadata",
@@ -51,37 +51,37 @@ _HOMES = {
     "Bundle": "bundle.store",
     "Checkpoint": "checkpoints.load",
     "DownloadOptions": "checkpoints.download",
-    "ExportOptions": "pipeline",
-    "FeatureOptions": "features",
+    "ExportOptions": "api.export",
+    "FeatureOptions": "api.features",
     "Form": "model.architecture",
     "Group": "backends.candidates",
-    "PictureFiles": "predict",
+    "PictureFiles": "api.predict",
     "Precision": "common.enums",
     "RIFormer": "model.network",
     "RIFormerDeployError": "common.errors",
-    "ReproduceOptions": "reproduce",
+    "ReproduceOptions": "api.reproduce",
     "Status": "evaluation.results",
     "VARIANTS": "model.variants",
     "WeightSet": "bundle.manifest",
-    "accuracy_bundle": "evidence",
-    "bench_bundle": "evidence",
-    "build_engines": "engines",
+    "accuracy_bundle": "api.evidence",
+    "bench_bundle": "api.evidence",
+    "build_engines": "api.build",
     "changed_budgets": "evaluation.tolerances",
     "download_checkpoint": "checkpoints.download",
-    "export_checkpoint": "pipeline",
-    "extract_features": "features",
-    "find_pictures": "predict",
+    "export_checkpoint": "api.export",
+    "extract_features": "api.features",
+    "find_pictures": "api.predict",
     "fold": "model.reparameterize",
     "fuse": "model.reparameterize",
-    "fuse_checkpoint": "pipeline",
-    "get_model": "zoo",
+    "fuse_checkpoint": "api.export",
+    "get_model": "api.models",
     "get_variant": "model.variants",
-    "inspect_file": "inspection",
+    "inspect_file": "api.inspect",
     "load_checkpoint": "checkpoints.load",
-    "predict_images": "predict",
-    "published_models": "zoo",
-    "reproduce_table": "reproduce",
-    "verify_bundle": "evidence",
+    "predict_images": "api.predict",
+    "published_models": "api.models",
+    "reproduce_table": "api.reproduce",
+    "verify_bundle": "api.evidence",
 }
 
 __all__ = [

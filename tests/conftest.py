@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy import engines
+from riformer_deploy.api import build
+from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import candidates, gpu_candidates
 from riformer_deploy.backends.base import Images, Outputs
 from riformer_deploy.backends.openvino import OpenVinoRuntime
@@ -24,7 +25,6 @@ from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
-from riformer_deploy.engines import build_engines
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
@@ -248,7 +248,7 @@ def other_checkpoint(
 
 def _export(checkpoint: Path, output: Path, size: tuple[int, int], **options: Any) -> Path:
     pytest.importorskip("onnxsim", reason="onnxsim, which exporting needs, is not installed")
-    from riformer_deploy.pipeline import ExportOptions, export_checkpoint  # noqa: PLC0415  # it imports onnxsim
+    from riformer_deploy.api.export import ExportOptions, export_checkpoint  # noqa: PLC0415  # it imports onnxsim
 
     torch.set_num_threads(1)
     report = export_checkpoint(
@@ -319,7 +319,7 @@ def noisy_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Driver:
     """A machine without a GPU, wherever the tests run."""
     driver = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
-    for module in (engines, gpu_candidates, preflight):
+    for module in (build, gpu_candidates, preflight):
         monkeypatch.setattr(module, "query_driver", lambda: driver)
     return driver
 

@@ -49,12 +49,12 @@ def bench(
     debug: options.Debug = False,
 ) -> None:
     """Time a bundle's models side by side: those of the kinds named, or all that it has."""
+    from riformer_deploy.api.evidence import bench_bundle
     from riformer_deploy.backends.candidates import Group, chosen_groups
     from riformer_deploy.backends.gpu_candidates import GpuOptions
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.common.errors import OptionError
     from riformer_deploy.evaluation.latency import BenchOptions
-    from riformer_deploy.evidence import bench_bundle
 
     default = BenchOptions()
     asked = BenchOptions(

@@ -71,9 +71,9 @@ def build(
     debug: options.Debug = False,
 ) -> None:
     """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
+    from riformer_deploy.api.build import build_engines, trtexec_lines
     from riformer_deploy.bundle.engine_metadata import Backend, BuildSettings
     from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.engines import build_engines, trtexec_lines
     from riformer_deploy.trt.build_options import BuildOptions
 
     from ..engine_tables import print_build

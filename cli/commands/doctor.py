@@ -7,7 +7,7 @@ from .. import options, output
 
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
     """Say what this machine can do, and the command that installs what is missing."""
-    from riformer_deploy.doctor import examine
+    from riformer_deploy.api.doctor import examine
 
     report = examine()
     if json:

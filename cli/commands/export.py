@@ -82,6 +82,7 @@ def export(
     fixed = options.parse_batch(batch)
     form, topk = options.parse_output(output_form)
 
+    from riformer_deploy.api.export import ExportOptions, export_checkpoint
     from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
     from riformer_deploy.data.preprocessing import AS_FOUND, parse_changes
@@ -89,7 +90,6 @@ def export(
     from riformer_deploy.evaluation.tolerances import changed_budgets
     from riformer_deploy.export.onnx_export import DEFAULT_OPSET
     from riformer_deploy.model.variants import get_variant
-    from riformer_deploy.pipeline import ExportOptions, export_checkpoint
     from riformer_deploy.quantization.planning import PrecisionOptions
     from riformer_deploy.quantization.sensitivity import Gate
 

@@ -26,9 +26,9 @@ def features(
     debug: options.Debug = False,
 ) -> None:
     """Write features of pictures: files, folders or quoted patterns; the last argument may be a bundle."""
+    from riformer_deploy.api.features import FeatureOptions, extract_features
+    from riformer_deploy.api.predict import find_pictures, split_bundle
     from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.features import FeatureOptions, extract_features
-    from riformer_deploy.predict import find_pictures, split_bundle
 
     arguments, bundle = split_bundle(images)
     asked = FeatureOptions(output=target, stage=stage, batch=batch, workers=workers, force=force)

@@ -17,8 +17,8 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     """Say what a file is: variant, form, size, cost, inputs and outputs, precision, provenance."""
+    from riformer_deploy.api.inspect import BundleInspection, EngineInspection, inspect_file
     from riformer_deploy.common.errors import BundleIntegrityError
-    from riformer_deploy.inspection import BundleInspection, EngineInspection, inspect_file
 
     inspection = inspect_file(file)
     if json:

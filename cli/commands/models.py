@@ -7,7 +7,7 @@ from .. import options, output
 
 def models(json: options.Json = False, debug: options.Debug = False) -> None:
     """List the ten published models; parameters (deploy form) and multiply-adds are computed here."""
-    from riformer_deploy.zoo import published_models
+    from riformer_deploy.api.models import published_models
 
     table = published_models()
     if json:

@@ -21,11 +21,11 @@ def parity(
     debug: options.Debug = False,
 ) -> None:
     """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
+    from riformer_deploy.api.evidence import verify_bundle
     from riformer_deploy.backends.gpu_candidates import GpuOptions
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.evaluation.results import Status
     from riformer_deploy.evaluation.tolerances import changed_budgets
-    from riformer_deploy.evidence import verify_bundle
 
     budgets = changed_budgets(
         rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance

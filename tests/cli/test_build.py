@@ -11,13 +11,13 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import engines
+from riformer_deploy.api import build
+from riformer_deploy.api.build import BuildReport
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.engines import BuildReport
 from riformer_deploy.trt import build_options
 from riformer_deploy.trt.build_options import BuildOptions
 
@@ -77,7 +77,7 @@ def test_the_command_line_is_what_the_library_is_asked_for(
         asked.append((directory, wanted))
         return BuildReport(bundle=str(directory), engines=(), warnings=())
 
-    monkeypatch.setattr(engines, "build_engines", record)
+    monkeypatch.setattr(build, "build_engines", record)
     assert cli("build", tiny_bundle, *line).returncode == 0
     assert asked == [(tiny_bundle, options)]
 

@@ -7,10 +7,10 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import doctor
+from riformer_deploy.api import doctor
+from riformer_deploy.api.doctor import DoctorReport, Health
 from riformer_deploy.common import dependencies
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.doctor import DoctorReport, Health
 from riformer_deploy.system.cuda_driver import Driver
 
 Run = Callable[..., CompletedProcess[str]]

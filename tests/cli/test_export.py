@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from riformer_deploy.api.export import ExportReport
 from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
@@ -17,7 +18,6 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.pipeline import ExportReport
 
 Run = Callable[..., CompletedProcess[str]]
 

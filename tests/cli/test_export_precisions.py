@@ -13,13 +13,13 @@ import onnx
 import pytest
 from PIL import Image
 
+from riformer_deploy.api.export import ExportReport
+from riformer_deploy.api.inspect import BundleInspection
 from riformer_deploy.bundle.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.inspection import BundleInspection
-from riformer_deploy.pipeline import ExportReport
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 
 Run = Callable[..., CompletedProcess[str]]

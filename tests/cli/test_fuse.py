@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.api.export import FuseReport
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
-from riformer_deploy.pipeline import FuseReport
 
 Run = Callable[..., CompletedProcess[str]]
 

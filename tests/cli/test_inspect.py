@@ -8,17 +8,17 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.bundle.manifest import WeightSet
-from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.files import sha256_of
-from riformer_deploy.common.serialization import load_json
-from riformer_deploy.inspection import (
+from riformer_deploy.api.inspect import (
     BundleInspection,
     CheckpointInspection,
     EngineInspection,
     OnnxInspection,
     inspect_file,
 )
+from riformer_deploy.bundle.manifest import WeightSet
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Variant

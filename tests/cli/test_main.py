@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 import riformer_deploy
-from riformer_deploy import zoo
+from riformer_deploy.api import models
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -130,7 +130,7 @@ def _broken(_: object = None) -> None:
 def test_a_defect_is_an_internal_error_70_without_a_traceback(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "published_models", _broken)
+    monkeypatch.setattr(models, "published_models", _broken)
     ran = cli("models")
     assert (ran.returncode, ran.stdout) == (70, "")
     assert ran.stderr.startswith("error: internal error, ZeroDivisionError: a defect of ours\n")
@@ -141,7 +141,7 @@ def test_a_defect_is_an_internal_error_70_without_a_traceback(
 def test_a_defect_with_json_and_debug_is_one_object_on_stdout_and_a_traceback_on_stderr(
     cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "published_models", _broken)
+    monkeypatch.setattr(models, "published_models", _broken)
     ran = cli("models", "--json", "--debug")
     told = json.loads(ran.stdout)["error"]
     assert (told["kind"], told["exit_code"], ran.returncode) == ("InternalError", 70, 70)

@@ -7,10 +7,10 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy import zoo
+from riformer_deploy.api import models
+from riformer_deploy.api.models import ModelTable, PublishedModel
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.zoo import ModelTable, PublishedModel
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -40,7 +40,7 @@ def test_the_table_has_a_row_for_each_published_model_with_its_figures(
         )
         for variant in VARIANTS.values()
     ]
-    monkeypatch.setattr(zoo, "published_models", lambda: ModelTable(models=tuple(rows_of)))
+    monkeypatch.setattr(models, "published_models", lambda: ModelTable(models=tuple(rows_of)))
     ran = cli("models")
     assert (ran.returncode, ran.stderr) == (0, "")
     rows = [line.strip("│").split("│") for line in ran.stdout.splitlines() if line.startswith("│")]

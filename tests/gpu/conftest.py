@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy.api.build import build_engines
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
-from riformer_deploy.engines import build_engines
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.build_options import BuildOptions
 from riformer_deploy.trt.engine import validity

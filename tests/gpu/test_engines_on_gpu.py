@@ -13,6 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from riformer_deploy.api.evidence import bench_bundle
+from riformer_deploy.api.parity import prove_parity
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.stored_models import reference
@@ -26,8 +28,6 @@ from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import Status, Timing
 from riformer_deploy.evaluation.tolerances import BUDGETS
-from riformer_deploy.evidence import bench_bundle
-from riformer_deploy.proofs import prove_parity
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.preflight import preflight, preflight_here, this_host

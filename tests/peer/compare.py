@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "data")]
 from _common import write_result  # noqa: E402  # beside the benchmarks
 from weights import fill  # type: ignore[import-not-found]  # noqa: E402  # beside the golden data
 
+from riformer_deploy.api.export import fuse_checkpoint  # noqa: E402
 from riformer_deploy.common.serialization import JsonValue, to_jsonable  # noqa: E402
 from riformer_deploy.data.decoding import decode_image  # noqa: E402
 from riformer_deploy.data.transforms import fit, normalise  # noqa: E402
@@ -30,7 +31,6 @@ from riformer_deploy.model.architecture import Form  # noqa: E402
 from riformer_deploy.model.network import model_from_state  # noqa: E402
 from riformer_deploy.model.reparameterize import fuse  # noqa: E402
 from riformer_deploy.model.variants import VARIANTS, Variant  # noqa: E402
-from riformer_deploy.pipeline import fuse_checkpoint  # noqa: E402
 
 warnings.simplefilter("ignore")  # mmpretrain's, of which there are many
 # With a CPU-only PyTorch, torchvision imports once the operators that it looks for are there.

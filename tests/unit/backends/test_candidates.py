@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from riformer_deploy.api.evidence import store_result, verify_bundle
 from riformer_deploy.backends.candidates import Group, chosen_groups, line_up, only_runner
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.stored_models import model_of, reference
@@ -18,7 +19,6 @@ from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.evidence import store_result, verify_bundle
 from riformer_deploy.model.architecture import Form
 
 

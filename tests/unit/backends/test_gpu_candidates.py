@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy import engines
+from riformer_deploy.api import build
+from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import gpu_candidates
 from riformer_deploy.backends.base import (
     DeviceTimed,
@@ -32,7 +33,6 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.transforms import normalise, synthetic_images
-from riformer_deploy.engines import build_engines
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import Inputs, Status, Timing
@@ -85,7 +85,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
     """TensorRT 10.16 and TensorRT-RTX, both fakes, on a fake L4."""
     fakes = [bindings(flavour, gpu) for flavour in (FLAVOURS[0], RTX)]
     made = Machine(gpu, {fake.backend: fake for fake in fakes})
-    for module in (engines, gpu_candidates, preflight):
+    for module in (build, gpu_candidates, preflight):
         monkeypatch.setattr(module, "load", made.load)
         monkeypatch.setattr(module, "query_driver", lambda: made.driver)
     for module in (gpu_candidates, preflight):

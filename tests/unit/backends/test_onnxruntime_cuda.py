@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.backends.base import DeviceTimed
 from riformer_deploy.backends.onnxruntime import CPU_PROVIDER, OnnxRuntime
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.quantization.planning import PrecisionOptions
 from tests.fakes.host_device import HostDevice
 

@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle
 from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
@@ -30,7 +31,6 @@ from riformer_deploy.data.loader import Feeding
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
 from riformer_deploy.model.variants import Preprocessing
 
 CLASSES = 10
@@ -241,7 +241,7 @@ def test_the_example_images_are_the_validation_set(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from riformer_deploy.evidence import AccuracyOptions, accuracy_bundle
+from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle
 from riformer_deploy.backends.candidates import Group
 def count(done, total):
     if done >= 100:

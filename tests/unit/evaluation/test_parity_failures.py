@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy.api.evidence import store_result, verify_bundle
 from riformer_deploy.backends.candidates import Group, line_up
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.bundle.artifacts import MANIFEST
@@ -16,7 +17,6 @@ from riformer_deploy.evaluation.metrics import Decisions, Deviation
 from riformer_deploy.evaluation.parity_failures import stored_failure, stored_parity, why_failed
 from riformer_deploy.evaluation.results import CandidateParity, OutputParity, StageParity, Status
 from riformer_deploy.evaluation.tolerances import BUDGETS
-from riformer_deploy.evidence import store_result, verify_bundle
 
 ENDLESS = Deviation(
     finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,

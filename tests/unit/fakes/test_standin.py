@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy import engines
+from riformer_deploy.api import build
+from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.parity import prove_parity
 from riformer_deploy.backends import gpu_candidates
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
@@ -26,10 +28,8 @@ from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.engines import build_engines
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.tolerances import BUDGETS
-from riformer_deploy.proofs import prove_parity
 from riformer_deploy.system import cuda_driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import load
@@ -68,9 +68,9 @@ def test_it_is_in_place_for_a_while_only() -> None:
         assert installed_version("tensorrt") == VERSION == load(Backend.TENSORRT).version
         assert load(Backend.TENSORRT).module is there.trt.module
         assert importlib.util.find_spec("tensorrt") is not None
-        for module in (engines, gpu_candidates, preflight):
+        for module in (build, gpu_candidates, preflight):
             assert module.query_driver() is HOST
-    for module in (cuda_driver, engines, gpu_candidates, preflight):
+    for module in (cuda_driver, build, gpu_candidates, preflight):
         assert module.query_driver() is not HOST
     assert (installed_version("tensorrt"), sys.modules.get("tensorrt"), list(sys.path)) == before
     assert "cuda.bindings.runtime" not in sys.modules or hasattr(

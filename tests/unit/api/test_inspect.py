@@ -11,6 +11,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from riformer_deploy.api.inspect import (
+    BundleInspection,
+    CheckpointInspection,
+    OnnxInspection,
+    inspect_file,
+)
 from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.errors import (
@@ -22,12 +28,6 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.inspection import (
-    BundleInspection,
-    CheckpointInspection,
-    OnnxInspection,
-    inspect_file,
-)
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 

@@ -12,6 +12,8 @@ import onnx
 import pytest
 import torch
 
+from riformer_deploy.api.evidence import bench_bundle, store_result, verify_bundle
+from riformer_deploy.api.parity import PARITY_BATCHES, prove_parity
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import Bundle
@@ -22,8 +24,6 @@ from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult, Status
 from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
-from riformer_deploy.evidence import bench_bundle, store_result, verify_bundle
-from riformer_deploy.proofs import PARITY_BATCHES, prove_parity
 
 QUICK = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1, threads=1)
 LOOSE = {Precision.FP32: Budget(rtol=10, atol=10, stage_relative_l2=10, stated="user")}

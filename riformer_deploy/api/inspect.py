@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from riformer_deploy.api.build import engine_of
 from riformer_deploy.bundle.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest, WeightSet
@@ -22,7 +23,6 @@ from riformer_deploy.common.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.engines import engine_of
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of

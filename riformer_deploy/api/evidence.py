@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import torch
 
+from riformer_deploy.api.parity import proofs_by_kind, prove_parity, synthetic_inputs
 from riformer_deploy.backends.base import Contestant
 from riformer_deploy.backends.candidates import Group, line_up, require_backends
 from riformer_deploy.backends.gpu_candidates import GpuOptions
@@ -40,7 +41,6 @@ from riformer_deploy.evaluation.results import (
 )
 from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.proofs import proofs_by_kind, prove_parity, synthetic_inputs
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.assembly import (
+from riformer_deploy.api.bundle_assembly import (
     Ingredients,
     kept_models,
     refuse_losses,
@@ -16,6 +16,7 @@ from riformer_deploy.assembly import (
     stage_samples,
     stage_weights,
 )
+from riformer_deploy.api.parity import MODELS, prove_parity
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
 from riformer_deploy.bundle.store import Bundle, check_target, commit, record_file, staging
@@ -38,7 +39,6 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.proofs import MODELS, prove_parity
 from riformer_deploy.quantization.accuracy_control import Images, calibrated, gated, proof_images
 from riformer_deploy.quantization.planning import PrecisionOptions
 from riformer_deploy.quantization.sensitivity import Gate

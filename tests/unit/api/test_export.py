@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy import pipeline
+from riformer_deploy.api import export
+from riformer_deploy.api.evidence import bench_bundle
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
@@ -32,12 +34,10 @@ from riformer_deploy.data.transforms import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import Budget
-from riformer_deploy.evidence import bench_bundle
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import get_variant
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 
 SIZE = (64, 48)
 IMPOSSIBLE = {Precision.FP32: Budget(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}
@@ -270,7 +270,7 @@ def test_without_onnx_runtime_an_export_fails_before_any_work(
     def absent(module: str) -> None:
         raise MissingDependencyError(f"{module} is not installed.")
 
-    monkeypatch.setattr(pipeline, "require", absent)
+    monkeypatch.setattr(export, "require", absent)
     said: list[str] = []
     with pytest.raises(MissingDependencyError, match="onnxruntime"):
         export_checkpoint(_options(tiny_checkpoint, tmp_path / "new"), said.append)

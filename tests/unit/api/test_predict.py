@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from riformer_deploy.api.predict import PictureFiles, find_pictures, predict_images, split_bundle
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.store import Bundle
@@ -24,7 +25,6 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.predict import PictureFiles, find_pictures, predict_images, split_bundle
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 GOLDEN: list[dict[str, Any]] = json.loads((DATA / "predictions.json").read_text())

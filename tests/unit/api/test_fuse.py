@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.api.export import fuse_checkpoint
 from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.errors import (
@@ -22,7 +23,6 @@ from riformer_deploy.common.files import sha256_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
-from riformer_deploy.pipeline import fuse_checkpoint
 
 Write = Callable[..., Path]
 State = dict[str, Tensor]

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy import engines
+from riformer_deploy.api import build
+from riformer_deploy.api.build import BuildReport, build_engines, engine_of
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle, staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.engines import BuildReport, build_engines, engine_of
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.pipeline import ExportOptions, export_checkpoint
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import build_options
 from riformer_deploy.trt.build_options import BuildOptions, profiles_of
@@ -46,7 +46,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> tuple[
     """The tiny bundle with an engine, and what building it reported; read only."""
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("built") / "tiny"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "query_driver", lambda: NO_GPU)
+        patch.setattr(build, "query_driver", lambda: NO_GPU)
         return bundle, build_engines(bundle, BuildOptions())
 
 
@@ -123,7 +123,7 @@ def test_the_file_is_the_plan_and_building_again_replaces_it(
         plans.append(build_plan(*arguments))  # type: ignore[arg-type]
         return plans[-1]
 
-    monkeypatch.setattr(engines, "build_plan", spied)
+    monkeypatch.setattr(build, "build_plan", spied)
     before = Bundle.open(built_copy).manifest
     settings = BuildSettings(
         workspace_bytes=1 << 30, optimization_level=2, tf32=True, compute_capabilities=("8.6", "8.9", "12.0")

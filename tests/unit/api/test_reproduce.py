@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.data.transforms import fit, normalise
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.variants import VARIANTS, Variant
-from riformer_deploy.reproduce import ReproduceOptions, reproduce_table
 
 
 def published(

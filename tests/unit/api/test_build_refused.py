@@ -1,4 +1,4 @@
-"""What cannot be built as engines, and bundles that are left as they were."""
+"""What cannot be built as build, and bundles that are left as they were."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy import engines
+from riformer_deploy.api import build
+from riformer_deploy.api.build import build_engines, trtexec_lines
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
@@ -17,7 +18,6 @@ from riformer_deploy.common.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.engines import build_engines, trtexec_lines
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.trt.build_options import BuildOptions
 
@@ -94,14 +94,14 @@ def test_fp8_is_refused_for_gpus_that_lack_it_and_nothing_is_built(fp8_bundle: P
 def test_fp8_is_refused_by_tensorrt_on_a_gpu_that_lacks_it(
     fp8_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "query_driver", lambda: _older("8.6"))
+    monkeypatch.setattr(build, "query_driver", lambda: _older("8.6"))
     with pytest.raises(OptionError, match=_FP8) as caught:
         build_engines(fp8_bundle, BuildOptions(backend=Backend.TENSORRT))
     assert caught.value.details == ("fp8: this GPU, of compute capability 8.6",)
 
 
 def test_the_builder_says_itself_what_fp8_needs(fp8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "refuse_precisions", lambda *_: None)
+    monkeypatch.setattr(build, "refuse_precisions", lambda *_: None)
     with pytest.raises(EngineBuildError, match="could not build") as caught:
         build_engines(fp8_bundle, BuildOptions(settings=BuildSettings(compute_capabilities=("8.6",))))
     assert caught.value.remedy.startswith(_FP8)

@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from riformer_deploy import doctor
+from riformer_deploy.api import doctor
+from riformer_deploy.api.doctor import DoctorReport, Finding, Health, examine
 from riformer_deploy.common import dependencies
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.doctor import DoctorReport, Finding, Health, examine
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 
 H200 = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=139 * 2**30)

@@ -1,0 +1,1 @@
+"""One module a command; what `riformer_deploy` hands on."""
