@@ -86,8 +86,8 @@ def get_model(
         weights: ``averaged`` or ``raw`` where the file holds both.
 
     Returns:
-        The model, in the form that the checkpoint is in; :func:`~riformer_deploy.model.reparameterize.fuse` gives
-        its deploy form.
+        The model, in the form that the checkpoint is in;
+        :func:`~riformer_deploy.model.reparameterize.fuse` gives its deploy form.
 
     Raises:
         OptionError: No published model has that name.

@@ -13,7 +13,7 @@ from riformer_deploy.backends.cuda.base import DeviceBuffer, HostBuffer
 
 
 class HostDevice:
-    """Offers :class:`riformer_deploy.backends.cuda.base.Device` on host memory, for what takes addresses of it.
+    """A :class:`riformer_deploy.backends.cuda.base.Device` on host memory, for what takes addresses of it.
 
     Attributes:
         live: Buffers and events that were made and not freed.

@@ -14,7 +14,7 @@ from riformer_deploy.common.errors import RuntimeFailureError
 
 
 class CudaPythonDevice:
-    """The CUDA runtime through ``cuda.bindings.runtime``; :class:`~riformer_deploy.backends.cuda.base.Device`.
+    """The CUDA runtime through ``cuda.bindings.runtime``.
 
     Raises:
         MissingDependencyError: cuda-python is not installed.

@@ -57,7 +57,7 @@ class PyCudaDevice:
         return HostBuffer(data=data, owner=data.base)
 
     def free_host(self, buffer: HostBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`; in the context, which the last one releases."""
+        """Free it in the context, which the last buffer releases."""
         if not self._closed:
             self._call(buffer.owner.free)
             self._host_buffers -= 1

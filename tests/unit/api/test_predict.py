@@ -26,7 +26,7 @@ from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.model.variants import VARIANTS
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 GOLDEN: list[dict[str, Any]] = json.loads((DATA / "predictions.json").read_text())
 
 

@@ -19,7 +19,7 @@ import pytest
 from riformer_deploy.bundle.store import Bundle
 from tests.manifests import write_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OLD = {"a.bin": "old a", "dropped.bin": "old d", "kept.bin": "kept", "z.bin": "old z"}
 NEW = {"a.bin": "new a", "added.bin": "new b", "kept.bin": "kept", "z.bin": "new z"}
 NEXT = {"a.bin": "next a", "b.bin": "next b"}

@@ -15,7 +15,7 @@ from riformer_deploy.checkpoints.model_settings import MODEL, preprocessor_setti
 from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.common.errors import CheckpointMismatchError
 
-DIGITS = Path(__file__).parents[2] / "examples" / "riformer-digits.pth"
+DIGITS = Path(__file__).parents[3] / "examples" / "riformer-digits.pth"
 
 # Every setting at a value that is computed, none left to its default.
 WHOLE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from riformer_deploy.data.class_names import (
     resolve_class_names,
 )
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 def test_imagenet_has_a_thousand_names_in_the_order_of_the_sorted_ids() -> None:

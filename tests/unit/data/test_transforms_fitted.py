@@ -13,7 +13,7 @@ from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.transforms import fit, normalise, resized_size
 from riformer_deploy.model.variants import VARIANTS, Preprocessing
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 S12 = VARIANTS["riformer-s12_in1k"].preprocessing
 
 

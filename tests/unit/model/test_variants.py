@@ -14,7 +14,7 @@ from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant, get
 
 # What mmpretrain 1.2.0 itself says of its ten configs.
 GOLDEN: dict[str, dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "data" / "variants.json").read_text()
+    (Path(__file__).parents[2] / "data" / "variants.json").read_text()
 )
 every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 PUBLISHED_FILES = {

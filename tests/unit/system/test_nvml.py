@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy.common.errors import MissingDependencyError
-from riformer_deploy.system import nvml
+from riformer_deploy.system import nvml as module
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 
@@ -121,8 +121,8 @@ STATE = GpuState(
 
 def _install(monkeypatch: pytest.MonkeyPatch, nvml: Any, *gpus: Gpu) -> None:
     driver = Driver(cuda_version="13.0", gpus=gpus or (GPU,), problem=None)
-    monkeypatch.setattr(nvml, "require", lambda _: nvml)
-    monkeypatch.setattr(nvml, "query_driver", lambda: driver)
+    monkeypatch.setattr(module, "require", lambda _: nvml)
+    monkeypatch.setattr(module, "query_driver", lambda: driver)
 
 
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["text", "bytes, as older versions"])
@@ -191,7 +191,7 @@ def test_a_gpu_that_cannot_be_told_from_others_is_not_guessed_at(monkeypatch: py
 def test_a_driver_without_a_gpu_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch, FakeNvml())
     monkeypatch.setattr(
-        nvml, "query_driver", lambda: Driver(cuda_version="13.0", gpus=(), problem="it sees none")
+        module, "query_driver", lambda: Driver(cuda_version="13.0", gpus=(), problem="it sees none")
     )
     assert read_gpu() == (None, "it sees none")
 
@@ -217,7 +217,7 @@ def test_without_the_package_the_reason_says_so(monkeypatch: pytest.MonkeyPatch)
     def missing(_: str) -> Any:
         raise MissingDependencyError("nvidia-ml-py is not installed.")
 
-    monkeypatch.setattr(nvml, "require", missing)
+    monkeypatch.setattr(module, "require", missing)
     assert read_gpu() == (None, "nvidia-ml-py is not installed.")
 
 
@@ -251,14 +251,14 @@ def _used(source: str) -> set[str]:
 
 def test_every_name_that_is_used_exists_in_nvmls_package() -> None:
     nvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed (extra dev)")
-    names = _used(inspect.getsource(nvml))
+    names = _used(inspect.getsource(module))
     assert len(names) >= 14
     assert [name for name in sorted(names) if not hasattr(nvml, name)] == []
     assert names <= set(dir(FakeNvml))
-    reasons = {name for name in dir(FakeNvml) if name.startswith(nvml._PREFIX)}
-    for name in reasons - {f"{nvml._PREFIX}All"}:
+    reasons = {name for name in dir(FakeNvml) if name.startswith(module._PREFIX)}
+    for name in reasons - {f"{module._PREFIX}All"}:
         assert getattr(nvml, name) == getattr(FakeNvml, name), name
-    assert {f"{nvml._PREFIX}{name}" for name in nvml._HARMLESS} <= set(dir(nvml))
+    assert {f"{module._PREFIX}{name}" for name in module._HARMLESS} <= set(dir(nvml))
 
 
 def test_the_real_package_without_a_gpu_gives_a_reason() -> None:
