@@ -13,7 +13,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.build_options import BuildOptions
 from riformer_deploy.trt.preflight import preflight_here

@@ -33,7 +33,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
 from riformer_deploy.common.serialization import to_jsonable
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs
 from riformer_deploy.evaluation.tolerances import BUDGETS

@@ -13,14 +13,15 @@ import numpy as np
 from _common import random_state, target, write_result
 from PIL import Image
 
-from riformer_deploy.backends.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.base import Contestant, Outputs, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.class_names import imagenet_names
 from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.data.loader import Feeding, feed
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower

@@ -16,22 +16,19 @@ from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import NormForm, Precision
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs, LatencyResult
+from riformer_deploy.export.config import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, Preprocessing
+from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.quantization.calibration import Calibration, Wish, measure
-from riformer_deploy.quantization.planning import (
-    BF16_OPSET,
-    GROUP_NORM_OPSET,
-    PrecisionOptions,
-    plan_lowering,
-)
+from riformer_deploy.quantization.planning import plan_lowering
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)

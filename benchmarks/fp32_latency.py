@@ -13,7 +13,8 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import to_jsonable
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs
 from riformer_deploy.export.config import LoweringPlan
@@ -22,7 +23,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, expor
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, Preprocessing
+from riformer_deploy.model.variants import VARIANTS
 
 _SIZE = (224, 224)
 _BATCHES = (1, 8)

@@ -24,8 +24,8 @@ from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.evaluation.tolerances import BUDGETS, changed_budgets
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.quantization.planning import PrecisionOptions
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 _CALIBRATION = _EXAMPLES / "digits" / "calibration"

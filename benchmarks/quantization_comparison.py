@@ -27,15 +27,16 @@ from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.calibration_files import calibration_set
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.quantization.calibration import Wish, measure
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.planning import plan_lowering
 
 _ROOT = Path(__file__).parent.parent
 _CHECKPOINT = _ROOT / "examples" / "riformer-digits.pth"

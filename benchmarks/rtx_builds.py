@@ -18,15 +18,17 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.results import Status
+from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.model.variants import VARIANTS, Variant
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.planning import plan_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.trt.builder import BuildRequest, build_plan

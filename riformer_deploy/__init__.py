@@ -12,22 +12,25 @@ from typing import TYPE_CHECKING, Any
 from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
+    from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
+    from riformer_deploy.api.bench import bench_bundle
     from riformer_deploy.api.build import build_engines
-    from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle, bench_bundle, verify_bundle
-    from riformer_deploy.api.export import ExportOptions, export_checkpoint, fuse_checkpoint
+    from riformer_deploy.api.export import ExportOptions, export_checkpoint
     from riformer_deploy.api.features import FeatureOptions, extract_features
+    from riformer_deploy.api.fuse import fuse_checkpoint
     from riformer_deploy.api.inspect import inspect_file
     from riformer_deploy.api.models import get_model, published_models
-    from riformer_deploy.api.predict import PictureFiles, find_pictures, predict_images
+    from riformer_deploy.api.parity import verify_bundle
+    from riformer_deploy.api.predict import predict_images
     from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
-    from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.bundle.store import Bundle
     from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
     from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
-    from riformer_deploy.common.enums import Precision
+    from riformer_deploy.common.enums import Precision, WeightSet
     from riformer_deploy.common.errors import RIFormerDeployError
+    from riformer_deploy.data.image_files import PictureFiles, find_pictures
     from riformer_deploy.evaluation.latency import BenchOptions
     from riformer_deploy.evaluation.results import Status
     from riformer_deploy.evaluation.tolerances import Budget, changed_budgets
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOMES = {
-    "AccuracyOptions": "api.evidence",
+    "AccuracyOptions": "api.accuracy",
     "Architecture": "model.architecture",
     "Backend": "bundle.engine_metadata",
     "BatchProfile": "bundle.engine_metadata",
@@ -55,25 +58,25 @@ _HOMES = {
     "FeatureOptions": "api.features",
     "Form": "model.architecture",
     "Group": "backends.candidates",
-    "PictureFiles": "api.predict",
+    "PictureFiles": "data.image_files",
     "Precision": "common.enums",
     "RIFormer": "model.network",
     "RIFormerDeployError": "common.errors",
     "ReproduceOptions": "api.reproduce",
     "Status": "evaluation.results",
     "VARIANTS": "model.variants",
-    "WeightSet": "bundle.manifest",
-    "accuracy_bundle": "api.evidence",
-    "bench_bundle": "api.evidence",
+    "WeightSet": "common.enums",
+    "accuracy_bundle": "api.accuracy",
+    "bench_bundle": "api.bench",
     "build_engines": "api.build",
     "changed_budgets": "evaluation.tolerances",
     "download_checkpoint": "checkpoints.download",
     "export_checkpoint": "api.export",
     "extract_features": "api.features",
-    "find_pictures": "api.predict",
+    "find_pictures": "data.image_files",
     "fold": "model.reparameterize",
     "fuse": "model.reparameterize",
-    "fuse_checkpoint": "api.export",
+    "fuse_checkpoint": "api.fuse",
     "get_model": "api.models",
     "get_variant": "model.variants",
     "inspect_file": "api.inspect",
@@ -81,7 +84,7 @@ _HOMES = {
     "predict_images": "api.predict",
     "published_models": "api.models",
     "reproduce_table": "api.reproduce",
-    "verify_bundle": "api.evidence",
+    "verify_bundle": "api.parity",
 }
 
 __all__ = [

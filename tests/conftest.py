@@ -18,18 +18,19 @@ from torch import Tensor
 from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import candidates, gpu_candidates
-from riformer_deploy.backends.base import Images, Outputs
+from riformer_deploy.backends.base import Outputs
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.quantization.calibration import Calibration, Wish, calibrate
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight

@@ -21,11 +21,12 @@ from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
     Passport,
 )
-from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
-from riformer_deploy.bundle.store import Bundle, commit, record_file, staging
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import commit, record_file, staging
+from riformer_deploy.common.enums import Precision, WeightSet
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
-from riformer_deploy.model.variants import Preprocessing
 
 PLAIN = LoweringRecord(
     norm="instance",

@@ -33,7 +33,7 @@ def accuracy(
     debug: options.Debug = False,
 ) -> None:
     """Measure top-1 and top-5 of artifacts in one pass over labelled pictures."""
-    from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle
+    from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
     from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.evaluation.results import Status

@@ -49,7 +49,7 @@ def bench(
     debug: options.Debug = False,
 ) -> None:
     """Time a bundle's models side by side: those of the kinds named, or all that it has."""
-    from riformer_deploy.api.evidence import bench_bundle
+    from riformer_deploy.api.bench import bench_bundle
     from riformer_deploy.backends.candidates import Group, chosen_groups
     from riformer_deploy.backends.gpu_candidates import GpuOptions
     from riformer_deploy.bundle.store import find_bundle

@@ -83,14 +83,14 @@ def export(
     form, topk = options.parse_output(output_form)
 
     from riformer_deploy.api.export import ExportOptions, export_checkpoint
-    from riformer_deploy.bundle.manifest import WeightSet
     from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
-    from riformer_deploy.data.preprocessing import AS_FOUND, parse_changes
+    from riformer_deploy.common.enums import WeightSet
+    from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.evaluation.results import Status
     from riformer_deploy.evaluation.tolerances import changed_budgets
+    from riformer_deploy.export.config import PrecisionOptions
     from riformer_deploy.export.onnx_export import DEFAULT_OPSET
     from riformer_deploy.model.variants import get_variant
-    from riformer_deploy.quantization.planning import PrecisionOptions
     from riformer_deploy.quantization.sensitivity import Gate
 
     with output.counter("bytes") as count:

@@ -27,8 +27,9 @@ def features(
 ) -> None:
     """Write features of pictures: files, folders or quoted patterns; the last argument may be a bundle."""
     from riformer_deploy.api.features import FeatureOptions, extract_features
-    from riformer_deploy.api.predict import find_pictures, split_bundle
+    from riformer_deploy.api.predict import split_bundle
     from riformer_deploy.bundle.store import find_bundle
+    from riformer_deploy.data.image_files import find_pictures
 
     arguments, bundle = split_bundle(images)
     asked = FeatureOptions(output=target, stage=stage, batch=batch, workers=workers, force=force)

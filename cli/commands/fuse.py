@@ -19,8 +19,8 @@ def fuse(
     debug: options.Debug = False,
 ) -> None:
     """Fold the affine branch into its norm: mmpretrain's reparameterize tool, without mmpretrain."""
-    from riformer_deploy.api.export import fuse_checkpoint
-    from riformer_deploy.bundle.manifest import WeightSet
+    from riformer_deploy.api.fuse import fuse_checkpoint
+    from riformer_deploy.common.enums import WeightSet
 
     chosen = WeightSet(weights) if weights is not None else None
     report = fuse_checkpoint(checkpoint, target, weights=chosen, force=force)

@@ -21,7 +21,7 @@ def parity(
     debug: options.Debug = False,
 ) -> None:
     """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
-    from riformer_deploy.api.evidence import verify_bundle
+    from riformer_deploy.api.parity import verify_bundle
     from riformer_deploy.backends.gpu_candidates import GpuOptions
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.evaluation.results import Status

@@ -21,9 +21,10 @@ def predict(
     debug: options.Debug = False,
 ) -> None:
     """Say what pictures show: files, folders or quoted patterns; the last argument may be a bundle."""
-    from riformer_deploy.api.predict import find_pictures, predict_images, split_bundle
+    from riformer_deploy.api.predict import predict_images, split_bundle
     from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bundle.store import find_bundle
+    from riformer_deploy.data.image_files import find_pictures
 
     arguments, bundle = split_bundle(images)
     report = predict_images(

@@ -26,14 +26,15 @@ def sensitivity(
     debug: options.Debug = False,
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
+    from riformer_deploy.api.sensitivity import bundle_sensitivity
     from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.quantization.accuracy_control import Images, bundle_sensitivity
-    from riformer_deploy.quantization.planning import PrecisionOptions
+    from riformer_deploy.data.calibration_files import CalibrationSource
+    from riformer_deploy.export.config import PrecisionOptions
 
     asked = PrecisionOptions(
         method=method, equalize=equalize, int8_base=Precision(int8_base) if int8_base is not None else None
     )
-    images = Images(source=calibration, skip_bad=skip_bad)
+    images = CalibrationSource(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
         report = bundle_sensitivity(find_bundle(bundle), images, asked, Precision(precision), progress)
     for text in report.warnings:

@@ -16,11 +16,11 @@ from riformer_deploy.bundle.engine_metadata import (
     Passport,
 )
 from riformer_deploy.bundle.manifest import Manifest
-from riformer_deploy.bundle.store import Bundle, record_file, staging, update
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import record_file, staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import (
     BundleChangedError,
-    BundleError,
     OptionError,
     RuntimeFailureError,
 )
@@ -268,22 +268,3 @@ def _merged(
     order = list(Precision)
     kept = [artifact for artifact in before if artifact.file.path not in names]
     return tuple(sorted((*kept, *new), key=lambda e: (order.index(e.precision), e.passport.backend)))
-
-
-def engine_of(bundle: Bundle, path: Path) -> EngineArtifact:
-    """The bundle's record of an engine file.
-
-    Args:
-        bundle: Whose.
-        path: The file.
-
-    Raises:
-        BundleError: The bundle does not list it.
-    """
-    for artifact in bundle.manifest.engines:
-        if artifact.file.path == path.name:
-            return artifact
-    raise BundleError(
-        f"{path} is not an engine that the bundle {bundle.directory} lists.",
-        remedy="A plan says nothing of itself; build it with `riformer-deploy build`.",
-    )

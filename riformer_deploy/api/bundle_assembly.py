@@ -12,21 +12,23 @@ import torch
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest, ModelRecord, Source
-from riformer_deploy.bundle.store import Bundle, record_file
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleConflictError, BundleError, CheckpointValuesError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
-from riformer_deploy.export.lowering_records import record_lowering
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import PrecisionOptions, needs_calibration, plan_lowering
+from riformer_deploy.quantization.lowering_records import record_lowering
+from riformer_deploy.quantization.planning import needs_calibration, plan_lowering
 
 _SAMPLES = 32
 """Calibration images that a bundle keeps for its proofs."""

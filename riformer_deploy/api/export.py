@@ -11,36 +11,36 @@ from riformer_deploy.api.bundle_assembly import (
     Ingredients,
     kept_models,
     refuse_losses,
-    save_weights,
     stage_onnx,
     stage_samples,
     stage_weights,
 )
 from riformer_deploy.api.parity import MODELS, prove_parity
 from riformer_deploy.bundle.artifacts import FileRecord
-from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source, WeightSet
-from riformer_deploy.bundle.store import Bundle, check_target, commit, record_file, staging
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import check_target, commit, record_file, staging
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.common.enums import Precision
-from riformer_deploy.common.errors import BundleConflictError, OptionError
+from riformer_deploy.common.enums import Precision, WeightSet
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
+from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.data.class_names import resolve_class_names
-from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
+from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
-from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.quantization.accuracy_control import Images, calibrated, gated, proof_images
-from riformer_deploy.quantization.planning import PrecisionOptions
+from riformer_deploy.quantization.accuracy_control import calibrated, gated, proof_images
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 
@@ -124,25 +124,6 @@ class ExportReport:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FuseReport:
-    """What ``fuse`` wrote.
-
-    Attributes:
-        output: The file.
-        sha256: Of its content.
-        source_form: The form of the checkpoint; ``deploy`` means that there was nothing to fuse.
-        parameters: Number of weights written.
-        notes: What of the checkpoint was left out.
-    """
-
-    output: str
-    sha256: str
-    source_form: Form
-    parameters: int
-    notes: tuple[str, ...] = ()
-
-
 def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
     preprocessing = resolve_preprocessing(
         checkpoint,
@@ -214,7 +195,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     folded = fold(training)
     for precision in options.precisions:
         check_options(precision, options.lowering, folded)
-    images = Images(source=options.calibration, skip_bad=options.skip_bad)
+    images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
     measured, remarks = calibrated(
         folded, source.weights_sha256, model, options.precisions, options.lowering, images, progress
     )
@@ -293,54 +274,4 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         files=manifest.files if parity.status is Status.PASSED else (),
         parity=parity,
         notes=tuple(notes),
-    )
-
-
-def fuse_checkpoint(
-    checkpoint_path: Path | str,
-    output: Path | str,
-    *,
-    weights: WeightSet | None = None,
-    force: bool = False,
-) -> FuseReport:
-    """Mmpretrain's reparameterize tool: a checkpoint in training form as one in deploy form.
-
-    Args:
-        checkpoint_path: Any checkpoint that ``export`` accepts.
-        output: The file to write; the result holds ``meta`` (plain data only) and ``state_dict``.
-        weights: Which set of weights to take where the file holds two.
-        force: Replace ``output`` if it exists.
-
-    Raises:
-        CheckpointError: The checkpoint is not usable.
-        BundleConflictError: ``output`` exists and ``force`` was not given.
-        OptionError: ``output`` cannot be written.
-    """
-    checkpoint_path, output = Path(checkpoint_path), Path(output)
-    try:
-        if output.exists() and checkpoint_path.exists() and output.samefile(checkpoint_path):
-            raise OptionError(
-                f"{output} is the checkpoint itself; it is not replaced.", remedy="Choose another -o."
-            )
-        taken = output.exists() and (not force or output.is_dir())
-    except OSError as err:  # a name that the system refuses
-        raise OptionError(f"{output} cannot be written: {err.strerror}") from err
-    if taken:
-        raise BundleConflictError(
-            f"{output} exists already.", remedy="Use --force to replace it, or another -o."
-        )
-    if not output.parent.is_dir():
-        raise OptionError(f"The folder {output.parent} does not exist.", remedy="Create it first.")
-    checkpoint = load_checkpoint(checkpoint_path, weights=weights)
-    try:
-        save_weights(output, checkpoint, Form.DEPLOY)
-    except OSError as err:
-        raise OptionError(f"{output} cannot be written: {err}") from err
-    written = load_checkpoint(output)
-    return FuseReport(
-        output=str(output),
-        sha256=written.sha256,
-        source_form=checkpoint.form,
-        parameters=sum(value.numel() for value in written.state.values()),
-        notes=checkpoint.notes,
     )

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from riformer_deploy.api.predict import BrokenImage, PictureFiles
-from riformer_deploy.backends.candidates import Group, only_runner
+from riformer_deploy.api.predict import BrokenImage
+from riformer_deploy.api.runner import only_runner
+from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
+from riformer_deploy.data.image_files import PictureFiles
 from riformer_deploy.data.loader import Feeding, feed
 
 _LAST = "backbone.norm6"

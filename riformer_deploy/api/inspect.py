@@ -8,13 +8,13 @@ from pathlib import Path
 
 import onnx
 
-from riformer_deploy.api.build import engine_of
 from riformer_deploy.bundle.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
-from riformer_deploy.bundle.manifest import Manifest, WeightSet
-from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     BundleError,
     BundleIntegrityError,
@@ -23,12 +23,12 @@ from riformer_deploy.common.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.common.files import sha256_of
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
-from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.trt.preflight import Mismatch, check_file, preflight_here
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer, model_from_state

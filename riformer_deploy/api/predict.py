@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.backends.candidates import Group, only_runner
+from riformer_deploy.api.runner import only_runner
+from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.data.decoding import EXTENSIONS, Picture, decode_picture
+from riformer_deploy.data.image_files import PictureFiles
 from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
-from riformer_deploy.model.variants import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,72 +79,6 @@ class PredictionReport:
     broken: tuple[BrokenImage, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PictureFiles:
-    """Files as :class:`~riformer_deploy.data.loader.Pictures`.
-
-    Attributes:
-        paths: In order.
-    """
-
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name_of(self, index: int) -> str:
-        """The path."""
-        return str(self.paths[index])
-
-    def picture(self, index: int) -> Picture:
-        """Decode one; raises ImageError where that cannot be done."""
-        return decode_picture(self.paths[index])
-
-
-def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
-    """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
-
-    Args:
-        arguments: As given.
-
-    Returns:
-        The pictures, and the bundle or None.
-    """
-    last = Path(arguments[-1])
-    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
-        return tuple(arguments[:-1]), last
-    return tuple(arguments), None
-
-
-def find_pictures(arguments: Sequence[str]) -> PictureFiles:
-    """The files that arguments mean.
-
-    Args:
-        arguments: Files; folders, of which every picture is taken, subfolders included; patterns such
-            as ``shots/*.jpg`` or ``shots/**/*.png``. A file that exists is never taken for a pattern.
-
-    Raises:
-        OptionError: An argument means no file at all; each one is listed.
-    """
-    found: list[Path] = []
-    nothing = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            nothing += [] if inside else [f"{argument}: a folder without pictures"]
-            found += inside
-        elif path.exists() or not glob.has_magic(argument):
-            found.append(path)
-        else:
-            matched = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
-            nothing += [] if matched else [f"{argument}: matches nothing"]
-            found += [match for match in matched if match.is_file()]
-    if nothing:
-        raise OptionError("There are no pictures to take.", details=nothing)
-    return PictureFiles(paths=tuple(found))
-
-
 def predict_images(
     directory: Path | str,
     pictures: PictureFiles,
@@ -202,3 +136,18 @@ def predict_images(
         predictions=tuple(predictions),
         broken=tuple(broken),
     )
+
+
+def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+    """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
+
+    Args:
+        arguments: As given.
+
+    Returns:
+        The pictures, and the bundle or None.
+    """
+    last = Path(arguments[-1])
+    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
+        return tuple(arguments[:-1]), last
+    return tuple(arguments), None

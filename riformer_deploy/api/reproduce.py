@@ -17,13 +17,14 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Counter, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
 from riformer_deploy.data.loader import Feeding
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, BrokenPicture, DatasetRecord, Share
 from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
-from riformer_deploy.model.variants import Preprocessing, Variant
+from riformer_deploy.model.variants import Variant
 from riformer_deploy.system.machine import Machine, describe_machine
 
 

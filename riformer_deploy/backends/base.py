@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.graph_state import GraphState, worst
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
+from riformer_deploy.data.transforms import Images
 
-Images = NDArray[np.float32]
-"""Normalised images, (N, 3, H, W) float32, C-contiguous."""
 Outputs = dict[str, NDArray[np.floating]]
 """Arrays by name; the first axis is the batch."""
 
@@ -170,3 +169,59 @@ class Contestant:
     role: Role = Role.CANDIDATE
     runtime: RuntimeKind = RuntimeKind.PYTORCH
     file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A contestant that could not take part.
+
+    Attributes:
+        name: Which.
+        reason: Why, in one sentence.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineup:
+    """Who takes part.
+
+    Attributes:
+        entered: Contestants, in order.
+        skipped: Artifacts that cannot, with the reason.
+    """
+
+    entered: tuple[Contestant, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def __add__(self, other: Lineup) -> Lineup:
+        return Lineup(entered=self.entered + other.entered, skipped=self.skipped + other.skipped)
+
+
+def run_all(runtime: Runtime, images: Images, batches: Batches) -> Outputs:
+    """Run images in parts that the model takes; a part that is too small is filled up.
+
+    Args:
+        runtime: The model.
+        images: (N, 3, H, W) float32, N at least 1.
+        batches: What it takes; what is missing are copies of the last image.
+
+    Returns:
+        Every output of the N images.
+
+    Raises:
+        RuntimeFailureError: The model cannot run them.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    first = 0
+    while first < len(images):
+        size = batches.fitting(len(images) - first)
+        part = images[first : first + size]
+        missing = size - len(part)
+        padded = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        for name, values in runtime.run(padded).items():
+            parts.setdefault(name, []).append(values[: len(part)])
+        first += len(part)
+    return {name: np.concatenate(values) if len(values) > 1 else values[0] for name, values in parts.items()}

@@ -14,12 +14,13 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.backends.base import Batches, Contestant, Runtime
+from riformer_deploy.backends.base import Batches, Contestant, Lineup, Runtime, Skipped
 from riformer_deploy.backends.gpu_candidates import GpuOptions, engines_lineup, rivals_lineup
+from riformer_deploy.backends.input_adapter import fed
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
-from riformer_deploy.backends.stored_models import Lineup, fed, stored_model
+from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
@@ -33,14 +34,10 @@ from riformer_deploy.common.enums import (
     Role,
     RuntimeKind,
 )
-from riformer_deploy.common.errors import BundleError, EngineUnfitError
-from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
-from riformer_deploy.evaluation.results import Skipped
-from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.config import LoweringPlan, torch_dtype
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.planning import torch_dtype
 
 _LOG = logging.getLogger(__name__)
 
@@ -232,43 +229,6 @@ def line_up(
             case _:
                 assert_never(group)
     return lineup
-
-
-def only_runner(bundle: Bundle, group: Group) -> Contestant:
-    """The first model of a group that has not failed parity, for work that one model does.
-
-    Args:
-        bundle: Whose; one of its models that failed its stored parity is left out with a warning.
-        group: Which kind.
-
-    Raises:
-        BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
-            reasons are listed.
-        EngineUnfitError: It holds engines, and none fits this machine; likewise.
-        MissingDependencyError: What runs it is not installed.
-    """
-    require_backends((group,))
-    lineup = line_up(bundle, (group,), gpu=GpuOptions(required=True))
-    if not lineup.entered:
-        unfit = EngineUnfitError if group is Group.ENGINE else BundleError
-        raise unfit(
-            f"{bundle.directory} holds nothing that runs here with {group}.",
-            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
-            remedy="Choose another --with.",
-        )
-    failed: list[str] = []
-    for contestant in lineup.entered:
-        failure = stored_failure(bundle, contestant)
-        if failure is None:
-            for text in failed:
-                _LOG.warning("left out, since it failed parity: %s", text)
-            return contestant
-        failed.append(why_failed(failure))
-    raise BundleError(
-        f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",
-        details=failed,
-        remedy="Choose another --with, or judge it anew on this machine: `riformer-deploy verify parity`.",
-    )
 
 
 def require_backends(groups: Sequence[Group]) -> None:

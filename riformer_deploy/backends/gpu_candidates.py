@@ -9,12 +9,13 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.backends.base import Batches, Contestant, Runtime
+from riformer_deploy.backends.base import Batches, Contestant, Lineup, Runtime, Skipped
 from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.input_adapter import fed
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
-from riformer_deploy.backends.stored_models import Lineup, fed, stored_model
+from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import Backend, EngineArtifact
@@ -22,10 +23,9 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.evaluation.results import Skipped
+from riformer_deploy.export.config import torch_dtype
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.planning import torch_dtype
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.preflight import Mismatch, preflight_here, require_fit

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from riformer_deploy.backends.base import Images, Outputs
+from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"

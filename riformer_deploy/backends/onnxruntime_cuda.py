@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import DeviceTimes, Images, Outputs, WarmTime
+from riformer_deploy.backends.base import DeviceTimes, Outputs, WarmTime
 from riformer_deploy.backends.cuda.base import Device, DeviceBuffer, HostBuffer, allocate_pair
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER, OnnxRuntime
 from riformer_deploy.backends.staging import stage_images
 from riformer_deploy.backends.timing import DeviceTimer, Inference
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 
 _DEVICE_TYPES = {CUDA_PROVIDER: "cuda"}
 

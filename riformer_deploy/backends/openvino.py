@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from riformer_deploy.backends.base import Images, Outputs
+from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 
 
 class OpenVinoRuntime:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from riformer_deploy.backends.base import Images, Outputs
+from riformer_deploy.backends.base import Outputs
 from riformer_deploy.backends.compiling import brief, compile_module, first_calls, forget, quiet
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 
 Forward = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 

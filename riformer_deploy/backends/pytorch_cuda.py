@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.backends.base import DeviceTimes, Images, WarmTime
+from riformer_deploy.backends.base import DeviceTimes, WarmTime
 from riformer_deploy.backends.pytorch import PyTorchRuntime, as_array, as_tuple, failing
 from riformer_deploy.backends.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 
 
 class CompileMode(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import DeviceTimes, Images, Outputs, WarmTime
+from riformer_deploy.backends.base import DeviceTimes, Outputs, WarmTime
 from riformer_deploy.backends.cuda.base import Device
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.prepared import Prepared, PreparedShapes
@@ -18,6 +18,7 @@ from riformer_deploy.backends.staging import stage_images
 from riformer_deploy.backends.timing import DeviceTimer, Inference
 from riformer_deploy.bundle.engine_metadata import Passport
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.runtime_cache import RuntimeCache

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
+from riformer_deploy.common.enums import WeightSet
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
-from riformer_deploy.model.variants import Preprocessing
 
 SCHEMA_VERSION = 1
-
-
-class WeightSet(StrEnum):
-    """Which of a checkpoint's sets of weights was taken."""
-
-    ONLY = "only"
-    """The checkpoint holds one set."""
-    AVERAGED = "averaged"
-    """The exponential moving average, which mmengine's EMAHook stores as ``state_dict``."""
-    RAW = "raw"
-    """The weights that the optimiser last wrote, which EMAHook stores as ``ema_state_dict``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,21 @@
-"""The bundle as a folder: opening, checking, and replacing it all or not at all.
-
-Writing is a redo log. New files and the new manifest are gathered in ``.pending-*``, synced, and
-that folder is renamed to ``.commit``: from this one rename on the bundle is the new one. Its files
-are then moved into place, the manifest last. Whoever opens a bundle that still has a ``.commit``
-finishes the moves first, so an interruption leaves the bundle as it was or complete.
-"""
+"""A bundle on disk: opening it, checking its files, finding it."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
-from riformer_deploy.bundle.manifest import Manifest, Source
-from riformer_deploy.common.errors import BundleConflictError, BundleError, BundleIntegrityError
-from riformer_deploy.common.files import sha256_of, sync_directory, sync_file
-from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-
-_COMMIT = ".commit"
-_PENDING = ".pending-"
+from riformer_deploy.bundle.engine_metadata import (
+    EngineArtifact,
+)
+from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.bundle.redo_log import COMMIT, PENDING, roll_forward
+from riformer_deploy.common.errors import (
+    BundleError,
+    BundleIntegrityError,
+)
+from riformer_deploy.common.files import locked, sha256_of
+from riformer_deploy.common.serialization import RecordError, load_json
 
 
 class Bundle:
@@ -51,12 +43,12 @@ class Bundle:
         """
         directory = Path(directory)
         try:
-            if (directory / _COMMIT).is_dir():
-                with _locked(directory):
-                    _roll_forward(directory)
+            if (directory / COMMIT).is_dir():
+                with locked(directory):
+                    roll_forward(directory)
         except OSError as err:
             raise BundleError(f"The interrupted write of {directory} cannot be finished: {err}") from err
-        return cls(directory, _read(directory))
+        return cls(directory, read_manifest(directory))
 
     def place_of(self, record: FileRecord) -> Path:
         """Path of one of the bundle's files, whatever it holds by now."""
@@ -86,8 +78,12 @@ class Bundle:
         return path
 
 
-def _read(directory: Path) -> Manifest:
-    """The manifest of a bundle, as :meth:`Bundle.open` raises."""
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        BundleError: The folder is not a bundle or its manifest is invalid.
+    """
     try:
         text = (directory / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as err:
@@ -124,7 +120,7 @@ def find_bundle(path: Path | None) -> Path:
     if is_bundle(here):
         return here
     found = sorted(
-        child for child in here.iterdir() if not child.name.startswith(_PENDING) and is_bundle(child)
+        child for child in here.iterdir() if not child.name.startswith(PENDING) and is_bundle(child)
     )
     if len(found) == 1:
         return found[0]
@@ -142,208 +138,23 @@ def find_bundle(path: Path | None) -> Path:
 
 def is_bundle(directory: Path) -> bool:
     """Whether a folder holds a bundle, complete or about to be completed."""
-    return (directory / MANIFEST).is_file() or (directory / _COMMIT).is_dir()
+    return (directory / MANIFEST).is_file() or (directory / COMMIT).is_dir()
 
 
-def check_target(directory: Path, source: Source, *, force: bool) -> None:
-    """See that a bundle may be written here, before any work is done.
+def engine_of(bundle: Bundle, path: Path) -> EngineArtifact:
+    """The bundle's record of an engine file.
 
     Args:
-        directory: The bundle's folder.
-        source: The checkpoint, and the weights of it, that it is made from.
-        force: Allow a bundle of another checkpoint, or a damaged one, to be replaced.
+        bundle: Whose.
+        path: The file.
 
     Raises:
-        BundleConflictError: The folder holds something else.
+        BundleError: The bundle does not list it.
     """
-    try:
-        exists = directory.exists()
-    except OSError as err:  # a name that the system refuses
-        raise BundleError(f"{directory} cannot be written: {err.strerror}") from err
-    if not exists:
-        return
-    if not directory.is_dir():
-        raise BundleConflictError(
-            f"{directory} is a file; a bundle is a folder.", remedy="Choose another -o."
-        )
-    if not is_bundle(directory):
-        foreign = sorted(child.name for child in directory.iterdir() if not child.name.startswith(_PENDING))
-        if foreign:
-            raise BundleConflictError(
-                f"{directory} holds files and is not a bundle (among them {foreign[0]}).",
-                remedy="Choose another -o; --force does not replace foreign files.",
-            )
-        return
-    if force:
-        return
-    try:
-        present = Bundle.open(directory).manifest.source
-    except BundleError as err:
-        raise BundleConflictError(
-            f"{directory} holds a bundle that cannot be read: {err.message}",
-            details=err.details,
-            remedy="Use --force to replace it, or choose another -o.",
-        ) from err
-    if (present.sha256, present.weights) != (source.sha256, source.weights):
-        raise BundleConflictError(
-            f"{directory} is the bundle of another checkpoint or of its other weights "
-            f"({present.file_name}, {present.weights} weights, sha256 {present.sha256[:12]}…; "
-            f"this one: {source.weights} weights, {source.sha256[:12]}…).",
-            remedy="Use --force to replace it, or choose another -o.",
-        )
-
-
-@contextlib.contextmanager
-def staging(directory: Path) -> Iterator[Path]:
-    """A folder to gather new files in; gone afterwards, whether or not they were committed.
-
-    Args:
-        directory: The bundle's folder, created with its parents if need be (and removed again if left empty).
-    """
-    created: list[Path] = []
-    try:
-        created += [path for path in (directory, *directory.parents) if not path.exists()]
-        directory.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=_PENDING, dir=directory))
-    except OSError as err:
-        raise BundleError(f"{directory} cannot be written: {err}") from err
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-        with contextlib.suppress(OSError):  # what is not empty stays, and its parents with it
-            for path in created:
-                path.rmdir()
-
-
-def record_file(path: Path, parent_sha256: str) -> FileRecord:
-    """The record of a staged file; it is synced and hashed here."""
-    sync_file(path)
-    return FileRecord(
-        path=path.name,
-        sha256=sha256_of(path),
-        size_bytes=path.stat().st_size,
-        parent_sha256=parent_sha256,
+    for artifact in bundle.manifest.engines:
+        if artifact.file.path == path.name:
+            return artifact
+    raise BundleError(
+        f"{path} is not an engine that the bundle {bundle.directory} lists.",
+        remedy="A plan says nothing of itself; build it with `riformer-deploy build`.",
     )
-
-
-def commit(directory: Path, staged: Path, manifest: Manifest, *, force: bool) -> Bundle:
-    """Make the staged files and this manifest the bundle's.
-
-    Args:
-        directory: The bundle's folder.
-        staged: From :func:`staging`; the new files, each listed in ``manifest``.
-        manifest: The new manifest; a listed file that is not staged must be in place already.
-        force: As for :func:`check_target`, which is asked again: others may have written meanwhile.
-
-    Raises:
-        BundleConflictError: The folder holds something else by now.
-        BundleError: The folder cannot be written; the bundle is as it was or complete.
-    """
-
-    def guarded() -> Manifest:
-        check_target(directory, manifest.source, force=force)
-        return manifest
-
-    return _commit(directory, staged, guarded, force=force)
-
-
-def update(directory: Path, staged: Path, change: Callable[[Manifest], Manifest]) -> Bundle:
-    """Add staged files to a bundle, starting from the manifest that is in force at that moment.
-
-    Args:
-        directory: The bundle's folder.
-        staged: From :func:`staging`; the new files.
-        change: Makes the new manifest of the present one; runs while other writers wait.
-
-    Raises:
-        BundleError: The folder is no bundle any more, or cannot be written.
-    """
-    return _commit(directory, staged, lambda: change(_read(directory)))
-
-
-def _commit(
-    directory: Path, staged: Path, manifest_of: Callable[[], Manifest], *, force: bool = False
-) -> Bundle:
-    try:
-        with _locked(directory):
-            _roll_forward(directory)
-            manifest = manifest_of()
-            _check_foreign(directory, staged, force=force)
-            path = staged / MANIFEST
-            path.write_text(dump_json(manifest), encoding="utf-8")
-            sync_file(path)
-            sync_directory(staged)
-            staged.rename(directory / _COMMIT)
-            sync_directory(directory)
-            _roll_forward(directory)
-    except OSError as err:
-        raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
-    _remove_stale(directory)
-    return Bundle(directory, manifest)
-
-
-def _check_foreign(directory: Path, staged: Path, *, force: bool) -> None:
-    """Refuse to replace files that the bundle in the folder does not list.
-
-    A damaged manifest lists nothing; to replace such a bundle is what ``force`` is for.
-    """
-    try:
-        listed = {record.path for record in _read(directory).files}
-    except BundleError:
-        if force and is_bundle(directory):
-            return
-        listed = set()
-    foreign = [p.name for p in staged.iterdir() if p.name not in listed and (directory / p.name).exists()]
-    if foreign:
-        raise BundleConflictError(
-            f"{directory} holds files of these names that are not the bundle's.",
-            details=sorted(foreign),
-            remedy="Move them away, or choose another -o.",
-        )
-
-
-def _roll_forward(directory: Path) -> None:
-    pending = directory / _COMMIT
-    if not pending.is_dir():
-        return
-    if (pending / MANIFEST).is_file():
-        _drop_unlisted(directory, pending)
-        for path in sorted(pending.iterdir()):
-            if path.name != MANIFEST:
-                path.replace(directory / path.name)
-        sync_directory(directory)
-        (pending / MANIFEST).replace(directory / MANIFEST)
-        sync_directory(directory)
-    pending.rmdir()
-
-
-def _drop_unlisted(directory: Path, pending: Path) -> None:
-    """Remove what the old manifest lists and the new one does not."""
-    with contextlib.suppress(OSError, RecordError, UnicodeDecodeError):
-        old = load_json(Manifest, (directory / MANIFEST).read_text(encoding="utf-8"))
-        new = load_json(Manifest, (pending / MANIFEST).read_text(encoding="utf-8"))
-        kept = {record.path for record in new.files}
-        for record in old.files:
-            if record.path not in kept:
-                (directory / record.path).unlink(missing_ok=True)
-
-
-def _remove_stale(directory: Path) -> None:
-    """Remove what killed writers left; a live one's folder is younger than an hour."""
-    for path in directory.glob(f"{_PENDING}*"):
-        with contextlib.suppress(OSError):  # another writer has just finished with it
-            newest = max(child.stat().st_mtime for child in (path, *path.iterdir()))
-            if newest < (directory / MANIFEST).stat().st_mtime - 3600:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One committer at a time."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
-from riformer_deploy.common.files import sha256_of, sync_directory, sync_file
+from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
 from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.model.variants import VARIANTS, Variant
 
@@ -119,15 +118,16 @@ def _report(path: Path, url: str, *, fetched_bytes: int) -> DownloadReport:
 @contextlib.contextmanager
 def _locked(part: Path, url: str) -> Iterator[Path]:
     """One process at a time appends to a ``.part`` file."""
-    with part.open("ab") as file:
+    part.touch()
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
+            stack.enter_context(locked(part, blocking=False))
+        except BlockingIOError as err:
             raise DownloadError(f"Another process is fetching {url} into {part}.") from err
         try:
             yield part
         finally:
-            if os.fstat(file.fileno()).st_size == 0:
+            if part.exists() and part.stat().st_size == 0:
                 part.unlink(missing_ok=True)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.detect import (
     check_config,
     check_keys,
@@ -22,6 +21,7 @@ from riformer_deploy.checkpoints.detect import (
     recognise_form,
 )
 from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     CheckpointMismatchError,
     CheckpointUnreadableError,

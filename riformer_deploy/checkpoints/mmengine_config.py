@@ -11,8 +11,9 @@ from typing import Any
 
 from riformer_deploy.checkpoints.allowlists import is_number, refusals, shown
 from riformer_deploy.checkpoints.model_settings import MODEL, preprocessor_settings
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture
-from riformer_deploy.model.variants import ARCHITECTURES, Preprocessing
+from riformer_deploy.model.variants import ARCHITECTURES
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import math
 from riformer_deploy.checkpoints.load import Checkpoint
 from riformer_deploy.checkpoints.mmengine_config import preprocessing_of, remarks_on
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointValuesError, OptionError
-from riformer_deploy.data.preprocessing import AS_FOUND, PreprocessingChanges
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
-from riformer_deploy.model.variants import Preprocessing, Variant
+from riformer_deploy.model.variants import Variant
 
 
 def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) -> Preprocessing | None:

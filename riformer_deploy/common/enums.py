@@ -139,3 +139,14 @@ class Baselines(StrEnum):
     """A few, of which one is the fastest as a rule."""
     ALL = "all"
     """Every combination of type, layout and compiler options; compiling them takes many minutes."""
+
+
+class WeightSet(StrEnum):
+    """Which of a checkpoint's sets of weights was taken."""
+
+    ONLY = "only"
+    """The checkpoint holds one set."""
+    AVERAGED = "averaged"
+    """The exponential moving average, which mmengine's EMAHook stores as ``state_dict``."""
+    RAW = "raw"
+    """The weights that the optimiser last wrote, which EMAHook stores as ``ema_state_dict``."""

@@ -1,8 +1,9 @@
-"""Hashing files and replacing them without a moment in which one is half written."""
+"""Hashing files, locking them, and replacing them without a moment in which one is half written."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -34,6 +35,26 @@ def sync_directory(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, blocking: bool = True) -> Iterator[None]:
+    """Hold the lock of an existing file or folder; the system frees it however the process ends.
+
+    Args:
+        path: What is locked (``flock``); its content is not touched.
+        blocking: Wait for another holder.
+
+    Raises:
+        BlockingIOError: Another process or thread holds it and ``blocking`` is false.
+        OSError: The path cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

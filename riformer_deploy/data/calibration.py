@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy.data.transforms import normalise, synthetic_pixels
-from riformer_deploy.model.variants import Preprocessing
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.synthetic import synthetic_pixels
+from riformer_deploy.data.transforms import normalise
 
 FEWEST = 64
 """With fewer images a range is a matter of luck."""

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy.common.errors import CalibrationError, ImageError
+from riformer_deploy.common.errors import CalibrationError, ImageError, OptionError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.data.decoding import EXTENSIONS, decode_image
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import fit, normalise
-from riformer_deploy.model.variants import Preprocessing
 
 _NAMES = ("images", "calibration_images")
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -249,3 +249,34 @@ def calibration_set(source: str, preprocessing: Preprocessing, *, skip_bad: bool
             remedy="Give an .npz file or a folder of images, or say random (and the result is marked so).",
         )
     return (folder_set if folder else npz_set)(path, preprocessing, skip_bad=skip_bad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSource:
+    """Which calibration images to use.
+
+    Attributes:
+        source: ``random``, an ``.npz`` file or a folder; None where none were given.
+        skip_bad: Use the rest where part of them cannot be used.
+    """
+
+    source: str | None = None
+    skip_bad: bool = False
+
+    def open(self, preprocessing: Preprocessing, why: str) -> CalibrationSet:
+        """The images that were named.
+
+        Args:
+            preprocessing: The model's.
+            why: What needs them.
+
+        Raises:
+            OptionError: None were.
+            CalibrationError: They cannot be used.
+        """
+        if self.source is None:
+            raise OptionError(
+                f"{why} needs calibration images.",
+                remedy="Give --calibration FOLDER or FILE.npz, or say --calibration random.",
+            )
+        return calibration_set(self.source, preprocessing, skip_bad=self.skip_bad)

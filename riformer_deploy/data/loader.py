@@ -11,11 +11,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Images
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Picture
-from riformer_deploy.data.transforms import fit, normalise
-from riformer_deploy.model.variants import Preprocessing
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.transforms import Images, fit, normalise
 from riformer_deploy.system.machine import usable_cores
 
 

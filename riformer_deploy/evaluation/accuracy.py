@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.base import Contestant, Runtime, Skipped
 from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.progress import Counter, uncounted
 from riformer_deploy.common.serialization import to_jsonable
@@ -32,7 +32,7 @@ from riformer_deploy.evaluation.accuracy_results import (
     share_of,
 )
 from riformer_deploy.evaluation.classification import logits_of, place_of
-from riformer_deploy.evaluation.results import RESULT_SCHEMA, Skipped, Status
+from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
 from riformer_deploy.evaluation.resume_log import Answers, Journal, joined, key_of
 from riformer_deploy.system.machine import describe_machine, library_versions
 

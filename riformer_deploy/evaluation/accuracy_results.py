@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from riformer_deploy.backends.base import Skipped
 from riformer_deploy.common.enums import Precision
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
-from riformer_deploy.evaluation.results import Skipped, Status
-from riformer_deploy.model.variants import Preprocessing
+from riformer_deploy.evaluation.results import Status
 from riformer_deploy.system.machine import Machine
 
 TOP = 5

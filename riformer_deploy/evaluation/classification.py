@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Contestant, Images, Outputs, Runtime
-from riformer_deploy.backends.batching import run_all
+from riformer_deploy.backends.base import Contestant, Outputs, Runtime, run_all
 from riformer_deploy.common.errors import BundleError, RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 
 
 def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArray[np.float64]:

@@ -13,18 +13,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.backends.base import Contestant, DeviceTimed, Images, Runtime, graph_of
+from riformer_deploy.backends.base import Contestant, DeviceTimed, Runtime, Skipped, graph_of
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.latency_summary import instability, summarise
-from riformer_deploy.evaluation.results import (
-    RESULT_SCHEMA,
-    Inputs,
-    LatencyResult,
-    LatencySamples,
-    Skipped,
-    Timing,
-)
+from riformer_deploy.evaluation.results import RESULT_SCHEMA, Inputs, LatencyResult, LatencySamples, Timing
 from riformer_deploy.system.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 

@@ -9,18 +9,26 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime, graph_of
-from riformer_deploy.backends.batching import run_all
+from riformer_deploy.backends.base import (
+    ANY_BATCH,
+    Batches,
+    Contestant,
+    Outputs,
+    Runtime,
+    Skipped,
+    graph_of,
+    run_all,
+)
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.comparison import judge_outputs, judge_taps, status
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
     Inputs,
     ParityResult,
-    Skipped,
     StageParity,
     Status,
     files_status,

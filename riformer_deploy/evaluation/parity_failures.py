@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Sequence
 
 from riformer_deploy.backends.base import Contestant
 from riformer_deploy.backends.graph_state import titled
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import RuntimeKind
-from riformer_deploy.common.errors import BundleError
+from riformer_deploy.common.errors import (
+    BundleError,
+)
 from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.evaluation.results import (
     CandidateParity,
@@ -18,6 +22,8 @@ from riformer_deploy.evaluation.results import (
     Status,
 )
 from riformer_deploy.evaluation.tolerances import Budget
+
+_LOG = logging.getLogger(__name__)
 
 
 def _output_failure(output: OutputParity, budget: Budget) -> str:
@@ -115,3 +121,15 @@ def stored_failure(bundle: Bundle, contestant: Contestant) -> CandidateParity | 
         if (candidate.runtime, candidate.artifact_sha256) == (contestant.runtime, contestant.artifact_sha256):
             return candidate
     return None
+
+
+def warn_of_failures(bundle: Bundle, contestants: Sequence[Contestant]) -> None:
+    """Say which of them failed their stored parity; they are measured all the same."""
+    for contestant in contestants:
+        try:
+            failure = stored_failure(bundle, contestant)
+        except BundleError as err:  # a measurement needs no evidence of another kind
+            _LOG.warning("whether parity holds is not known: %s", err.message)
+            return
+        if failure is not None:
+            _LOG.warning("failed parity: %s", why_failed(failure))

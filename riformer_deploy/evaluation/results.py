@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
@@ -29,19 +30,6 @@ class Status(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A contestant that could not take part.
-
-    Attributes:
-        name: Which.
-        reason: Why, in one sentence.
-    """
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

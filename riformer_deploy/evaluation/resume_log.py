@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from riformer_deploy.common.errors import BundleError
+from riformer_deploy.common.files import locked
 from riformer_deploy.common.serialization import JsonValue, RecordError, load_json
 
 
@@ -66,11 +67,12 @@ class Journal:
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
-        self._file: IO[bytes] = path.open("a+b")
+        self._open = contextlib.ExitStack()
+        self._file: IO[bytes] = self._open.enter_context(path.open("a+b"))
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            self._file.close()
+            self._open.enter_context(locked(path, blocking=False))
+        except BlockingIOError as err:
+            self._open.close()
             raise BundleError(
                 f"Another pass over the same pictures is writing {path}.", remedy="Wait for it, or stop it."
             ) from err
@@ -119,7 +121,7 @@ class Journal:
             self._path.unlink(missing_ok=True)
         else:
             os.fsync(self._file.fileno())
-        self._file.close()
+        self._open.close()
 
 
 def joined(batches: Sequence[Answers]) -> Answers:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer
 from riformer_deploy.export.norms import Statistics, channel_moments, normalise, statistics, widened
 from riformer_deploy.export.quantized_layers import ActivationQuantizer, QuantizedLayer
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.network import FoldedBlock, LinearHead, PatchEmbed, RIFormer
-from riformer_deploy.model.variants import Preprocessing
 
 
 def _layer(

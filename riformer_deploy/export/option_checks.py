@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from riformer_deploy.common.enums import Method, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import quantizable
-from riformer_deploy.quantization.planning import (
+from riformer_deploy.export.config import (
     BF16_OPSET,
     FLOAT8_TRANSPOSE_OPSET,
     GROUP_NORM_OPSET,
     HALF_SCALE_OPSET,
     PrecisionOptions,
+    quantizable,
     unfit_forms,
 )
+from riformer_deploy.model.network import RIFormer
 
 
 def refuse_unused(precisions: Sequence[Precision], options: PrecisionOptions) -> None:

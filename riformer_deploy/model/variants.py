@@ -7,67 +7,11 @@ deploy form.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
-
-class Interpolation(StrEnum):
-    """Pillow's filters, by the names that mmcv gives them."""
-
-    NEAREST = "nearest"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    LANCZOS = "lanczos"
-    BOX = "box"
-    HAMMING = "hamming"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """What is done to an image before the network sees it.
-
-    Attributes:
-        resize_short_edge_px: The short edge is resized to this; None leaves the image as it is.
-        crop_px: Height and width of the centre crop.
-        interpolation: Pillow's filter for the resize.
-        mean: Subtracted per channel, in 0..255 units, in ``channel_order``.
-        std: Divided by per channel, in 0..255 units, in ``channel_order``.
-        channel_order: Order of the channels that the network expects.
-        source: Where the record comes from.
-    """
-
-    resize_short_edge_px: int | None
-    crop_px: tuple[int, int]
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    channel_order: str = "RGB"
-    source: str = "variant"
-
-    def __post_init__(self) -> None:
-        problems = []
-        if min(*self.crop_px, self.resize_short_edge_px or 1) < 1:
-            problems.append("sizes must be at least 1 px")
-        if self.resize_short_edge_px is not None and self.resize_short_edge_px < min(self.crop_px):
-            problems.append(
-                f"a short edge of {self.resize_short_edge_px} px is smaller than the crop of "
-                f"{self.crop_px[0]}x{self.crop_px[1]} px (height x width)"
-            )
-        if self.interpolation not in tuple(Interpolation):
-            problems.append(f"interpolation {self.interpolation!r} is none of {', '.join(Interpolation)}")
-        if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
-            problems.append("mean must be finite and std positive")
-        if self.channel_order not in {"RGB", "BGR"}:
-            problems.append(f"channel order {self.channel_order!r} is neither RGB nor BGR")
-        if problems:
-            raise ValueError("; ".join(problems))
 
 
 @dataclass(frozen=True, kw_only=True)

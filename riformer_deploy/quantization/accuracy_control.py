@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
-from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.manifest import ModelRecord
-from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Norm2Form, Precision
-from riformer_deploy.common.errors import GateError, OptionError
-from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.errors import GateError
+from riformer_deploy.common.progress import Progress
 from riformer_deploy.data.calibration import CalibrationSet, random_set
-from riformer_deploy.data.calibration_files import calibration_set
-from riformer_deploy.export.option_checks import check_options, refuse_unused
+from riformer_deploy.data.calibration_files import CalibrationSource
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import Calibration, Wish, calibrate
-from riformer_deploy.quantization.planning import PrecisionOptions, needs_calibration
+from riformer_deploy.quantization.planning import needs_calibration
 from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
-    SensitivityReport,
     meter_of,
     rank_layers,
     spared_layers,
@@ -31,44 +26,13 @@ from riformer_deploy.quantization.sensitivity import (
 SWEEP = "fp16: whether an activation overflows was tried on random images; real ones were not given"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Images:
-    """Which calibration images to use.
-
-    Attributes:
-        source: ``random``, an ``.npz`` file or a folder; None where none were given.
-        skip_bad: Use the rest where part of them cannot be used.
-    """
-
-    source: str | None = None
-    skip_bad: bool = False
-
-    def open(self, record: ModelRecord, why: str) -> CalibrationSet:
-        """The images that were named.
-
-        Args:
-            record: The model's.
-            why: What needs them.
-
-        Raises:
-            OptionError: None were.
-            CalibrationError: They cannot be used.
-        """
-        if self.source is None:
-            raise OptionError(
-                f"{why} needs calibration images.",
-                remedy="Give --calibration FOLDER or FILE.npz, or say --calibration random.",
-            )
-        return calibration_set(self.source, record.preprocessing, skip_bad=self.skip_bad)
-
-
 def calibrated(
     model: RIFormer,
     weights_sha256: str,
     record: ModelRecord,
     precisions: Sequence[Precision],
     options: PrecisionOptions,
-    images: Images,
+    images: CalibrationSource,
     progress: Progress,
 ) -> tuple[tuple[CalibrationSet, Calibration] | None, tuple[str, ...]]:
     """The calibration, where any precision needs one, and what the user should know of it.
@@ -90,14 +54,18 @@ def calibrated(
         return None, ()
     quantized = [precision for precision in precisions if precision.is_quantized]
     sweep = images.source is None and not quantized
-    given = random_set(record.preprocessing) if sweep else images.open(record, " and ".join(quantized))
+    given = (
+        random_set(record.preprocessing)
+        if sweep
+        else images.open(record.preprocessing, " and ".join(quantized))
+    )
     notes = (SWEEP,) if sweep else given.warnings
-    wish = _wish(options, ranges=Precision.INT8 in precisions)
+    wish = calibration_wish(options, ranges=Precision.INT8 in precisions)
     return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
 
 
 def proof_images(
-    measured: tuple[CalibrationSet, Calibration] | None, images: Images, record: ModelRecord
+    measured: tuple[CalibrationSet, Calibration] | None, images: CalibrationSource, record: ModelRecord
 ) -> tuple[CalibrationSet | None, tuple[str, ...]]:
     """The images that parity runs on, where real ones were given, and what the user should know of them.
 
@@ -116,13 +84,19 @@ def proof_images(
         return (None if measured[0].random else measured[0]), ()
     if images.source is None:
         return None, ()
-    given = images.open(record, "parity")
+    given = images.open(record.preprocessing, "parity")
     if given.random:
         return None, ("the calibration images were not used: fp32 and bf16 need none, and these are random",)
     return given, (*given.warnings, "fp32 and bf16 need no calibration; its images prove parity")
 
 
-def _wish(options: PrecisionOptions, *, ranges: bool) -> Wish:
+def calibration_wish(options: PrecisionOptions, *, ranges: bool) -> Wish:
+    """What a calibration must measure so that a model can be lowered with these options.
+
+    Args:
+        options: How to lower.
+        ranges: Whether int8 is among the precisions, which needs histograms of the layers' inputs.
+    """
     return Wish(
         method=options.method_of(Precision.INT8),
         equalize=options.equalize is not False,
@@ -185,40 +159,3 @@ def gated(
         f"kept in {base} for it: {', '.join(spared)}" if spared else "no layer had to be spared"
     )
     return dataclasses.replace(options, keep=kept), text
-
-
-def bundle_sensitivity(
-    directory: Path,
-    images: Images,
-    options: PrecisionOptions,
-    precision: Precision = Precision.INT8,
-    progress: Progress = silent,
-) -> SensitivityReport:
-    """``sensitivity``: what quantising each layer of a bundle's model alone costs.
-
-    Args:
-        directory: The bundle.
-        images: Which calibration images.
-        options: How to lower.
-        precision: What layers are quantised to.
-        progress: Told of each step.
-
-    Raises:
-        BundleError: It is not a bundle, or a file was changed.
-        CalibrationError: The images are not usable.
-        OptionError: No images were named, the precision quantises nothing, or an option has no effect on it.
-    """
-    if not precision.is_quantized:
-        raise OptionError(f"{precision} quantises no layer.", remedy="Ask for int8 or fp8.")
-    refuse_unused((precision,), options)
-    bundle = Bundle.open(directory)
-    record, source = bundle.manifest.model, bundle.manifest.source
-    given = images.open(record, str(precision))
-    reference = model_of(bundle.path_of(bundle.manifest.weights[0].file))
-    folded = fold(reference)
-    check_options(precision, options, folded)
-    wish = _wish(options, ranges=precision is Precision.INT8)
-    calibration = calibrate(folded, source.weights_sha256, given, wish, progress)
-    meter = meter_of(folded, reference, record, (given, calibration), options, precision)
-    report = rank_layers(meter, given.source, progress)
-    return dataclasses.replace(report, random=given.random, warnings=given.warnings)

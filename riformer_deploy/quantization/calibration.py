@@ -8,18 +8,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from riformer_deploy.common.enums import Method, Precision
+from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.export.config import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.observers import Batches, Place, chosen_range, equalizer, histograms
 from riformer_deploy.quantization.overflow import block_peaks, measure_peaks, weight_peaks
@@ -54,37 +54,6 @@ class Calibration:
     residual_ranges: dict[str, float]
     peaks: dict[str, float]
     largest: dict[str, float] = field(default_factory=dict)
-
-
-def quantizes(precision: Precision, name: str) -> bool:
-    """Whether a precision quantises a layer of this name.
-
-    FP8 takes the two layers of each MLP alone: TensorRT has no FP8 kernel for three input channels, the
-    downsampling layers read the residual stream, and the head is too small to matter.
-    """
-    match precision:
-        case Precision.INT8:
-            return True
-        case Precision.FP8:
-            return name.endswith((".mlp.fc1", ".mlp.fc2"))
-        case Precision.FP32 | Precision.FP16 | Precision.BF16:
-            return False
-        case _:
-            assert_never(precision)
-
-
-def quantizable(model: RIFormer, precision: Precision = Precision.INT8) -> tuple[str, ...]:
-    """Names of the layers that a precision quantises, in the network's order: in int8 every one.
-
-    Args:
-        model: In folded form.
-        precision: Which.
-    """
-    return tuple(
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and quantizes(precision, name)
-    )
 
 
 def _equalized(name: str) -> bool:

@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riformer_deploy.backends.base import Images
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.calibration import CalibrationSet, batch_size
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.metrics import decisions, deviation
+from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.planning import plan_lowering
 
 _WORST_DB = -200.0
 """Stands for logits that are not finite, or that differ from logits of zero."""

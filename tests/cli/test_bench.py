@@ -8,11 +8,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.backends.base import Contestant
+from riformer_deploy.backends.base import Contestant, Skipped
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation import latency
-from riformer_deploy.evaluation.results import LatencyResult, Skipped
+from riformer_deploy.evaluation.results import LatencyResult
 
 Run = Callable[..., CompletedProcess[str]]
 

@@ -10,9 +10,9 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy.api.export import ExportReport
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status

@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.model.variants import Preprocessing
+from riformer_deploy.data.preprocessing import Preprocessing
 
 
 def test_preprocessing_and_class_names_are_what_the_command_line_says(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.api.export import FuseReport
+from riformer_deploy.api.fuse import FuseReport
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json

@@ -15,8 +15,8 @@ from riformer_deploy.api.inspect import (
     OnnxInspection,
     inspect_file,
 )
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model.architecture import Architecture, Form

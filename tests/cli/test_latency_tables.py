@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from riformer_deploy_cli import latency_tables
 
+from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Role
 from riformer_deploy.evaluation.latency_summary import summarise
-from riformer_deploy.evaluation.results import Inputs, LatencyResult, LatencySamples, Skipped, Timing
+from riformer_deploy.evaluation.results import Inputs, LatencyResult, LatencySamples, Timing
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuState, GpuWatch
 

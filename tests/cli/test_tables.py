@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 from riformer_deploy_cli import tables
 
+from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.evaluation.results import (
-    ParityResult,
-    Skipped,
-    Status,
-)
+from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.system.machine import Machine
 

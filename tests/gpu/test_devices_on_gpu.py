@@ -12,7 +12,7 @@ from riformer_deploy.backends.stored_models import model_of, reference
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.system.nvml import read_gpu
 

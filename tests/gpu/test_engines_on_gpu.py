@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.api.evidence import bench_bundle
+from riformer_deploy.api.bench import bench_bundle
 from riformer_deploy.api.parity import prove_parity
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
@@ -24,7 +24,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import Status, Timing
 from riformer_deploy.evaluation.tolerances import BUDGETS

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "data")]
 from _common import write_result  # noqa: E402  # beside the benchmarks
 from weights import fill  # type: ignore[import-not-found]  # noqa: E402  # beside the golden data
 
-from riformer_deploy.api.export import fuse_checkpoint  # noqa: E402
+from riformer_deploy.api.fuse import fuse_checkpoint  # noqa: E402
 from riformer_deploy.common.serialization import JsonValue, to_jsonable  # noqa: E402
 from riformer_deploy.data.decoding import decode_image  # noqa: E402
 from riformer_deploy.data.transforms import fit, normalise  # noqa: E402

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.api import build
-from riformer_deploy.api.build import BuildReport, build_engines, engine_of
+from riformer_deploy.api.build import BuildReport, build_engines
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
-from riformer_deploy.bundle.store import Bundle, staging, update
+from riformer_deploy.bundle.store import Bundle, engine_of
+from riformer_deploy.bundle.writing import staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.api import export
-from riformer_deploy.api.evidence import bench_bundle
+from riformer_deploy.api.bench import bench_bundle
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, WeightSet
 from riformer_deploy.common.errors import (
     BundleConflictError,
     CheckpointMismatchError,
@@ -30,7 +29,7 @@ from riformer_deploy.common.errors import (
     RIFormerDeployError,
 )
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import Budget

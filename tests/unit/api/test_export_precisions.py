@@ -12,19 +12,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from riformer_deploy.api.evidence import verify_bundle
 from riformer_deploy.api.export import ExportOptions, ExportReport, export_checkpoint
+from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.common.serialization import load_json
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.results import ParityResult, Status
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.model.variants import Preprocessing
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.planning import plan_lowering
 from riformer_deploy.quantization.sensitivity import Gate
 
 Export = Callable[..., ExportReport]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.api.features import FeatureOptions, extract_features
-from riformer_deploy.api.predict import PictureFiles
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
+from riformer_deploy.data.image_files import PictureFiles
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.api.export import fuse_checkpoint
-from riformer_deploy.bundle.manifest import WeightSet
+from riformer_deploy.api.fuse import fuse_checkpoint
 from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     BundleConflictError,
     CheckpointError,

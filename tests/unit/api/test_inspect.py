@@ -17,8 +17,8 @@ from riformer_deploy.api.inspect import (
     OnnxInspection,
     inspect_file,
 )
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     BundleError,
     CheckpointKeysError,

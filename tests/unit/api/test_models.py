@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.api.models import ModelTable, get_model, published_models
-from riformer_deploy.bundle.manifest import WeightSet
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointUnreadableError, OptionError
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.model.architecture import Architecture, Form

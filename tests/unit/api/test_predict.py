@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from riformer_deploy.api.predict import PictureFiles, find_pictures, predict_images, split_bundle
+from riformer_deploy.api.predict import predict_images, split_bundle
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.data.decoding import decode_image
+from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.transforms import fit, normalise
 from riformer_deploy.evaluation.classification import first_classes, softmax
 from riformer_deploy.model.architecture import Architecture, Form

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from riformer_deploy.api.evidence import store_result, verify_bundle
-from riformer_deploy.backends.candidates import Group, chosen_groups, line_up, only_runner
+from riformer_deploy.api.parity import verify_bundle
+from riformer_deploy.api.runner import only_runner
+from riformer_deploy.backends.candidates import Group, chosen_groups, line_up
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.stored_models import model_of, reference
+from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.model.architecture import Form
 

@@ -14,25 +14,19 @@ import torch
 from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import gpu_candidates
-from riformer_deploy.backends.base import (
-    DeviceTimed,
-    DeviceTimes,
-    Images,
-    Outputs,
-    Runtime,
-    WarmTime,
-    graph_of,
-)
+from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, Outputs, Runtime, WarmTime, graph_of
 from riformer_deploy.backends.gpu_candidates import GpuOptions, engines_lineup, rivals_lineup
 from riformer_deploy.backends.graph_state import GraphState
+from riformer_deploy.backends.input_adapter import fed
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode
-from riformer_deploy.backends.stored_models import fed, reference
+from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
-from riformer_deploy.data.transforms import normalise, synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
+from riformer_deploy.data.transforms import Images, normalise
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import Inputs, Status, Timing

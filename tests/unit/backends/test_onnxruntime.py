@@ -10,7 +10,7 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.reparameterize import fold
 

@@ -14,8 +14,8 @@ from riformer_deploy.backends.onnxruntime import CPU_PROVIDER, OnnxRuntime
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
-from riformer_deploy.quantization.planning import PrecisionOptions
+from riformer_deploy.data.synthetic import synthetic_images
+from riformer_deploy.export.config import PrecisionOptions
 from tests.fakes.host_device import HostDevice
 
 SIZE = (64, 48)

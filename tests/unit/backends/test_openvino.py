@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.model.variants import Preprocessing
 
 BLOCKS = ("backbone.network.0.0", "backbone.network.6.1")
 

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.model.network import RIFormer
 
 BLOCK = "backbone.network.4.1"

@@ -16,7 +16,7 @@ from riformer_deploy.backends.base import DeviceTimed
 from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
 from riformer_deploy.backends.timing import EVENTS, OCCUPYING_REPEATS
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.model.network import RIFormer
 
 IMAGES = synthetic_images(2, (48, 64), seed=1)

@@ -8,7 +8,8 @@ import pytest
 
 from riformer_deploy.bundle.artifacts import WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import Backend
-from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, WeightSet
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.model.architecture import Form
 from tests.manifests import engine_of, file_record, manifest_of, source_of

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.bundle.manifest import WeightSet
-from riformer_deploy.bundle.store import Bundle, check_target, find_bundle, staging
+from riformer_deploy.bundle.store import Bundle, find_bundle
+from riformer_deploy.bundle.writing import check_target, staging
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import BundleConflictError, BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json
 from tests.manifests import manifest_of, source_of, write_bundle

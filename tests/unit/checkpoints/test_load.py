@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import CheckpointError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.model.architecture import Architecture, Form

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints import load
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     CheckpointKeysError,
     CheckpointMismatchError,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.checkpoints.mmengine_config import contradictions, preprocessing_of, refused_settings
-from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
 
 # As mmengine's Config.pretty_text writes a config: sorted, one item to a line, by yapf.
 CONFIG = """\

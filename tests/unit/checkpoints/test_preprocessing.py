@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riformer_deploy.bundle.manifest import WeightSet
 from riformer_deploy.checkpoints.load import Checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
+from riformer_deploy.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
-from riformer_deploy.model.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, Preprocessing, Variant
+from riformer_deploy.model.variants import VARIANTS, Variant
 
 S12, S12_384 = VARIANTS["riformer-s12_in1k"], VARIANTS["riformer-s12_in1k-384"]
 OWN_SHAPE = Architecture.from_arch((1, 1, 1, 1), (4, 8, 12, 16), num_classes=2)

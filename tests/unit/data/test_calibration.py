@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
-from riformer_deploy.model.variants import Preprocessing
+from riformer_deploy.data.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(16, 16))
 

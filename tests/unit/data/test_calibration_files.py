@@ -14,8 +14,8 @@ from PIL import Image
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.calibration_files import calibration_set, folder_set, npz_set
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
-from riformer_deploy.model.variants import Preprocessing
 
 SIZE = (16, 12)
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=SIZE)

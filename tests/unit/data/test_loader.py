@@ -10,8 +10,8 @@ import pytest
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Rgb
 from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
-from riformer_deploy.model.variants import Preprocessing
 
 SMALL = Preprocessing(resize_short_edge_px=None, crop_px=(2, 2))
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from riformer_deploy.common.errors import ImageError
 from riformer_deploy.data.decoding import decode_image
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import fit, normalise, resized_size
-from riformer_deploy.model.variants import VARIANTS, Preprocessing
+from riformer_deploy.model.variants import VARIANTS
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 S12 = VARIANTS["riformer-s12_in1k"].preprocessing

@@ -19,8 +19,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle
-from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs
+from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
+from riformer_deploy.backends.base import Batches, Contestant, Outputs
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
@@ -28,10 +28,11 @@ from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFail
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
 from riformer_deploy.data.loader import Feeding
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.model.variants import Preprocessing
 
 CLASSES = 10
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
@@ -241,7 +242,7 @@ def test_the_example_images_are_the_validation_set(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from riformer_deploy.api.evidence import AccuracyOptions, accuracy_bundle
+from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
 from riformer_deploy.backends.candidates import Group
 def count(done, total):
     if done >= 100:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs
+from riformer_deploy.backends.base import Batches, Contestant, Outputs
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.classification import first_classes, logits_of, place_of, softmax
 
 

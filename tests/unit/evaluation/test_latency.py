@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from riformer_deploy.backends.base import Batches, Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.base import Batches, Contestant, Outputs, Runtime, Skipped
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.latency_summary import instability
-from riformer_deploy.evaluation.results import Inputs, LatencyResult, Skipped
+from riformer_deploy.evaluation.results import Inputs, LatencyResult
 
 OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((4, 3, 8, 8), dtype=np.float32)

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Contestant, DeviceTimes, Images, Outputs, Runtime, WarmTime
+from riformer_deploy.backends.base import Contestant, DeviceTimes, Outputs, Runtime, Skipped, WarmTime
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation import latency
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
-from riformer_deploy.evaluation.results import Inputs, LatencyResult, Skipped, Timing
+from riformer_deploy.evaluation.results import Inputs, LatencyResult, Timing
 from riformer_deploy.system.nvml import GpuState
 
 OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)

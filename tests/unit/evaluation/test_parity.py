@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.backends.base import Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.base import Contestant, Outputs, Runtime, Skipped
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
-from riformer_deploy.evaluation.results import CandidateParity, Inputs, Skipped, Status
+from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
 from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Images, Outputs, Runtime
+from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Outputs, Runtime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
 from riformer_deploy.evaluation.tolerances import BUDGETS

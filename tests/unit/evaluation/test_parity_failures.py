@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.api.evidence import store_result, verify_bundle
+from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.backends.candidates import Group, line_up
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.bundle.artifacts import MANIFEST
-from riformer_deploy.bundle.store import Bundle, record_file
+from riformer_deploy.bundle.results import store_result
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riformer_deploy.backends.base import Skipped
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
@@ -21,7 +22,6 @@ from riformer_deploy.evaluation.results import (
     LatencySamples,
     OutputParity,
     ParityResult,
-    Skipped,
     StageParity,
     Status,
     files_status,

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
-from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.export.config import LoweringPlan, PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.export.onnx_graph import graph_flops
@@ -27,9 +28,8 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.planning import plan_lowering
 
 _SIZE = (64, 32)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)

@@ -13,18 +13,19 @@ from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
 from riformer_deploy.evaluation.tolerances import BUDGETS
-from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.config import LoweringPlan, PrecisionOptions
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.export.quantized_layers import QuantizedLayer
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant
+from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.planning import plan_lowering
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
 

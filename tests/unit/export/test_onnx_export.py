@@ -15,7 +15,8 @@ from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.artifacts import TensorSpec
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import (
@@ -28,7 +29,6 @@ from riformer_deploy.export.onnx_export import (
 )
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold, fuse
-from riformer_deploy.model.variants import Preprocessing
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 48))
 METADATA = {"tool_version": "1.2.3", "source_sha256": "ab" * 32}

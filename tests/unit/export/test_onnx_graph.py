@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
@@ -17,7 +18,6 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Preprocessing
 
 Shape = Sequence[int | str | None]
 

@@ -6,9 +6,9 @@ import pytest
 
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.planning import PrecisionOptions
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
 

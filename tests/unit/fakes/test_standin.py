@@ -27,7 +27,7 @@ from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
 from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
-from riformer_deploy.data.transforms import synthetic_images
+from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.tolerances import BUDGETS
 from riformer_deploy.system import cuda_driver

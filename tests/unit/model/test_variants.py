@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Form
-from riformer_deploy.model.variants import VARIANTS, Preprocessing, Variant, get_variant
+from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
 
 # What mmpretrain 1.2.0 itself says of its ten configs.
 GOLDEN: dict[str, dict[str, Any]] = json.loads(

@@ -10,12 +10,14 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.data.calibration_files import CalibrationSource
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.quantization.accuracy_control import Images, calibrated, gated
+from riformer_deploy.quantization.accuracy_control import calibrated, gated
 from riformer_deploy.quantization.calibration import Wish, measure
-from riformer_deploy.quantization.planning import PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.planning import plan_lowering
 from riformer_deploy.quantization.sensitivity import Gate
 
 RESIDUAL = PrecisionOptions(quantize_residual=True)
@@ -67,7 +69,7 @@ def test_norms_in_half_are_calibrated_for_what_they_store(
     for norm_io in (Precision.FP32, Precision.FP16):
         options = PrecisionOptions(norm_io=norm_io)
         measured, _ = calibrated(
-            folded, "weights", _record(tiny_model), (Precision.FP16,), options, Images(), silent
+            folded, "weights", _record(tiny_model), (Precision.FP16,), options, CalibrationSource(), silent
         )
         assert measured is not None
         held[norm_io] = plan_lowering(Precision.FP16, options, measured[1]).float32_blocks

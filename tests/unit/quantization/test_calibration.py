@@ -10,6 +10,7 @@ from torch import Tensor
 from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.export.config import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization import calibration
@@ -19,7 +20,6 @@ from riformer_deploy.quantization.calibration import (
     cache_folder,
     calibrate,
     calibration_key,
-    quantizable,
 )
 
 QUICK = Wish(method=Method.MAX)

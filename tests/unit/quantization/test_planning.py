@@ -8,19 +8,13 @@ import torch
 
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.export.lowering_records import record_lowering
+from riformer_deploy.export.config import PrecisionOptions, quantizable, torch_dtype
 from riformer_deploy.export.option_checks import check_options
 from riformer_deploy.export.quantized_layers import FLOAT8
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import (
-    FP8_HEADROOM,
-    HALF_LIMIT,
-    PrecisionOptions,
-    needs_calibration,
-    plan_lowering,
-    torch_dtype,
-)
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.lowering_records import record_lowering
+from riformer_deploy.quantization.planning import FP8_HEADROOM, HALF_LIMIT, needs_calibration, plan_lowering
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import PrecisionOptions
+from riformer_deploy.quantization.calibration import Calibration
 from riformer_deploy.quantization.sensitivity import Cost, Gate, Meter, rank_layers, spared_layers
 
 

@@ -19,17 +19,18 @@ from torch import Tensor
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.norms import normalise
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Preprocessing
-from riformer_deploy.quantization.calibration import Calibration, Wish, measure, quantizable
-from riformer_deploy.quantization.planning import HALF_LIMIT, PrecisionOptions, plan_lowering
+from riformer_deploy.quantization.calibration import Calibration, Wish, measure
+from riformer_deploy.quantization.planning import HALF_LIMIT, plan_lowering
 from riformer_deploy.quantization.sensitivity import Gate, Meter, rank_layers, spared_layers
 
 _ARCHITECTURE = Architecture(

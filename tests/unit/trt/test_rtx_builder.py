@@ -16,20 +16,22 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
 from riformer_deploy.common.progress import silent
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.export.config import (
+    BF16_OPSET,
+    FLOAT8_TRANSPOSE_OPSET,
+    GROUP_NORM_OPSET,
+    PrecisionOptions,
+    quantizable,
+)
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS, Preprocessing
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import (
-    BF16_OPSET,
-    FLOAT8_TRANSPOSE_OPSET,
-    GROUP_NORM_OPSET,
-    PrecisionOptions,
-    plan_lowering,
-)
+from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
+from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.planning import plan_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 

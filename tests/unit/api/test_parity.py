@@ -12,10 +12,11 @@ import onnx
 import pytest
 import torch
 
-from riformer_deploy.api.evidence import bench_bundle, store_result, verify_bundle
-from riformer_deploy.api.parity import PARITY_BATCHES, prove_parity
+from riformer_deploy.api.bench import bench_bundle
+from riformer_deploy.api.parity import PARITY_BATCHES, prove_parity, verify_bundle
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.artifacts import MANIFEST
+from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError

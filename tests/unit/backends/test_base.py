@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import ANY_BATCH, Batches, Images, Outputs, Runtime
-from riformer_deploy.backends.batching import run_all
+from riformer_deploy.backends.base import ANY_BATCH, Batches, Outputs, Runtime, run_all
+from riformer_deploy.data.transforms import Images
 
 
 class Picky(Runtime):

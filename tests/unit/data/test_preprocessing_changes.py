@@ -4,8 +4,9 @@ import pytest
 
 from riformer_deploy.checkpoints.mmengine_config import preprocessing_of, remarks_on
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.data.preprocessing import AS_FOUND, EXAMPLE, PreprocessingChanges, parse_changes
-from riformer_deploy.model.variants import VARIANTS, Interpolation, Preprocessing
+from riformer_deploy.data.preprocessing import Interpolation, Preprocessing
+from riformer_deploy.data.preprocessing_changes import AS_FOUND, EXAMPLE, PreprocessingChanges, parse_changes
+from riformer_deploy.model.variants import VARIANTS
 
 S12 = VARIANTS["riformer-s12_in1k"].preprocessing
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from riformer_deploy.bundle.artifacts import CalibrationRecord, LoweringRecord
 from riformer_deploy.common.enums import OutputForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export.config import LoweringPlan
+from riformer_deploy.export.config import LoweringPlan, PrecisionOptions, quantizable
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration, quantizable
-from riformer_deploy.quantization.planning import PrecisionOptions
+from riformer_deploy.quantization.calibration import Calibration
 
 
 def record_lowering(

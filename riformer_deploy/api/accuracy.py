@@ -1,0 +1,108 @@
+"""`verify accuracy`: a bundle's artifacts on labelled pictures."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from riformer_deploy.backends.candidates import Group, line_up, require_backends
+from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.bundle.results import recording_failures, store_result
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.errors import (
+    EngineUnfitError,
+    OptionError,
+    RuntimeFailureError,
+)
+from riformer_deploy.common.progress import Counter, uncounted
+from riformer_deploy.data.datasets import ClassList, open_dataset
+from riformer_deploy.data.loader import Feeding
+from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published
+from riformer_deploy.evaluation.parity_failures import warn_of_failures
+from riformer_deploy.model.variants import VARIANTS
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyOptions:
+    """What to measure accuracy on, and how.
+
+    Attributes:
+        data: The folder or ``.npz`` file of labelled pictures.
+        split: Which part of it.
+        groups: Which artifacts take part; with PyTorch, its first form is the baseline of the others.
+        limit: Use so many pictures only, spread evenly; None for all.
+        batch: Pictures at a time.
+        workers: Threads that decode; None takes one a core.
+        max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
+    """
+
+    data: Path
+    split: str = "val"
+    groups: tuple[Group, ...] = (Group.TORCH, Group.ONNX)
+    limit: int | None = None
+    batch: int = 32
+    workers: int | None = None
+    max_drop_points: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise OptionError(f"--limit must be at least 1, got {self.limit}.")
+
+
+def accuracy_bundle(
+    directory: Path | str, options: AccuracyOptions, count: Counter = uncounted
+) -> AccuracyResult:
+    """``verify accuracy``: measure a bundle's artifacts on labelled pictures, and store the result in it.
+
+    Args:
+        directory: The bundle; while the pass runs it also holds its journal, so that an interrupted
+            pass is taken up again.
+        options: On what and how.
+        count: Told how far it is.
+
+    Raises:
+        BundleError: It is not a bundle, a file was changed, or another process is at the same pass.
+        DatasetError: The pictures cannot be found, or their labels do not fit the model.
+        OptionError: An option cannot be honoured.
+        RuntimeFailureError: An artifact cannot be run.
+        EngineUnfitError: Engines alone were asked for, and none fits this machine.
+        MissingDependencyError: An artifact's backend is not installed.
+    """
+    require_backends(options.groups)
+    bundle = Bundle.open(Path(directory))
+    lineup = line_up(
+        bundle, options.groups, folded=False, gpu=GpuOptions(required=True, cuda_graphs=(False,))
+    )
+    if not lineup.entered:
+        unfit = EngineUnfitError if set(options.groups) == {Group.ENGINE} else RuntimeFailureError
+        raise unfit(
+            "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in lineup.skipped]
+        )
+    for item in lineup.skipped:
+        _LOG.warning("%s was left out: %s", item.name, item.reason)
+    warn_of_failures(bundle, lineup.entered)
+    model = bundle.manifest.model
+    classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
+    dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
+    variant = VARIANTS.get(model.variant or "")
+    task = AccuracyTask(
+        contestants=lineup.entered,
+        dataset=dataset,
+        feeding=Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers),
+        published=None
+        if variant is None
+        else Published(
+            variant=variant.name, top1_percent=variant.top1_percent, top5_percent=variant.top5_percent
+        ),
+        max_drop_points=options.max_drop_points,
+        journal_folder=bundle.directory,
+        skipped=lineup.skipped,
+    )
+    measured = measure_accuracy(task, count)
+    with recording_failures("accuracy"):
+        store_result(bundle, "accuracy", measured.result, {"accuracy.csv": answers_table(measured, dataset)})
+    return measured.result

@@ -1,0 +1,75 @@
+"""`bench`: a bundle's models timed side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from riformer_deploy.api.parity import synthetic_inputs
+from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.bundle.results import recording_failures, store_result
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.errors import (
+    EngineUnfitError,
+)
+from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.data.synthetic import synthetic_pixels
+from riformer_deploy.data.transforms import normalise
+from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.parity_failures import warn_of_failures
+from riformer_deploy.evaluation.results import (
+    LatencyResult,
+)
+
+
+def bench_bundle(
+    directory: Path | str,
+    groups: tuple[Group, ...] = tuple(Group),
+    options: BenchOptions | None = None,
+    progress: Progress = silent,
+    *,
+    gpu: GpuOptions | None = None,
+) -> LatencyResult:
+    """``bench``: time a bundle's models side by side, and store the result in it.
+
+    Args:
+        directory: The bundle.
+        groups: Which contestants.
+        options: How to measure; None means the defaults.
+        progress: Told of each step.
+        gpu: How engines are run; None means the defaults.
+
+    Raises:
+        BundleError: It is not a bundle, a file was changed, or it holds no engine where ``gpu`` requires
+            one.
+        EngineUnfitError: Engines alone were asked for, and none fits this machine.
+        RuntimeFailureError: Nothing could be measured.
+        MissingDependencyError: A contestant's backend is not installed.
+    """
+    options = options or BenchOptions()
+    bundle = Bundle.open(Path(directory))
+    size = bundle.manifest.model.preprocessing.crop_px
+    pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
+    images = normalise(pixels, bundle.manifest.model.preprocessing)
+    inputs = synthetic_inputs(size, options.batches, options.seed)
+    engines = {engine.file.sha256 for engine in bundle.manifest.engines}
+    lineup = line_up(bundle, groups, threads=options.used_threads, gpu=gpu)
+    alone = set(groups) <= {Group.ENGINE, Group.GPU}
+    if alone and not any(contestant.artifact_sha256 in engines for contestant in lineup.entered):
+        raise EngineUnfitError(
+            "No engine of the bundle can run on this machine.",
+            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+        )
+    warn_of_failures(bundle, lineup.entered)
+    threads = torch.get_num_threads()
+    try:
+        result = measure_latency(
+            lineup.entered, images, inputs, options, skipped=lineup.skipped, progress=progress
+        )
+    finally:
+        torch.set_num_threads(threads)
+    with recording_failures("latency"):
+        store_result(bundle, "latency", result)
+    return result

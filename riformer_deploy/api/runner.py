@@ -1,0 +1,47 @@
+"""The one model of a bundle that a command runs."""
+
+from __future__ import annotations
+
+from riformer_deploy.backends.base import Contestant
+from riformer_deploy.backends.candidates import _LOG, Group, line_up, require_backends
+from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.errors import BundleError, EngineUnfitError
+from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
+
+
+def only_runner(bundle: Bundle, group: Group) -> Contestant:
+    """The first model of a group that has not failed parity, for work that one model does.
+
+    Args:
+        bundle: Whose; one of its models that failed its stored parity is left out with a warning.
+        group: Which kind.
+
+    Raises:
+        BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
+            reasons are listed.
+        EngineUnfitError: It holds engines, and none fits this machine; likewise.
+        MissingDependencyError: What runs it is not installed.
+    """
+    require_backends((group,))
+    lineup = line_up(bundle, (group,), gpu=GpuOptions(required=True))
+    if not lineup.entered:
+        unfit = EngineUnfitError if group is Group.ENGINE else BundleError
+        raise unfit(
+            f"{bundle.directory} holds nothing that runs here with {group}.",
+            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+            remedy="Choose another --with.",
+        )
+    failed: list[str] = []
+    for contestant in lineup.entered:
+        failure = stored_failure(bundle, contestant)
+        if failure is None:
+            for text in failed:
+                _LOG.warning("left out, since it failed parity: %s", text)
+            return contestant
+        failed.append(why_failed(failure))
+    raise BundleError(
+        f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",
+        details=failed,
+        remedy="Choose another --with, or judge it anew on this machine: `riformer-deploy verify parity`.",
+    )

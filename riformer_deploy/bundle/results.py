@@ -1,0 +1,74 @@
+"""What is measured of a bundle, kept in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import record_file, staging, update
+from riformer_deploy.common.errors import (
+    BundleChangedError,
+    BundleError,
+)
+from riformer_deploy.common.serialization import dump_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_LOG = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def recording_failures(what: str) -> Iterator[None]:
+    """A result that was measured is given to the user even where it cannot be stored."""
+    try:
+        yield
+    except BundleChangedError:
+        raise
+    except (OSError, BundleError) as err:
+        _LOG.warning("the %s result could not be stored in the bundle: %s", what, err)
+
+
+def store_result(
+    bundle: Bundle,
+    kind: str,
+    result: DataclassInstance,
+    tables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Put a result into the bundle, in place of the last one of its kind.
+
+    Args:
+        bundle: Open.
+        kind: ``parity``, ``parity-user`` (limits of the user's own), ``latency``, ``accuracy`` or the
+            ``proof`` of an engine; the file's name.
+        result: What was measured.
+        tables: Raw figures that go beside it: texts by file name, which is also their kind.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+    """
+    with staging(bundle.directory) as staged:
+        path = staged / f"{kind}.json"
+        path.write_text(dump_json(result), encoding="utf-8")
+        records = {kind: record_file(path, bundle.manifest.weights[0].file.sha256)}
+        for name, text in tables.items():
+            (staged / name).write_text(text, encoding="utf-8")
+            records[name] = record_file(staged / name, records[kind].sha256)
+
+        def add(current: Manifest) -> Manifest:
+            now, then = current, bundle.manifest
+            if (now.onnx, now.weights, now.engines) != (then.onnx, then.weights, then.engines):
+                raise BundleChangedError(
+                    f"The bundle {bundle.directory} was exported or built anew while its old models were "
+                    f"being measured; the {kind} result is not of what it holds now.",
+                    remedy="Run the command again.",
+                )
+            return dataclasses.replace(current, results={**current.results, **records})
+
+        update(bundle.directory, staged, add)

@@ -1,0 +1,178 @@
+"""Writing a bundle: who may, gathering new files, and committing them (see ``redo_log``)."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
+from riformer_deploy.bundle.manifest import Manifest, Source
+from riformer_deploy.bundle.redo_log import COMMIT, PENDING, remove_stale, roll_forward
+from riformer_deploy.bundle.store import Bundle, is_bundle, read_manifest
+from riformer_deploy.common.errors import (
+    BundleConflictError,
+    BundleError,
+)
+from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
+from riformer_deploy.common.serialization import dump_json
+
+
+def check_target(directory: Path, source: Source, *, force: bool) -> None:
+    """See that a bundle may be written here, before any work is done.
+
+    Args:
+        directory: The bundle's folder.
+        source: The checkpoint, and the weights of it, that it is made from.
+        force: Allow a bundle of another checkpoint, or a damaged one, to be replaced.
+
+    Raises:
+        BundleConflictError: The folder holds something else.
+    """
+    try:
+        exists = directory.exists()
+    except OSError as err:  # a name that the system refuses
+        raise BundleError(f"{directory} cannot be written: {err.strerror}") from err
+    if not exists:
+        return
+    if not directory.is_dir():
+        raise BundleConflictError(
+            f"{directory} is a file; a bundle is a folder.", remedy="Choose another -o."
+        )
+    if not is_bundle(directory):
+        foreign = sorted(child.name for child in directory.iterdir() if not child.name.startswith(PENDING))
+        if foreign:
+            raise BundleConflictError(
+                f"{directory} holds files and is not a bundle (among them {foreign[0]}).",
+                remedy="Choose another -o; --force does not replace foreign files.",
+            )
+        return
+    if force:
+        return
+    try:
+        present = Bundle.open(directory).manifest.source
+    except BundleError as err:
+        raise BundleConflictError(
+            f"{directory} holds a bundle that cannot be read: {err.message}",
+            details=err.details,
+            remedy="Use --force to replace it, or choose another -o.",
+        ) from err
+    if (present.sha256, present.weights) != (source.sha256, source.weights):
+        raise BundleConflictError(
+            f"{directory} is the bundle of another checkpoint or of its other weights "
+            f"({present.file_name}, {present.weights} weights, sha256 {present.sha256[:12]}…; "
+            f"this one: {source.weights} weights, {source.sha256[:12]}…).",
+            remedy="Use --force to replace it, or choose another -o.",
+        )
+
+
+@contextlib.contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """A folder to gather new files in; gone afterwards, whether or not they were committed.
+
+    Args:
+        directory: The bundle's folder, created with its parents if need be (and removed again if left empty).
+    """
+    created: list[Path] = []
+    try:
+        created += [path for path in (directory, *directory.parents) if not path.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
+    except OSError as err:
+        raise BundleError(f"{directory} cannot be written: {err}") from err
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what is not empty stays, and its parents with it
+            for path in created:
+                path.rmdir()
+
+
+def record_file(path: Path, parent_sha256: str) -> FileRecord:
+    """The record of a staged file; it is synced and hashed here."""
+    sync_file(path)
+    return FileRecord(
+        path=path.name,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        parent_sha256=parent_sha256,
+    )
+
+
+def commit(directory: Path, staged: Path, manifest: Manifest, *, force: bool) -> Bundle:
+    """Make the staged files and this manifest the bundle's.
+
+    Args:
+        directory: The bundle's folder.
+        staged: From :func:`staging`; the new files, each listed in ``manifest``.
+        manifest: The new manifest; a listed file that is not staged must be in place already.
+        force: As for :func:`check_target`, which is asked again: others may have written meanwhile.
+
+    Raises:
+        BundleConflictError: The folder holds something else by now.
+        BundleError: The folder cannot be written; the bundle is as it was or complete.
+    """
+
+    def guarded() -> Manifest:
+        check_target(directory, manifest.source, force=force)
+        return manifest
+
+    return _commit(directory, staged, guarded, force=force)
+
+
+def update(directory: Path, staged: Path, change: Callable[[Manifest], Manifest]) -> Bundle:
+    """Add staged files to a bundle, starting from the manifest that is in force at that moment.
+
+    Args:
+        directory: The bundle's folder.
+        staged: From :func:`staging`; the new files.
+        change: Makes the new manifest of the present one; runs while other writers wait.
+
+    Raises:
+        BundleError: The folder is no bundle any more, or cannot be written.
+    """
+    return _commit(directory, staged, lambda: change(read_manifest(directory)))
+
+
+def _commit(
+    directory: Path, staged: Path, manifest_of: Callable[[], Manifest], *, force: bool = False
+) -> Bundle:
+    try:
+        with locked(directory):
+            roll_forward(directory)
+            manifest = manifest_of()
+            _check_foreign(directory, staged, force=force)
+            path = staged / MANIFEST
+            path.write_text(dump_json(manifest), encoding="utf-8")
+            sync_file(path)
+            sync_directory(staged)
+            staged.rename(directory / COMMIT)
+            sync_directory(directory)
+            roll_forward(directory)
+    except OSError as err:
+        raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
+    remove_stale(directory)
+    return Bundle(directory, manifest)
+
+
+def _check_foreign(directory: Path, staged: Path, *, force: bool) -> None:
+    """Refuse to replace files that the bundle in the folder does not list.
+
+    A damaged manifest lists nothing; to replace such a bundle is what ``force`` is for.
+    """
+    try:
+        listed = {record.path for record in read_manifest(directory).files}
+    except BundleError:
+        if force and is_bundle(directory):
+            return
+        listed = set()
+    foreign = [p.name for p in staged.iterdir() if p.name not in listed and (directory / p.name).exists()]
+    if foreign:
+        raise BundleConflictError(
+            f"{directory} holds files of these names that are not the bundle's.",
+            details=sorted(foreign),
+            remedy="Move them away, or choose another -o.",
+        )
