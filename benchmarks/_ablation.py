@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from _common import naive_export
 
-from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings, Passport
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, EngineMetadata, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision, Role
 from riformer_deploy.model.network import RIFormer, model_from_state
@@ -26,7 +26,7 @@ def _forms(bundle: Bundle) -> dict[str, RIFormer]:
     return {"training": model, "deploy": fuse(model), "folded": fold(model)}
 
 
-def modules(bundle: Bundle, *, compiled: bool) -> list[Contestant]:
+def modules(bundle: Bundle, *, compiled: bool) -> list[Candidate]:
     """Every form in half precision and channels last, by PyTorch.
 
     Args:
@@ -36,7 +36,7 @@ def modules(bundle: Bundle, *, compiled: bool) -> list[Contestant]:
     return [_as_module(*item, compiled=compiled) for item in _forms(bundle).items()]
 
 
-def engines(bundle: Bundle, scratch: Path, backend: Backend, batch: int) -> list[Contestant]:
+def engines(bundle: Bundle, scratch: Path, backend: TensorRTFlavor, batch: int) -> list[Candidate]:
     """Every form in float32 as ``torch.onnx.export`` makes it, without this toolkit, as an engine.
 
     Args:
@@ -50,7 +50,7 @@ def engines(bundle: Bundle, scratch: Path, backend: Backend, batch: int) -> list
     return [_as_engine(name, form, scratch, backend, batch, side_px) for name, form in forms]
 
 
-def _as_module(name: str, form: RIFormer, *, compiled: bool) -> Contestant:
+def _as_module(name: str, form: RIFormer, *, compiled: bool) -> Candidate:
     """The runtime gets a copy, which it moves and casts."""
 
     def start() -> Runtime:
@@ -58,14 +58,12 @@ def _as_module(name: str, form: RIFormer, *, compiled: bool) -> Contestant:
         return CudaPyTorchRuntime(copy, dtype=torch.float16, compiled=compiled, channels_last=True)
 
     title = f"PyTorch float16, channels last, {name} form, {'compiled' if compiled else 'eager'}"
-    return Contestant(
-        name=title, precision=Precision.FP16, artifact_sha256="", open=start, role=Role.BASELINE
-    )
+    return Candidate(name=title, precision=Precision.FP16, artifact_sha256="", open=start, role=Role.BASELINE)
 
 
 def _as_engine(
-    name: str, form: RIFormer, scratch: Path, backend: Backend, batch: int, side_px: int
-) -> Contestant:
+    name: str, form: RIFormer, scratch: Path, backend: TensorRTFlavor, batch: int, side_px: int
+) -> Candidate:
     trt = load(backend)
     path = naive_export(form, scratch / f"{name}.{backend}.onnx", side_px)
     profile, settings = BatchProfile(minimum=1, optimum=batch, maximum=batch), BuildSettings()
@@ -79,14 +77,14 @@ def _as_engine(
     built = build_plan(trt, request, lambda _step: None, lambda _severity, _text: None)
     plan = path.with_suffix(".engine")
     plan.write_bytes(built.plan)
-    passport = Passport(
+    metadata = EngineMetadata(
         backend=backend, backend_version=trt.version, backend_cuda=trt.cuda, onnx_sha256="",
         weights_sha256="", driver_cuda=None, gpu=None, gpu_compute_capability=None, profiles=(profile,),
         settings=settings, build_ms=built.build_ms, network_layers={}, engine_layers=None,
     )  # fmt: skip
 
     def start() -> Runtime:
-        return EngineRuntime(plan, passport, trt, open_device(DeviceLayer.CUDA_PYTHON), cuda_graphs=True)
+        return EngineRuntime(plan, metadata, trt, open_device(DeviceLayer.CUDA_PYTHON), cuda_graphs=True)
 
     title = f"{backend.label} fp32, {name} form, plain export, CUDA graph"
-    return Contestant(name=title, precision=Precision.FP32, artifact_sha256="", open=start)
+    return Candidate(name=title, precision=Precision.FP32, artifact_sha256="", open=start)

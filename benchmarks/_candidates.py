@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from _suite import CandidateFacts
 
-from riformer_deploy.backends.base import Contestant
+from riformer_deploy.backends.base import Candidate
 from riformer_deploy.common.enums import Precision
 
 
-def by_name(candidates: list[Contestant]) -> dict[str, tuple[Contestant, CandidateFacts]]:
+def by_name(candidates: list[Candidate]) -> dict[str, tuple[Candidate, CandidateFacts]]:
     """Candidates of no bundle, with what the result says of them."""
     return {candidate.name: (candidate, facts_of(candidate, None)) for candidate in candidates}
 
 
-def facts_of(candidate: Contestant, bundle: str | None, *, is_engine: bool = False) -> CandidateFacts:
+def facts_of(candidate: Candidate, bundle: str | None, *, is_engine: bool = False) -> CandidateFacts:
     """What the result says of a candidate.
 
     Args:

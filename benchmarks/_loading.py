@@ -8,7 +8,7 @@ from pathlib import Path
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.engine_metadata import CURRENT, Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RIFormerDeployError
@@ -19,13 +19,13 @@ from riformer_deploy.trt.build_options import BuildOptions
 from riformer_deploy.trt.preflight import preflight_here
 
 
-def targets_tried(backend: Backend) -> tuple[tuple[str, ...], ...]:
+def targets_tried(backend: TensorRTFlavor) -> tuple[tuple[str, ...], ...]:
     """The ways of naming targets that are tried: none, and for TensorRT-RTX the GPU at hand."""
-    return ((), (CURRENT,)) if backend is Backend.TENSORRT_RTX else ((),)
+    return ((), (CURRENT,)) if backend is TensorRTFlavor.TENSORRT_RTX else ((),)
 
 
 def try_loading(
-    bundle: Path, scratch: Path, backend: Backend, targets: tuple[str, ...]
+    bundle: Path, scratch: Path, backend: TensorRTFlavor, targets: tuple[str, ...]
 ) -> tuple[dict[str, JsonValue], bool]:
     """Build an engine, ask preflight, and load and run it whatever preflight says.
 
@@ -49,13 +49,13 @@ def try_loading(
         (engine,) = build_engines(copy, options).engines
     except RIFormerDeployError as err:
         return row | {"built": False, "error": str(err)}, False
-    row |= {"built": True, "size_bytes": engine.file.size_bytes, "build_ms": engine.passport.build_ms}
+    row |= {"built": True, "size_bytes": engine.file.size_bytes, "build_ms": engine.metadata.build_ms}
     opened = Bundle.open(copy)
     path = opened.path_of(engine.file)
     row["preflight"] = [str(finding) for finding in preflight_here(engine, path)]
     size = opened.manifest.model.preprocessing.crop_px
     try:
-        runtime = EngineRuntime(path, engine.passport, load(backend), open_device(DeviceLayer.CUDA_PYTHON))
+        runtime = EngineRuntime(path, engine.metadata, load(backend), open_device(DeviceLayer.CUDA_PYTHON))
         try:
             runtime.run(synthetic_images(1, size, seed=0))
         finally:

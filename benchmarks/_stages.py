@@ -22,13 +22,13 @@ from _roofline import Ceiling, measure_ceiling
 from _suite import CandidateFacts, Suite, Timed
 
 from riformer_deploy.api.build import build_engines
-from riformer_deploy.api.parity import prove_parity
-from riformer_deploy.backends.base import Contestant
-from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.api.parity import measure_parity
+from riformer_deploy.backends.base import Candidate
+from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS, GpuOptions
 from riformer_deploy.bundle.artifacts import MANIFEST
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
+from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
@@ -36,7 +36,7 @@ from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
 
@@ -62,9 +62,9 @@ class Run:
     variants: list[str]
     batches: list[int]
     awaited: Callable[[], bool]
-    runnable: list[Backend] = field(default_factory=list)
+    runnable: list[TensorRTFlavor] = field(default_factory=list)
     ceiling: Ceiling | None = None
-    _built: set[tuple[str, tuple[Precision, ...], Backend]] = field(default_factory=set)
+    _built: set[tuple[str, tuple[Precision, ...], TensorRTFlavor]] = field(default_factory=set)
 
     def everything(self) -> None:
         """All stages in order."""
@@ -118,8 +118,8 @@ class Run:
         with self.suite.stage("the stand-in for TensorRT"), self._standing_in():
             copy = self._copy(bundle, "standin")
             profile = BatchProfile(minimum=1, optimum=8, maximum=16)
-            build_engines(copy, BuildOptions(backend=Backend.TENSORRT, profiles=(profile,)))
-            self.suite.standin[DIGITS] = prove_parity(Bundle.open(copy), BUDGETS, groups=(Group.ENGINE,))
+            build_engines(copy, BuildOptions(backend=TensorRTFlavor.TENSORRT, profiles=(profile,)))
+            self.suite.standin[DIGITS] = measure_parity(Bundle.open(copy), TOLERANCES, groups=(Group.ENGINE,))
 
     def _standing_in(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.suite.dry else standing_in("cuda")
@@ -132,7 +132,7 @@ class Run:
         bundle = self._bundle(DIGITS)
         if bundle is None:
             return
-        for backend in Backend:
+        for backend in TensorRTFlavor:
             if installed_version(backend.module) is None:
                 self.suite.left_out.append(f"{backend.label} is not installed")
                 continue
@@ -151,14 +151,14 @@ class Run:
         with self.suite.stage("parity of the digits"):
             copy = self._engines(bundle, (BatchProfile(minimum=1, optimum=8, maximum=32),), ())
             opened = Bundle.open(copy)
-            self._prove(DIGITS, opened, Group.ENGINE)
+            self._compare(DIGITS, opened, Group.ENGINE)
         with self.suite.stage("parity of the digits in ONNX Runtime"):
-            self._prove(f"{DIGITS}, ONNX Runtime CUDA", Bundle.open(bundle), Group.GPU)
+            self._compare(f"{DIGITS}, ONNX Runtime CUDA", Bundle.open(bundle), Group.GPU)
 
-    def _prove(self, title: str, bundle: Bundle, group: Group) -> None:
-        """Each group by itself: a model that does not open ends a proof."""
+    def _compare(self, title: str, bundle: Bundle, group: Group) -> None:
+        """Each group by itself: a model that does not open ends a parity report."""
         gpu = GpuOptions(baselines=Baselines.NONE)  # each would be compiled for every batch size
-        result = prove_parity(bundle, BUDGETS, groups=(group,), gpu=gpu)
+        result = measure_parity(bundle, TOLERANCES, groups=(group,), gpu=gpu)
         self.suite.parity[title] = result
         self.suite.left_out += [f"{title}: {item.name}: {item.reason}" for item in result.skipped]
 
@@ -180,8 +180,8 @@ class Run:
                         "bundle": bundle.name,
                         "engine": engine.file.path,
                         "size_bytes": engine.file.size_bytes,
-                        "build_ms": engine.passport.build_ms,
-                        "layers": engine.passport.engine_layers,
+                        "build_ms": engine.metadata.build_ms,
+                        "layers": engine.metadata.engine_layers,
                     }
                     for engine in build_engines(copy, options).engines
                 ]
@@ -195,9 +195,9 @@ class Run:
 
     def _candidates(
         self, variant: str, precision: Precision, baselines: Baselines
-    ) -> dict[str, tuple[Contestant, CandidateFacts]]:
+    ) -> dict[str, tuple[Candidate, CandidateFacts]]:
         """Artifacts of one precision in every form with their bundles, and the baselines, by name."""
-        found: dict[str, tuple[Contestant, CandidateFacts]] = {}
+        found: dict[str, tuple[Candidate, CandidateFacts]] = {}
         for form, what in FORMS.items():
             if precision not in what.precisions:
                 continue
@@ -206,13 +206,13 @@ class Run:
                 continue
             opened = Bundle.open(self._engines(path, self._profiles, (precision,)))
             gpu = GpuOptions(baselines=baselines)
-            others = line_up(opened, (Group.GPU,), gpu=gpu)
-            lineup = others + line_up(opened, (Group.ENGINE,), gpu=gpu)
-            skipped = lineup.skipped[0 if form == DEFAULT else len(others.skipped) :]
+            others = select_candidates(opened, (Group.GPU,), gpu=gpu)
+            selected = others + select_candidates(opened, (Group.ENGINE,), gpu=gpu)
+            skipped = selected.skipped[0 if form == DEFAULT else len(others.skipped) :]
             self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in skipped]
             engines = {item.file.sha256 for item in opened.manifest.engines}
             artifacts = engines | {item.file.sha256 for item in opened.manifest.onnx}
-            for candidate in lineup.entered:
+            for candidate in selected.candidates:
                 if candidate.artifact_sha256 not in artifacts:  # a baseline, which has no form
                     if belongs_beside(candidate.precision, precision):
                         facts = facts_of(candidate, None)
@@ -240,7 +240,7 @@ class Run:
         what: str,
         variant: str,
         precision: Precision,
-        candidates: dict[str, tuple[Contestant, CandidateFacts]],
+        candidates: dict[str, tuple[Candidate, CandidateFacts]],
         batch: int,
     ) -> None:
         size = self._default(variant).manifest.model.preprocessing.crop_px

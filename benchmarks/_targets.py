@@ -50,10 +50,10 @@ def _speed_up(suite: Suite, batch: int, *, engines: bool) -> JsonValue:
     return target(found, 1.5, at_most=False)
 
 
-def _held(proof: ParityResult | None) -> JsonValue:
-    if proof is None or not proof.candidates:
+def _held(parity: ParityResult | None) -> JsonValue:
+    if parity is None or not parity.candidates:
         return NOT_MEASURED
-    return proof.status is Status.PASSED
+    return parity.status is Status.PASSED
 
 
 def targets_of(suite: Suite, batches: tuple[int, ...]) -> dict[str, JsonValue]:

@@ -13,13 +13,13 @@ import numpy as np
 from _common import random_state, target, write_result
 from PIL import Image
 
-from riformer_deploy.backends.base import Contestant, Outputs, Runtime
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.class_names import imagenet_names
 from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
-from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
@@ -75,12 +75,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _measure(dataset: Dataset, runtime: Runtime) -> dict[str, list[float]]:
     """Seconds of decoding alone, inference alone and the whole pass, taking turns."""
-    feeding = Feeding(preprocessing=VARIANTS["riformer-s12_in1k"].preprocessing, batch=_BATCH, workers=1)
+    loader = LoaderOptions(preprocessing=VARIANTS["riformer-s12_in1k"].preprocessing, batch=_BATCH, workers=1)
     images = synthetic_images(_BATCH, (224, 224), seed=0)
-    contestant = Contestant(name="S12", precision=Precision.FP32, artifact_sha256="", open=lambda: runtime)
-    task = AccuracyTask(contestants=[contestant], dataset=dataset, feeding=feeding)
+    candidate = Candidate(name="S12", precision=Precision.FP32, artifact_sha256="", open=lambda: runtime)
+    task = AccuracyTask(candidates=[candidate], dataset=dataset, loader=loader)
     work: dict[str, Callable[[], object]] = {
-        "decoding": lambda: sum(part.count for part in feed(dataset, feeding)),
+        "decoding": lambda: sum(part.count for part in load_batches(dataset, loader)),
         "inference": lambda: [runtime.run(images) for _ in range(_PICTURES // _BATCH)],
         "pass": lambda: measure_accuracy(task),
     }

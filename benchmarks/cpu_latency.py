@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from _common import naive_export, random_state, target, write_result
 
-from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
@@ -27,8 +27,8 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.quantization.calibration import Calibration, Wish, measure
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, measure
+from riformer_deploy.quantization.planning import resolve_lowering
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
@@ -47,11 +47,11 @@ def _opset(precision: Precision, norm: NormForm) -> int:
 def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
     """Our files by name: every norm form of every precision."""
     folded = fold(model)
-    calibration: Calibration = measure(folded, random_set(_PREPROCESSING), "benchmark", Wish())
+    calibration: Calibration = measure(folded, random_set(_PREPROCESSING), "benchmark", CalibrationConfig())
     files = {}
     for precision in Precision:
         for norm in NormForm:
-            plan = plan_lowering(precision, PrecisionOptions(norm=norm), calibration)
+            plan = resolve_lowering(precision, PrecisionOptions(norm=norm), calibration)
             path = folder / f"{precision}.{norm}.onnx"
             options = OnnxOptions(image_size_px=_SIZE, opset=_opset(precision, norm))
             export_onnx(lower(folded, plan, _PREPROCESSING), path, options, {})
@@ -59,11 +59,11 @@ def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
     return files
 
 
-def _contestants(model: RIFormer, folder: Path, threads: int) -> list[Contestant]:
+def _candidates(model: RIFormer, folder: Path, threads: int) -> list[Candidate]:
     folded, naive = fold(model), naive_export(model, folder / "naive.onnx", _SIZE[0])
     half = fold(model).to(torch.bfloat16)
     fp32, bf16 = Precision.FP32, Precision.BF16
-    entered: list[tuple[str, Precision, Callable[[], Runtime]]] = [
+    candidates: list[tuple[str, Precision, Callable[[], Runtime]]] = [
         (_EAGER, fp32, lambda: PyTorchRuntime(model, threads=threads)),
         ("PyTorch eager fp32, folded", fp32, lambda: PyTorchRuntime(folded, threads=threads)),
         (
@@ -83,11 +83,11 @@ def _contestants(model: RIFormer, folder: Path, threads: int) -> list[Contestant
     ]  # fmt: skip
     for name, (precision, path) in _graphs(model, folder).items():
         if precision is not Precision.BF16:  # ONNX Runtime has no CPU kernels for it
-            entered.append((f"ONNX Runtime {name}", precision, _opener(OnnxRuntime, path, threads)))
-        entered.append((f"OpenVINO {name}", precision, _opener(OpenVinoRuntime, path, threads)))
+            candidates.append((f"ONNX Runtime {name}", precision, _opener(OnnxRuntime, path, threads)))
+        candidates.append((f"OpenVINO {name}", precision, _opener(OpenVinoRuntime, path, threads)))
     return [
-        Contestant(name=name, precision=precision, artifact_sha256="", open=start)
-        for name, precision, start in entered
+        Candidate(name=name, precision=precision, artifact_sha256="", open=start)
+        for name, precision, start in candidates
     ]
 
 
@@ -119,12 +119,12 @@ def main() -> None:
     model = model_from_state(architecture, Form.TRAINING, random_state(architecture))
     options = BenchOptions(batches=_BATCHES, rounds=5, repeats=1, warmup=1)
     with tempfile.TemporaryDirectory() as folder:
-        entered = _contestants(model, Path(folder), options.used_threads)
+        candidates = _candidates(model, Path(folder), options.used_threads)
         sizes: dict[str, JsonValue] = {
             path.stem: path.stat().st_size for path in sorted(Path(folder).glob("*.onnx"))
         }
         result = measure_latency(
-            entered,
+            candidates,
             synthetic_images(max(_BATCHES), _SIZE, seed=0),
             Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
             options,
@@ -148,7 +148,7 @@ def main() -> None:
             "file_bytes": sizes,
             "latency": to_jsonable(result),
         },
-        _targets(result, [item.name for item in entered]),
+        _targets(result, [item.name for item in candidates]),
     )
 
 

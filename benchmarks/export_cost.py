@@ -1,4 +1,4 @@
-"""What an export with its proof costs: time beside the bare exporter, memory for the largest model."""
+"""What an export with its parity report costs: time beside the bare exporter, memory of the largest model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def main() -> None:
             "m48_384_peak_rss_bytes": peak,
         },
         {
-            "export with proof over bare export": target(
+            "export with parity report over bare export": target(
                 middle["riformer-deploy export"] / middle[_BARE_NAME], 2.5
             ),
             "M48 at 384 px, GB resident": target(peak / 1e9, 3.5),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from _common import naive_export, random_state, target, write_result
 
-from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import Precision
@@ -48,12 +48,12 @@ def main() -> None:
             _NAIVE: lambda: OnnxRuntime(naive, threads=threads),
             _OURS: lambda: OnnxRuntime(ours, threads=threads),
         }
-        entered = [
-            Contestant(name=name, precision=Precision.FP32, artifact_sha256="", open=start)
+        candidates = [
+            Candidate(name=name, precision=Precision.FP32, artifact_sha256="", open=start)
             for name, start in runtimes.items()
         ]
         result = measure_latency(
-            entered,
+            candidates,
             synthetic_images(max(_BATCHES), _SIZE, seed=0),
             Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
             options,

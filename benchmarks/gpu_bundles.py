@@ -23,7 +23,7 @@ from _forms import DEFAULT, DIGITS, FORMS, SMALL, Form, bundle_name
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.evaluation.tolerances import BUDGETS, changed_budgets
+from riformer_deploy.evaluation.tolerances import TOLERANCES, changed_tolerances
 from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.variants import VARIANTS
 
@@ -44,7 +44,7 @@ def _export(checkpoint: Path, output: Path, form: Form, *, trained: bool) -> Non
             lowering=PrecisionOptions(int8_base=base, **form.lowering),
             opset=form.opset,
             calibration=str(_CALIBRATION) if trained else "random",
-            budgets=BUDGETS if trained else changed_budgets(min_sqnr_db=5.0, stage_relative_l2=1.0),
+            tolerances=TOLERANCES if trained else changed_tolerances(min_sqnr_db=5.0, stage_relative_l2=1.0),
         )
     )
     if report.bundle is None:

@@ -35,8 +35,8 @@ from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import Wish, measure
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.calibration import CalibrationConfig, measure
+from riformer_deploy.quantization.planning import resolve_lowering
 
 _ROOT = Path(__file__).parent.parent
 _CHECKPOINT = _ROOT / "examples" / "riformer-digits.pth"
@@ -59,7 +59,7 @@ Images = NDArray[np.float32]
 
 
 def _ours(folder: Path) -> dict[str, Path]:
-    """Our files, lowered and written as ``export`` does; the proof is the judgement here."""
+    """Our files, lowered and written as ``export`` does; the parity report is the judgement here."""
     choices = {
         "fp32": (Precision.FP32, PrecisionOptions()),
         "fp16": (Precision.FP16, PrecisionOptions()),
@@ -71,8 +71,10 @@ def _ours(folder: Path) -> dict[str, Path]:
     folded, images = fold(model_of(_CHECKPOINT)), calibration_set(str(_DATA), _PREPROCESSING)
     files = {}
     for number, (name, (precision, lowering)) in enumerate(choices.items()):
-        calibration = measure(folded, images, "benchmark", Wish(method=lowering.method_of(Precision.INT8)))
-        plan = plan_lowering(precision, lowering, calibration)
+        calibration = measure(
+            folded, images, "benchmark", CalibrationConfig(method=lowering.method_of(Precision.INT8))
+        )
+        plan = resolve_lowering(precision, lowering, calibration)
         files[f"{_OURS} {name}"] = path = folder / f"ours{number}.onnx"
         export_onnx(lower(folded, plan, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})
     return files
@@ -120,7 +122,7 @@ def _modelopt(python: str | None, source: Path, images: Path, method: str, outpu
 
 
 def _modelopt_version(python: str | None) -> str | None:
-    """The rival's version; None where it takes no part."""
+    """The baseline's version; None where it takes no part."""
     if python is None:
         return None
     code = "import importlib.metadata as m; print(m.version('nvidia-modelopt'))"
@@ -131,20 +133,20 @@ def _modelopt_version(python: str | None) -> str | None:
 
 
 def _attempt(make: Callable[[], object]) -> str | None:
-    """Run a rival; why it failed, or None."""
+    """Run a baseline; why it failed, or None."""
     try:
         make()
     except subprocess.CalledProcessError as err:
         return str(err.stderr).strip().splitlines()[-1]
-    except Exception as err:  # noqa: BLE001  # a rival that fails is a finding, whatever it raises
+    except Exception as err:  # noqa: BLE001  # a baseline that fails is a finding, whatever it raises
         return f"{type(err).__name__}: {err}"[:300]
     return None
 
 
-def _rivals(
+def _baselines(
     sources: dict[str, Path], folder: Path, images: Images, modelopt: str | None
 ) -> tuple[dict[str, Path], dict[str, JsonValue]]:
-    """The rivals' files by name, and by name why there is none."""
+    """The baselines' files by name, and by name why there is none."""
     stored = folder / "images.npy"
     np.save(stored, images)
     todo: dict[str, Callable[[Path], object]] = {}
@@ -160,7 +162,7 @@ def _rivals(
     files: dict[str, Path] = {}
     failures: dict[str, JsonValue] = {}
     for number, (name, make) in enumerate(todo.items()):
-        path = folder / f"rival{number}.onnx"
+        path = folder / f"baseline{number}.onnx"
         if name.startswith("ModelOpt") and modelopt is None:
             failures[name] = "not run: no --modelopt was given"
             continue
@@ -172,7 +174,7 @@ def _rivals(
     return files, failures
 
 
-def _judge(
+def _compare(
     path: Path, images: Images, true: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> dict[str, Any]:
     """SQNR, top-1 and size of one file."""
@@ -214,9 +216,9 @@ def main() -> None:
             "naive export": naive_export(model_of(_CHECKPOINT), folder / "naive.onnx", _SIZE[0]),
             "our folded export": files[f"{_OURS} fp32"],
         }
-        theirs, failures = _rivals(sources, folder, calibration, asked.modelopt)
+        theirs, failures = _baselines(sources, folder, calibration, asked.modelopt)
         judged = {
-            name: _judge(path, images, true, labels)
+            name: _compare(path, images, true, labels)
             for name, path in {"naive export fp32": sources["naive export"], **files, **theirs}.items()
         }
     ours = judged[f"{_OURS} int8, mse"]
@@ -225,17 +227,17 @@ def main() -> None:
         "our SQNR, dB": target(ours["sqnr_db"], 38.5, at_most=False),
         "top-1 lost, points": target(exact - ours["top1_percent"], 0.3),
     }
-    for rival in ("ONNX Runtime", "ModelOpt"):
-        rows = [row for name, row in judged.items() if name.startswith(rival)]
+    for baseline in ("ONNX Runtime", "ModelOpt"):
+        rows = [row for name, row in judged.items() if name.startswith(baseline)]
         if rows:
             best = max(row["sqnr_db"] for row in rows)
             smallest = min(row["file_bytes"] for row in rows)
             top1 = max(row["top1_percent"] for row in rows)
-            targets[f"our SQNR less {rival}'s best, dB"] = target(ours["sqnr_db"] - best, 0, at_most=False)
-            targets[f"our top-1 less {rival}'s best, points"] = target(
+            targets[f"our SQNR less {baseline}'s best, dB"] = target(ours["sqnr_db"] - best, 0, at_most=False)
+            targets[f"our top-1 less {baseline}'s best, points"] = target(
                 ours["top1_percent"] - top1, 0, at_most=False
             )
-            targets[f"our file over {rival}'s smallest"] = target(ours["file_bytes"] / smallest, 1)
+            targets[f"our file over {baseline}'s smallest"] = target(ours["file_bytes"] / smallest, 1)
     write_result(
         "quantization_comparison",
         "riformer-digits, 128 calibration images, 397 judged in ONNX Runtime against the training form in "

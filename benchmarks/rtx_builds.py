@@ -13,7 +13,7 @@ from _common import medians, random_state, target, write_result
 
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
@@ -28,7 +28,7 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.planning import resolve_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.trt.builder import BuildRequest, build_plan
@@ -47,10 +47,10 @@ def _folded(variant: Variant) -> RIFormer:
 def _export(model: RIFormer, precision: Precision, side_px: int, path: Path) -> None:
     """A graph whose int8 ranges are made up: what is built does not depend on them."""
     calibration = Calibration(
-        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
-        peaks={},
+        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), smoothquant_scales={},
+        residual_ranges={}, abs_max={},
     )  # fmt: skip
-    plan = plan_lowering(precision, PrecisionOptions(), calibration)
+    plan = resolve_lowering(precision, PrecisionOptions(), calibration)
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=(side_px, side_px))
     export_onnx(lower(model, plan, preprocessing), path, OnnxOptions(image_size_px=(side_px, side_px)), {})
 
@@ -138,12 +138,12 @@ def _beside(trt: TensorRT, folder: Path) -> dict[str, list[float]]:
         calibration="random",
     )
     if export_checkpoint(options).status is not Status.PASSED:
-        raise RuntimeError("the export of S12 failed its proof")
+        raise RuntimeError("the export of S12 failed its parity report")
     bundle = Bundle.open(folder / "s12")
     graph = bundle.path_of(bundle.manifest.onnx[0].file)
     copy = folder / "bare.onnx"
     copy.write_bytes(graph.read_bytes())
-    asked = BuildOptions(backend=Backend.TENSORRT_RTX)
+    asked = BuildOptions(backend=TensorRTFlavor.TENSORRT_RTX)
     work: dict[str, Callable[[], object]] = {
         "parser and builder": lambda: _bare(trt, copy, (3, 224, 224)),
         "build_engines": lambda: build_engines(folder / "s12", asked),
@@ -160,7 +160,7 @@ def _beside(trt: TensorRT, folder: Path) -> dict[str, list[float]]:
 
 def main() -> None:
     """First what is timed side by side, then the matrix."""
-    trt = load(Backend.TENSORRT_RTX)
+    trt = load(TensorRTFlavor.TENSORRT_RTX)
     with tempfile.TemporaryDirectory() as folder:
         samples = _beside(trt, Path(folder))
         middle = medians(samples)

@@ -174,7 +174,7 @@ Mirror = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.", show_default="1e-4")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]
-SqnrBudget = Annotated[
+SqnrTolerance = Annotated[
     float | None,
     typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30, fp8 25"),
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from riformer_deploy.backends.graph_state import titled
 
-from .engine_tables import print_engine, proof_text
+from .engine_tables import parity_text, print_engine
 from .output import number, print_table, say
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from riformer_deploy.bundle.engine_metadata import EngineArtifact
     from riformer_deploy.evaluation.results import CandidateParity, ParityResult
 
-_DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of budget")
+_DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of tolerance")
 
 
 def _stage_errors(candidate: CandidateParity) -> list[str]:
@@ -61,7 +61,7 @@ def print_parity(result: ParityResult) -> None:
                 number(item.deviation.sqnr_db, ".1f"),
                 number(item.deviation.cosine, ".9f"),
                 "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
-                number(item.budget_used, ".1%"),
+                number(item.tolerance_used, ".1%"),
                 str(item.status),
             )
             for candidate in result.candidates
@@ -75,7 +75,7 @@ def print_parity(result: ParityResult) -> None:
             (
                 titled(candidate.name, candidate.graph),
                 *(_stage_errors(candidate)),
-                number(candidate.budget.stage_relative_l2),
+                number(candidate.tolerance.stage_relative_l2),
                 _stages_verdict(candidate),
             )
             for candidate in result.candidates
@@ -83,15 +83,16 @@ def print_parity(result: ParityResult) -> None:
     )
     for item in result.skipped:
         say(f"skipped: {item.name}: {item.reason}")
-    for precision, budget in dict.fromkeys((c.precision, c.budget) for c in result.candidates):
+    for precision, tolerance in dict.fromkeys((c.precision, c.tolerance) for c in result.candidates):
         limits = []
-        if budget.elementwise is not None:
-            rtol, atol = budget.elementwise
+        if tolerance.elementwise is not None:
+            rtol, atol = tolerance.elementwise
             limits.append(f"|difference| <= {atol:g} + {rtol:g} |reference|")
-        if budget.min_sqnr_db is not None:
-            limits.append(f"SQNR >= {budget.min_sqnr_db:g} dB")
-        stated = "" if budget.stated == "default" else " (limits changed by the user)"
-        say(f"Budget of {precision}: {', '.join(limits)}, stages <= {budget.stage_relative_l2:g}{stated}")
+        if tolerance.min_sqnr_db is not None:
+            limits.append(f"SQNR >= {tolerance.min_sqnr_db:g} dB")
+        stated = "" if tolerance.stated == "default" else " (limits changed by the user)"
+        limits.append(f"stages <= {tolerance.stage_relative_l2:g}")
+        say(f"Tolerance of {precision}: {', '.join(limits)}{stated}")
     _say_verdict(result)
 
 
@@ -188,10 +189,10 @@ def _lowering(artifact: OnnxArtifact) -> str:
 
 def _engine(engine: EngineArtifact, found: BundleInspection) -> str:
     """What an engine was built with, and whether it is proven, in words."""
-    passport = engine.passport
-    profiles = ", ".join(map(str, passport.profiles))
-    proven = proof_text(found.proofs.get(engine.file.path))
-    return f"{passport.backend.label} {passport.backend_version}; batches {profiles}; {proven}"
+    metadata = engine.metadata
+    profiles = ", ".join(map(str, metadata.profiles))
+    proven = parity_text(found.engine_parity.get(engine.file.path))
+    return f"{metadata.backend.label} {metadata.backend_version}; batches {profiles}; {proven}"
 
 
 def _print_bundle(found: BundleInspection) -> None:

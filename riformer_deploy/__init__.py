@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from riformer_deploy.api.predict import predict_images
     from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
     from riformer_deploy.backends.candidates import Group
-    from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+    from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
     from riformer_deploy.bundle.store import Bundle
     from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
     from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from riformer_deploy.data.image_files import PictureFiles, find_pictures
     from riformer_deploy.evaluation.latency import BenchOptions
     from riformer_deploy.evaluation.results import Status
-    from riformer_deploy.evaluation.tolerances import Budget, changed_budgets
+    from riformer_deploy.evaluation.tolerances import Tolerance, changed_tolerances
     from riformer_deploy.model.architecture import Architecture, Form
     from riformer_deploy.model.network import RIFormer
     from riformer_deploy.model.reparameterize import fold, fuse
@@ -45,10 +45,10 @@ __version__ = VERSION
 _HOMES = {
     "AccuracyOptions": "api.accuracy",
     "Architecture": "model.architecture",
-    "Backend": "bundle.engine_metadata",
+    "TensorRTFlavor": "bundle.engine_metadata",
     "BatchProfile": "bundle.engine_metadata",
     "BenchOptions": "evaluation.latency",
-    "Budget": "evaluation.tolerances",
+    "Tolerance": "evaluation.tolerances",
     "BuildOptions": "trt.build_options",
     "BuildSettings": "bundle.engine_metadata",
     "Bundle": "bundle.store",
@@ -69,7 +69,7 @@ _HOMES = {
     "accuracy_bundle": "api.accuracy",
     "bench_bundle": "api.bench",
     "build_engines": "api.build",
-    "changed_budgets": "evaluation.tolerances",
+    "changed_tolerances": "evaluation.tolerances",
     "download_checkpoint": "checkpoints.download",
     "export_checkpoint": "api.export",
     "extract_features": "api.features",
@@ -91,10 +91,8 @@ __all__ = [
     "VARIANTS",
     "AccuracyOptions",
     "Architecture",
-    "Backend",
     "BatchProfile",
     "BenchOptions",
-    "Budget",
     "BuildOptions",
     "BuildSettings",
     "Bundle",
@@ -110,11 +108,13 @@ __all__ = [
     "RIFormerDeployError",
     "ReproduceOptions",
     "Status",
+    "TensorRTFlavor",
+    "Tolerance",
     "WeightSet",
     "accuracy_bundle",
     "bench_bundle",
     "build_engines",
-    "changed_budgets",
+    "changed_tolerances",
     "download_checkpoint",
     "export_checkpoint",
     "extract_features",

@@ -21,7 +21,7 @@ from riformer_deploy.backends import candidates, gpu_candidates
 from riformer_deploy.backends.base import Outputs
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.stored_models import model_of
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
+from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
@@ -31,7 +31,7 @@ from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import Calibration, Wish, calibrate
+from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, calibrate
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
@@ -124,13 +124,13 @@ def digits_reference(digits_checkpoint: Path, digits_inputs: NDArray[np.float32]
 
 
 @pytest.fixture(scope="session")
-def calibrated(
+def calibrate_for(
     digits_folded: RIFormer, digits_preprocessing: Preprocessing, calibration_file: Path
 ) -> Calibration:
     """The digits' model calibrated on its calibration images; MSE scales, equalised."""
     torch.set_num_threads(1)
     images = npz_set(calibration_file, digits_preprocessing)
-    return calibrate(digits_folded, "digits", images, Wish())
+    return calibrate(digits_folded, "digits", images, CalibrationConfig())
 
 
 @pytest.fixture(scope="session")
@@ -331,7 +331,7 @@ def engine_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "engines"))
     options = BuildOptions(
-        backend=Backend.TENSORRT_RTX, profiles=(BatchProfile(minimum=1, optimum=8, maximum=32),)
+        backend=TensorRTFlavor.TENSORRT_RTX, profiles=(BatchProfile(minimum=1, optimum=8, maximum=32),)
     )
     build_engines(bundle, options)
     return bundle

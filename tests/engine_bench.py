@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, Passport
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, EngineMetadata
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.builder import BuildRequest, build_plan
 from riformer_deploy.trt.runtime_cache import RuntimeCache
@@ -30,7 +30,7 @@ class Bench:
 
     trt: TensorRT
     plan: Path
-    passport: Passport
+    metadata: EngineMetadata
     gpu: FakeGpu
 
     @property
@@ -47,7 +47,7 @@ class Bench:
     ) -> EngineRuntime:
         device = FakeDevice(self.gpu, captures_graphs=captures)
         return EngineRuntime(
-            self.plan, self.passport, self.trt, device, cuda_graphs=cuda_graphs, kept=kept, sha256=sha256
+            self.plan, self.metadata, self.trt, device, cuda_graphs=cuda_graphs, kept=kept, sha256=sha256
         )
 
 
@@ -82,7 +82,7 @@ def make_bench(
     )
     plan = folder / "model.engine"
     plan.write_bytes(build_plan(trt, request, lambda _: None, lambda *_: None).plan)
-    passport = Passport(
+    metadata = EngineMetadata(
         backend=trt.backend,
         backend_version=trt.version,
         backend_cuda=13,
@@ -99,4 +99,4 @@ def make_bench(
     )
     gpu.assert_at_rest()
     gpu.made.clear()
-    return Bench(trt=trt, plan=plan, passport=passport, gpu=gpu)
+    return Bench(trt=trt, plan=plan, metadata=metadata, gpu=gpu)

@@ -15,11 +15,11 @@ from riformer_deploy.bundle.artifacts import (
     WeightsArtifact,
 )
 from riformer_deploy.bundle.engine_metadata import (
-    Backend,
     BatchProfile,
     BuildSettings,
     EngineArtifact,
-    Passport,
+    EngineMetadata,
+    TensorRTFlavor,
 )
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
@@ -104,10 +104,10 @@ def write_bundle(
         return commit(directory, staged, manifest_of(*kept, *records, source=source), force=force)
 
 
-def engine_of(plan: bytes = b"plan", **passport: Any) -> EngineArtifact:
+def engine_of(plan: bytes = b"plan", **metadata: Any) -> EngineArtifact:
     """An FP32 engine of TensorRT 10 that holds ``plan``, built from :func:`file_record`'s graph."""
-    plain = Passport(
-        backend=Backend.TENSORRT,
+    plain = EngineMetadata(
+        backend=TensorRTFlavor.TENSORRT,
         backend_version="10.16.0.1",
         backend_cuda=13,
         onnx_sha256="a" * 64,
@@ -121,7 +121,7 @@ def engine_of(plan: bytes = b"plan", **passport: Any) -> EngineArtifact:
         network_layers={"FLOAT": 3},
         engine_layers=2,
     )
-    changed = dataclasses.replace(plain, **passport)
+    changed = dataclasses.replace(plain, **metadata)
     stem = f"model.fp32.{changed.backend}"
     digest = hashlib.sha256(plan).hexdigest()
     graph = graph_of(file_record("model.fp32.onnx"))
@@ -132,6 +132,6 @@ def engine_of(plan: bytes = b"plan", **passport: Any) -> EngineArtifact:
         precision=Precision.FP32,
         inputs=graph.inputs,
         outputs=graph.outputs,
-        passport=changed,
+        metadata=changed,
         log=FileRecord(path=f"{stem}.log", sha256="e" * 64, size_bytes=3, parent_sha256=digest),
     )

@@ -72,7 +72,7 @@ def build(
 ) -> None:
     """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
     from riformer_deploy.api.build import build_engines, trtexec_lines
-    from riformer_deploy.bundle.engine_metadata import Backend, BuildSettings
+    from riformer_deploy.bundle.engine_metadata import BuildSettings, TensorRTFlavor
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.trt.build_options import BuildOptions
 
@@ -80,7 +80,7 @@ def build(
 
     asked = BuildOptions(
         precisions=tuple(precision or ()),
-        backend=None if backend is options.EngineBackend.AUTO else Backend(backend),
+        backend=None if backend is options.EngineBackend.AUTO else TensorRTFlavor(backend),
         profiles=tuple(options.parse_profile(text) for text in profile or ()),
         image_size_px=None if image_size is None else options.parse_image_size(image_size),
         settings=BuildSettings(

@@ -71,13 +71,13 @@ def export(
     weights: options.Weights = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
-    sqnr_budget: options.SqnrBudget = None,
+    sqnr_tolerance: options.SqnrTolerance = None,
     stage_tolerance: options.StageTolerance = None,
     force: options.Force = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Turn a checkpoint into a bundle: fused weights, ONNX, and the proof that they agree."""
+    """Turn a checkpoint into a bundle: fused weights, ONNX, and the parity report that they agree."""
     size = options.parse_image_size(image_size) if image_size is not None else None
     fixed = options.parse_batch(batch)
     form, topk = options.parse_output(output_form)
@@ -87,7 +87,7 @@ def export(
     from riformer_deploy.common.enums import WeightSet
     from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.evaluation.results import Status
-    from riformer_deploy.evaluation.tolerances import changed_budgets
+    from riformer_deploy.evaluation.tolerances import changed_tolerances
     from riformer_deploy.export.config import PrecisionOptions
     from riformer_deploy.export.onnx_export import DEFAULT_OPSET
     from riformer_deploy.model.variants import get_variant
@@ -106,8 +106,8 @@ def export(
         class_names=classes,
         opset=DEFAULT_OPSET if opset is None else opset,
         batch=fixed,
-        budgets=changed_budgets(
-            rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
+        tolerances=changed_tolerances(
+            rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
         ),
         force=force,
         precisions=tuple(precision) if precision else (Precision.FP32,),

@@ -14,7 +14,7 @@ def parity(
     bundle: options.BundlePath = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
-    sqnr_budget: options.SqnrBudget = None,
+    sqnr_tolerance: options.SqnrTolerance = None,
     stage_tolerance: options.StageTolerance = None,
     device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,
@@ -25,13 +25,13 @@ def parity(
     from riformer_deploy.backends.gpu_candidates import GpuOptions
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.evaluation.results import Status
-    from riformer_deploy.evaluation.tolerances import changed_budgets
+    from riformer_deploy.evaluation.tolerances import changed_tolerances
 
-    budgets = changed_budgets(
-        rtol=rtol, atol=atol, min_sqnr_db=sqnr_budget, stage_relative_l2=stage_tolerance
+    tolerances = changed_tolerances(
+        rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
     )
     with output.progress() as progress:
-        result = verify_bundle(find_bundle(bundle), budgets, progress, gpu=GpuOptions(layer=device_layer))
+        result = verify_bundle(find_bundle(bundle), tolerances, progress, gpu=GpuOptions(layer=device_layer))
     if json:
         output.print_json(result)
     else:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.backends.candidates import Group, line_up, require_backends
+from riformer_deploy.backends.candidates import Group, require_backends, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
@@ -15,9 +15,9 @@ from riformer_deploy.common.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.common.progress import Counter, uncounted
+from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
-from riformer_deploy.data.loader import Feeding
+from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
@@ -54,15 +54,15 @@ class AccuracyOptions:
 
 
 def accuracy_bundle(
-    directory: Path | str, options: AccuracyOptions, count: Counter = uncounted
+    directory: Path | str, options: AccuracyOptions, count: CountCallback = uncounted
 ) -> AccuracyResult:
     """``verify accuracy``: measure a bundle's artifacts on labelled pictures, and store the result in it.
 
     Args:
-        directory: The bundle; while the pass runs it also holds its journal, so that an interrupted
+        directory: The bundle; while the pass runs it also holds its resume log, so that an interrupted
             pass is taken up again.
         options: On what and how.
-        count: Told how far it is.
+        count: Called with how far it is.
 
     Raises:
         BundleError: It is not a bundle, a file was changed, or another process is at the same pass.
@@ -74,33 +74,33 @@ def accuracy_bundle(
     """
     require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
-    lineup = line_up(
+    selected = select_candidates(
         bundle, options.groups, folded=False, gpu=GpuOptions(required=True, cuda_graphs=(False,))
     )
-    if not lineup.entered:
+    if not selected.candidates:
         unfit = EngineUnfitError if set(options.groups) == {Group.ENGINE} else RuntimeFailureError
         raise unfit(
-            "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in lineup.skipped]
+            "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in selected.skipped]
         )
-    for item in lineup.skipped:
+    for item in selected.skipped:
         _LOG.warning("%s was left out: %s", item.name, item.reason)
-    warn_of_failures(bundle, lineup.entered)
+    warn_of_failures(bundle, selected.candidates)
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
     dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
     variant = VARIANTS.get(model.variant or "")
     task = AccuracyTask(
-        contestants=lineup.entered,
+        candidates=selected.candidates,
         dataset=dataset,
-        feeding=Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers),
+        loader=LoaderOptions(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers),
         published=None
         if variant is None
         else Published(
             variant=variant.name, top1_percent=variant.top1_percent, top5_percent=variant.top5_percent
         ),
         max_drop_points=options.max_drop_points,
-        journal_folder=bundle.directory,
-        skipped=lineup.skipped,
+        resume_folder=bundle.directory,
+        skipped=selected.skipped,
     )
     measured = measure_accuracy(task, count)
     with recording_failures("accuracy"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from riformer_deploy.api.parity import synthetic_inputs
-from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
@@ -36,9 +36,9 @@ def bench_bundle(
 
     Args:
         directory: The bundle.
-        groups: Which contestants.
+        groups: Which candidates.
         options: How to measure; None means the defaults.
-        progress: Told of each step.
+        progress: Called with each step.
         gpu: How engines are run; None means the defaults.
 
     Raises:
@@ -46,7 +46,7 @@ def bench_bundle(
             one.
         EngineUnfitError: Engines alone were asked for, and none fits this machine.
         RuntimeFailureError: Nothing could be measured.
-        MissingDependencyError: A contestant's backend is not installed.
+        MissingDependencyError: A candidate's backend is not installed.
     """
     options = options or BenchOptions()
     bundle = Bundle.open(Path(directory))
@@ -55,18 +55,18 @@ def bench_bundle(
     images = normalise(pixels, bundle.manifest.model.preprocessing)
     inputs = synthetic_inputs(size, options.batches, options.seed)
     engines = {engine.file.sha256 for engine in bundle.manifest.engines}
-    lineup = line_up(bundle, groups, threads=options.used_threads, gpu=gpu)
+    selected = select_candidates(bundle, groups, threads=options.used_threads, gpu=gpu)
     alone = set(groups) <= {Group.ENGINE, Group.GPU}
-    if alone and not any(contestant.artifact_sha256 in engines for contestant in lineup.entered):
+    if alone and not any(candidate.artifact_sha256 in engines for candidate in selected.candidates):
         raise EngineUnfitError(
             "No engine of the bundle can run on this machine.",
-            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+            details=[f"{item.name}: {item.reason}" for item in selected.skipped],
         )
-    warn_of_failures(bundle, lineup.entered)
+    warn_of_failures(bundle, selected.candidates)
     threads = torch.get_num_threads()
     try:
         result = measure_latency(
-            lineup.entered, images, inputs, options, skipped=lineup.skipped, progress=progress
+            selected.candidates, images, inputs, options, skipped=selected.skipped, progress=progress
         )
     finally:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The bundle's graphs as engines: built, given a passport, and put beside them."""
+"""The bundle's graphs as engines: built, given engine metadata, and put beside them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
-    Backend,
     BuildSettings,
     EngineArtifact,
-    Passport,
+    EngineMetadata,
+    TensorRTFlavor,
 )
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle
@@ -86,17 +86,17 @@ def _write_cache(path: Path | None, content: bytes | None, warnings: list[str]) 
         warnings.append(f"the timing cache {path} could not be written: {err.strerror}")
 
 
-def _passport(
+def _metadata(
     bundle: Bundle,
     graph: OnnxArtifact,
     trt: TensorRT,
     driver: Driver,
     options: BuildOptions,
     built: BuiltPlan,
-) -> Passport:
+) -> EngineMetadata:
     gpu = driver.gpus[0] if driver.gpus else None
     state = read_gpu()[0] if gpu is not None else None
-    return Passport(
+    return EngineMetadata(
         backend=trt.backend,
         backend_version=trt.version,
         backend_cuda=trt.cuda,
@@ -164,11 +164,11 @@ def _stage(
     path.write_bytes(built.plan)
     log.write_text(_log_text(built, onnx), encoding="utf-8")
     record = record_file(path, graph.file.sha256)
-    passport = _passport(bundle, graph, trt, driver, options, built)
+    metadata = _metadata(bundle, graph, trt, driver, options, built)
     inside = _looked_into(trt, built.plan, stem, options.settings) if driver.gpus else None
     layers: FileRecord | None = None
     if inside is not None:
-        passport = dataclasses.replace(passport, engine_layers=inside[0])
+        metadata = dataclasses.replace(metadata, engine_layers=inside[0])
         account = staged / f"{stem}.layers.json"
         account.write_text(inside[1], encoding="utf-8")
         layers = record_file(account, record.sha256)
@@ -177,7 +177,7 @@ def _stage(
         precision=graph.precision,
         inputs=graph.inputs,
         outputs=graph.outputs,
-        passport=passport,
+        metadata=metadata,
         log=record_file(log, record.sha256),
         layers=layers,
     )
@@ -196,12 +196,12 @@ def trtexec_lines(directory: Path | str, options: BuildOptions) -> tuple[str, ..
         OptionError: An option cannot be honoured.
     """
     bundle = Bundle.open(directory)
-    if options.backend is Backend.TENSORRT_RTX:
+    if options.backend is TensorRTFlavor.TENSORRT_RTX:
         raise OptionError(
             "--print-trtexec prints lines for the trtexec of TensorRT, not for TensorRT-RTX.",
             remedy="Leave --backend out.",
         )
-    refuse_unfit(options, Backend.TENSORRT)
+    refuse_unfit(options, TensorRTFlavor.TENSORRT)
     lines: list[str] = []
     graphs = graphs_of(bundle, options)
     refuse_precisions(graphs, options.settings)
@@ -232,7 +232,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     refuse_unfit(options, backend)
     require_gpu_at_hand(options, driver)
     graphs = graphs_of(bundle, options)
-    here = driver.gpus[0].compute_capability if backend is Backend.TENSORRT else None
+    here = driver.gpus[0].compute_capability if backend is TensorRTFlavor.TENSORRT else None
     refuse_precisions(graphs, options.settings, here)
     for graph in graphs:
         profiles_of(graph, options.profiles)
@@ -248,7 +248,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
                     f"The bundle {bundle.directory} was exported anew while its engines were built.",
                     remedy="Run the command again.",
                 )
-            stale = {engine.proof for engine in engines}
+            stale = {engine.parity_kind for engine in engines}
             results = {kind: record for kind, record in current.results.items() if kind not in stale}
             return dataclasses.replace(current, engines=_merged(current.engines, engines), results=results)
 
@@ -267,4 +267,4 @@ def _merged(
     names = {artifact.file.path for artifact in new}
     order = list(Precision)
     kept = [artifact for artifact in before if artifact.file.path not in names]
-    return tuple(sorted((*kept, *new), key=lambda e: (order.index(e.precision), e.passport.backend)))
+    return tuple(sorted((*kept, *new), key=lambda e: (order.index(e.precision), e.metadata.backend)))

@@ -28,10 +28,10 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.quantization.calibration import Calibration
 from riformer_deploy.quantization.lowering_records import record_lowering
-from riformer_deploy.quantization.planning import needs_calibration, plan_lowering
+from riformer_deploy.quantization.planning import needs_calibration, resolve_lowering
 
 _SAMPLES = 32
-"""Calibration images that a bundle keeps for its proofs."""
+"""Calibration images that a bundle keeps for its parity reports."""
 
 Measured = tuple[CalibrationSet, Calibration]
 """Calibration images and what was measured on them."""
@@ -95,7 +95,7 @@ def stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ingredients:
+class ExportInputs:
     """What graphs are made of.
 
     Attributes:
@@ -114,7 +114,7 @@ class Ingredients:
 
 
 def stage_onnx(
-    staged: Path, made_of: Ingredients, precision: Precision, options: PrecisionOptions, graph: OnnxOptions
+    staged: Path, made_of: ExportInputs, precision: Precision, options: PrecisionOptions, graph: OnnxOptions
 ) -> OnnxArtifact:
     """Write ``model.<precision>.onnx``.
 
@@ -130,7 +130,7 @@ def stage_onnx(
         OptionError: int8 or fp8 without a calibration.
     """
     used = made_of.measured if needs_calibration(precision, options) else None
-    plan = plan_lowering(precision, options, used[1] if used else None)
+    plan = resolve_lowering(precision, options, used[1] if used else None)
     lowering = record_lowering(made_of.model, precision, options, plan, used)
     calibration = "none"
     if used is not None:
@@ -180,14 +180,14 @@ def stage_samples(staged: Path, images: CalibrationSet | None, parent_sha256: st
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class PreviousBundle:
     """What a bundle held before and goes on holding.
 
     Attributes:
         onnx: Models of precisions that are not made anew.
         engines: Every engine that it held.
         results: All evidence that it held, by kind.
-        samples: Images for proofs.
+        samples: Images for parity reports.
     """
 
     onnx: tuple[OnnxArtifact, ...] = ()
@@ -200,16 +200,16 @@ class Kept:
         held = {graph.file.sha256 for graph in graphs}
         return tuple(engine for engine in self.engines if engine.file.parent_sha256 in held)
 
-    def proofs_of(self, engines: tuple[EngineArtifact, ...], reference_sha256: str) -> dict[str, FileRecord]:
-        """The proofs of these engines against the same reference weights, by kind."""
-        kinds = {engine.proof for engine in engines}
+    def parity_of(self, engines: tuple[EngineArtifact, ...], reference_sha256: str) -> dict[str, FileRecord]:
+        """The parity reports of these engines against the same reference weights, by kind."""
+        kinds = {engine.parity_kind for engine in engines}
         found = {kind: record for kind, record in self.results.items() if kind in kinds}
         return {kind: rec for kind, rec in found.items() if rec.parent_sha256 == reference_sha256}
 
 
-def kept_models(
+def previous_bundle(
     output: Path, record: ModelRecord, source: Source, made: tuple[Precision, ...], batch: int | None
-) -> tuple[Kept, tuple[str, ...]]:
+) -> tuple[PreviousBundle, tuple[str, ...]]:
     """What of an existing bundle stays, and the models that cannot, each with the reason.
 
     Args:
@@ -222,15 +222,17 @@ def kept_models(
     try:
         before = Bundle.open(output).manifest
     except BundleError:
-        return Kept(), ()
+        return PreviousBundle(), ()
     others = [artifact for artifact in before.onnx if artifact.precision not in made]
     why = _changed(before, record, source)
     lost = {artifact.precision: why or _other_batch(artifact, batch) for artifact in others}
     reasons = tuple(f"model.{precision}.onnx: {text}" for precision, text in lost.items() if text)
     if why:
-        return Kept(engines=before.engines, results=before.results), reasons
+        return PreviousBundle(engines=before.engines, results=before.results), reasons
     stays = tuple(artifact for artifact in others if not lost[artifact.precision])
-    return Kept(onnx=stays, engines=before.engines, samples=before.samples, results=before.results), reasons
+    return PreviousBundle(
+        onnx=stays, engines=before.engines, samples=before.samples, results=before.results
+    ), reasons
 
 
 def _changed(before: Manifest, record: ModelRecord, source: Source) -> str:

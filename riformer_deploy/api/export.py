@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from riformer_deploy.api.bundle_assembly import (
-    Ingredients,
-    kept_models,
+    ExportInputs,
+    previous_bundle,
     refuse_losses,
     stage_onnx,
     stage_samples,
     stage_weights,
 )
-from riformer_deploy.api.parity import MODELS, prove_parity
+from riformer_deploy.api.parity import MODELS, measure_parity
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
@@ -33,14 +33,14 @@ from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.quantization.accuracy_control import calibrated, gated, proof_images
+from riformer_deploy.quantization.accuracy_control import calibrate_for, parity_images, restore_accuracy
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 
@@ -61,7 +61,7 @@ class ExportOptions:
             for 1000 classes.
         opset: Version of ONNX's default operator set.
         batch: A fixed batch size, or None for a dynamic one.
-        budgets: Limits by precision.
+        tolerances: Limits by precision.
         force: Replace a bundle of another checkpoint.
         precisions: What to export; models of other precisions that the bundle holds already stay.
         lowering: How to lower.
@@ -81,7 +81,7 @@ class ExportOptions:
     class_names: Path | None = None
     opset: int = DEFAULT_OPSET
     batch: int | None = None
-    budgets: dict[Precision, Budget] = dataclasses.field(default_factory=lambda: dict(BUDGETS))
+    tolerances: dict[Precision, Tolerance] = dataclasses.field(default_factory=lambda: dict(TOLERANCES))
     force: bool = False
     precisions: tuple[Precision, ...] = (Precision.FP32,)
     lowering: PrecisionOptions = dataclasses.field(default_factory=PrecisionOptions)
@@ -111,7 +111,7 @@ class ExportReport:
         model: What the model is.
         source: What it was made from.
         files: Every file of the bundle but ``bundle.json``; none where nothing was written.
-        parity: The proof.
+        parity: The parity report.
         notes: What the user should know, such as an assumption that was made.
     """
 
@@ -153,7 +153,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
 
     Args:
         options: What to export and where to.
-        progress: Told of each step.
+        progress: Called with each step.
 
     Returns:
         The report; where parity failed nothing was written.
@@ -168,7 +168,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         CalibrationError: The calibration images cannot be used.
         GateError: int8 or fp8 cannot hold the gate.
     """
-    require("onnxruntime")  # the proof runs the file; told now rather than after minutes of work
+    require("onnxruntime")  # the parity report runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
     checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
     check_expectations(
@@ -187,7 +187,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights_sha256=checkpoint.weights_sha256,
     )
     check_target(options.output, source, force=options.force)
-    kept, lost = kept_models(options.output, model, source, options.precisions, options.batch)
+    kept, lost = previous_bundle(options.output, model, source, options.precisions, options.batch)
     if not options.force:
         refuse_losses(options.output, lost)
     notes += [f"dropped from the bundle: {text}" for text in lost]
@@ -196,15 +196,15 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     for precision in options.precisions:
         check_options(precision, options.lowering, folded)
     images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
-    measured, remarks = calibrated(
+    measured, remarks = calibrate_for(
         folded, source.weights_sha256, model, options.precisions, options.lowering, images, progress
     )
-    real, more = proof_images(measured, images, model)
+    real, more = parity_images(measured, images, model)
     notes += (*remarks, *more)
     lowerings = dict.fromkeys(options.precisions, options.lowering)
     if measured is not None and options.gate is not None:
         for precision in [item for item in options.precisions if item.is_quantized]:
-            lowerings[precision], text = gated(
+            lowerings[precision], text = restore_accuracy(
                 folded, training, model, measured, precision, options.lowering, options.gate, progress
             )
             notes.append(text)
@@ -213,7 +213,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights = stage_weights(staged, checkpoint)
         parent = weights[0].file.sha256
         del checkpoint, training
-        made_of = Ingredients(
+        made_of = ExportInputs(
             model=folded, record=model, source=source, parent_sha256=parent, measured=measured
         )
         artifacts = list(kept.onnx)
@@ -233,7 +233,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         notes += [
             f"dropped from the bundle: {record.path}: it was measured before this export"
             for kind, record in kept.results.items()
-            if kind != "parity" and kind not in kept.proofs_of(engines, parent)
+            if kind != "parity" and kind not in kept.parity_of(engines, parent)
         ]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -247,9 +247,9 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             samples=samples,
             libraries=library_versions(),
         )
-        parity = prove_parity(
+        parity = measure_parity(
             Bundle(staged, manifest, base=options.output),
-            options.budgets,
+            options.tolerances,
             lambda step: progress(f"proving parity: {step}"),
             groups=MODELS,
         )
@@ -261,9 +261,9 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         if parity.status is Status.PASSED:
             path = staged / "parity.json"
             path.write_text(dump_json(parity), encoding="utf-8")
-            proof = record_file(path, weights[0].file.sha256)
+            report = record_file(path, weights[0].file.sha256)
             manifest = dataclasses.replace(
-                manifest, results={"parity": proof, **kept.proofs_of(engines, parent)}
+                manifest, results={"parity": report, **kept.parity_of(engines, parent)}
             )
             commit(options.output, staged, manifest, force=options.force)
     return ExportReport(

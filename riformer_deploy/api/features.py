@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from riformer_deploy.api.predict import BrokenImage
+from riformer_deploy.api.predict import UnusableImage
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.data.image_files import PictureFiles
-from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.loader import LoaderOptions, load_batches
 
 _LAST = "backbone.norm6"
 
@@ -36,7 +36,7 @@ class FeatureReport:
     array: str
     shape: tuple[int, ...]
     model: str
-    broken: tuple[BrokenImage, ...]
+    broken: tuple[UnusableImage, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +87,13 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
         )
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
-    feeding = Feeding(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers)
-    contestant = only_runner(bundle, Group.TORCH)
+    loader = LoaderOptions(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers)
+    candidate = only_runner(bundle, Group.TORCH)
     tensor = _LAST if options.stage is None else model.architecture.block_names[options.stage - 1][-1]
     names, parts, broken = [], [], []
-    with contextlib.closing(contestant.open()) as runtime:
-        for part in feed(pictures, feeding):
-            broken += [BrokenImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
+    with contextlib.closing(candidate.open()) as runtime:
+        for part in load_batches(pictures, loader):
+            broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
             if part.usable:
                 maps = runtime.tap(part.images, (tensor,))[tensor]
                 parts.append(maps.mean((2, 3)) if options.stage is None else maps)
@@ -111,6 +111,6 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
         output=str(options.output),
         array=array,
         shape=values.shape,
-        model=contestant.name,
+        model=candidate.name,
         broken=tuple(broken),
     )

@@ -110,7 +110,7 @@ class OnnxInspection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineProof:
+class EngineParity:
     """That an engine computes the reference's function, somewhere.
 
     Attributes:
@@ -135,12 +135,12 @@ class BundleInspection:
         flops: Multiply-adds of one image in the deploy form.
         deploy_parameters: Number of weights once fused.
         graphs: Every ONNX file that is as recorded.
-        parity: The verdict of the stored proof under the default limits; None where there is none.
-        parity_utc: When that proof was made.
+        parity: The verdict of the stored parity report under the default limits; None where there is none.
+        parity_utc: When that parity report was made.
         parity_failures: Why each of its candidates that failed did, runtimes that judge no file included.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
-        proofs: The stored proof of each engine that has one, by the engine's file.
+        engine_parity: The stored parity report of each engine that has one, by the engine's file.
     """
 
     kind: str
@@ -153,7 +153,7 @@ class BundleInspection:
     parity_utc: str | None
     intact: bool
     problems: tuple[str, ...]
-    proofs: dict[str, EngineProof]
+    engine_parity: dict[str, EngineParity]
     parity_failures: tuple[str, ...] = ()
 
 
@@ -164,11 +164,11 @@ class EngineInspection:
     Attributes:
         kind: Always ``engine``.
         path: The file.
-        artifact: Its record, passport included.
+        artifact: Its record, engine metadata included.
         intact: Whether the file is the one that was built.
         fits: Whether preflight passes on this machine.
         findings: Why it does not.
-        proof: The stored proof of this very engine; None where there is none.
+        parity: The stored parity report of this very engine; None where there is none.
     """
 
     kind: str
@@ -177,7 +177,7 @@ class EngineInspection:
     intact: bool
     fits: bool
     findings: tuple[Mismatch, ...]
-    proof: EngineProof | None
+    parity: EngineParity | None
 
 
 Inspection = CheckpointInspection | OnnxInspection | BundleInspection | EngineInspection
@@ -261,7 +261,7 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         except BundleIntegrityError as err:
             problems.append(err.message)
     parity = _stored_parity(bundle, problems)
-    proofs = [(engine, _proof_of(bundle, engine, problems)) for engine in manifest.engines]
+    parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
     model = manifest.model
     cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
     return BundleInspection(
@@ -276,16 +276,16 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
         intact=not problems,
         problems=tuple(problems),
-        proofs={engine.file.path: proof for engine, proof in proofs if proof is not None},
+        engine_parity={engine.file.path: found for engine, found in parities if found is not None},
     )
 
 
-def _proof_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> EngineProof | None:
-    """The stored proof of this very engine; one way of launching it that failed makes it failed."""
-    parity = _stored_parity(bundle, problems, engine.proof)
+def _parity_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> EngineParity | None:
+    """The stored parity report of this very engine; one way of launching it that failed makes it failed."""
+    parity = _stored_parity(bundle, problems, engine.parity_kind)
     if parity is None or {c.artifact_sha256 for c in parity.candidates} != {engine.file.sha256}:
         return None
-    return EngineProof(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
+    return EngineParity(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
 
 
 def _inspect_engine(path: Path) -> EngineInspection:
@@ -306,7 +306,7 @@ def _inspect_engine(path: Path) -> EngineInspection:
         intact=not check_file(artifact, path),
         fits=not findings,
         findings=findings,
-        proof=_proof_of(bundle, artifact, []),
+        parity=_parity_of(bundle, artifact, []),
     )
 
 

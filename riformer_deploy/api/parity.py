@@ -1,4 +1,4 @@
-"""The proof of parity: which images and models take part, and what of it is kept where."""
+"""The report of parity: which images and models take part, and what of it is kept where."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from riformer_deploy.backends.base import Skipped
-from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.bundle.results import recording_failures, store_result
@@ -27,7 +27,7 @@ from riformer_deploy.evaluation.results import (
     ParityResult,
     files_status,
 )
-from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 
 PARITY_BATCHES = (2, 1, 3, 8)
 """Batches that a dynamic graph must take, one file for all; stages are compared on the first."""
@@ -53,9 +53,9 @@ def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int)
 
 
 MODELS = (Group.TORCH, Group.ONNX, Group.OPENVINO)
-"""What the proof of an export covers."""
-PROVEN = (*MODELS, Group.ENGINE)
-"""What a proof covers."""
+"""What the parity report of an export covers."""
+PARITY_GROUPS = (*MODELS, Group.ENGINE)
+"""What a parity report covers."""
 
 
 def _stored(bundle: Bundle) -> Images | None:
@@ -72,7 +72,7 @@ def _stored(bundle: Bundle) -> Images | None:
     return stored
 
 
-def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
+def _parity_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
     """The bundle's own samples where it has enough of them, else synthetic images."""
     size, count, stored = bundle.manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
     if stored is not None and len(stored) >= count:
@@ -84,21 +84,21 @@ def _proof_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[
     return normalise(pixels, bundle.manifest.model.preprocessing), synthetic_inputs(size, batches, seed)
 
 
-def prove_parity(
+def measure_parity(
     bundle: Bundle,
-    budgets: dict[Precision, Budget],
+    tolerances: dict[Precision, Tolerance],
     progress: Progress = silent,
     *,
     seed: int = PARITY_SEED,
     gpu: GpuOptions | None = None,
-    groups: tuple[Group, ...] = PROVEN,
+    groups: tuple[Group, ...] = PARITY_GROUPS,
 ) -> ParityResult:
     """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
 
     Args:
         bundle: Open, or still staged.
-        budgets: Limits by precision.
-        progress: Told of each step.
+        tolerances: Limits by precision.
+        progress: Called with each step.
         seed: Of the images.
         gpu: How engines are run; None means the defaults.
         groups: What is compared.
@@ -111,16 +111,16 @@ def prove_parity(
     manifest = bundle.manifest
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
     batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
-    images, inputs = _proof_images(bundle, batches, seed)
-    lineup = line_up(bundle, groups, gpu=gpu)
+    images, inputs = _parity_images(bundle, batches, seed)
+    selected = select_candidates(bundle, groups, gpu=gpu)
     task = ParityTask(
         reference=reference(bundle),
-        candidates=lineup.entered,
-        budgets=budgets,
+        candidates=selected.candidates,
+        tolerances=tolerances,
         blocks=manifest.model.architecture.block_names,
         images=images,
         inputs=inputs,
-        skipped=lineup.skipped,
+        skipped=selected.skipped,
     )
     result = verify_parity(task, progress)
     ran = {candidate.artifact_sha256 for candidate in result.candidates}
@@ -128,15 +128,15 @@ def prove_parity(
     return dataclasses.replace(result, unproven=unproven)
 
 
-def proofs_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:
-    """A proof in parts: that of the models, and one for each engine, which only its own GPU can renew.
+def results_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:
+    """A result in parts: that of the models, and one for each engine, which only its own GPU can renew.
 
     Args:
         bundle: Whose.
         result: What was proven in one run.
 
     Returns:
-        By kind: ``parity``, and ``EngineArtifact.proof`` of each engine that ran.
+        By kind: ``parity``, and ``EngineArtifact.parity_kind`` of each engine that ran.
     """
     engines = {engine.file.sha256: engine for engine in bundle.manifest.engines}
     names = {engine.name for engine in engines.values()}
@@ -145,7 +145,7 @@ def proofs_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResu
     parts = {"parity": _part(result, models, missed)} if models else {}
     for sha256, engine in engines.items():
         if ways := tuple(c for c in result.candidates if c.artifact_sha256 == sha256):
-            parts[engine.proof] = _part(result, ways, ())
+            parts[engine.parity_kind] = _part(result, ways, ())
     return parts
 
 
@@ -159,7 +159,7 @@ def _part(
 
 def verify_bundle(
     directory: Path | str,
-    budgets: dict[Precision, Budget] | None = None,
+    tolerances: dict[Precision, Tolerance] | None = None,
     progress: Progress = silent,
     *,
     gpu: GpuOptions | None = None,
@@ -168,8 +168,8 @@ def verify_bundle(
 
     Args:
         directory: The bundle.
-        budgets: Limits by precision; None means the default table.
-        progress: Told of each step.
+        tolerances: Limits by precision; None means the default table.
+        progress: Called with each step.
         gpu: How engines are run; None means the defaults.
 
     Raises:
@@ -177,12 +177,12 @@ def verify_bundle(
         RuntimeFailureError: A model cannot be run.
     """
     bundle = Bundle.open(Path(directory))
-    result = prove_parity(bundle, BUDGETS if budgets is None else budgets, progress, gpu=gpu)
+    result = measure_parity(bundle, TOLERANCES if tolerances is None else tolerances, progress, gpu=gpu)
     # Evidence under limits of the user's own never takes the place of that under the default ones.
-    if any(c.budget.stated != "default" for c in result.candidates):
+    if any(c.tolerance.stated != "default" for c in result.candidates):
         kinds = {"parity-user": result}
     else:
-        kinds = proofs_by_kind(bundle, result)
+        kinds = results_by_kind(bundle, result)
     for kind, part in kinds.items():
         with recording_failures(kind):
             store_result(bundle, kind, part)

@@ -12,7 +12,7 @@ from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles
-from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
 
@@ -46,7 +46,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokenImage:
+class UnusableImage:
     """A picture that could not be used.
 
     Attributes:
@@ -76,7 +76,7 @@ class PredictionReport:
     artifact_sha256: str
     preprocessing: Preprocessing
     predictions: tuple[Prediction, ...]
-    broken: tuple[BrokenImage, ...]
+    broken: tuple[UnusableImage, ...]
 
 
 def predict_images(
@@ -112,16 +112,16 @@ def predict_images(
         raise OptionError(f"--top must be at least 1, got {top}.")
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
-    feeding = Feeding(preprocessing=model.preprocessing, batch=batch, workers=workers)
-    contestant = only_runner(bundle, group)
+    loader = LoaderOptions(preprocessing=model.preprocessing, batch=batch, workers=workers)
+    candidate = only_runner(bundle, group)
     names = model.class_names
     predictions, broken = [], []
-    with contextlib.closing(contestant.open()) as runtime:
-        for part in feed(pictures, feeding):
-            broken += [BrokenImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
+    with contextlib.closing(candidate.open()) as runtime:
+        for part in load_batches(pictures, loader):
+            broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
             if not part.usable:
                 continue
-            scores = softmax(logits_of(contestant, runtime, part.images))
+            scores = softmax(logits_of(candidate, runtime, part.images))
             for index, row, order in zip(part.usable, scores, first_classes(scores, top), strict=True):
                 guesses = tuple(
                     Guess(label=int(label), name=names[label] if names else None, score=float(row[label]))
@@ -130,8 +130,8 @@ def predict_images(
                 predictions.append(Prediction(image=pictures.name_of(index), guesses=guesses))
     return PredictionReport(
         bundle=str(directory),
-        model=contestant.name,
-        artifact_sha256=contestant.artifact_sha256,
+        model=candidate.name,
+        artifact_sha256=candidate.artifact_sha256,
         preprocessing=model.preprocessing,
         predictions=tuple(predictions),
         broken=tuple(broken),

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.backends.base import Contestant, Runtime
+from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.common.progress import Counter, Progress, uncounted
+from riformer_deploy.common.progress import CountCallback, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
-from riformer_deploy.data.loader import Feeding
+from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, BrokenPicture, DatasetRecord, Share
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share, UnusableImage
 from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
@@ -81,7 +81,7 @@ class Reproduction:
     machine: Machine
     dataset: DatasetRecord
     models: tuple[ReproducedModel, ...]
-    broken: tuple[BrokenPicture, ...]
+    broken: tuple[UnusableImage, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class ReproduceOptions:
         variants: Which of the published models, at least one.
         data: The labelled pictures.
         checkpoints: Where the published files are, or are fetched to; an interrupted pass leaves its
-            journal there.
+            resume log there.
         split: Which part of the dataset.
         mirror: Another folder with the files, as a URL; None for OpenMMLab's.
         limit: Use so many pictures only, spread evenly; None for all.
@@ -122,11 +122,11 @@ class _Entry:
 
     variant: Variant
     form: Form
-    contestant: Contestant
+    candidate: Candidate
 
 
 def reproduce_table(
-    options: ReproduceOptions, progress: Progress, count: Counter = uncounted
+    options: ReproduceOptions, progress: Progress, count: CountCallback = uncounted
 ) -> Reproduction:
     """Measure published models beside their published figures.
 
@@ -134,7 +134,7 @@ def reproduce_table(
 
     Args:
         options: What to measure.
-        progress: Told of each step.
+        progress: Called with each step.
         count: Told how far a pass is.
 
     Raises:
@@ -149,15 +149,15 @@ def reproduce_table(
         progress(f"checking {variant.name}")
         groups.setdefault(variant.preprocessing, []).extend(_entries(variant, options))
     rows: dict[tuple[str, Form], ReproducedModel] = {}
-    broken: dict[str, BrokenPicture] = {}
+    broken: dict[str, UnusableImage] = {}
     record = None
     for preprocessing, entries in groups.items():
         progress(f"measuring {', '.join(dict.fromkeys(entry.variant.name for entry in entries))}")
         task = AccuracyTask(
-            contestants=[entry.contestant for entry in entries],
+            candidates=[entry.candidate for entry in entries],
             dataset=dataset,
-            feeding=Feeding(preprocessing=preprocessing, batch=options.batch, workers=options.workers),
-            journal_folder=options.checkpoints,
+            loader=LoaderOptions(preprocessing=preprocessing, batch=options.batch, workers=options.workers),
+            resume_folder=options.checkpoints,
         )
         result = measure_accuracy(task, count).result
         record = result.dataset
@@ -196,7 +196,7 @@ def _entries(variant: Variant, options: ReproduceOptions) -> Sequence[_Entry]:
         _Entry(
             variant=variant,
             form=form,
-            contestant=Contestant(
+            candidate=Candidate(
                 name=f"{variant.name}, {form} form",
                 precision=Precision.FP32,
                 artifact_sha256=checkpoint.sha256,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from riformer_deploy.backends.base import Contestant
-from riformer_deploy.backends.candidates import _LOG, Group, line_up, require_backends
+from riformer_deploy.backends.base import Candidate
+from riformer_deploy.backends.candidates import _LOG, Group, require_backends, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
 
 
-def only_runner(bundle: Bundle, group: Group) -> Contestant:
+def only_runner(bundle: Bundle, group: Group) -> Candidate:
     """The first model of a group that has not failed parity, for work that one model does.
 
     Args:
@@ -24,21 +24,21 @@ def only_runner(bundle: Bundle, group: Group) -> Contestant:
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
-    lineup = line_up(bundle, (group,), gpu=GpuOptions(required=True))
-    if not lineup.entered:
+    selected = select_candidates(bundle, (group,), gpu=GpuOptions(required=True))
+    if not selected.candidates:
         unfit = EngineUnfitError if group is Group.ENGINE else BundleError
         raise unfit(
             f"{bundle.directory} holds nothing that runs here with {group}.",
-            details=[f"{item.name}: {item.reason}" for item in lineup.skipped],
+            details=[f"{item.name}: {item.reason}" for item in selected.skipped],
             remedy="Choose another --with.",
         )
     failed: list[str] = []
-    for contestant in lineup.entered:
-        failure = stored_failure(bundle, contestant)
+    for candidate in selected.candidates:
+        failure = stored_failure(bundle, candidate)
         if failure is None:
             for text in failed:
                 _LOG.warning("left out, since it failed parity: %s", text)
-            return contestant
+            return candidate
         failed.append(why_failed(failure))
     raise BundleError(
         f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",

@@ -14,11 +14,11 @@ from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.option_checks import check_options, refuse_unused
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.accuracy_control import calibration_wish
+from riformer_deploy.quantization.accuracy_control import calibration_config
 from riformer_deploy.quantization.calibration import calibrate
 from riformer_deploy.quantization.sensitivity import (
     SensitivityReport,
-    meter_of,
+    evaluator_of,
     rank_layers,
 )
 
@@ -37,7 +37,7 @@ def bundle_sensitivity(
         images: Which calibration images.
         options: How to lower.
         precision: What layers are quantised to.
-        progress: Told of each step.
+        progress: Called with each step.
 
     Raises:
         BundleError: It is not a bundle, or a file was changed.
@@ -53,8 +53,8 @@ def bundle_sensitivity(
     reference = model_of(bundle.path_of(bundle.manifest.weights[0].file))
     folded = fold(reference)
     check_options(precision, options, folded)
-    wish = calibration_wish(options, ranges=precision is Precision.INT8)
-    calibration = calibrate(folded, source.weights_sha256, given, wish, progress)
-    meter = meter_of(folded, reference, record, (given, calibration), options, precision)
-    report = rank_layers(meter, given.source, progress)
+    config = calibration_config(options, ranges=precision is Precision.INT8)
+    calibration = calibrate(folded, source.weights_sha256, given, config, progress)
+    evaluator = evaluator_of(folded, reference, record, (given, calibration), options, precision)
+    report = rank_layers(evaluator, given.source, progress)
     return dataclasses.replace(report, random=given.random, warnings=given.warnings)

@@ -101,7 +101,7 @@ def graph_of(runtime: Runtime) -> GraphState | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
+class BatchRange:
     """Batch sizes that a model takes.
 
     Attributes:
@@ -111,7 +111,7 @@ class Batches:
     ranges: tuple[tuple[int, int | None], ...] = ((1, None),)
 
     @classmethod
-    def of(cls, fixed: int | None) -> Batches:
+    def of(cls, fixed: int | None) -> BatchRange:
         """One size only, or, for None, any."""
         return cls() if fixed is None else cls(ranges=((fixed, fixed),))
 
@@ -137,12 +137,12 @@ class Batches:
         return min(larger) if larger else max(most for _, most in self.ranges if most is not None)
 
 
-ANY_BATCH = Batches()
+ANY_BATCH = BatchRange()
 """No limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Candidate:
     """A runtime that can be opened when its turn comes.
 
     Attributes:
@@ -151,8 +151,8 @@ class Contestant:
         artifact_sha256: Of the file that it runs, or of the weights' file.
         open: Loads and prepares it.
         batches: Batch sizes that it takes.
-        proof_batches: Batch sizes that a proof must cover beyond its own, such as those that each profile of
-            an engine has kernels of its own for.
+        parity_batches: Batch sizes that parity must cover beyond its own, such as those that each profile
+            of an engine has kernels of its own for.
         observable: Whether its inner activations can be looked at (``tap``).
         role: What it is in a comparison of latencies.
         runtime: What runs it.
@@ -163,8 +163,8 @@ class Contestant:
     precision: Precision
     artifact_sha256: str
     open: Callable[[], Runtime]
-    batches: Batches = ANY_BATCH
-    proof_batches: tuple[int, ...] = ()
+    batches: BatchRange = ANY_BATCH
+    parity_batches: tuple[int, ...] = ()
     observable: bool = True
     role: Role = Role.CANDIDATE
     runtime: RuntimeKind = RuntimeKind.PYTORCH
@@ -173,7 +173,7 @@ class Contestant:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A contestant that could not take part.
+    """A candidate that could not take part.
 
     Attributes:
         name: Which.
@@ -185,22 +185,24 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lineup:
+class CandidateSet:
     """Who takes part.
 
     Attributes:
-        entered: Contestants, in order.
+        candidates: Candidates, in order.
         skipped: Artifacts that cannot, with the reason.
     """
 
-    entered: tuple[Contestant, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
-    def __add__(self, other: Lineup) -> Lineup:
-        return Lineup(entered=self.entered + other.entered, skipped=self.skipped + other.skipped)
+    def __add__(self, other: CandidateSet) -> CandidateSet:
+        return CandidateSet(
+            candidates=self.candidates + other.candidates, skipped=self.skipped + other.skipped
+        )
 
 
-def run_all(runtime: Runtime, images: Images, batches: Batches) -> Outputs:
+def run_all(runtime: Runtime, images: Images, batches: BatchRange) -> Outputs:
     """Run images in parts that the model takes; a part that is too small is filled up.
 
     Args:

@@ -1,6 +1,6 @@
 """Which models a bundle can put to the test: its artifacts, each behind a runtime.
 
-Every contestant is loaded from the bundle's own file when its turn comes, so what is judged is what
+Every candidate is loaded from the bundle's own file when its turn comes, so what is judged is what
 is shipped, and one model is in memory at a time.
 """
 
@@ -14,9 +14,9 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.backends.base import Batches, Contestant, Lineup, Runtime, Skipped
-from riformer_deploy.backends.gpu_candidates import GpuOptions, engines_lineup, rivals_lineup
-from riformer_deploy.backends.input_adapter import fed
+from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
+from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
@@ -43,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Group(StrEnum):
-    """Kinds of contestants that a command can ask for."""
+    """Kinds of candidates that a command can ask for."""
 
     TORCH = "torch"
     COMPILED = "compiled"
@@ -81,14 +81,14 @@ def chosen_groups(
 
 def _torch(
     bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
-) -> Contestant:
+) -> Candidate:
     def start() -> Runtime:
         model = stored_model(bundle, weights, torch.float32)
         return PyTorchRuntime(
             fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads
         )
 
-    return Contestant(
+    return Candidate(
         name=f"PyTorch float32, {form} form" + (", torch.compile" if compiled else ""),
         precision=Precision.FP32,
         artifact_sha256=weights.file.sha256,
@@ -103,19 +103,19 @@ _TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "Open
 
 def _graph(
     bundle: Bundle, artifact: OnnxArtifact, runtime: RuntimeKind, load: Callable[[Path], Runtime]
-) -> Contestant:
-    return Contestant(
+) -> Candidate:
+    return Candidate(
         name=f"{_TITLES[runtime]} {artifact.precision}",
         precision=artifact.precision,
         artifact_sha256=artifact.file.sha256,
-        batches=Batches.of(artifact.batch),
-        open=lambda: fed(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
+        batches=BatchRange.of(artifact.batch),
+        open=lambda: adapt_input(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
         runtime=runtime,
         file=artifact.file.path,
     )
 
 
-def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
+def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
     """The module that a floating-point graph was exported from, rebuilt from the bundle's record."""
     weights, record = bundle.manifest.weights[0], artifact.lowering
     plan = LoweringPlan(
@@ -136,9 +136,9 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
         model = lower(folded, plan, bundle.manifest.model.preprocessing)
         taken = torch.uint8 if plan.input_form is InputForm.UINT8 else plan.io
         runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=taken)
-        return fed(runtime, bundle, record)
+        return adapt_input(runtime, bundle, record)
 
-    return Contestant(
+    return Candidate(
         name=f"PyTorch {artifact.precision}, lowered",
         precision=artifact.precision,
         artifact_sha256=weights.file.sha256,
@@ -147,56 +147,56 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Contestant:
     )
 
 
-def _torch_lineup(bundle: Bundle, threads: int | None, *, folded: bool) -> Lineup:
+def _torch_candidates(bundle: Bundle, threads: int | None, *, folded: bool) -> CandidateSet:
     weights = bundle.manifest.weights
     found = [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
     if folded:
         found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
-    return Lineup(entered=tuple(found))
+    return CandidateSet(candidates=tuple(found))
 
 
-def _onnx_lineup(bundle: Bundle, threads: int | None) -> Lineup:
-    lineup = Lineup()
+def _onnx_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
+    selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
         if artifact.precision is Precision.BF16:
             reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
             skipped = Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason)
-            lineup += Lineup(entered=(_lowered(bundle, artifact),), skipped=(skipped,))
+            selected += CandidateSet(candidates=(_lowered(bundle, artifact),), skipped=(skipped,))
         else:
             kind = RuntimeKind.ONNX_RUNTIME
             run = _graph(bundle, artifact, kind, lambda path: OnnxRuntime(path, threads=threads))
-            lineup += Lineup(entered=(run,))
-    return lineup
+            selected += CandidateSet(candidates=(run,))
+    return selected
 
 
-def _openvino_lineup(bundle: Bundle, threads: int | None) -> Lineup:
-    lineup = Lineup()
+def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
+    selected = CandidateSet()
     absent = installed_version("openvino") is None
     for artifact in bundle.manifest.onnx:
         name = f"OpenVINO {artifact.precision}"
         if absent:
             unrun = "; the file itself has not been run" if artifact.precision is Precision.BF16 else ""
             reason = f"OpenVINO is not installed ({PACKAGES['openvino'].install_command}){unrun}"
-            lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
+            selected += CandidateSet(skipped=(Skipped(name=name, reason=reason),))
         elif artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16:
             # OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them.
             reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
-            lineup += Lineup(skipped=(Skipped(name=name, reason=reason),))
+            selected += CandidateSet(skipped=(Skipped(name=name, reason=reason),))
         else:
             kind = RuntimeKind.OPENVINO
             run = _graph(bundle, artifact, kind, lambda path: OpenVinoRuntime(path, threads=threads))
-            lineup += Lineup(entered=(run,))
-    return lineup
+            selected += CandidateSet(candidates=(run,))
+    return selected
 
 
-def line_up(
+def select_candidates(
     bundle: Bundle,
     groups: Sequence[Group],
     *,
     threads: int | None = None,
     folded: bool = True,
     gpu: GpuOptions | None = None,
-) -> Lineup:
+) -> CandidateSet:
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
 
     Args:
@@ -210,25 +210,25 @@ def line_up(
         BundleError: The bundle holds no engine where ``gpu`` requires one.
     """
     weights = bundle.manifest.weights
-    lineup = Lineup()
+    selected = CandidateSet()
     for group in dict.fromkeys(groups):
         match group:
             case Group.TORCH:
-                lineup += _torch_lineup(bundle, threads, folded=folded)
+                selected += _torch_candidates(bundle, threads, folded=folded)
             case Group.COMPILED:
                 compiled = _torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads)
-                lineup += Lineup(entered=(compiled,))
+                selected += CandidateSet(candidates=(compiled,))
             case Group.ONNX:
-                lineup += _onnx_lineup(bundle, threads)
+                selected += _onnx_candidates(bundle, threads)
             case Group.OPENVINO:
-                lineup += _openvino_lineup(bundle, threads)
+                selected += _openvino_candidates(bundle, threads)
             case Group.ENGINE:
-                lineup += engines_lineup(bundle, gpu or GpuOptions())
+                selected += engine_candidates(bundle, gpu or GpuOptions())
             case Group.GPU:
-                lineup += rivals_lineup(bundle, gpu or GpuOptions())
+                selected += baseline_candidates(bundle, gpu or GpuOptions())
             case _:
                 assert_never(group)
-    return lineup
+    return selected
 
 
 def require_backends(groups: Sequence[Group]) -> None:

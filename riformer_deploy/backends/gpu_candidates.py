@@ -1,4 +1,4 @@
-"""Contestants on a GPU: the bundle's engines, and what they are measured against."""
+"""Candidates on a GPU: the bundle's engines, and what they are measured against."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import assert_never
 
 import torch
 
-from riformer_deploy.backends.base import Batches, Contestant, Lineup, Runtime, Skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
 from riformer_deploy.backends.cuda.opening import open_device
-from riformer_deploy.backends.input_adapter import fed
+from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
 from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
-from riformer_deploy.bundle.engine_metadata import Backend, EngineArtifact
+from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
@@ -66,31 +66,31 @@ def _findings(bundle: Bundle, engine: EngineArtifact, layer: DeviceLayer) -> tup
     return found
 
 
-def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, graphs: bool) -> Contestant:
+def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, graphs: bool) -> Candidate:
     path = bundle.place_of(engine.file)
 
     def start() -> Runtime:
         require_fit(
             engine, _findings(bundle, engine, options.layer)
-        )  # the file may have changed since the line-up
+        )  # the file may have changed since the selection
         runtime = EngineRuntime(
             path,
-            engine.passport,
-            load(engine.passport.backend),
+            engine.metadata,
+            load(engine.metadata.backend),
             open_device(options.layer),
             cuda_graphs=graphs,
             kept=runtime_cache_of(path, engine.file.sha256),
             sha256=engine.file.sha256,
         )
-        return fed(runtime, bundle, _lowering_of(bundle, engine))
+        return adapt_input(runtime, bundle, _lowering_of(bundle, engine))
 
-    profiles = engine.passport.profiles
-    return Contestant(
+    profiles = engine.metadata.profiles
+    return Candidate(
         name=engine.name + (", CUDA graph" if graphs else ""),
         precision=engine.precision,
         artifact_sha256=engine.file.sha256,
-        batches=Batches(ranges=tuple((p.minimum, p.maximum) for p in profiles)),
-        proof_batches=tuple(sorted({size for p in profiles for size in (p.minimum, p.optimum, p.maximum)})),
+        batches=BatchRange(ranges=tuple((p.minimum, p.maximum) for p in profiles)),
+        parity_batches=tuple(sorted({size for p in profiles for size in (p.minimum, p.optimum, p.maximum)})),
         observable=False,
         open=start,
         runtime=RuntimeKind.TENSORRT,
@@ -98,7 +98,7 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
     )
 
 
-def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
+def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     """The bundle's engines whose preflight passes, and the others with every reason.
 
     Args:
@@ -114,23 +114,23 @@ def engines_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
             f"The bundle {bundle.directory} holds no TensorRT engine.",
             remedy=f"Build them with `riformer-deploy build {bundle.directory}`.",
         )
-    lineup = Lineup()
+    selected = CandidateSet()
     for engine in bundle.manifest.engines:
         bundle.path_of(engine.file)
         findings = _findings(bundle, engine, options.layer)
         if findings:
             skipped = Skipped(name=engine.name, reason=" ".join(map(str, findings)))
-            lineup += Lineup(skipped=(skipped,))
+            selected += CandidateSet(skipped=(skipped,))
             continue
         # PyCUDA cannot capture graphs; TensorRT-RTX captures them itself.
-        unable = options.layer is DeviceLayer.PYCUDA and engine.passport.backend is Backend.TENSORRT
+        unable = options.layer is DeviceLayer.PYCUDA and engine.metadata.backend is TensorRTFlavor.TENSORRT
         for graphs in options.cuda_graphs:
             if graphs and unable:
                 skipped = Skipped(name=f"{engine.name}, CUDA graph", reason="PyCUDA captures no CUDA graphs")
-                lineup += Lineup(skipped=(skipped,))
+                selected += CandidateSet(skipped=(skipped,))
             else:
-                lineup += Lineup(entered=(_engine(bundle, engine, options, graphs=graphs),))
-    return lineup
+                selected += CandidateSet(candidates=(_engine(bundle, engine, options, graphs=graphs),))
+    return selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +195,7 @@ def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
             assert_never(baselines)
 
 
-def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBaseline) -> Contestant:
+def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBaseline) -> Candidate:
     """Eager in deploy form, as mmpretrain runs it; compiled in the folded form, which gains most by it."""
 
     def start() -> Runtime:
@@ -210,7 +210,7 @@ def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBa
             conv_1x1_as_mm=baseline.conv_1x1_as_mm,
         )
 
-    return Contestant(
+    return Candidate(
         name=baseline.name,
         precision=baseline.precision,
         artifact_sha256=weights.file.sha256,
@@ -219,7 +219,7 @@ def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBa
     )
 
 
-def rivals_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
+def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     """The baselines that engines are measured against; nobody where there is no GPU.
 
     Args:
@@ -227,42 +227,42 @@ def rivals_lineup(bundle: Bundle, options: GpuOptions) -> Lineup:
         options: Which of them take part.
     """
     if not query_driver().gpus:
-        return Lineup()
-    return _pytorch_rivals(bundle, options.baselines) + _onnx_rivals(bundle, options.layer)
+        return CandidateSet()
+    return _pytorch_baselines(bundle, options.baselines) + _onnx_baselines(bundle, options.layer)
 
 
-def _pytorch_rivals(bundle: Bundle, baselines: Baselines) -> Lineup:
+def _pytorch_baselines(bundle: Bundle, baselines: Baselines) -> CandidateSet:
     if not torch.cuda.is_available():
         reason = f"PyTorch {torch.__version__} is built without CUDA, or its CUDA is newer than the driver"
-        return Lineup(skipped=(Skipped(name="PyTorch, GPU", reason=reason),))
+        return CandidateSet(skipped=(Skipped(name="PyTorch, GPU", reason=reason),))
     weights: Sequence[WeightsArtifact] = bundle.manifest.weights
     deploy = next(item for item in weights if item.form is Form.DEPLOY)
     ways = _torch_baselines(baselines)
-    return Lineup(entered=tuple(_torch_baseline(bundle, deploy, way) for way in ways))
+    return CandidateSet(candidates=tuple(_torch_baseline(bundle, deploy, way) for way in ways))
 
 
-def _onnx_rivals(bundle: Bundle, layer: DeviceLayer) -> Lineup:
+def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
     title = "ONNX Runtime CUDA"
     if installed_version("onnxruntime") is None:
-        return Lineup(skipped=(Skipped(name=title, reason="ONNX Runtime is not installed"),))
+        return CandidateSet(skipped=(Skipped(name=title, reason="ONNX Runtime is not installed"),))
     if CUDA_PROVIDER not in require("onnxruntime").get_available_providers():
         reason = "this ONNX Runtime has no CUDA provider (pip install onnxruntime-gpu)"
-        return Lineup(skipped=(Skipped(name=title, reason=reason),))
-    lineup = Lineup()
+        return CandidateSet(skipped=(Skipped(name=title, reason=reason),))
+    selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
 
         def start(artifact: OnnxArtifact = artifact) -> Runtime:
             runtime = CudaOnnxRuntime(bundle.path_of(artifact.file), open_device(layer))
-            return fed(runtime, bundle, artifact.lowering)
+            return adapt_input(runtime, bundle, artifact.lowering)
 
-        contestant = Contestant(
+        candidate = Candidate(
             name=f"{title} {artifact.precision}",
             precision=artifact.precision,
             artifact_sha256=artifact.file.sha256,
-            batches=Batches.of(artifact.batch),
+            batches=BatchRange.of(artifact.batch),
             open=start,
             runtime=RuntimeKind.ONNX_RUNTIME,
             file=artifact.file.path,
         )
-        lineup += Lineup(entered=(contestant,))
-    return lineup
+        selected += CandidateSet(candidates=(candidate,))
+    return selected

@@ -23,7 +23,7 @@ from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.data.transforms import Images, pixels_of
 
 
-class _Fed:
+class _AdaptedRuntime:
     """A runtime that takes images in another form than the normalised float32 that others take.
 
     What the last images became is remembered, so that a benchmark's timed calls do not convert.
@@ -53,7 +53,7 @@ class _Fed:
         self._runtime.close()
 
 
-class _FedOnDevice(_Fed):
+class _AdaptedDeviceRuntime(_AdaptedRuntime):
     """Likewise, for a runtime that keeps time on a device."""
 
     def __init__(
@@ -69,7 +69,7 @@ class _FedOnDevice(_Fed):
         return self._timed.warm_time(self._converted(images), inferences)
 
 
-def fed(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:
+def adapt_input(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:
     """A runtime of a graph as one that takes normalised float32 images.
 
     Args:
@@ -89,7 +89,7 @@ def fed(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:
     else:
         return runtime
     return (
-        _FedOnDevice(runtime, runtime, convert)
+        _AdaptedDeviceRuntime(runtime, runtime, convert)
         if isinstance(runtime, DeviceTimed)
-        else _Fed(runtime, convert)
+        else _AdaptedRuntime(runtime, convert)
     )

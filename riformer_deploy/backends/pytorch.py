@@ -103,7 +103,7 @@ class PyTorchRuntime:
             return first_calls()
         return nullcontext()
 
-    def _feed(self, images: Images) -> Tensor:
+    def _load_batches(self, images: Images) -> Tensor:
         """The images, as float32, on the device."""
         return torch.from_numpy(images)
 
@@ -121,7 +121,7 @@ class PyTorchRuntime:
         """
         self._opened()
         with failing("could not run the model"), self._calls(images), torch.inference_mode():
-            arrays = self._arrays(as_tuple(self._forward(self._feed(images))))
+            arrays = self._arrays(as_tuple(self._forward(self._load_batches(images))))
         return dict(zip(self._outputs, arrays, strict=True))
 
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
@@ -151,7 +151,7 @@ class PyTorchRuntime:
         handles = [keep(name) for name in tensors]
         try:
             with failing("could not run the model"), torch.inference_mode():
-                self._eager(self._feed(images))
+                self._eager(self._load_batches(images))
         finally:
             for handle in handles:
                 handle.remove()

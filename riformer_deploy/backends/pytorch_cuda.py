@@ -120,7 +120,7 @@ class CudaPyTorchRuntime(PyTorchRuntime):
         for target, value in zip(self._fetched, results, strict=True):
             target.copy_(value, non_blocking=True)
 
-    def _feed(self, images: Images) -> Tensor:
+    def _load_batches(self, images: Images) -> Tensor:
         self._stage(images)
         return self._send()
 

@@ -1,4 +1,4 @@
-"""What contestants are made of: the bundle's weights as models, and graphs fed what they take."""
+"""What candidates are made of: the bundle's weights as models, and graphs fed what they take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from riformer_deploy.backends.base import (
-    Contestant,
+    Candidate,
     Runtime,
 )
 from riformer_deploy.backends.pytorch import PyTorchRuntime
@@ -54,7 +54,7 @@ def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
     return _model(load_checkpoint(path), dtype)
 
 
-def reference(bundle: Bundle) -> Contestant:
+def reference(bundle: Bundle) -> Candidate:
     """What everything is compared with: the bundle's first weights, in float64.
 
     Args:
@@ -69,7 +69,7 @@ def reference(bundle: Bundle) -> Contestant:
             model, outputs=("logits", "probabilities", "features"), forward=model.all_outputs
         )
 
-    return Contestant(
+    return Candidate(
         name=f"PyTorch float64, {weights.form} form",
         precision=Precision.FP32,
         artifact_sha256=weights.file.sha256,

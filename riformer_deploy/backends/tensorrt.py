@@ -16,7 +16,7 @@ from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.prepared import Prepared, PreparedShapes
 from riformer_deploy.backends.staging import stage_images
 from riformer_deploy.backends.timing import DeviceTimer, Inference
-from riformer_deploy.bundle.engine_metadata import Passport
+from riformer_deploy.bundle.engine_metadata import EngineMetadata
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.trt.bindings import TensorRT
@@ -29,7 +29,7 @@ class EngineRuntime:
 
     Args:
         plan: The plan file; preflight has seen it.
-        passport: The engine's.
+        metadata: The engine's.
         trt: The bindings of its flavour.
         device: Where memory and stream come from; closed with the runtime.
         cuda_graphs: Run each shape as a CUDA graph, captured by TensorRT-RTX itself or by us.
@@ -43,7 +43,7 @@ class EngineRuntime:
     def __init__(
         self,
         plan: Path,
-        passport: Passport,
+        metadata: EngineMetadata,
         trt: TensorRT,
         device: Device,
         *,
@@ -51,7 +51,7 @@ class EngineRuntime:
         kept: RuntimeCache | None = None,
         sha256: str | None = None,
     ) -> None:
-        self._passport, self._device, self._kept, self._plan = passport, device, kept, plan
+        self._metadata, self._device, self._kept, self._plan = metadata, device, kept, plan
         self._engine: Engine | None = None
         self._settled = False
         with ExitStack() as undo:
@@ -62,7 +62,7 @@ class EngineRuntime:
                 what=str(plan),
                 cuda_graphs=cuda_graphs,
                 runtime_cache=None if kept is None else kept.read(),
-                host_code=passport.settings.version_compatible,
+                host_code=metadata.settings.version_compatible,
             )
             undo.callback(engine.close)
             if cuda_graphs and not (engine.captures_graphs or device.captures_graphs):
@@ -90,9 +90,9 @@ class EngineRuntime:
         return self._engine
 
     def _profile(self, batch: int) -> int:
-        number = self._passport.profile_of(batch)
+        number = self._metadata.profile_of(batch)
         if number is None:
-            profiles = ", ".join(map(str, self._passport.profiles))
+            profiles = ", ".join(map(str, self._metadata.profiles))
             raise RuntimeFailureError(
                 f"{self._plan} does not take batch {batch}: its profiles are {profiles} (MIN:OPT:MAX).",
                 remedy=f"Build it with a --profile that holds {batch}.",

@@ -20,7 +20,7 @@ def has_precision(capability: str, precision: Precision) -> bool:
     return precision is not Precision.FP8 or major_minor(capability) >= major_minor(FP8_CAPABILITY)
 
 
-class Backend(StrEnum):
+class TensorRTFlavor(StrEnum):
     """The flavour of TensorRT."""
 
     TENSORRT = "tensorrt"
@@ -34,7 +34,7 @@ class Backend(StrEnum):
     @property
     def label(self) -> str:
         """What people call it."""
-        return "TensorRT-RTX" if self is Backend.TENSORRT_RTX else "TensorRT"
+        return "TensorRT-RTX" if self is TensorRTFlavor.TENSORRT_RTX else "TensorRT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class BuildSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passport:
+class EngineMetadata:
     """Where an engine comes from and where it may go.
 
     Attributes:
@@ -108,7 +108,7 @@ class Passport:
         driver_version: The driver's own, where NVML tells.
     """
 
-    backend: Backend
+    backend: TensorRTFlavor
     backend_version: str
     backend_cuda: int | None
     onnx_sha256: str
@@ -140,7 +140,7 @@ class Passport:
             return ", ".join(named)
         if self.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
             return "8.0 and later"
-        if self.backend is Backend.TENSORRT_RTX and not named:
+        if self.backend is TensorRTFlavor.TENSORRT_RTX and not named:
             support = rtx_support(self.backend_version)
             return "of its builder's own choice" if support is None else str(support)
         return self.gpu_compute_capability or "of an unknown GPU"
@@ -169,7 +169,7 @@ class EngineArtifact:
         precision: What the graph computes in.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
-        passport: Where it comes from and where it may go.
+        metadata: Where it comes from and where it may go.
         log: What the builder said.
         layers: The inspector's account of every layer, where a GPU was there to ask the engine.
     """
@@ -178,30 +178,30 @@ class EngineArtifact:
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    passport: Passport
+    metadata: EngineMetadata
     log: FileRecord
     layers: FileRecord | None = None
 
     def __post_init__(self) -> None:
-        if self.file.parent_sha256 != self.passport.onnx_sha256:
-            raise ValueError(f"{self.file.path} has the passport of another graph's engine")
+        if self.file.parent_sha256 != self.metadata.onnx_sha256:
+            raise ValueError(f"{self.file.path} has the engine metadata of another graph's engine")
 
     @property
     def name(self) -> str:
         """What tables call it."""
-        return f"{self.passport.backend.label} {self.precision}"
+        return f"{self.metadata.backend.label} {self.precision}"
 
     @property
     def targets(self) -> str:
-        """The compute capabilities that it runs on, in words: of the passport's, those with its precision."""
-        told, chosen = self.passport.targets, self.passport.settings.compute_capabilities
-        if self.precision is not Precision.FP8 or self.passport.backend is Backend.TENSORRT or chosen:
+        """The compute capabilities that it runs on, in words: of its metadata's, those with its precision."""
+        told, chosen = self.metadata.targets, self.metadata.settings.compute_capabilities
+        if self.precision is not Precision.FP8 or self.metadata.backend is TensorRTFlavor.TENSORRT or chosen:
             return told
         return f"{told}, in {self.precision} from {FP8_CAPABILITY}"
 
     @property
-    def proof(self) -> str:
-        """Kind of the result that holds its proof, which is made on its GPU and kept when others are made."""
+    def parity_kind(self) -> str:
+        """Kind of the result that holds its parity, which is measured on its GPU and kept when others are."""
         return f"{self.file.path.removesuffix('.engine')}.parity"
 
     @property

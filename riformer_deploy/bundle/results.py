@@ -46,7 +46,7 @@ def store_result(
     Args:
         bundle: Open.
         kind: ``parity``, ``parity-user`` (limits of the user's own), ``latency``, ``accuracy`` or the
-            ``proof`` of an engine; the file's name.
+            ``parity_kind`` of an engine; the file's name.
         result: What was measured.
         tables: Raw figures that go beside it: texts by file name, which is also their kind.
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
-from riformer_deploy.common.progress import Counter, uncounted
+from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class DownloadReport:
 
 
 def download_checkpoint(
-    variant: Variant, options: DownloadOptions, count: Counter = uncounted
+    variant: Variant, options: DownloadOptions, count: CountCallback = uncounted
 ) -> DownloadReport:
     """Fetch a published checkpoint; a file that is there already and is whole is not fetched again.
 
@@ -75,7 +75,7 @@ def download_checkpoint(
     Args:
         variant: Which.
         options: Where from and where to.
-        count: Told how far it is.
+        count: Called with how far it is.
 
     Raises:
         DownloadError: The server cannot be reached, refuses, or what came is not that file; or another
@@ -147,13 +147,13 @@ def _check(variant: Variant, url: str, part: Path) -> None:
     )
 
 
-def named_checkpoint(argument: Path, options: DownloadOptions, count: Counter = uncounted) -> Path:
+def named_checkpoint(argument: Path, options: DownloadOptions, count: CountCallback = uncounted) -> Path:
     """The file that a command's argument means: itself, or the published checkpoint of that name, fetched.
 
     Args:
         argument: A path or a published name, such as ``riformer-s12_in1k``; a file of that name goes first.
         options: Where to fetch from and to.
-        count: Told how far it is.
+        count: Called with how far it is.
 
     Raises:
         DownloadError: As :func:`download_checkpoint`.

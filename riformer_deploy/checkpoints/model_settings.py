@@ -148,10 +148,14 @@ def preprocessor_settings(stored: Any, crop_px: tuple[int, int] | None) -> Group
     """
     normalises = isinstance(stored, dict) and stored.get("mean") is not None
 
-    def pads_nothing(divisor: Any) -> bool:
-        if divisor == 1 or crop_px is None:
-            return bool(divisor == 1)
-        return isinstance(divisor, int) and divisor > 0 and not any(side % divisor for side in crop_px)
+    def pads_nothing(smoothquant_scale: Any) -> bool:
+        if smoothquant_scale == 1 or crop_px is None:
+            return bool(smoothquant_scale == 1)
+        return (
+            isinstance(smoothquant_scale, int)
+            and smoothquant_scale > 0
+            and not any(side % smoothquant_scale for side in crop_px)
+        )
 
     return Group(
         computed="ClsDataPreprocessor",

@@ -14,7 +14,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from riformer_deploy.common.errors import DownloadError, OptionError
-from riformer_deploy.common.progress import Counter
+from riformer_deploy.common.progress import CountCallback
 
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES = 1 << 18
@@ -72,14 +72,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def transfer(url: str, part: Path, patience: Patience, count: Counter) -> int:
+def transfer(url: str, part: Path, patience: Patience, count: CountCallback) -> int:
     """Append to a file what it lacks of the one at ``url``, until it is as long as the server says.
 
     Args:
         url: http or https.
         part: Exists; what it holds is taken for the beginning, and kept if this fails.
         patience: How long to try.
-        count: Told how far it is.
+        count: Called with how far it is.
 
     Returns:
         The number of bytes that came.
@@ -111,7 +111,7 @@ def transfer(url: str, part: Path, patience: Patience, count: Counter) -> int:
     return max(part.stat().st_size - before, 0)
 
 
-def _fetch(url: str, part: Path, timeout_s: float, count: Counter) -> None:
+def _fetch(url: str, part: Path, timeout_s: float, count: CountCallback) -> None:
     """One attempt, from where the last one ended."""
     had = part.stat().st_size
     headers = {"User-Agent": "riformer-deploy", "Accept-Encoding": "identity"}
@@ -122,7 +122,7 @@ def _fetch(url: str, part: Path, timeout_s: float, count: Counter) -> None:
         opened = urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as err:
         err.close()
-        _judge_status(err.code, url, had)
+        _status(err.code, url, had)
         return
     except urllib.error.URLError as err:
         raise _UnreachableError(_reason(err.reason)) from err
@@ -136,7 +136,7 @@ def _fetch(url: str, part: Path, timeout_s: float, count: Counter) -> None:
             _copy(response, file, start, total, count)
 
 
-def _judge_status(code: int, url: str, had: int) -> None:
+def _status(code: int, url: str, had: int) -> None:
     if code == 416 and had:  # what is there is as long as the file, or longer; its hash will tell
         return
     if code in {408, 425, 429} or code >= 500:
@@ -167,7 +167,9 @@ def _extent(response: http.client.HTTPResponse, had: int, url: str) -> tuple[int
     return start, total
 
 
-def _copy(response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int, count: Counter) -> None:
+def _copy(
+    response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int, count: CountCallback
+) -> None:
     count(done, total)
     while piece := _piece(response):
         file.write(piece)

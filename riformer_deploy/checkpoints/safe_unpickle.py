@@ -53,7 +53,7 @@ _LEGACY_PICKLES = 5  # magic number, protocol version, system information, the o
 _REMEDY = "Get the file again from where it came, and compare its size or sha256."
 
 
-class Inert:
+class Placeholder:
     """Stands for an object of a training framework; takes any arguments and keeps nothing."""
 
     def __new__(cls, *_args: object, **_options: object) -> Self:
@@ -67,7 +67,7 @@ class Inert:
         """Ignore what the object held."""
 
 
-class _EmptyList(Inert):
+class _EmptyList(Placeholder):
     """A container that is filled after it was made: a plain list takes its place, and what is put in."""
 
     def __new__(cls, *_args: object, **_options: object) -> Any:
@@ -75,7 +75,7 @@ class _EmptyList(Inert):
         return []
 
 
-class _EmptyDict(Inert):
+class _EmptyDict(Placeholder):
     """Likewise for mappings."""
 
     def __new__(cls, *_args: object, **_options: object) -> Any:
@@ -83,7 +83,7 @@ class _EmptyDict(Inert):
         return {}
 
 
-_CONTAINERS: dict[str, type[Inert]] = {
+_CONTAINERS: dict[str, type[Placeholder]] = {
     "addict.addict.Dict": _EmptyDict,
     "collections.defaultdict": _EmptyDict,
     "collections.deque": _EmptyList,
@@ -91,12 +91,12 @@ _CONTAINERS: dict[str, type[Inert]] = {
 }
 
 
-def _placeholder(name: str) -> type[Inert]:
-    return type("Inert", (_CONTAINERS.get(name, Inert),), {})
+def _placeholder(name: str) -> type[Placeholder]:
+    return type("Placeholder", (_CONTAINERS.get(name, Placeholder),), {})
 
 
 def read_checkpoint(path: Path) -> object:
-    """What a checkpoint file holds, on the CPU; objects of training frameworks are :class:`Inert`.
+    """What a checkpoint file holds, on the CPU; objects of training frameworks are :class:`Placeholder`.
 
     Args:
         path: A file that ``torch.save`` wrote, in the zip format or the one before PyTorch 1.6.

@@ -141,7 +141,7 @@ class ExportError(RIFormerDeployError):
 
 
 class GateError(RIFormerDeployError):
-    """A gate that was asked for cannot be held, whatever is spared."""
+    """A gate that was asked for cannot be held, whatever is excluded."""
 
     exit_code = 1
 

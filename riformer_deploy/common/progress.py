@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 Progress = Callable[[str], None]
 """Called with the name of each step as it begins."""
-Counter = Callable[[int, int], None]
+CountCallback = Callable[[int, int], None]
 """Called with how much is done and how much there is in all (0 where that is not known)."""
 
 

@@ -32,7 +32,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feeding:
+class LoaderOptions:
     """How pictures are brought to a model.
 
     Attributes:
@@ -74,38 +74,38 @@ class Batch:
     broken: dict[int, str]
 
 
-def feed(pictures: Pictures, feeding: Feeding, *, start: int = 0) -> Generator[Batch]:
+def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -> Generator[Batch]:
     """Every picture from ``start`` on, in order, decoded and normalised up to two batches ahead.
 
     Pillow and NumPy let go of Python's lock while they work, so threads decode beside the model.
 
     Args:
         pictures: Where they come from.
-        feeding: How.
+        loader: How.
         start: The first one.
 
     Yields:
-        Batches of ``feeding.batch``; the last may be smaller.
+        Batches of ``loader.batch``; the last may be smaller.
     """
 
     def prepare(index: int) -> NDArray[np.float32] | ImageError:
         name = pictures.name_of(index)
         try:
-            fitted = fit(pictures.picture(index), feeding.preprocessing, name=name)
+            fitted = fit(pictures.picture(index), loader.preprocessing, name=name)
         except ImageError as err:
             return err
-        image: NDArray[np.float32] = normalise([fitted], feeding.preprocessing)[0]
+        image: NDArray[np.float32] = normalise([fitted], loader.preprocessing)[0]
         return image
 
     count = len(pictures)
-    workers = feeding.workers or usable_cores()
-    ahead = 2 * feeding.batch + workers
+    workers = loader.workers or usable_cores()
+    ahead = 2 * loader.batch + workers
     waiting: deque[Future[NDArray[np.float32] | ImageError]] = deque()
     asked = start
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        for first in range(start, count, feeding.batch):
-            size = min(feeding.batch, count - first)
+        for first in range(start, count, loader.batch):
+            size = min(loader.batch, count - first)
             ready: dict[int, NDArray[np.float32]] = {}
             broken: dict[int, str] = {}
             for index in range(first, first + size):
@@ -121,7 +121,7 @@ def feed(pictures: Pictures, feeding: Feeding, *, start: int = 0) -> Generator[B
                 start=first,
                 count=size,
                 usable=tuple(ready),
-                images=_stack(list(ready.values()), feeding.preprocessing),
+                images=_stack(list(ready.values()), loader.preprocessing),
                 broken=broken,
             )
     finally:

@@ -14,26 +14,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Contestant, Runtime, Skipped
+from riformer_deploy.backends.base import Candidate, Runtime, Skipped
 from riformer_deploy.common.errors import DatasetError, OptionError
-from riformer_deploy.common.progress import Counter, uncounted
+from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
-from riformer_deploy.data.loader import Batch, Feeding, feed
+from riformer_deploy.data.loader import Batch, LoaderOptions, load_batches
 from riformer_deploy.evaluation.accuracy_results import (
     TOP,
     AccuracyResult,
     ArtifactAccuracy,
-    BrokenPicture,
     Comparison,
     DatasetRecord,
     Published,
+    UnusableImage,
     compare,
     share_of,
 )
 from riformer_deploy.evaluation.classification import logits_of, place_of
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
-from riformer_deploy.evaluation.resume_log import Answers, Journal, joined, key_of
+from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, joined, key_of
 from riformer_deploy.system.machine import describe_machine, library_versions
 
 _LOG = logging.getLogger(__name__)
@@ -44,21 +44,21 @@ class AccuracyTask:
     """What to measure.
 
     Attributes:
-        contestants: The artifacts; the first is the baseline of the others.
+        candidates: The artifacts; the first is the baseline of the others.
         dataset: The labelled pictures.
-        feeding: How they are brought to the network.
+        loader: How they are brought to the network.
         published: Figures to stand beside.
         max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
-        journal_folder: Where a journal is kept while the pass runs; None keeps none.
+        resume_folder: Where a resume log is kept while the pass runs; None keeps none.
         skipped: Artifacts that were asked for and cannot run; listed in the result.
     """
 
-    contestants: Sequence[Contestant]
+    candidates: Sequence[Candidate]
     dataset: Dataset
-    feeding: Feeding
+    loader: LoaderOptions
     published: Published | None = None
     max_drop_points: float | None = None
-    journal_folder: Path | None = None
+    resume_folder: Path | None = None
     skipped: Sequence[Skipped] = ()
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class AccuracyTask:
             return
         if not 0 <= self.max_drop_points <= 100:
             raise OptionError(f"--max-drop must be from 0 to 100 points, got {self.max_drop_points}.")
-        if len(self.contestants) < 2:
+        if len(self.candidates) < 2:
             raise OptionError(
                 "--max-drop compares artifacts, and only one takes part.",
                 remedy="Add the baseline: --with torch beside the others, or no --with at all.",
@@ -80,8 +80,8 @@ class AccuracyTask:
                 "libraries": to_jsonable(library_versions()),
                 "dataset": self.dataset.identity,
                 "samples": [len(self.dataset), self.dataset.total],
-                "preprocessing": to_jsonable(self.feeding.preprocessing),
-                "artifacts": [[item.name, item.artifact_sha256] for item in self.contestants],
+                "preprocessing": to_jsonable(self.loader.preprocessing),
+                "artifacts": [[item.name, item.artifact_sha256] for item in self.candidates],
             }
         )
 
@@ -99,12 +99,12 @@ class Measured:
     answers: Answers
 
 
-def measure_accuracy(task: AccuracyTask, count: Counter = uncounted) -> Measured:
+def measure_accuracy(task: AccuracyTask, count: CountCallback = uncounted) -> Measured:
     """Run every artifact on every picture; each picture is decoded once.
 
     Args:
         task: What to measure.
-        count: Told how far it is.
+        count: Called with how far it is.
 
     Raises:
         DatasetError: None of the pictures can be used.
@@ -112,8 +112,8 @@ def measure_accuracy(task: AccuracyTask, count: Counter = uncounted) -> Measured
         MissingDependencyError: An artifact's backend is not installed.
         BundleError: Another process is at the same pass.
     """
-    with _journal(task) as journal:
-        done = list(journal.answers) if journal else []
+    with _resume_log(task) as resume_log:
+        done = list(resume_log.answers) if resume_log else []
         first = done[-1].start + done[-1].count if done else 0
         if first:
             _LOG.warning(
@@ -122,19 +122,21 @@ def measure_accuracy(task: AccuracyTask, count: Counter = uncounted) -> Measured
         count(first, len(task.dataset))
         with contextlib.ExitStack() as stack:
             lanes = []
-            for contestant in task.contestants if first < len(task.dataset) else ():
-                runtime = contestant.open()
+            for candidate in task.candidates if first < len(task.dataset) else ():
+                runtime = candidate.open()
                 stack.callback(runtime.close)
-                lanes.append((contestant, runtime))
-            batches = stack.enter_context(contextlib.closing(feed(task.dataset, task.feeding, start=first)))
+                lanes.append((candidate, runtime))
+            batches = stack.enter_context(
+                contextlib.closing(load_batches(task.dataset, task.loader, start=first))
+            )
             for batch in batches:
                 answers = _ask(lanes, batch, task.dataset)
                 done.append(answers)
-                if journal:
-                    journal.add(answers)
+                if resume_log:
+                    resume_log.add(answers)
                 count(batch.start + batch.count, len(task.dataset))
         answers = joined(done)
-        return Measured(result=_judge(task, answers, first), answers=answers)
+        return Measured(result=_result(task, answers, first), answers=answers)
 
 
 def answers_table(measured: Measured, dataset: Dataset) -> str:
@@ -159,30 +161,30 @@ def answers_table(measured: Measured, dataset: Dataset) -> str:
 
 
 @contextlib.contextmanager
-def _journal(task: AccuracyTask) -> Iterator[Journal | None]:
-    """The pass's journal, removed once the pass is through."""
-    journal = None
-    if task.journal_folder is not None:
+def _resume_log(task: AccuracyTask) -> Iterator[ResumeLog | None]:
+    """The pass's resume log, removed once the pass is through."""
+    resume_log = None
+    if task.resume_folder is not None:
         key = task.key
         try:
-            journal = Journal(task.journal_folder / f".accuracy-{key[:16]}.jsonl", key)
+            resume_log = ResumeLog(task.resume_folder / f".accuracy-{key[:16]}.jsonl", key)
         except OSError as err:
             _LOG.warning("the pass cannot be taken up again if it is interrupted: %s", err)
     finished = False
     try:
-        yield journal
+        yield resume_log
         finished = True
     finally:
-        if journal is not None:
-            journal.close(finished=finished)
+        if resume_log is not None:
+            resume_log.close(finished=finished)
 
 
-def _ask(lanes: Sequence[tuple[Contestant, Runtime]], batch: Batch, dataset: Dataset) -> Answers:
+def _ask(lanes: Sequence[tuple[Candidate, Runtime]], batch: Batch, dataset: Dataset) -> Answers:
     labels = np.array([dataset.samples[number].label for number in batch.usable], dtype=np.int64)
     predicted, places = [], []
-    for contestant, runtime in lanes:
+    for candidate, runtime in lanes:
         if batch.usable:
-            scores = logits_of(contestant, runtime, batch.images)
+            scores = logits_of(candidate, runtime, batch.images)
             finite = np.isfinite(scores).all(axis=1)
             predicted.append(tuple(np.where(finite, scores.argmax(axis=1), -1).tolist()))
             places.append(tuple(place_of(scores, labels).tolist()))
@@ -199,9 +201,9 @@ def _ask(lanes: Sequence[tuple[Contestant, Runtime]], batch: Batch, dataset: Dat
     )
 
 
-def _judge(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyResult:
+def _result(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyResult:
     broken = tuple(
-        BrokenPicture(name=task.dataset.name_of(int(number)), reason=why)
+        UnusableImage(name=task.dataset.name_of(int(number)), reason=why)
         for number, why in answers.broken.items()
     )
     if not answers.usable:
@@ -211,7 +213,7 @@ def _judge(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyR
         )
     predicted, places = np.array(answers.predicted), np.array(answers.places)
     comparisons = tuple(
-        _compare(task, number, predicted, places) for number in range(1, len(task.contestants))
+        _compare(task, number, predicted, places) for number in range(1, len(task.candidates))
     )
     failed = any(item.status is Status.FAILED for item in comparisons)
     return AccuracyResult(
@@ -227,20 +229,20 @@ def _judge(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyR
             asked=len(task.dataset),
             notes=task.dataset.notes,
         ),
-        preprocessing=task.feeding.preprocessing,
+        preprocessing=task.loader.preprocessing,
         skipped=tuple(task.skipped),
         published=task.published,
         artifacts=tuple(
             ArtifactAccuracy(
-                name=contestant.name,
-                precision=contestant.precision,
-                artifact_sha256=contestant.artifact_sha256,
+                name=candidate.name,
+                precision=candidate.precision,
+                artifact_sha256=candidate.artifact_sha256,
                 images=len(answers.usable),
                 not_finite=int((predicted[number] < 0).sum()),
                 top1=share_of(int((places[number] == 0).sum()), len(answers.usable)),
                 top5=share_of(int((places[number] < TOP).sum()), len(answers.usable)),
             )
-            for number, contestant in enumerate(task.contestants)
+            for number, candidate in enumerate(task.candidates)
         ),
         comparisons=comparisons,
         broken=broken,
@@ -255,7 +257,7 @@ def _compare(
 ) -> Comparison:
     right, own = places[0] == 0, places[number] == 0
     return compare(
-        (task.contestants[number].name, task.contestants[0].name),
+        (task.candidates[number].name, task.candidates[0].name),
         lost=int((right & ~own).sum()),
         gained=int((own & ~right).sum()),
         changed=int((predicted[0] != predicted[number]).sum()),

@@ -174,7 +174,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokenPicture:
+class UnusableImage:
     """A picture that could not be used.
 
     Attributes:
@@ -216,7 +216,7 @@ class AccuracyResult:
     published: Published | None
     artifacts: tuple[ArtifactAccuracy, ...]
     comparisons: tuple[Comparison, ...]
-    broken: tuple[BrokenPicture, ...]
+    broken: tuple[UnusableImage, ...]
     max_drop_points: float | None
     resumed_from: int
     status: Status

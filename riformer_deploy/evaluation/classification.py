@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Contestant, Outputs, Runtime, run_all
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime, run_all
 from riformer_deploy.common.errors import BundleError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 
 
-def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArray[np.float64]:
+def logits_of(candidate: Candidate, runtime: Runtime, images: Images) -> NDArray[np.float64]:
     """Scores of any number of images, also from a model that takes batches of one size only.
 
     Args:
-        contestant: Whose.
-        runtime: The contestant's, open.
+        candidate: Whose.
+        runtime: The candidate's, open.
         images: (N, 3, H, W) float32, normalised, N at least 1.
 
     Returns:
@@ -25,10 +25,10 @@ def logits_of(contestant: Contestant, runtime: Runtime, images: Images) -> NDArr
         BundleError: The model gives no scores of every class.
         RuntimeFailureError: The model cannot run them.
     """
-    return _scores(contestant, run_all(runtime, images, contestant.batches))
+    return _scores(candidate, run_all(runtime, images, candidate.batches))
 
 
-def _scores(contestant: Contestant, outputs: Outputs) -> NDArray[np.float64]:
+def _scores(candidate: Candidate, outputs: Outputs) -> NDArray[np.float64]:
     """Logits, or the logarithms of probabilities, which softmax turns back into them."""
     if "logits" in outputs:
         return outputs["logits"].astype(np.float64)
@@ -36,7 +36,7 @@ def _scores(contestant: Contestant, outputs: Outputs) -> NDArray[np.float64]:
         with np.errstate(divide="ignore"):  # a class of probability 0 comes last
             return np.maximum(np.log(outputs["probabilities"].astype(np.float64)), -1e4)
     raise BundleError(
-        f"{contestant.name} gives {' and '.join(outputs)}; classes need logits or probabilities.",
+        f"{candidate.name} gives {' and '.join(outputs)}; classes need logits or probabilities.",
         remedy="Export the model with --output-form logits.",
     )
 

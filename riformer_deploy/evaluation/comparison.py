@@ -1,4 +1,4 @@
-"""Holds arrays to a budget: outputs, stages, and the labels of a model that gives its first classes."""
+"""Holds arrays to a tolerance: outputs, stages, and the labels of a model that gives its first classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.evaluation.metrics import Deviation, decisions, deviation
 from riformer_deploy.evaluation.results import OutputParity, StageParity, Status
-from riformer_deploy.evaluation.tolerances import Budget
+from riformer_deploy.evaluation.tolerances import Tolerance
 
 
 def status(*, passed: bool) -> Status:
@@ -35,36 +35,36 @@ def _with_choices(reference: Outputs, got: Outputs) -> tuple[Outputs, Outputs]:
     return {"scores": largest, "labels": largest}, {"scores": got["scores"], "labels": named}
 
 
-def _tolerance(reference: NDArray[np.floating], budget: Budget) -> tuple[float, float]:
-    """Rtol and atol: the budget's, or four standard deviations of the noise that its SQNR allows."""
-    if budget.elementwise is not None:
-        return budget.elementwise
+def _tolerance(reference: NDArray[np.floating], tolerance: Tolerance) -> tuple[float, float]:
+    """Rtol and atol: the tolerance's, or four standard deviations of the noise that its SQNR allows."""
+    if tolerance.elementwise is not None:
+        return tolerance.elementwise
     rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
-    allowed = 4 * rms * 10 ** (-(budget.min_sqnr_db or 0.0) / 20)
+    allowed = 4 * rms * 10 ** (-(tolerance.min_sqnr_db or 0.0) / 20)
     return 0.0, allowed or float(np.finfo(np.float32).tiny)
 
 
-def _budget_used(distance: Deviation, budget: Budget) -> float | None:
+def _tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
     if not distance.finite:
         return None
     shares = []
-    if budget.elementwise is not None:
-        shares.append(distance.tolerance_used)
-    if budget.min_sqnr_db is not None:
+    if tolerance.elementwise is not None:
+        shares.append(distance.elementwise_used)
+    if tolerance.min_sqnr_db is not None:
         exact = 0.0 if distance.max_abs == 0 else None
         noise = distance.relative_l2
-        shares.append(exact if noise is None else noise * 10 ** (budget.min_sqnr_db / 20))
+        shares.append(exact if noise is None else noise * 10 ** (tolerance.min_sqnr_db / 20))
     known = [share for share in shares if share is not None]
     return max(known) if len(known) == len(shares) else None
 
 
-def judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[OutputParity, ...]:
-    """Every output of a contestant against the reference.
+def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> tuple[OutputParity, ...]:
+    """Every output of a candidate against the reference.
 
     Args:
         reference: ``logits``, ``probabilities`` and ``features``.
         got: Some of these, or ``scores`` and ``labels``.
-        budget: The limits.
+        tolerance: The limits.
 
     Raises:
         RuntimeFailureError: An output is none of these, or of another shape.
@@ -80,44 +80,46 @@ def judge_outputs(reference: Outputs, got: Outputs, budget: Budget) -> tuple[Out
             raise RuntimeFailureError(
                 f"Output {name} has shape {got[name].shape}, the reference's has {reference[name].shape}."
             )
-        rtol, atol = _tolerance(reference[name], budget)
+        rtol, atol = _tolerance(reference[name], tolerance)
         distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
         choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
-        used = _budget_used(distance, budget)
+        used = _tolerance_used(distance, tolerance)
         within = used is not None and used <= 1
         judged.append(
             OutputParity(
                 name=name,
                 deviation=distance,
                 decisions=choice,
-                budget_used=used,
+                tolerance_used=used,
                 status=status(passed=within and (choice is None or choice.decided_flips == 0)),
             )
         )
     return tuple(judged)
 
 
-def _stage_passes(relative_l2: float | None, *, finite: bool, max_abs: float | None, budget: Budget) -> bool:
+def _stage_passes(
+    relative_l2: float | None, *, finite: bool, max_abs: float | None, tolerance: Tolerance
+) -> bool:
     if not finite:
         return False
     # A stage of zeros has no relative error; then nothing may differ at all.
-    return max_abs == 0 if relative_l2 is None else relative_l2 <= budget.stage_relative_l2
+    return max_abs == 0 if relative_l2 is None else relative_l2 <= tolerance.stage_relative_l2
 
 
-def judge_taps(reference: Outputs, got: Outputs, budget: Budget) -> dict[str, StageParity]:
+def compare_taps(reference: Outputs, got: Outputs, tolerance: Tolerance) -> dict[str, StageParity]:
     """Every tap by name; ``stage`` is the number of the stage that the block belongs to.
 
     Args:
         reference: Activations by name of the block.
         got: Likewise.
-        budget: The limits.
+        tolerance: The limits.
     """
     judged = {}
     for name, true in reference.items():
-        rtol, atol = _tolerance(true, budget)
+        rtol, atol = _tolerance(true, tolerance)
         distance = deviation(true, got[name], rtol=rtol, atol=atol)
         passed = _stage_passes(
-            distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, budget=budget
+            distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, tolerance=tolerance
         )
         stage = int(name.split(".")[2]) // 2 + 1
         judged[name] = StageParity(stage=stage, tensor=name, deviation=distance, status=status(passed=passed))

@@ -1,4 +1,4 @@
-"""Times contestants against each other: interleaved rounds, raw samples, honest warnings."""
+"""Times candidates against each other: interleaved rounds, raw samples, honest warnings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.backends.base import Contestant, DeviceTimed, Runtime, Skipped, graph_of
+from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipped, graph_of
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import Images
@@ -36,12 +36,12 @@ class BenchOptions:
 
     Attributes:
         batches: Batch sizes, each measured in its own rounds.
-        rounds: Rounds per batch size, at least 5; in each, every contestant has one turn.
+        rounds: Rounds per batch size, at least 5; in each, every candidate has one turn.
         repeats: Timed calls per turn, at least 1; an untimed one goes before them, so that no
-            contestant pays for the caches and threads that the one before it left behind.
-        warmup: Untimed calls of each contestant and batch size, at least 1.
-        threads: CPU threads per contestant; None takes every core that the process may use.
-        seed: Of the order in which contestants run in a round.
+            candidate pays for the caches and threads that the one before it left behind.
+        warmup: Untimed calls of each candidate and batch size, at least 1.
+        threads: CPU threads per candidate; None takes every core that the process may use.
+        seed: Of the order in which candidates run in a round.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -69,15 +69,15 @@ class BenchOptions:
 
     @property
     def used_threads(self) -> int:
-        """Threads per contestant."""
+        """Threads per candidate."""
         return self.threads or usable_cores()
 
 
 @dataclass
 class _Lane:
-    """A contestant that is taking part in the rounds of one batch size."""
+    """A candidate that is taking part in the rounds of one batch size."""
 
-    contestant: Contestant
+    candidate: Candidate
     runtime: Runtime
     preparation_ms: float
     samples_ms: dict[Timing, list[float]] = field(default_factory=dict)
@@ -105,21 +105,21 @@ def _call_ms(runtime: Runtime, images: Images) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _enter(contestant: Contestant, images: Images, warmup: int) -> _Lane | Skipped:
+def _enter(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped:
     start = time.perf_counter()
     runtime = None
     try:
-        runtime = contestant.open()
+        runtime = candidate.open()
         for _ in range(warmup):
             runtime.run(images)
     except (RuntimeFailureError, EngineUnfitError) as err:
         _close(runtime)
-        return Skipped(name=contestant.name, reason=err.message)
+        return Skipped(name=candidate.name, reason=err.message)
     except BaseException:
         _close(runtime)
         raise
     preparation_ms = 1000 * (time.perf_counter() - start)
-    return _Lane(contestant=contestant, runtime=runtime, preparation_ms=preparation_ms)
+    return _Lane(candidate=candidate, runtime=runtime, preparation_ms=preparation_ms)
 
 
 def _close(runtime: Runtime | None) -> None:
@@ -157,7 +157,7 @@ def _take_turn(lane: _Lane, images: Images, repeats: int) -> str | None:
 
 
 def _measure_batch(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     images: Images,
     options: BenchOptions,
     progress: Progress,
@@ -168,13 +168,13 @@ def _measure_batch(
     lanes: list[_Lane] = []
     skipped: list[Skipped] = []
     try:
-        for contestant in contestants:
-            reason = contestant.batches.refusal(batch)
+        for candidate in candidates:
+            reason = candidate.batches.refusal(batch)
             if reason is not None:
-                skipped.append(Skipped(name=contestant.name, reason=reason))
+                skipped.append(Skipped(name=candidate.name, reason=reason))
                 continue
-            progress(f"preparing {contestant.name}, batch {batch}")
-            entered = _enter(contestant, images, options.warmup)
+            progress(f"preparing {candidate.name}, batch {batch}")
+            entered = _enter(candidate, images, options.warmup)
             if isinstance(entered, Skipped):
                 skipped.append(entered)
             else:
@@ -187,7 +187,7 @@ def _measure_batch(
                 if failure is not None:
                     lanes.remove(lane)
                     reason = f"failed in round {number + 1}: {failure}"
-                    skipped.append(Skipped(name=lane.contestant.name, reason=reason))
+                    skipped.append(Skipped(name=lane.candidate.name, reason=reason))
         if any(Timing.COMPUTE in lane.samples_ms for lane in lanes):
             under_load.append(read_gpu()[0])
     finally:
@@ -195,13 +195,13 @@ def _measure_batch(
             _close(lane.runtime)
     measured = [
         LatencySamples(
-            name=lane.contestant.name,
+            name=lane.candidate.name,
             batch=batch,
             timing=timing,
-            role=lane.contestant.role,
+            role=lane.candidate.role,
             samples_ms=tuple(samples),
             preparation_ms=lane.preparation_ms,
-            artifact_sha256=lane.contestant.artifact_sha256,
+            artifact_sha256=lane.candidate.artifact_sha256,
             warning=lane.warning(timing),
             summary=summarise(np.array(samples), batch),
             graph=graph_of(lane.runtime),
@@ -213,7 +213,7 @@ def _measure_batch(
 
 
 def measure_latency(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     images: Images,
     inputs: Inputs,
     options: BenchOptions,
@@ -221,18 +221,18 @@ def measure_latency(
     skipped: Sequence[Skipped] = (),
     progress: Progress = silent,
 ) -> LatencyResult:
-    """Time every contestant on every batch size: from call to result on the host, and on its device.
+    """Time every candidate on every batch size: from call to result on the host, and on its device.
 
     Args:
-        contestants: What to time.
+        candidates: What to time.
         images: (N, 3, H, W) float32, at least as many as the largest batch.
         inputs: Where the images come from.
         options: How to measure.
-        skipped: Contestants that were left out beforehand, with the reason.
-        progress: Told of each step.
+        skipped: Candidates that were left out beforehand, with the reason.
+        progress: Called with each step.
 
     Raises:
-        MissingDependencyError: A contestant's backend is not installed.
+        MissingDependencyError: A candidate's backend is not installed.
         OptionError: There are fewer images than the largest batch.
         RuntimeFailureError: Nothing could be measured.
     """
@@ -243,7 +243,7 @@ def measure_latency(
     samples: list[LatencySamples] = []
     left_out = list(skipped)
     for batch in options.batches:
-        measured, missed = _measure_batch(contestants, images[:batch], options, progress, under_load)
+        measured, missed = _measure_batch(candidates, images[:batch], options, progress, under_load)
         samples += measured
         left_out += missed
     if not samples:

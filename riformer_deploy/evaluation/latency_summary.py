@@ -13,7 +13,7 @@ _UNSTABLE_DRIFT = 0.10
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary:
-    """Statistics of one contestant's samples, milliseconds per call.
+    """Statistics of one candidate's samples, milliseconds per call.
 
     Attributes:
         median_ms: Half of the calls were faster.

@@ -19,7 +19,7 @@ class Deviation:
         relative_l2: ``||got - reference|| / ||reference||``.
         sqnr_db: Signal to quantisation noise, ``-20 log10(relative_l2)``; None where nothing differs.
         cosine: Cosine of the angle between the two as vectors.
-        tolerance_used: Largest ``|difference| / (atol + rtol |reference|)``; above 1 is out
+        elementwise_used: Largest ``|difference| / (atol + rtol |reference|)``; above 1 is out
             (the criterion of ``numpy.testing.assert_allclose``).
     """
 
@@ -29,7 +29,7 @@ class Deviation:
     relative_l2: float | None
     sqnr_db: float | None
     cosine: float | None
-    tolerance_used: float | None
+    elementwise_used: float | None
 
 
 def _norm(values: NDArray[np.float64]) -> float:
@@ -72,7 +72,7 @@ def deviation(
     if not np.isfinite(other).all():
         return Deviation(
             finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
-            tolerance_used=None,
+            elementwise_used=None,
         )  # fmt: skip
     error = np.abs(other - true)
     norm, other_norm, noise = _norm(true), _norm(other), _norm(error)
@@ -90,7 +90,7 @@ def deviation(
         relative_l2=relative,
         sqnr_db=-20 * float(np.log10(relative)) if relative else None,
         cosine=_cosine(true, other) if norm and other_norm else None,
-        tolerance_used=used,
+        elementwise_used=used,
     )
 
 

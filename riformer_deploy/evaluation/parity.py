@@ -1,4 +1,4 @@
-"""Judges contestants against a reference: outputs, stages, and the first block that is out."""
+"""Judges candidates against a reference: outputs, stages, and the first block that is out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from riformer_deploy.backends.base import (
     ANY_BATCH,
-    Batches,
-    Contestant,
+    BatchRange,
+    Candidate,
     Outputs,
     Runtime,
     Skipped,
@@ -23,7 +23,7 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import Images
-from riformer_deploy.evaluation.comparison import judge_outputs, judge_taps, status
+from riformer_deploy.evaluation.comparison import compare_outputs, compare_taps, status
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
@@ -33,7 +33,7 @@ from riformer_deploy.evaluation.results import (
     Status,
     files_status,
 )
-from riformer_deploy.evaluation.tolerances import Budget
+from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import describe_machine
 
 _LOG = logging.getLogger(__name__)
@@ -51,16 +51,16 @@ class ParityTask:
     Attributes:
         reference: The training form in float64.
         candidates: What to compare with it.
-        budgets: Limits by precision; every candidate's precision has one.
+        tolerances: Limits by precision; every candidate's precision has one.
         blocks: Names of the blocks of each stage, in order.
         images: Every image, (N, 3, H, W) float32; as many as ``inputs.batches`` add up to.
         inputs: Where they come from and how they are split.
         skipped: Artifacts that take no part, with the reason; listed in the result.
     """
 
-    reference: Contestant
-    candidates: Sequence[Contestant]
-    budgets: Mapping[Precision, Budget]
+    reference: Candidate
+    candidates: Sequence[Candidate]
+    tolerances: Mapping[Precision, Tolerance]
     blocks: tuple[tuple[str, ...], ...]
     images: Images
     inputs: Inputs
@@ -73,7 +73,7 @@ class ParityTask:
 
 
 def _run_batches(
-    runtime: Runtime, images: Images, batches: Sequence[int], taken: Batches = ANY_BATCH
+    runtime: Runtime, images: Images, batches: Sequence[int], taken: BatchRange = ANY_BATCH
 ) -> Outputs:
     """Outputs of all images, run batch by batch, in sizes that the model takes, and put together again."""
     parts: dict[str, list[np.ndarray]] = {}
@@ -102,7 +102,7 @@ def _chunks(count: int) -> list[int]:
 
 
 def _first_bad_block(
-    task: ParityTask, runtime: Runtime, stages: Sequence[StageParity], budget: Budget
+    task: ParityTask, runtime: Runtime, stages: Sequence[StageParity], tolerance: Tolerance
 ) -> str | None:
     """Compare every block up to the end of the first stage that is out; None where all are within.
 
@@ -113,7 +113,7 @@ def _first_bad_block(
     try:
         for names in task.blocks[: out[0]] if out else task.blocks:
             true = reference.tap(task.sample[:_TAPPED], names)
-            judged = judge_taps(true, _taps(runtime, task.sample, names), budget)
+            judged = compare_taps(true, _taps(runtime, task.sample, names), tolerance)
             bad = next((name for name in names if judged[name].status is Status.FAILED), None)
             if bad is not None:
                 return bad
@@ -122,27 +122,27 @@ def _first_bad_block(
     return None
 
 
-def _judge(task: ParityTask, candidate: Contestant, true: Outputs, taps: Outputs) -> CandidateParity:
-    budget = task.budgets[candidate.precision]
+def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Outputs) -> CandidateParity:
+    tolerance = task.tolerances[candidate.precision]
     runtime = candidate.open()
     try:
-        sizes = (*task.inputs.batches, *candidate.proof_batches)
-        images, expected = _repeated(task, true, candidate.proof_batches)
+        sizes = (*task.inputs.batches, *candidate.parity_batches)
+        images, expected = _repeated(task, true, candidate.parity_batches)
         got = _run_batches(runtime, images, sizes, candidate.batches)
-        outputs = judge_outputs(expected, got, budget)
+        outputs = compare_outputs(expected, got, tolerance)
         seen = _taps(runtime, task.sample, list(taps)) if candidate.observable else {}
-        stages = tuple(judge_taps({name: taps[name] for name in seen}, seen, budget).values())
+        stages = tuple(compare_taps({name: taps[name] for name in seen}, seen, tolerance).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
         looked = candidate.observable and not passed
-        block = _first_bad_block(task, runtime, stages, budget) if looked else None
+        block = _first_bad_block(task, runtime, stages, tolerance) if looked else None
     finally:
         runtime.close()
     return CandidateParity(
         name=candidate.name,
         precision=candidate.precision,
         artifact_sha256=candidate.artifact_sha256,
-        budget=budget,
+        tolerance=tolerance,
         batches=tuple(dict.fromkeys(sizes)),
         outputs=outputs,
         stages=stages,
@@ -159,10 +159,10 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
 
     Args:
         task: What to judge.
-        progress: Told of each step.
+        progress: Called with each step.
 
     Returns:
-        The result; a candidate that is out of its budget and judges a file makes it ``failed``.
+        The result; a candidate that is out of its tolerance and judges a file makes it ``failed``.
 
     Raises:
         RuntimeFailureError: A model cannot be loaded or run, or the reference itself gives values
@@ -186,7 +186,7 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
     judged = []
     for candidate in task.candidates:
         progress(candidate.name)
-        judged.append(_judge(task, candidate, true, taps))
+        judged.append(_compare(task, candidate, true, taps))
         _LOG.info("parity of %s: %s", candidate.name, judged[-1].status)
     return ParityResult(
         schema=RESULT_SCHEMA,

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from riformer_deploy.backends.base import Contestant
+from riformer_deploy.backends.base import Candidate
 from riformer_deploy.backends.graph_state import titled
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import RuntimeKind
@@ -21,24 +21,26 @@ from riformer_deploy.evaluation.results import (
     StageParity,
     Status,
 )
-from riformer_deploy.evaluation.tolerances import Budget
+from riformer_deploy.evaluation.tolerances import Tolerance
 
 _LOG = logging.getLogger(__name__)
 
 
-def _output_failure(output: OutputParity, budget: Budget) -> str:
+def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
     """The figures of an output that are out, each with its limit."""
     distance = output.deviation
     if not distance.finite:
         return "values that are not finite"
     reasons = []
-    least = budget.min_sqnr_db
+    least = tolerance.min_sqnr_db
     if least is not None and distance.sqnr_db is not None and distance.sqnr_db < least:
         # Rounded down, so that 55.97 dB do not read as the 56 that are needed.
         reasons.append(f"SQNR {math.floor(distance.sqnr_db * 10) / 10:.1f} dB, at least {least:g} is needed")
-    if budget.elementwise is not None and (distance.tolerance_used is None or distance.tolerance_used > 1):
-        rtol, atol = budget.elementwise
-        times = "" if distance.tolerance_used is None else f", {distance.tolerance_used:.3g} times what"
+    if tolerance.elementwise is not None and (
+        distance.elementwise_used is None or distance.elementwise_used > 1
+    ):
+        rtol, atol = tolerance.elementwise
+        times = "" if distance.elementwise_used is None else f", {distance.elementwise_used:.3g} times what"
         limit = f"{times or ', more than'} {atol:g} + {rtol:g} |reference| allows"
         reasons.append(f"|difference| up to {distance.max_abs:.2e}{limit}")
     if output.decisions is not None and output.decisions.decided_flips:
@@ -47,8 +49,8 @@ def _output_failure(output: OutputParity, budget: Budget) -> str:
     return ", ".join(reasons) or "out of its limits"
 
 
-def _stage_failure(stage: StageParity, budget: Budget) -> str:
-    limit = f"at most {budget.stage_relative_l2:g} is allowed"
+def _stage_failure(stage: StageParity, tolerance: Tolerance) -> str:
+    limit = f"at most {tolerance.stage_relative_l2:g} is allowed"
     if not stage.deviation.finite:
         return f"stage {stage.stage}: values that are not finite"
     if stage.deviation.relative_l2 is None:
@@ -64,12 +66,14 @@ def why_failed(candidate: CandidateParity) -> str:
     """
     name = titled(candidate.name, candidate.graph)
     what = [
-        f"{output.name}: {_output_failure(output, candidate.budget)}"
+        f"{output.name}: {_output_failure(output, candidate.tolerance)}"
         for output in candidate.outputs
         if output.status is Status.FAILED
     ]
     what += [
-        _stage_failure(stage, candidate.budget) for stage in candidate.stages if stage.status is Status.FAILED
+        _stage_failure(stage, candidate.tolerance)
+        for stage in candidate.stages
+        if stage.status is Status.FAILED
     ]
     if candidate.first_bad_block is not None:
         what.append(f"first out at {candidate.first_bad_block}")
@@ -82,7 +86,7 @@ def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
 
     Args:
         bundle: Open.
-        kind: ``parity``, or the ``proof`` of an engine.
+        kind: ``parity``, or the ``parity_kind`` of an engine.
 
     Raises:
         BundleIntegrityError: Its file was changed.
@@ -100,34 +104,34 @@ def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
         ) from err
 
 
-def stored_failure(bundle: Bundle, contestant: Contestant) -> CandidateParity | None:
+def stored_failure(bundle: Bundle, candidate: Candidate) -> CandidateParity | None:
     """The stored verdict of this very file in this runtime, if it failed.
 
     PyTorch is never refused: what it runs is rebuilt from the weights that everything is compared with.
 
     Args:
         bundle: Open.
-        contestant: Of the bundle's.
+        candidate: Of the bundle's.
 
     Raises:
         BundleIntegrityError: The stored parity's file was changed.
         BundleError: It is no valid record.
     """
-    if contestant.runtime is RuntimeKind.PYTORCH:
+    if candidate.runtime is RuntimeKind.PYTORCH:
         return None
-    proofs = [e.proof for e in bundle.manifest.engines if e.file.sha256 == contestant.artifact_sha256]
-    parity = stored_parity(bundle, proofs[0] if proofs else "parity")
-    for candidate in parity.failed if parity is not None else ():
-        if (candidate.runtime, candidate.artifact_sha256) == (contestant.runtime, contestant.artifact_sha256):
-            return candidate
+    kinds = [e.parity_kind for e in bundle.manifest.engines if e.file.sha256 == candidate.artifact_sha256]
+    parity = stored_parity(bundle, kinds[0] if kinds else "parity")
+    for failed in parity.failed if parity is not None else ():
+        if (failed.runtime, failed.artifact_sha256) == (candidate.runtime, candidate.artifact_sha256):
+            return failed
     return None
 
 
-def warn_of_failures(bundle: Bundle, contestants: Sequence[Contestant]) -> None:
+def warn_of_failures(bundle: Bundle, candidates: Sequence[Candidate]) -> None:
     """Say which of them failed their stored parity; they are measured all the same."""
-    for contestant in contestants:
+    for candidate in candidates:
         try:
-            failure = stored_failure(bundle, contestant)
+            failure = stored_failure(bundle, candidate)
         except BundleError as err:  # a measurement needs no evidence of another kind
             _LOG.warning("whether parity holds is not known: %s", err.message)
             return

@@ -13,7 +13,7 @@ from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
-from riformer_deploy.evaluation.tolerances import Budget
+from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuWatch
 
@@ -57,15 +57,15 @@ class OutputParity:
         name: ``logits`` or ``features``.
         deviation: The distance.
         decisions: First classes, for logits.
-        budget_used: The share of the budget that the distance takes, the largest over the budget's limits;
+        tolerance_used: The share of the tolerance that the distance takes, the largest over its limits;
             above 1 is out, None where a value is not finite.
-        status: Whether the distance is within the budget and no decided class flipped.
+        status: Whether the distance is within the tolerance and no decided class flipped.
     """
 
     name: str
     deviation: Deviation
     decisions: Decisions | None
-    budget_used: float | None
+    tolerance_used: float | None
     status: Status
 
 
@@ -77,7 +77,7 @@ class StageParity:
         stage: 1 to 4.
         tensor: Name of its last block.
         deviation: The distance.
-        status: Whether its relative L2 error is within the budget.
+        status: Whether its relative L2 error is within the tolerance.
     """
 
     stage: int
@@ -88,15 +88,15 @@ class StageParity:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateParity:
-    """One contestant against the reference.
+    """One candidate against the reference.
 
     Attributes:
         name: Which.
         precision: What it computes in.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
-        budget: The limits it was judged by.
+        tolerance: The limits it was judged by.
         outputs: Every output.
-        stages: Every stage; none where the contestant's inside cannot be looked at (an engine).
+        stages: Every stage; none where the candidate's inside cannot be looked at (an engine).
         first_bad_block: The first block, in the network's order, whose activations are out; only
             looked for where a stage or an output is.
         status: Passed if every output and every stage did.
@@ -109,7 +109,7 @@ class CandidateParity:
     name: str
     precision: Precision
     artifact_sha256: str
-    budget: Budget
+    tolerance: Tolerance
     outputs: tuple[OutputParity, ...]
     stages: tuple[StageParity, ...]
     first_bad_block: str | None
@@ -138,7 +138,7 @@ def files_status(candidates: Sequence[CandidateParity]) -> Status:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityResult:
-    """The proof that artifacts compute the reference's function.
+    """The parity report that artifacts compute the reference's function.
 
     Attributes:
         schema: Version of this record.
@@ -148,7 +148,7 @@ class ParityResult:
         reference: What everything was compared with.
         reference_sha256: Of its weights file.
         inputs: What it was run on.
-        candidates: Every contestant, PyTorch float32 first: the others are read beside its error.
+        candidates: Every candidate, PyTorch float32 first: the others are read beside its error.
         skipped: Those that could not run.
         status: Whether the files are right: passed if every candidate that judges a file did and there was at
             least one. A runtime that only has a verdict of its own may have failed.
@@ -198,7 +198,7 @@ class Timing(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySamples:
-    """How long one contestant took for one batch size.
+    """How long one candidate took for one batch size.
 
     Attributes:
         name: Which.
@@ -241,13 +241,13 @@ class LatencyResult:
         created_utc: When, in ISO 8601.
         machine: Where.
         inputs: What the models were run on.
-        threads: CPU threads that each contestant may use.
-        rounds: Rounds; in each, every contestant has one turn, in shuffled order.
+        threads: CPU threads that each candidate may use.
+        rounds: Rounds; in each, every candidate has one turn, in shuffled order.
         repeats: Timed calls per turn, after one untimed call.
-        samples: Every contestant and batch size, with raw samples.
+        samples: Every candidate and batch size, with raw samples.
         skipped: Those that could not run.
-        process_peak_rss_bytes: Largest resident memory of the whole process, all contestants loaded.
-        gpu: The GPU before and after, where a contestant ran on one.
+        process_peak_rss_bytes: Largest resident memory of the whole process, all candidates loaded.
+        gpu: The GPU before and after, where a candidate ran on one.
     """
 
     schema: int

@@ -45,11 +45,11 @@ class Answers:
 
 
 def key_of(parts: JsonValue) -> str:
-    """A name for everything that answers depend on; other parts, another journal."""
+    """A name for everything that answers depend on; other parts, another resume log."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class Journal:
+class ResumeLog:
     """Answers on disk, in the order of the pictures.
 
     Args:
@@ -61,7 +61,7 @@ class Journal:
             written whole.
 
     Raises:
-        BundleError: Another pass is writing this journal.
+        BundleError: Another pass is writing this resume log.
         OSError: The file cannot be written.
     """
 

@@ -10,7 +10,7 @@ from riformer_deploy.common.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Tolerance:
     """Limits of one precision, against the reference in float64.
 
     Outputs are held to the elementwise tolerance, to the SQNR, or to both; None leaves a limit away.
@@ -20,7 +20,7 @@ class Budget:
         atol: Absolute part; an output passes if ``|difference| <= atol + rtol |reference|`` everywhere.
         min_sqnr_db: Least signal to quantisation noise of an output.
         stage_relative_l2: Largest relative L2 error of a stage's activations.
-        stated: ``default`` for a row of :data:`BUDGETS`, ``user`` if the command line changed it.
+        stated: ``default`` for a row of :data:`TOLERANCES`, ``user`` if the command line changed it.
     """
 
     rtol: float | None = None
@@ -46,7 +46,7 @@ class Budget:
         if not problems and pair is not None and not any(pair):
             problems.append("rtol and atol cannot both be 0: float32 itself differs from the reference")
         if problems:
-            raise OptionError("This is not a budget.", details=problems)
+            raise OptionError("This is not a tolerance.", details=problems)
 
     @property
     def elementwise(self) -> tuple[float, float] | None:
@@ -62,10 +62,10 @@ class Budget:
         atol: float | None = None,
         min_sqnr_db: float | None = None,
         stage_relative_l2: float | None = None,
-    ) -> Budget:
-        """This budget with some of its limits replaced, marked as stated by the user.
+    ) -> Tolerance:
+        """This tolerance with some of its limits replaced, marked as stated by the user.
 
-        A limit that the budget does not have stays away: a tolerance for float32 is none for int8.
+        A limit that the tolerance does not have stays away: a tolerance for float32 is none for int8.
 
         Raises:
             OptionError: A limit is negative or not finite.
@@ -86,40 +86,40 @@ class Budget:
         return dataclasses.replace(self, stated="user", **changes)
 
 
-BUDGETS: dict[Precision, Budget] = {
+TOLERANCES: dict[Precision, Tolerance] = {
     # rtol and atol are the contract of RIFormer's deployment: what training form and deploy form agree
     # within. Float32 stages stay below 1e-6 on every published shape; ten times that is a defect.
-    Precision.FP32: Budget(rtol=1e-4, atol=1e-5, stage_relative_l2=1e-5),
+    Precision.FP32: Tolerance(rtol=1e-4, atol=1e-5, stage_relative_l2=1e-5),
     # Half precision rounds to 2^-11, bfloat16 to 2^-8, once per stored activation; the noise of up to 48
     # blocks adds up to a few roundings. Measured figures are in benchmarks/results.
-    Precision.FP16: Budget(min_sqnr_db=56, stage_relative_l2=2e-3),
-    Precision.BF16: Budget(min_sqnr_db=38, stage_relative_l2=1.6e-2),
+    Precision.FP16: Tolerance(min_sqnr_db=56, stage_relative_l2=2e-3),
+    Precision.BF16: Tolerance(min_sqnr_db=38, stage_relative_l2=1.6e-2),
     # Eight bits leave 37 to 40 dB on a trained model; below 30 something is wrong, not merely rounded.
-    Precision.INT8: Budget(min_sqnr_db=30, stage_relative_l2=5e-2),
+    Precision.INT8: Tolerance(min_sqnr_db=30, stage_relative_l2=5e-2),
     # Rounding a tensor to E4M3's 3 bits of mantissa leaves 31.6 dB whatever its scale, and the four roundings
     # of an MLP 25.6 dB where no residual stream dilutes them; 25 dB are a relative error of 5.6e-2. Measured:
     # 40 dB on a trained model, 28 to 31 on random weights of the published depths. A range of half of the
     # largest value leaves 24 to 25, one of a quarter 11.
-    Precision.FP8: Budget(min_sqnr_db=25, stage_relative_l2=5.6e-2),
+    Precision.FP8: Tolerance(min_sqnr_db=25, stage_relative_l2=5.6e-2),
 }
 """Limits by precision."""
 
 
-def changed_budgets(
+def changed_tolerances(
     *,
     rtol: float | None = None,
     atol: float | None = None,
     min_sqnr_db: float | None = None,
     stage_relative_l2: float | None = None,
-) -> dict[Precision, Budget]:
+) -> dict[Precision, Tolerance]:
     """The table with some limits replaced in every row; None leaves a limit as it is.
 
     Raises:
         OptionError: A limit is negative or not finite.
     """
     return {
-        precision: budget.with_changes(
+        precision: tolerance.with_changes(
             rtol=rtol, atol=atol, min_sqnr_db=min_sqnr_db, stage_relative_l2=stage_relative_l2
         )
-        for precision, budget in BUDGETS.items()
+        for precision, tolerance in TOLERANCES.items()
     }

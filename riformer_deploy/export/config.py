@@ -36,7 +36,7 @@ class LoweringPlan:
         float32_blocks: Blocks and layers that stay in float32, by name.
         ranges: For each layer to quantise, by name, the absolute input value that the largest one of the
             target type stands for.
-        divisors: For some of these layers, what their input channels are divided by first.
+        smoothquant_scales: For some of these layers, what their input channels are divided by first.
         residual_ranges: For each residual input to quantise, by name of the block and ``stream`` or
             ``branch``, the absolute value that the largest one of int8 stands for.
         target: Type of the inputs and weights of these layers: ``torch.int8`` or ``torch.float8_e4m3fn``.
@@ -53,7 +53,7 @@ class LoweringPlan:
     norm2: Norm2Form = Norm2Form.EXPLICIT
     float32_blocks: frozenset[str] = frozenset()
     ranges: Mapping[str, float] = field(default_factory=dict)
-    divisors: Mapping[str, Tensor] = field(default_factory=dict)
+    smoothquant_scales: Mapping[str, Tensor] = field(default_factory=dict)
     residual_ranges: Mapping[str, float] = field(default_factory=dict)
     target: torch.dtype = torch.int8
     io: torch.dtype = torch.float32

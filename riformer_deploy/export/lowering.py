@@ -15,7 +15,7 @@ from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer
-from riformer_deploy.export.norms import Statistics, channel_moments, normalise, statistics, widened
+from riformer_deploy.export.norms import Statistics, channel_moments, single_group_norm, statistics, widened
 from riformer_deploy.export.quantized_layers import ActivationQuantizer, QuantizedLayer
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.network import FoldedBlock, LinearHead, PatchEmbed, RIFormer
@@ -32,7 +32,7 @@ def _layer(
     """A layer of the folded model as the plan wants it."""
     if name in plan.ranges:
         return QuantizedLayer(
-            layer, plan.ranges[name], dtype, plan.divisors.get(name), plan.target, product=product
+            layer, plan.ranges[name], dtype, plan.smoothquant_scales.get(name), plan.target, product=product
         )
     return PlainLayer(layer, dtype, product=product)
 
@@ -107,7 +107,7 @@ class LoweredBlock(nn.Module):
         """``y``, in the type of ``x``, and its statistics where they follow from those of ``x``."""
         weight, bias = self.norm_reparam.in_type(x.dtype)
         if self.norm is not NormForm.MOMENTS:
-            return x + (normalise(x, self.norm) * weight + bias), None
+            return x + (single_group_norm(x, self.norm) * weight + bias), None
         # Per sample and channel, y is a multiple of x plus a constant, and so is n(y).
         moments = channel_moments(x)
         gain = weight * moments.inverse_deviation
@@ -123,7 +123,7 @@ class LoweredBlock(nn.Module):
             # from the moments of x are of the map before that rounding: they spare reading it once more.
             branch = self.mlp(stored, known or statistics(widened(stored)))
         else:
-            z = normalise(y, self.norm) if known is None else known.normalised(y)
+            z = single_group_norm(y, self.norm) if known is None else known.normalised(y)
             branch = self.mlp(z.to(self.dtype))
         result: Tensor = self.stream(stored) + self.branch(branch)
         return result
@@ -168,7 +168,7 @@ class LoweredBackbone(nn.Module):
         x = self.patch_embed(images)
         for module in self.network:
             x = module(x)
-        pooled = widened(normalise(x if self.narrow else widened(x), self.norm).mean((2, 3)))
+        pooled = widened(single_group_norm(x if self.narrow else widened(x), self.norm).mean((2, 3)))
         weight, bias = self.norm6.in_type(pooled.dtype)
         return pooled * weight + bias
 

@@ -32,7 +32,7 @@ def widened(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.to(torch.float32)
 
 
-def normalise(x: Tensor, form: NormForm) -> Tensor:
+def single_group_norm(x: Tensor, form: NormForm) -> Tensor:
     """``n(x)`` of a tensor (N, C, H, W), in its type.
 
     Args:

@@ -100,7 +100,7 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
     if options.output_form is OutputForm.TOPK and options.topk > classes:
         problems.append(f"topk {options.topk} of {classes} classes")
     if options.io is Precision.FP16 and precision is Precision.FP32:
-        problems.append("inputs and outputs in fp16 round more than the budget of fp32 allows")
+        problems.append("inputs and outputs in fp16 round more than the tolerance of fp32 allows")
     if problems:
         raise OptionError(
             f"{precision} cannot be exported as asked.",

@@ -84,8 +84,8 @@ class QuantizedLayer(Operator):
         largest: The absolute value of the input, after the division, that the target type's largest one
             stands for.
         base: Type of the result.
-        divisor: What to divide the input channels by first, (in_channels,); the weights are multiplied
-            with it, so that the layer's function stays.
+        smoothquant_scale: What to divide the input channels by first, (in_channels,); the weights are
+            multiplied with it, so that the layer's function stays.
         target: ``torch.int8`` or :data:`FLOAT8`.
         product: The layer is a 1x1 convolution and shall be a matrix product of tokens, (N, H * W, channels).
     """
@@ -97,7 +97,7 @@ class QuantizedLayer(Operator):
         layer: nn.Conv2d | nn.Linear,
         largest: float,
         base: torch.dtype,
-        divisor: Tensor | None = None,
+        smoothquant_scale: Tensor | None = None,
         target: torch.dtype = torch.int8,
         *,
         product: bool = False,
@@ -107,9 +107,11 @@ class QuantizedLayer(Operator):
         if product:  # (out_channels, in_channels) until it is quantised
             weight = weight.flatten(1)
         trailing = (1,) * (weight.ndim - 2)
-        if divisor is not None:
-            weight = weight * divisor.reshape(1, -1, *trailing)
-            self.register_buffer("factor", (1 / divisor.double()).to(base).reshape(1, -1, *trailing))
+        if smoothquant_scale is not None:
+            weight = weight * smoothquant_scale.reshape(1, -1, *trailing)
+            self.register_buffer(
+                "factor", (1 / smoothquant_scale.double()).to(base).reshape(1, -1, *trailing)
+            )
         else:
             self.register_buffer("factor", None)
         per_channel = target is torch.int8

@@ -13,20 +13,20 @@ from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration, Wish, calibrate
+from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, calibrate
 from riformer_deploy.quantization.planning import needs_calibration
 from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
-    meter_of,
+    choose_excluded_layers,
+    evaluator_of,
     rank_layers,
-    spared_layers,
 )
 
 SWEEP = "fp16: whether an activation overflows was tried on random images; real ones were not given"
 
 
-def calibrated(
+def calibrate_for(
     model: RIFormer,
     weights_sha256: str,
     record: ModelRecord,
@@ -44,7 +44,7 @@ def calibrated(
         precisions: What is going to be made.
         options: How to lower.
         images: Which images.
-        progress: Told of each step.
+        progress: Called with each step.
 
     Raises:
         OptionError: int8 or fp8 without images.
@@ -60,11 +60,11 @@ def calibrated(
         else images.open(record.preprocessing, " and ".join(quantized))
     )
     notes = (SWEEP,) if sweep else given.warnings
-    wish = calibration_wish(options, ranges=Precision.INT8 in precisions)
-    return (given, calibrate(model, weights_sha256, given, wish, progress)), notes
+    config = calibration_config(options, ranges=Precision.INT8 in precisions)
+    return (given, calibrate(model, weights_sha256, given, config, progress)), notes
 
 
-def proof_images(
+def parity_images(
     measured: tuple[CalibrationSet, Calibration] | None, images: CalibrationSource, record: ModelRecord
 ) -> tuple[CalibrationSet | None, tuple[str, ...]]:
     """The images that parity runs on, where real ones were given, and what the user should know of them.
@@ -90,14 +90,14 @@ def proof_images(
     return given, (*given.warnings, "fp32 and bf16 need no calibration; its images prove parity")
 
 
-def calibration_wish(options: PrecisionOptions, *, ranges: bool) -> Wish:
+def calibration_config(options: PrecisionOptions, *, ranges: bool) -> CalibrationConfig:
     """What a calibration must measure so that a model can be lowered with these options.
 
     Args:
         options: How to lower.
         ranges: Whether int8 is among the precisions, which needs histograms of the layers' inputs.
     """
-    return Wish(
+    return CalibrationConfig(
         method=options.method_of(Precision.INT8),
         equalize=options.equalize is not False,
         ranges=ranges,
@@ -112,7 +112,7 @@ def _told(cost: Cost) -> str:
     return f"{sqnr}, {cost.drop_points:.2f} % of first classes changed"
 
 
-def gated(
+def restore_accuracy(
     model: RIFormer,
     reference: RIFormer,
     record: ModelRecord,
@@ -122,7 +122,7 @@ def gated(
     gate: Gate,
     progress: Progress,
 ) -> tuple[PrecisionOptions, str]:
-    """The options with the layers spared that the gate asks for, and a sentence that names them.
+    """The options with the layers excluded that the gate asks for, and a sentence that names them.
 
     Args:
         model: In folded form, float32.
@@ -132,30 +132,30 @@ def gated(
         precision: A quantised one.
         options: How to lower.
         gate: What must hold on the calibration images.
-        progress: Told of each step.
+        progress: Called with each step.
 
     Raises:
         GateError: Not even sparing every layer is enough.
     """
     progress(f"measuring {precision} for the gate")
-    meter = meter_of(model, reference, record, measured, options, precision)
-    kept, cost = options.keep, meter.cost(options.keep)
+    evaluator = evaluator_of(model, reference, record, measured, options, precision)
+    kept, cost = options.keep, evaluator.cost(options.keep)
     if not gate.holds(cost):
-        ranking = rank_layers(meter, measured[0].source, progress).layers
-        kept, cost = spared_layers(meter, ranking, gate, progress)
+        ranking = rank_layers(evaluator, measured[0].source, progress).layers
+        kept, cost = choose_excluded_layers(evaluator, ranking, gate, progress)
     base = options.base_of(precision)
-    where = f"on {len(meter.images)} calibration images: {_told(cost)}"
+    where = f"on {len(evaluator.images)} calibration images: {_told(cost)}"
     if not gate.holds(cost):
         residual = precision is Precision.INT8 and options.quantize_residual
         raise GateError(
-            f"{precision} cannot hold the gate, even with every layer spared; {where}.",
-            remedy="Leave out --quantize-residual, which no spared layer undoes, or loosen --min-sqnr or "
+            f"{precision} cannot hold the gate, even with every layer excluded; {where}.",
+            remedy="Leave out --quantize-residual, which no excluded layer undoes, or loosen --min-sqnr or "
             "--max-drop."
             if residual
             else f"Loosen --min-sqnr or --max-drop: {base} itself is not as close.",
         )
-    spared = sorted(kept - options.keep)
+    excluded = sorted(kept - options.keep)
     text = f"the gate of {precision} holds {where}; " + (
-        f"kept in {base} for it: {', '.join(spared)}" if spared else "no layer had to be spared"
+        f"kept in {base} for it: {', '.join(excluded)}" if excluded else "no layer had to be excluded"
     )
     return dataclasses.replace(options, keep=kept), text

@@ -21,8 +21,14 @@ from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export.config import quantizable
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.observers import Batches, Place, chosen_range, equalizer, histograms
-from riformer_deploy.quantization.overflow import block_peaks, measure_peaks, weight_peaks
+from riformer_deploy.quantization.observers import (
+    BatchSource,
+    ObservedTensor,
+    chosen_range,
+    equalizer,
+    histograms,
+)
+from riformer_deploy.quantization.overflow import block_abs_max, measure_abs_max, weight_abs_max
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,10 +45,10 @@ class Calibration:
         images: Number of images.
         ranges: For each layer, the absolute input value that int8's 127 steps shall reach; none if not asked
             for.
-        divisors: For the layers whose input is equalised, what its channels are divided by.
+        smoothquant_scales: For the layers whose input is equalised, what its channels are divided by.
         residual_ranges: For both inputs of each block's last addition, by name of the block and ``stream`` or
             ``branch``, the absolute value that int8's 127 steps shall reach; none if not asked for.
-        peaks: For each block and downsampling layer, the largest absolute value of anything that half
+        abs_max: For each block and downsampling layer, the largest absolute value of anything that half
             precision would store there.
         largest: For each layer, the largest absolute input value, before any equalising.
     """
@@ -50,9 +56,9 @@ class Calibration:
     key: str
     images: int
     ranges: dict[str, float]
-    divisors: dict[str, tuple[float, ...]]
+    smoothquant_scales: dict[str, tuple[float, ...]]
     residual_ranges: dict[str, float]
-    peaks: dict[str, float]
+    abs_max: dict[str, float]
     largest: dict[str, float] = field(default_factory=dict)
 
 
@@ -62,7 +68,7 @@ def _equalized(name: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class CalibrationConfig:
     """What to measure.
 
     Attributes:
@@ -85,29 +91,29 @@ class Wish:
     branches: bool = False
 
 
-def _residual_inputs(blocks: Iterable[str]) -> dict[str, Place]:
+def _residual_inputs(blocks: Iterable[str]) -> dict[str, ObservedTensor]:
     """Both inputs of each block's last addition."""
     found = {}
     for block in blocks:
-        found[f"{block}.stream"] = Place(module=f"{block}.norm2")
-        found[f"{block}.branch"] = Place(module=f"{block}.mlp.fc2", result=True)
+        found[f"{block}.stream"] = ObservedTensor(module=f"{block}.norm2")
+        found[f"{block}.branch"] = ObservedTensor(module=f"{block}.mlp.fc2", result=True)
     return found
 
 
-def calibration_key(weights_sha256: str, images: CalibrationSet, wish: Wish) -> str:
+def calibration_key(weights_sha256: str, images: CalibrationSet, config: CalibrationConfig) -> str:
     """sha256 over everything that a calibration depends on.
 
     Args:
         weights_sha256: Of the weights' values.
         images: Its content, size and preprocessing count.
-        wish: What to measure.
+        config: What to measure.
     """
     versions = (str(CACHE_VERSION), VERSION, torch.__version__)
-    parts = (*versions, weights_sha256, images.content_sha256, str(images.count), dump_json(wish))
+    parts = (*versions, weights_sha256, images.content_sha256, str(images.count), dump_json(config))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _told(images: CalibrationSet, text: str, progress: Progress) -> Batches:
+def _told(images: CalibrationSet, text: str, progress: Progress) -> BatchSource:
     """The images' batches, with progress told for each."""
 
     def batches() -> Iterator[Tensor]:
@@ -136,7 +142,7 @@ def _finite(largest: Mapping[str, Tensor]) -> None:
 
 
 def measure(
-    model: RIFormer, images: CalibrationSet, key: str, wish: Wish, progress: Progress = silent
+    model: RIFormer, images: CalibrationSet, key: str, config: CalibrationConfig, progress: Progress = silent
 ) -> Calibration:
     """Run the images through the folded model and choose every range.
 
@@ -144,7 +150,7 @@ def measure(
         model: In folded form, float32.
         images: What to run.
         key: From :func:`calibration_key`.
-        wish: What to measure.
+        config: What to measure.
         progress: Told of each batch.
 
     Raises:
@@ -152,31 +158,34 @@ def measure(
     """
     blocks = [name for stage in model.architecture.block_names for name in stage]
     told = _told(images, "largest values", progress)
-    peaks, largest = measure_peaks(
-        model, told, quantizable(model), products=wish.products, branches=wish.branches
+    abs_max, largest = measure_abs_max(
+        model, told, quantizable(model), products=config.products, branches=config.branches
     )
     _finite(largest)
-    peaks |= weight_peaks(model)
-    divisors = _equalizers(model, largest) if wish.equalize and wish.ranges else {}
+    abs_max |= weight_abs_max(model)
+    smoothquant_scales = _equalizers(model, largest) if config.equalize and config.ranges else {}
     # An equalised input is divided in the base type: what that gives must fit as well.
-    peaks |= {f"{name}.equalized": (largest[name] / divisor).max() for name, divisor in divisors.items()}
+    abs_max |= {
+        f"{name}.equalized": (largest[name] / smoothquant_scale).max()
+        for name, smoothquant_scale in smoothquant_scales.items()
+    }
     ranges: dict[str, float] = {}
-    additions = _residual_inputs(blocks) if wish.residual and wish.ranges else {}
-    if wish.ranges:
+    additions = _residual_inputs(blocks) if config.residual and config.ranges else {}
+    if config.ranges:
         tops = {
-            name: peaks[place.module if place.result else f"{place.module}.input"].reshape(1)
+            name: abs_max[place.module if place.result else f"{place.module}.input"].reshape(1)
             for name, place in additions.items()
         }
         told = _told(images, "histograms", progress)
-        found = histograms(model, largest | tops, told, divisors, additions)
-        ranges = {name: chosen_range(histogram, wish.method) for name, histogram in found.items()}
+        found = histograms(model, largest | tops, told, smoothquant_scales, additions)
+        ranges = {name: chosen_range(histogram, config.method) for name, histogram in found.items()}
     return Calibration(
         key=key,
         images=images.count,
         ranges={name: top for name, top in ranges.items() if name not in additions},
-        divisors={name: tuple(value.tolist()) for name, value in divisors.items()},
+        smoothquant_scales={name: tuple(value.tolist()) for name, value in smoothquant_scales.items()},
         residual_ranges={name: top for name, top in ranges.items() if name in additions},
-        peaks=block_peaks(peaks, blocks),
+        abs_max=block_abs_max(abs_max, blocks),
         largest={name: float(top.max()) for name, top in largest.items()},
     )
 
@@ -203,7 +212,7 @@ def calibrate(
     model: RIFormer,
     weights_sha256: str,
     images: CalibrationSet,
-    wish: Wish,
+    config: CalibrationConfig,
     progress: Progress = silent,
 ) -> Calibration:
     """The calibration of these weights on these images, from the cache where it holds it.
@@ -215,19 +224,19 @@ def calibrate(
         model: In folded form, float32.
         weights_sha256: Of its weights.
         images: What to run.
-        wish: What to measure.
+        config: What to measure.
         progress: Told of each batch.
 
     Raises:
         CalibrationError: The model overflows float32 on these images.
     """
-    key = calibration_key(weights_sha256, images, wish)
+    key = calibration_key(weights_sha256, images, config)
     path = cache_folder() / f"{key}.json"
     cached = _cached(path, key)
     if cached is not None:
         _LOG.info("calibration %s comes from the cache", key[:12])
         return cached
-    measured = measure(model, images, key, wish, progress)
+    measured = measure(model, images, key, config, progress)
     text = dump_json(measured)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def record_lowering(
         topk=options.topk if options.output_form is OutputForm.TOPK else None,
         float32_blocks=tuple(sorted(plan.float32_blocks)),
         unquantized=tuple(unquantized),
-        equalized=tuple(plan.divisors),
+        equalized=tuple(plan.smoothquant_scales),
         quantized_residual=bool(plan.residual_ranges),
         calibration=calibration,
         norm_io=options.norm_io,

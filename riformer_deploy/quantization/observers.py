@@ -25,7 +25,7 @@ _SEARCH = np.concatenate([np.geomspace(0.002, 0.2, 100, endpoint=False), np.lins
 """Fractions of the largest value that are tried as ranges."""
 _ENTROPY_BINS, _ENTROPY_STRIDE = 2048, 8
 
-Batches = Callable[[], Iterable[Tensor]]
+BatchSource = Callable[[], Iterable[Tensor]]
 """Gives the images from the start, as the model takes them, each time it is called."""
 
 
@@ -57,7 +57,7 @@ def _weight_by_input(layer: nn.Module) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ObservedTensor:
     """Where a tensor is to be seen.
 
     Attributes:
@@ -70,12 +70,15 @@ class Place:
 
 
 def _observe(
-    model: nn.Module, places: Mapping[str, Place], batches: Batches, see: Callable[[str, Tensor], None]
+    model: nn.Module,
+    places: Mapping[str, ObservedTensor],
+    batches: BatchSource,
+    see: Callable[[str, Tensor], None],
 ) -> None:
     """Run the model on every batch and show the tensor at each place, channels first: (C, values)."""
     modules = dict(model.named_modules())
 
-    def watch(name: str, place: Place) -> RemovableHandle:
+    def watch(name: str, place: ObservedTensor) -> RemovableHandle:
         def show(value: Tensor) -> None:
             see(name, value.detach().transpose(0, 1).flatten(1).abs())
 
@@ -101,7 +104,7 @@ def _observe(
             handle.remove()
 
 
-def largest_inputs(model: nn.Module, names: Iterable[str], batches: Batches) -> dict[str, Tensor]:
+def largest_inputs(model: nn.Module, names: Iterable[str], batches: BatchSource) -> dict[str, Tensor]:
     """Largest absolute input of each named layer, by channel.
 
     Args:
@@ -113,7 +116,7 @@ def largest_inputs(model: nn.Module, names: Iterable[str], batches: Batches) -> 
         By name, (in_channels,) float32; infinity or NaN where one was seen.
     """
     found: dict[str, Tensor] = {}
-    wanted = {name: Place(module=name) for name in names}
+    wanted = {name: ObservedTensor(module=name) for name in names}
 
     def see(name: str, values: Tensor) -> None:
         top = values.amax(1)
@@ -137,16 +140,16 @@ def equalizer(layer: nn.Module, largest: Tensor) -> Tensor:
         (in_channels,) float32, positive.
     """
     strength = _weight_by_input(layer).abs().amax(1).clamp_min(1e-12)
-    divisor = (largest.double().clamp_min(1e-12) / strength).sqrt()
-    return (divisor / divisor.mean()).clamp(1e-3, 1e3).to(torch.float32)
+    smoothquant_scale = (largest.double().clamp_min(1e-12) / strength).sqrt()
+    return (smoothquant_scale / smoothquant_scale.mean()).clamp(1e-3, 1e3).to(torch.float32)
 
 
 def histograms(
     model: nn.Module,
     largest: Mapping[str, Tensor],
-    batches: Batches,
-    divisors: Mapping[str, Tensor] | None = None,
-    places: Mapping[str, Place] | None = None,
+    batches: BatchSource,
+    smoothquant_scales: Mapping[str, Tensor] | None = None,
+    places: Mapping[str, ObservedTensor] | None = None,
     *,
     bins: int = BINS,
 ) -> dict[str, Histogram]:
@@ -157,13 +160,16 @@ def histograms(
         largest: Largest absolute values on the same images, by name: (in_channels,) of a layer's input, from
             :func:`largest_inputs`; (1,) of another tensor.
         batches: The same images again.
-        divisors: By layer, from :func:`equalizer`: what its input channels are divided by first.
+        smoothquant_scales: By layer, from :func:`equalizer`: what its input channels are divided by first.
         places: By name, where those tensors are that are no layer's input. They meet no weights: the energy
             of each of their channels is 1.
         bins: Number of bins.
     """
     modules, elsewhere = dict(model.named_modules()), places or {}
-    shares = {name: (divisors or {}).get(name, torch.ones_like(top)).float() for name, top in largest.items()}
+    shares = {
+        name: (smoothquant_scales or {}).get(name, torch.ones_like(top)).float()
+        for name, top in largest.items()
+    }
     tops = {name: float((top / shares[name]).max()) for name, top in largest.items()}
     energies = {
         name: torch.ones(1, dtype=torch.float64)
@@ -182,7 +188,7 @@ def histograms(
         counts[name] += torch.bincount(flat, minlength=bins).numpy()
         energy[name] += torch.bincount(flat, weights=weights, minlength=bins).numpy()
 
-    watched = {name: elsewhere.get(name, Place(module=name)) for name in largest}
+    watched = {name: elsewhere.get(name, ObservedTensor(module=name)) for name in largest}
     _observe(model, watched, batches, see)
     return {name: Histogram(largest=tops[name], counts=counts[name], energy=energy[name]) for name in largest}
 

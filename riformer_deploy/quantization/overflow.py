@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from riformer_deploy.model.network import FoldedBlock, RIFormer
-from riformer_deploy.quantization.observers import Batches, largest_inputs
+from riformer_deploy.quantization.observers import BatchSource, largest_inputs
 
 
 def _watch_products(model: RIFormer, see: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
@@ -41,9 +41,9 @@ def _watch_branches(model: RIFormer, see: Callable[[str, Tensor], None]) -> list
     return [watch(name, block) for name, block in model.named_modules() if isinstance(block, FoldedBlock)]
 
 
-def measure_peaks(
+def measure_abs_max(
     model: RIFormer,
-    batches: Batches,
+    batches: BatchSource,
     names: Iterable[str],
     *,
     products: bool = False,
@@ -63,11 +63,11 @@ def measure_peaks(
         By name of the value, ``<block>`` and the inputs (``<layer>.input``) and results of every layer,
         0-dimensional; and for each of ``names`` (in_channels,). Infinity or NaN where one was seen.
     """
-    peaks: dict[str, Tensor] = {}
+    abs_max: dict[str, Tensor] = {}
 
     def see(name: str, value: Tensor) -> None:
         top = value.detach().abs().max()
-        peaks[name] = torch.maximum(peaks[name], top) if name in peaks else top
+        abs_max[name] = torch.maximum(abs_max[name], top) if name in abs_max else top
 
     def watch(name: str, module: nn.Module) -> list[RemovableHandle]:
         def before(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -91,19 +91,19 @@ def measure_peaks(
     finally:
         for handle in handles:
             handle.remove()
-    return peaks, largest
+    return abs_max, largest
 
 
-def block_peaks(peaks: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str, float]:
+def block_abs_max(abs_max: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str, float]:
     """The largest peak within each block, and of each layer outside blocks.
 
     Args:
-        peaks: By name of the value.
+        abs_max: By name of the value.
         blocks: Names of the blocks.
     """
     found: dict[str, float] = {}
     owners = tuple(blocks)
-    for name, value in peaks.items():
+    for name, value in abs_max.items():
         place = re.sub(r"\.(input|weights|equalized)$", "", name)
         owner = next((block for block in owners if place == block or place.startswith(f"{block}.")), place)
         top, before = float(value), found.get(owner, 0.0)
@@ -111,7 +111,7 @@ def block_peaks(peaks: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str,
     return found
 
 
-def weight_peaks(model: RIFormer) -> dict[str, Tensor]:
+def weight_abs_max(model: RIFormer) -> dict[str, Tensor]:
     """Largest absolute weight or bias of convolutions and of norms with weights: half may store these too."""
     return {
         f"{name}.weights": torch.stack([value.abs().max() for value in layer.parameters()]).max()

@@ -47,7 +47,7 @@ def _ranges(precision: Precision, calibration: Calibration, wide: frozenset[str]
     }
 
 
-def plan_lowering(
+def resolve_lowering(
     precision: Precision, options: PrecisionOptions, calibration: Calibration | None
 ) -> LoweringPlan:
     """Every choice of a lowering.
@@ -66,7 +66,7 @@ def plan_lowering(
     base = options.base_of(precision)
     wide: frozenset[str] = frozenset()
     if base is Precision.FP16 and calibration is not None:
-        wide = frozenset(name for name, top in calibration.peaks.items() if not top <= HALF_LIMIT)
+        wide = frozenset(name for name, top in calibration.abs_max.items() if not top <= HALF_LIMIT)
     quantized: dict[str, float] = {}
     residual: dict[str, float] = {}
     if precision.is_quantized:
@@ -86,8 +86,12 @@ def plan_lowering(
                 "The calibration holds no ranges of residual inputs, which shall be int8.",
                 remedy="Calibrate with Wish(residual=True).",
             )
-    divisors = (
-        {name: torch.tensor(value) for name, value in calibration.divisors.items() if name in quantized}
+    smoothquant_scales = (
+        {
+            name: torch.tensor(value)
+            for name, value in calibration.smoothquant_scales.items()
+            if name in quantized
+        }
         if calibration is not None
         else {}
     )
@@ -99,7 +103,7 @@ def plan_lowering(
         norm2=options.norm2,
         float32_blocks=wide,
         ranges=quantized,
-        divisors=divisors,
+        smoothquant_scales=smoothquant_scales,
         residual_ranges=residual,
         target=FLOAT8 if precision is Precision.FP8 else torch.int8,
         io=torch_dtype(options.io),

@@ -24,7 +24,7 @@ from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.planning import resolve_lowering
 
 _WORST_DB = -200.0
 """Stands for logits that are not finite, or that differ from logits of zero."""
@@ -104,7 +104,7 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meter:
+class QuantizedEvaluator:
     """Measures what quantised layers cost.
 
     Attributes:
@@ -139,7 +139,7 @@ class Meter:
             input_form=InputForm.NORMALISED,
             output_form=OutputForm.LOGITS,
         )
-        plan = plan_lowering(self.precision, options, self.calibration)
+        plan = resolve_lowering(self.precision, options, self.calibration)
         lowered = lower(self.model, plan, self.preprocessing)
         with torch.inference_mode():
             logits = np.concatenate([lowered(part).numpy() for part in _parts(self.images)])
@@ -163,48 +163,50 @@ def _order(cost: Cost) -> tuple[float, float]:
     return (float("inf") if cost.sqnr_db is None else cost.sqnr_db, -cost.drop_points)
 
 
-def rank_layers(meter: Meter, calibration_source: str, progress: Progress = silent) -> SensitivityReport:
+def rank_layers(
+    evaluator: QuantizedEvaluator, calibration_source: str, progress: Progress = silent
+) -> SensitivityReport:
     """Quantise each layer alone and rank the layers by what that costs.
 
     Args:
-        meter: What to measure with.
+        evaluator: What to measure with.
         calibration_source: What the ranges were calibrated on.
         progress: Told of each layer.
     """
-    layers = meter.layers
+    layers = evaluator.layers
     found = []
     for name in layers:
         progress(f"sensitivity of {name}")
-        found.append(LayerCost(layer=name, cost=meter.cost(frozenset(layers) - {name})))
+        found.append(LayerCost(layer=name, cost=evaluator.cost(frozenset(layers) - {name})))
     found.sort(key=lambda item: _order(item.cost))
     return SensitivityReport(
-        images=len(meter.images),
+        images=len(evaluator.images),
         calibration=calibration_source,
-        everything=meter.cost(frozenset()),
+        everything=evaluator.cost(frozenset()),
         layers=tuple(found),
-        precision=meter.precision,
+        precision=evaluator.precision,
     )
 
 
-def spared_layers(
-    meter: Meter, ranking: Sequence[LayerCost], gate: Gate, progress: Progress = silent
+def choose_excluded_layers(
+    evaluator: QuantizedEvaluator, ranking: Sequence[LayerCost], gate: Gate, progress: Progress = silent
 ) -> tuple[frozenset[str], Cost]:
     """The costliest layers that must stay in the base precision for a gate to hold.
 
-    Layers are spared one by one in the order of the ranking until the gate holds.
+    Layers are excluded one by one in the order of the ranking until the gate holds.
 
     Args:
-        meter: What to measure with.
+        evaluator: What to measure with.
         ranking: Costliest first.
         gate: What must hold.
-        progress: Told of each layer that is spared.
+        progress: Told of each layer that is excluded.
 
     Returns:
         The layers to spare, and the cost that is left; every layer where nothing less will do, and
         then the caller sees by :meth:`Gate.holds` whether even that is enough.
     """
-    kept = frozenset(meter.options.keep)
-    cost = meter.cost(kept)
+    kept = frozenset(evaluator.options.keep)
+    cost = evaluator.cost(kept)
     for item in ranking:
         if gate.holds(cost):
             break
@@ -212,22 +214,22 @@ def spared_layers(
             continue
         progress(f"sparing {item.layer}")
         kept |= {item.layer}
-        cost = meter.cost(kept)
+        cost = evaluator.cost(kept)
     return kept, cost
 
 
-_METER_IMAGES = 128
+_EVALUATION_IMAGES = 128
 """Calibration images that costs are measured on, at most."""
 
 
-def meter_of(
+def evaluator_of(
     model: RIFormer,
     reference: RIFormer,
     record: ModelRecord,
     measured: tuple[CalibrationSet, Calibration],
     options: PrecisionOptions,
     precision: Precision,
-) -> Meter:
+) -> QuantizedEvaluator:
     """A meter on the calibration images, against the reference in float64.
 
     Args:
@@ -238,11 +240,11 @@ def meter_of(
         options: How to lower.
         precision: What layers are quantised to.
     """
-    images = measured[0].spread(_METER_IMAGES)
+    images = measured[0].spread(_EVALUATION_IMAGES)
     wide = copy.deepcopy(reference).double()
     with torch.inference_mode():
         logits = np.concatenate([wide(part.double()).numpy() for part in _parts(images)])
-    return Meter(
+    return QuantizedEvaluator(
         model=model,
         calibration=measured[1],
         options=options,

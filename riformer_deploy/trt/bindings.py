@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from riformer_deploy.bundle.engine_metadata import Backend
+from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.common.dependencies import require
 
 
@@ -26,13 +26,13 @@ class TensorRT:
         cuda: Major version of CUDA that its libraries were made for, or None where not known.
     """
 
-    backend: Backend
+    backend: TensorRTFlavor
     module: Any
     version: str
     cuda: int | None
 
 
-def cuda_of(backend: Backend) -> int | None:
+def cuda_of(backend: TensorRTFlavor) -> int | None:
     """Major version of CUDA that the installed libraries were made for; nothing is imported.
 
     Args:
@@ -46,7 +46,7 @@ def cuda_of(backend: Backend) -> int | None:
     return None
 
 
-def load(backend: Backend) -> TensorRT:
+def load(backend: TensorRTFlavor) -> TensorRT:
     """Import the bindings of a flavour.
 
     Args:

@@ -13,9 +13,9 @@ from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
     CURRENT,
     FP8_CAPABILITY,
-    Backend,
     BatchProfile,
     BuildSettings,
+    TensorRTFlavor,
     has_precision,
 )
 from riformer_deploy.bundle.rtx_support import rtx_support
@@ -47,7 +47,7 @@ class BuildOptions:
     """
 
     precisions: tuple[Precision, ...] = ()
-    backend: Backend | None = None
+    backend: TensorRTFlavor | None = None
     profiles: tuple[BatchProfile, ...] = ()
     image_size_px: tuple[int, int] | None = None
     settings: BuildSettings = dataclasses.field(default_factory=BuildSettings)
@@ -70,7 +70,7 @@ class BuildOptions:
             raise OptionError("The engine cannot be built as asked.", details=problems)
 
 
-def choose_backend(wanted: Backend | None, driver: Driver) -> Backend:
+def choose_backend(wanted: TensorRTFlavor | None, driver: Driver) -> TensorRTFlavor:
     """The flavour to build with.
 
     Args:
@@ -83,16 +83,18 @@ def choose_backend(wanted: Backend | None, driver: Driver) -> Backend:
     """
     usable = bool(driver.gpus)
     if wanted is None:
-        if usable and installed_version(Backend.TENSORRT.module) is not None:
-            return Backend.TENSORRT
-        if installed_version(Backend.TENSORRT_RTX.module) is not None:
-            return Backend.TENSORRT_RTX
-        choice = PACKAGES[Backend.TENSORRT_RTX.module].install_command
+        if usable and installed_version(TensorRTFlavor.TENSORRT.module) is not None:
+            return TensorRTFlavor.TENSORRT
+        if installed_version(TensorRTFlavor.TENSORRT_RTX.module) is not None:
+            return TensorRTFlavor.TENSORRT_RTX
+        choice = PACKAGES[TensorRTFlavor.TENSORRT_RTX.module].install_command
         also = (
-            f", or, for this GPU alone: {PACKAGES[Backend.TENSORRT.module].install_command}" if usable else ""
+            f", or, for this GPU alone: {PACKAGES[TensorRTFlavor.TENSORRT.module].install_command}"
+            if usable
+            else ""
         )
         raise MissingDependencyError("No TensorRT is installed.", remedy=f"Run: {choice}{also}")
-    if wanted is Backend.TENSORRT and not usable:
+    if wanted is TensorRTFlavor.TENSORRT and not usable:
         raise RuntimeFailureError(
             f"TensorRT builds on a GPU only, and {driver.problem}.",
             remedy="Use --backend tensorrt-rtx, which builds without one, or a machine with a GPU.",
@@ -100,7 +102,7 @@ def choose_backend(wanted: Backend | None, driver: Driver) -> Backend:
     return wanted
 
 
-def refuse_unfit(options: BuildOptions, backend: Backend) -> None:
+def refuse_unfit(options: BuildOptions, backend: TensorRTFlavor) -> None:
     """Refuse options that a flavour has no use for.
 
     Args:
@@ -112,7 +114,7 @@ def refuse_unfit(options: BuildOptions, backend: Backend) -> None:
     """
     settings = options.settings
     problems = []
-    if backend is Backend.TENSORRT_RTX:
+    if backend is TensorRTFlavor.TENSORRT_RTX:
         if settings.hardware_compatibility is not HardwareCompatibility.NONE:
             problems.append("--hardware-compat: say --compute-capability, or nothing for its own choice")
         if options.timing_cache is not None:
@@ -174,7 +176,7 @@ def require_gpu_at_hand(options: BuildOptions, driver: Driver) -> None:
         )
 
 
-def unsupported_gpu(backend: Backend, version: str, driver: Driver) -> str | None:
+def unsupported_gpu(backend: TensorRTFlavor, version: str, driver: Driver) -> str | None:
     """Why engines will not run on the machine that builds them, where that is known; else None.
 
     Args:
@@ -182,13 +184,14 @@ def unsupported_gpu(backend: Backend, version: str, driver: Driver) -> str | Non
         version: Its version.
         driver: This machine's.
     """
-    support = rtx_support(version) if backend is Backend.TENSORRT_RTX else None
+    support = rtx_support(version) if backend is TensorRTFlavor.TENSORRT_RTX else None
     if support is None or not driver.gpus or support.supports(driver.gpus[0].compute_capability):
         return None
     gpu = driver.gpus[0]
     return (
         f"The engines will not run on this machine: {backend.label} {version} does not support compute "
-        f"capability {gpu.compute_capability} ({gpu.name}). Use --backend {Backend.TENSORRT} for this GPU."
+        f"capability {gpu.compute_capability} ({gpu.name}). "
+        f"Use --backend {TensorRTFlavor.TENSORRT} for this GPU."
     )
 
 

@@ -177,7 +177,7 @@ class Engine:
         if cuda_graphs:
             config.cuda_graph_strategy = self._trt.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         # Kernels of a new shape are compiled before it runs, not behind it: what is proven and timed is
-        # what goes on running, and nothing compiles beside other contestants.
+        # what goes on running, and nothing compiles beside other candidates.
         strategies = self._trt.module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         cache = config.create_runtime_cache()

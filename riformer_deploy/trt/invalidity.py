@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from riformer_deploy.bundle.engine_metadata import Backend, EngineArtifact
+from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
 
 REMEDIES: Mapping[str, str] = {
     "CUDA_ERROR": "See whether the GPU works at all: `riformer-deploy doctor`, `nvidia-smi`.",
@@ -26,8 +26,8 @@ def rebuild(artifact: EngineArtifact) -> str:
     Args:
         artifact: The engine.
     """
-    passport = artifact.passport
-    return f"Run `riformer-deploy build --precision {artifact.precision} --backend {passport.backend}` again"
+    metadata = artifact.metadata
+    return f"Run `riformer-deploy build --precision {artifact.precision} --backend {metadata.backend}` again"
 
 
 def elsewhere(artifact: EngineArtifact) -> str:
@@ -36,12 +36,12 @@ def elsewhere(artifact: EngineArtifact) -> str:
     Args:
         artifact: The engine.
     """
-    backend = artifact.passport.backend
-    if backend is Backend.TENSORRT:  # which builds for the GPU at hand
+    backend = artifact.metadata.backend
+    if backend is TensorRTFlavor.TENSORRT:  # which builds for the GPU at hand
         return f"{rebuild(artifact)} on this GPU."
     return (
         f"{backend.label} does not run on this GPU, whatever it builds. Run `riformer-deploy build "
-        f"--precision {artifact.precision} --backend {Backend.TENSORRT}` here, or take the bundle to "
+        f"--precision {artifact.precision} --backend {TensorRTFlavor.TENSORRT}` here, or take the bundle to "
         "another GPU."
     )
 
@@ -53,10 +53,10 @@ def remedy_of(reason: str, artifact: EngineArtifact) -> str:
         reason: Name of the diagnostic; where it is not known, the engine is to be built again.
         artifact: The engine; its file is the one that was built.
     """
-    passport = artifact.passport
+    metadata = artifact.metadata
     return REMEDIES.get(reason, "{rebuild}.").format(
         rebuild=rebuild(artifact),
         elsewhere=elsewhere(artifact),
-        label=passport.backend.label,
-        version=passport.backend_version,
+        label=metadata.backend.label,
+        version=metadata.backend_version,
     )

@@ -1,7 +1,7 @@
 """Whether an engine can run here, found out before TensorRT is given the file.
 
 A plan is code: TensorRT runs what it is given, and says little when it does not fit. So the file's hash,
-the backend and its version, the GPU, the driver and the batch size are compared with the passport first.
+the backend and its version, the GPU, the driver and the batch size are compared with its metadata first.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.bundle.engine_metadata import (
     FP8_CAPABILITY,
-    Backend,
     EngineArtifact,
-    Passport,
+    EngineMetadata,
+    TensorRTFlavor,
     has_precision,
 )
 from riformer_deploy.bundle.rtx_support import major_minor, rtx_support
@@ -44,7 +44,7 @@ class Host:
         driver: The NVIDIA driver and its GPUs; the first one runs engines.
     """
 
-    versions: Mapping[Backend, str | None]
+    versions: Mapping[TensorRTFlavor, str | None]
     driver: Driver
 
 
@@ -67,7 +67,8 @@ class Mismatch:
 def this_host() -> Host:
     """This machine; nothing is imported."""
     return Host(
-        versions={backend: installed_version(backend.module) for backend in Backend}, driver=query_driver()
+        versions={backend: installed_version(backend.module) for backend in TensorRTFlavor},
+        driver=query_driver(),
     )
 
 
@@ -104,8 +105,8 @@ def _same(here: str, built: str) -> bool:
 
 
 def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
-    passport = artifact.passport
-    backend, built = passport.backend, passport.backend_version
+    metadata = artifact.metadata
+    backend, built = metadata.backend, metadata.backend_version
     here = host.versions.get(backend)
     install = f'Run: pip install "{PACKAGES[backend.module].distributions[0]}=={built}"'
     if here is None:
@@ -114,7 +115,7 @@ def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
         return []
     problem = f"it was built by {backend.label} {built}; {here} is installed."
     remedy = f"{rebuild(artifact)}, or: {install.removeprefix('Run: ')}."
-    if not passport.settings.version_compatible:
+    if not metadata.settings.version_compatible:
         return [Mismatch(problem=problem, remedy=remedy)]
     try:
         old, new = Version(built), Version(here)
@@ -127,30 +128,30 @@ def _check_version(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
     ]
 
 
-def _runs_on(passport: Passport, capability: str) -> bool:
+def _runs_on(metadata: EngineMetadata, capability: str) -> bool:
     """Whether the engine runs on a GPU of this compute capability."""
-    if passport.backend is Backend.TENSORRT_RTX:
-        support, targets = rtx_support(passport.backend_version), passport.settings.compute_capabilities
+    if metadata.backend is TensorRTFlavor.TENSORRT_RTX:
+        support, targets = rtx_support(metadata.backend_version), metadata.settings.compute_capabilities
         if support is not None and not support.supports(capability):
             return False
-        if passport.for_current_gpu:
-            return capability == passport.gpu_compute_capability
+        if metadata.for_current_gpu:
+            return capability == metadata.gpu_compute_capability
         if targets:
             return capability in targets
         return support is None or support.runs_by_default(capability)
-    if passport.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
+    if metadata.settings.hardware_compatibility is HardwareCompatibility.AMPERE_PLUS:
         return major_minor(capability) >= _AMPERE
-    return capability == passport.gpu_compute_capability
+    return capability == metadata.gpu_compute_capability
 
 
 def _other_gpu(artifact: EngineArtifact, gpu: Gpu) -> Mismatch:
     """What helps where an engine is not for this GPU: another build, if any build of it can run here."""
-    passport, here = artifact.passport, gpu.compute_capability
-    problem = f"it is for compute capability {passport.targets}; {gpu.name} has {here}"
-    by_rtx, can = passport.backend is Backend.TENSORRT_RTX, has_precision(here, artifact.precision)
-    support = rtx_support(passport.backend_version) if by_rtx else None
+    metadata, here = artifact.metadata, gpu.compute_capability
+    problem = f"it is for compute capability {metadata.targets}; {gpu.name} has {here}"
+    by_rtx, can = metadata.backend is TensorRTFlavor.TENSORRT_RTX, has_precision(here, artifact.precision)
+    support = rtx_support(metadata.backend_version) if by_rtx else None
     if support is not None and not support.supports(here):
-        label = f"{passport.backend.label} {passport.backend_version}"
+        label = f"{metadata.backend.label} {metadata.backend_version}"
         return Mismatch(
             problem=f"{problem}, which {label} does not support.",
             remedy=elsewhere(artifact) if can else "Take the bundle to another GPU.",
@@ -168,7 +169,7 @@ def _other_gpu(artifact: EngineArtifact, gpu: Gpu) -> Mismatch:
 
 
 def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
-    passport, driver = artifact.passport, host.driver
+    metadata, driver = artifact.metadata, host.driver
     if not driver.gpus:
         return [
             Mismatch(
@@ -178,9 +179,9 @@ def _check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
         ]
     findings = []
     gpu = driver.gpus[0]
-    if not _runs_on(passport, gpu.compute_capability):
+    if not _runs_on(metadata, gpu.compute_capability):
         findings.append(_other_gpu(artifact, gpu))
-    needed = passport.backend_cuda
+    needed = metadata.backend_cuda
     if (
         needed is not None
         and driver.cuda_version is not None
@@ -220,10 +221,10 @@ def check_batch(artifact: EngineArtifact, batch: int) -> list[Mismatch]:
         artifact: The engine.
         batch: The size.
     """
-    passport = artifact.passport
-    if passport.profile_of(batch) is not None:
+    metadata = artifact.metadata
+    if metadata.profile_of(batch) is not None:
         return []
-    profiles = ", ".join(map(str, passport.profiles))
+    profiles = ", ".join(map(str, metadata.profiles))
     return [
         Mismatch(
             problem=f"it does not take batch {batch}: its profiles are {profiles} (MIN:OPT:MAX).",
@@ -263,7 +264,7 @@ def preflight(
     if not findings and validity is not None:
         told = validity(path.read_bytes())
         if told is not None and told[0] == "INVALID":
-            label = artifact.passport.backend.label
+            label = artifact.metadata.backend.label
             findings += [
                 Mismatch(problem=f"{label} calls it invalid: {reason}.", remedy=remedy_of(reason, artifact))
                 for reason in told[1] or ("it names no reason",)
@@ -280,7 +281,7 @@ def preflight_here(artifact: EngineArtifact, path: Path) -> tuple[Mismatch, ...]
     """
 
     def ask(plan: bytes) -> tuple[str, tuple[str, ...]] | None:
-        return validity(load(artifact.passport.backend), plan)
+        return validity(load(artifact.metadata.backend), plan)
 
     try:
         return preflight(artifact, path, this_host(), validity=ask)

@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.backends.base import Contestant, Skipped
+from riformer_deploy.backends.base import Candidate, Skipped
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation import latency
@@ -65,17 +65,17 @@ def test_the_models_named_are_those_timed(
 def test_torch_is_compiled_too_unless_told_otherwise(
     cli: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entered: list[str] = []
+    candidates: list[str] = []
 
-    def note(contestant: Contestant, *_: object) -> Skipped:
-        entered.append(contestant.name)
-        return Skipped(name=contestant.name, reason="only its name was wanted")
+    def note(candidate: Candidate, *_: object) -> Skipped:
+        candidates.append(candidate.name)
+        return Skipped(name=candidate.name, reason="only its name was wanted")
 
     monkeypatch.setattr(latency, "_enter", note)
     ran = cli("bench", tiny_bundle, *QUICK, "--torch")
     assert ran.returncode == 50
     assert "Nothing could be measured" in ran.stderr
-    assert entered == [*EAGER, COMPILED]
+    assert candidates == [*EAGER, COMPILED]
 
 
 @pytest.mark.parametrize("selection", [("--engine",), ("--engine", "--onnx")], ids=" ".join)

@@ -13,7 +13,7 @@ import pytest
 
 from riformer_deploy.api import build
 from riformer_deploy.api.build import BuildReport
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.progress import Progress
@@ -38,11 +38,13 @@ def _profile(low: int, middle: int, high: int) -> BatchProfile:
         ((), BuildOptions()),
         (
             ("--precision", "fp16", "--precision", "fp32", "--backend", "tensorrt"),
-            BuildOptions(precisions=(Precision.FP16, Precision.FP32), backend=Backend.TENSORRT),
+            BuildOptions(precisions=(Precision.FP16, Precision.FP32), backend=TensorRTFlavor.TENSORRT),
         ),
         (
             ("--profile", "1:8:32", "--profile", "64", "--backend", "tensorrt-rtx"),
-            BuildOptions(profiles=(_profile(1, 8, 32), _profile(64, 64, 64)), backend=Backend.TENSORRT_RTX),
+            BuildOptions(
+                profiles=(_profile(1, 8, 32), _profile(64, 64, 64)), backend=TensorRTFlavor.TENSORRT_RTX
+            ),
         ),
         (("--image-size", "64x48"), BuildOptions(image_size_px=(64, 48))),
         (("--workspace", "2GiB"), BuildOptions(settings=BuildSettings(workspace_bytes=2 << 30))),
@@ -103,7 +105,7 @@ def test_the_table_tells_every_engine_and_progress_is_a_line_each(
             "8.9, 12.0",
             "1:2:4",
             f"{engine.file.size_bytes / 2**20:.2f}",
-            f"{engine.passport.build_ms / 1000:.1f}",
+            f"{engine.metadata.build_ms / 1000:.1f}",
             engine.file.sha256[:16],
         ]
         for engine in manifest.engines

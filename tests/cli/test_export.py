@@ -132,7 +132,7 @@ def test_failed_parity_with_json_reports_it_and_keeps_the_bundle_that_was_there(
     report = load_json(ExportReport, ran.stdout)
     assert (report.status, report.bundle) == (Status.FAILED, None)
     assert report.parity.status is Status.FAILED
-    assert {candidate.budget.stated for candidate in report.parity.candidates} == {"user"}
+    assert {candidate.tolerance.stated for candidate in report.parity.candidates} == {"user"}
     assert _files(tiny_bundle_copy) == before
     assert report.files == (), "files are told of that were never written"
 

@@ -164,7 +164,7 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
     int8 = ("--precision", "int8", *given)
     ran = export(*int8, "--min-sqnr", "150", "--max-drop", "100")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert "int8 cannot hold the gate, even with every layer spared" in ran.stderr
+    assert "int8 cannot hold the gate, even with every layer excluded" in ran.stderr
     assert "Loosen --min-sqnr or --max-drop" in ran.stderr
     assert not (tmp_path / "out").exists()
 
@@ -173,14 +173,14 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
     assert load_json(ExportReport, ran.stdout).status is Status.PASSED
     (note,) = [line for line in ran.stderr.splitlines() if line.startswith("note: the gate of int8 holds")]
     (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
-    spared = artifact.lowering.unquantized
-    assert ranked.layers[0].layer in spared
-    assert len(spared) < len(ranked.layers) / 2
-    assert all(name in note for name in spared)
+    excluded = artifact.lowering.unquantized
+    assert ranked.layers[0].layer in excluded
+    assert len(excluded) < len(ranked.layers) / 2
+    assert all(name in note for name in excluded)
     record = artifact.lowering.calibration
     assert record is not None
     assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 64, "mse")
-    assert set(artifact.lowering.equalized) | set(spared) >= {
+    assert set(artifact.lowering.equalized) | set(excluded) >= {
         f"backbone.network.{index}.proj" for index in (1, 3, 5)
     }
 
@@ -219,7 +219,7 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
         (("--norm-io", "fp16"), 2, "norms in fp16 need it as the base, and that is fp32"),
         (("--input", "float"), 2, "'float' is not one of 'normalised', 'uint8'"),
         (("--io-dtype", "bf16"), 2, "'bf16' is not one of 'fp32', 'fp16'"),
-        (("--io-dtype", "fp16"), 2, "inputs and outputs in fp16 round more than the budget of fp32"),
+        (("--io-dtype", "fp16"), 2, "inputs and outputs in fp16 round more than the tolerance of fp32"),
         (("--output-form", "classes"), 2, "say logits, probabilities, features or topk=K"),
         (("--output-form", "topk=0"), 2, "'topk=0' is no output"),
         (("--output-form", "topk=8"), 2, "topk 8 of 7 classes"),

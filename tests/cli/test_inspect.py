@@ -197,16 +197,16 @@ def test_an_engine_as_text_tells_its_passport_and_what_keeps_it_from_running_her
     assert (ran.returncode, ran.stderr) == (0, "")
     (engine,) = Bundle.open(engine_bundle).manifest.engines
     for said in (
-        f"TensorRT-RTX {engine.passport.backend_version}, CUDA {engine.passport.backend_cuda} ",
+        f"TensorRT-RTX {engine.metadata.backend_version}, CUDA {engine.metadata.backend_cuda} ",
         "float32 ['batch', 3, 64, 48]",
         "│ 1:8:32 ",
         "│ 8.0, 8.6, 8.9, 12.0 and later ",
         "no GPU, driver's CUDA -",
-        f"{sum(engine.passport.network_layers.values())}: ",
+        f"{sum(engine.metadata.network_layers.values())}: ",
         engine.file.sha256,
         engine.log.sha256,
-        engine.passport.onnx_sha256,
-        engine.passport.weights_sha256,
+        engine.metadata.onnx_sha256,
+        engine.metadata.weights_sha256,
         "│ NOT proven: run verify parity on its GPU ",
         "│ failed ",
     ):
@@ -225,7 +225,7 @@ def test_an_engine_as_json_is_the_record(cli: Run, engine_bundle: Path, no_gpu: 
     assert (found.kind, found.intact, found.fits) == ("engine", True, False)
     assert found.artifact == Bundle.open(engine_bundle).manifest.engines[0]
     assert [str(no_gpu.problem) in finding.problem for finding in found.findings] == [True]
-    assert found.proof is None
+    assert found.parity is None
 
 
 def test_an_engine_that_fits_this_machine_passes_preflight(

@@ -60,7 +60,7 @@ def test_failed_parity_exits_1_with_the_figures_and_marks_the_limits_as_the_user
     assert before.status is Status.PASSED
     ran = cli("verify", "parity", tiny_bundle_copy, "--rtol", "0", "--atol", "1e-12")
     assert ran.returncode == 1
-    limits = "Budget of fp32: |difference| <= 1e-12 + 0 |reference|, stages <= 1e-05"
+    limits = "Tolerance of fp32: |difference| <= 1e-12 + 0 |reference|, stages <= 1e-05"
     assert f"{limits} (limits changed by the user)\n" in ran.stdout
     lines = [line for line in ran.stdout.splitlines() if line.startswith("Parity: failed: ")]
     assert len(lines) == len(CANDIDATES) == ran.stdout.count("times what 1e-12 + 0 |reference| allows")
@@ -72,7 +72,7 @@ def test_failed_parity_exits_1_with_the_figures_and_marks_the_limits_as_the_user
     assert _stored(tiny_bundle_copy) == before
     kept = _stored(tiny_bundle_copy, "parity-user")
     assert kept.status is Status.FAILED
-    assert {candidate.budget.stated for candidate in kept.candidates} == {"user"}
+    assert {candidate.tolerance.stated for candidate in kept.candidates} == {"user"}
     assert all(item.deviation.max_abs for candidate in kept.candidates for item in candidate.outputs)
 
 
@@ -143,7 +143,9 @@ def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fa
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("skipped: ")]
     assert line.startswith("skipped: TensorRT-RTX fp32: there is no NVIDIA GPU to run on")
     assert "Parity: passed; 1 engine NOT proven: TensorRT-RTX fp32" in ran.stdout
-    assert _stored(engine_bundle_copy).unproven == ()  # of the models; each engine has a proof of its own
+    assert (
+        _stored(engine_bundle_copy).unproven == ()
+    )  # of the models; each engine has a parity report of its own
     assert [candidate.name for candidate in _stored(engine_bundle_copy).candidates] == CANDIDATES
 
 

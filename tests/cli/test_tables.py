@@ -11,7 +11,7 @@ from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(
@@ -55,7 +55,7 @@ def test_parity_shows_the_figures_of_every_candidate_and_the_verdict(
         assert outputs[-1] == "passed"
         assert stages[1:5] == [f"{stage.deviation.relative_l2:.2e}" for stage in candidate.stages]
         assert stages[5:] == ["1.00e-05", "passed"]
-    assert "Budget of fp32: |difference| <= 1e-05 + 0.0001 |reference|, stages <= 1e-05\n" in out
+    assert "Tolerance of fp32: |difference| <= 1e-05 + 0.0001 |reference|, stages <= 1e-05\n" in out
     assert out.endswith("Parity: passed\n")
 
 
@@ -72,7 +72,7 @@ def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_mar
         status=Status.FAILED,
         stages=stages,
         first_bad_block="backbone.network.4.1",
-        budget=good.budget.with_changes(rtol=1e-9),
+        tolerance=good.tolerance.with_changes(rtol=1e-9),
     )
     result = dataclasses.replace(
         proven,
@@ -97,10 +97,14 @@ def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
 ) -> None:
     (good,) = (c for c in proven.candidates if c.runtime is RuntimeKind.OPENVINO)
     (output,) = good.outputs
-    far = dataclasses.replace(output.deviation, sqnr_db=55.97, tolerance_used=1.2, relative_l2=1.6e-3)
+    far = dataclasses.replace(output.deviation, sqnr_db=55.97, elementwise_used=1.2, relative_l2=1.6e-3)
     outputs = (dataclasses.replace(output, deviation=far, status=Status.FAILED),)
     bad = dataclasses.replace(
-        good, outputs=outputs, budget=BUDGETS[Precision.FP16], status=Status.FAILED, file="model.fp16.onnx"
+        good,
+        outputs=outputs,
+        tolerance=TOLERANCES[Precision.FP16],
+        status=Status.FAILED,
+        file="model.fp16.onnx",
     )
     candidates = tuple(bad if c is good else c for c in proven.candidates)
     tables.print_parity(dataclasses.replace(proven, candidates=candidates))

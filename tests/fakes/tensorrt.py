@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from riformer_deploy.bundle.engine_metadata import Backend
+from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.trt.bindings import TensorRT
 from tests.fakes import trt_building, trt_running
 from tests.fakes.api import SEVERITIES, api_of
@@ -116,5 +116,5 @@ def bindings(flavour: str, gpu: FakeGpu, **options: Any) -> TensorRT:
         options: Likewise.
     """
     module = FakeTensorRT(flavour, gpu, **options)
-    backend = Backend.TENSORRT_RTX if "rtx" in flavour else Backend.TENSORRT
+    backend = TensorRTFlavor.TENSORRT_RTX if "rtx" in flavour else TensorRTFlavor.TENSORRT
     return TensorRT(backend=backend, module=module, version=module.__version__, cuda=13)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.api.build import build_engines
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile
+from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.trt.bindings import load
@@ -45,22 +45,24 @@ def digits_on_gpu(request: pytest.FixtureRequest) -> Path:
     return exported
 
 
-@pytest.fixture(scope="session", params=[*Backend, STAND_IN], ids=str)
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+@pytest.fixture(scope="session", params=[*TensorRTFlavor, STAND_IN], ids=str)
+def backend(request: pytest.FixtureRequest) -> Iterator[TensorRTFlavor]:
     """Each flavour that is installed, and the stand-in, which has TensorRT's place meanwhile."""
     if request.param == STAND_IN:
         with standing_in(request.config.getoption("--stand-in")) as there:
-            yield Backend.TENSORRT
+            yield TensorRTFlavor.TENSORRT
             assert not there.gpu.violations
         return
-    flavour = Backend(request.param)
+    flavour = TensorRTFlavor(request.param)
     if installed_version(flavour.module) is None:
         pytest.skip(f"{flavour.label} is not installed")
     yield flavour
 
 
 @pytest.fixture(scope="session")
-def built_engines(backend: Backend, digits_on_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def built_engines(
+    backend: TensorRTFlavor, digits_on_gpu: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
     """The trained digits model with engines of every precision, built here; they may not run on this GPU."""
     folder = shutil.copytree(digits_on_gpu, tmp_path_factory.mktemp("gpu") / "digits")
     build_engines(folder, BuildOptions(backend=backend, profiles=PROFILES))
@@ -68,7 +70,7 @@ def built_engines(backend: Backend, digits_on_gpu: Path, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="session")
-def engines(backend: Backend, built_engines: Bundle) -> Bundle:
+def engines(backend: TensorRTFlavor, built_engines: Bundle) -> Bundle:
     """Engines that TensorRT itself does not refuse for the sake of this GPU."""
     for engine in built_engines.manifest.engines:
         told = validity(load(backend), built_engines.path_of(engine.file).read_bytes())

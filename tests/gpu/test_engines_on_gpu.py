@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from riformer_deploy.api.bench import bench_bundle
-from riformer_deploy.api.parity import prove_parity
+from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.stored_models import reference
@@ -27,7 +27,7 @@ from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import Status, Timing
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.preflight import preflight, preflight_here, this_host
@@ -45,8 +45,8 @@ def opened(
 ) -> Iterator[EngineRuntime]:
     runtime = EngineRuntime(
         bundle.path_of(engine.file),
-        engine.passport,
-        load(engine.passport.backend),
+        engine.metadata,
+        load(engine.metadata.backend),
         open_device(layer),
         cuda_graphs=graphs,
     )
@@ -66,7 +66,7 @@ def test_preflight_passes_for_engines_built_here(engines: Bundle) -> None:
 
 
 def test_every_engine_is_within_its_budget_plain_and_as_a_graph(engines: Bundle) -> None:
-    result = prove_parity(engines, BUDGETS, groups=(Group.ENGINE,))
+    result = measure_parity(engines, TOLERANCES, groups=(Group.ENGINE,))
     assert len(result.candidates) == 2 * len(engines.manifest.engines)
     assert {candidate.name: candidate.status for candidate in result.candidates} == {
         candidate.name: Status.PASSED for candidate in result.candidates
@@ -78,7 +78,7 @@ def test_loading_succeeds_where_preflight_says_so_and_nowhere_else(built_engines
         path = built_engines.path_of(engine.file)
         refused = preflight_here(engine, path)
         try:
-            Engine(load(engine.passport.backend), path.read_bytes(), what=path.name).close()
+            Engine(load(engine.metadata.backend), path.read_bytes(), what=path.name).close()
             loaded = True
         except RuntimeFailureError:
             loaded = False
@@ -176,7 +176,7 @@ def _give_back() -> None:
 @BOTH
 def test_closing_gives_all_device_memory_back(engines: Bundle, *, graphs: bool) -> None:
     images = synthetic_images(8, SIZE, seed=0)
-    meter = open_device(DeviceLayer.CUDA_PYTHON)
+    evaluator = open_device(DeviceLayer.CUDA_PYTHON)
 
     def live_once() -> None:
         with opened(engines, half(engines), graphs=graphs) as runtime:
@@ -186,13 +186,13 @@ def test_closing_gives_all_device_memory_back(engines: Bundle, *, graphs: bool) 
 
     try:
         live_once()  # what CUDA keeps for good is allocated now
-        before, _ = meter.memory_bytes()
+        before, _ = evaluator.memory_bytes()
         for _ in range(5):
             live_once()
-        after, _ = meter.memory_bytes()
+        after, _ = evaluator.memory_bytes()
         assert before - after < 16 * 2**20
     finally:
-        meter.close()
+        evaluator.close()
 
 
 @BOTH
@@ -214,20 +214,20 @@ def test_batches_of_every_profile_give_what_single_images_give(engines: Bundle, 
 @BOTH
 def test_many_calls_take_no_more_device_memory_than_the_first_ones(engines: Bundle, *, graphs: bool) -> None:
     images = synthetic_images(8, SIZE, seed=0)
-    meter = open_device(DeviceLayer.CUDA_PYTHON)
+    evaluator = open_device(DeviceLayer.CUDA_PYTHON)
     try:
         with opened(engines, half(engines), graphs=graphs) as runtime:
             # four shapes are kept; a fifth puts one of them out now and then, and each such makes a context
             batches = [5 if number % 20 == 19 else number % 4 + 1 for number in range(300)]
             for batch in batches[:40]:
                 runtime.run(images[:batch])
-            before, _ = meter.memory_bytes()
+            before, _ = evaluator.memory_bytes()
             for batch in batches:
                 runtime.run(images[:batch])
-            after, _ = meter.memory_bytes()
+            after, _ = evaluator.memory_bytes()
         assert before - after < 16 * 2**20
     finally:
-        meter.close()
+        evaluator.close()
 
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["plain", "graph"])

@@ -142,8 +142,8 @@ def compare_preprocessing() -> Pixels:
                 ours = fit(decode_image(path), variant.preprocessing)
                 difference = int(np.abs(theirs.astype(int) - ours).max())
                 worst[kind] = max(worst.get(kind, 0), difference)
-                fed = preprocessor({"inputs": packed["inputs"][None]})["inputs"].numpy()
-                input_difference = np.abs(fed - normalise([ours], variant.preprocessing)).max()
+                adapt_input = preprocessor({"inputs": packed["inputs"][None]})["inputs"].numpy()
+                input_difference = np.abs(adapt_input - normalise([ours], variant.preprocessing)).max()
                 worst_input = max(worst_input, float(input_difference))
                 compared += 1
     return Pixels(compared=compared, by_kind=worst, largest_input_difference=worst_input)

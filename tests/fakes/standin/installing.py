@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from riformer_deploy.backends import timing
-from riformer_deploy.bundle.engine_metadata import Backend
+from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.system import cuda_driver
 from riformer_deploy.system.cuda_driver import Driver, Gpu
@@ -123,4 +123,4 @@ def standing_in(device: Literal["cuda", "cpu"]) -> Iterator[StandIn]:
         module = StandInTensorRT(machine, gpu)
         stack.enter_context(_imported("tensorrt", module))
         stack.enter_context(_installed(**packages))
-        yield StandIn(trt=load(Backend.TENSORRT), gpu=gpu)
+        yield StandIn(trt=load(TensorRTFlavor.TENSORRT), gpu=gpu)

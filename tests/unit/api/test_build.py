@@ -14,7 +14,7 @@ from riformer_deploy.api import build
 from riformer_deploy.api.build import BuildReport, build_engines
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import OnnxArtifact
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.bundle.writing import staging, update
 from riformer_deploy.common.enums import Precision
@@ -65,25 +65,25 @@ def test_the_passport_says_what_an_engine_is_made_of_and_for(built: tuple[Path, 
     assert report.warnings == ()
     (artifact,) = manifest.engines
     (graph,) = manifest.onnx
-    passport = artifact.passport
+    metadata = artifact.metadata
     assert (artifact.precision, artifact.inputs, artifact.outputs) == (
         Precision.FP32,
         graph.inputs,
         graph.outputs,
     )
-    assert (passport.backend, passport.backend_version) == (
-        Backend.TENSORRT_RTX,
+    assert (metadata.backend, metadata.backend_version) == (
+        TensorRTFlavor.TENSORRT_RTX,
         importlib.metadata.version("tensorrt-rtx"),
     )
-    assert passport.onnx_sha256 == graph.file.sha256 == artifact.file.parent_sha256
-    assert passport.weights_sha256 == manifest.source.weights_sha256
-    assert (passport.driver_cuda, passport.gpu, passport.gpu_compute_capability) == (None, None, None)
-    assert passport.backend_cuda in (12, 13)
-    assert passport.profiles == (_profile(1, 8, 32),)
-    assert passport.settings == BuildSettings()
-    assert passport.build_ms > 0
-    assert passport.network_layers["FLOAT"] > 30
-    assert (passport.engine_layers, artifact.layers) == (None, None)
+    assert metadata.onnx_sha256 == graph.file.sha256 == artifact.file.parent_sha256
+    assert metadata.weights_sha256 == manifest.source.weights_sha256
+    assert (metadata.driver_cuda, metadata.gpu, metadata.gpu_compute_capability) == (None, None, None)
+    assert metadata.backend_cuda in (12, 13)
+    assert metadata.profiles == (_profile(1, 8, 32),)
+    assert metadata.settings == BuildSettings()
+    assert metadata.build_ms > 0
+    assert metadata.network_layers["FLOAT"] > 30
+    assert (metadata.engine_layers, artifact.layers) == (None, None)
 
 
 def test_every_file_of_an_engine_is_listed_with_its_hash(built: tuple[Path, BuildReport]) -> None:
@@ -134,7 +134,7 @@ def test_the_file_is_the_plan_and_building_again_replaces_it(
     (artifact,) = Bundle.open(built_copy).manifest.engines
     assert (built_copy / ENGINE).read_bytes() == plans[0].plan  # nothing before it, nothing after it
     assert artifact.file.sha256 != before.engines[0].file.sha256
-    assert (artifact.passport.settings, artifact.passport.profiles) == (settings, profiles)
+    assert (artifact.metadata.settings, artifact.metadata.profiles) == (settings, profiles)
     after = Bundle.open(built_copy).manifest
     assert dataclasses.replace(after, engines=before.engines) == before
 
@@ -147,8 +147,8 @@ def test_engines_of_other_precisions_stay(tmp_path: Path, precise_bundle: Path) 
     assert list(dict.fromkeys(built)) == ["building model.int8.onnx", "building model.fp16.onnx"]
     first = Bundle.open(bundle).manifest.engines
     assert [engine.precision for engine in first] == [Precision.FP16, Precision.INT8]
-    assert "HALF" in first[0].passport.network_layers
-    assert first[1].passport.network_layers["INT8"] == 58  # a weight and an input of each of 29 layers
+    assert "HALF" in first[0].metadata.network_layers
+    assert first[1].metadata.network_layers["INT8"] == 58  # a weight and an input of each of 29 layers
     build_engines(bundle, BuildOptions(precisions=(Precision.FP32,)))
     manifest = Bundle.open(bundle).manifest
     assert [engine.precision for engine in manifest.engines] == [
@@ -212,7 +212,7 @@ def test_a_graph_of_fixed_batch_becomes_an_engine_of_that_batch(
         build_engines(bundle, BuildOptions(profiles=(_profile(1, 8, 32),)))
     assert _files(bundle) == before
     (artifact,) = build_engines(bundle, BuildOptions()).engines
-    assert artifact.passport.profiles == (_profile(3, 3, 3),)
+    assert artifact.metadata.profiles == (_profile(3, 3, 3),)
     assert artifact.inputs[0].shape == (3, 3, 32, 32)
 
 
@@ -282,6 +282,6 @@ def test_an_engine_is_found_by_its_file_and_another_is_refused(built: tuple[Path
 
 def test_a_manifest_with_engines_is_read_by_whoever_knows_json(built: tuple[Path, BuildReport]) -> None:
     stored = json.loads((built[0] / "bundle.json").read_text())
-    passport = stored["engines"][0]["passport"]
-    assert passport["backend"] == "tensorrt-rtx"
-    assert passport["profiles"] == [{"minimum": 1, "optimum": 8, "maximum": 32}]
+    metadata = stored["engines"][0]["metadata"]
+    assert metadata["backend"] == "tensorrt-rtx"
+    assert metadata["profiles"] == [{"minimum": 1, "optimum": 8, "maximum": 32}]

@@ -9,7 +9,7 @@ import pytest
 
 from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines, trtexec_lines
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import (
@@ -96,7 +96,7 @@ def test_fp8_is_refused_by_tensorrt_on_a_gpu_that_lacks_it(
 ) -> None:
     monkeypatch.setattr(build, "query_driver", lambda: _older("8.6"))
     with pytest.raises(OptionError, match=_FP8) as caught:
-        build_engines(fp8_bundle, BuildOptions(backend=Backend.TENSORRT))
+        build_engines(fp8_bundle, BuildOptions(backend=TensorRTFlavor.TENSORRT))
     assert caught.value.details == ("fp8: this GPU, of compute capability 8.6",)
 
 
@@ -183,7 +183,7 @@ def test_nothing_can_be_built_for_the_gpu_at_hand_where_there_is_none(tiny_bundl
     before = _files(tiny_bundle_copy)
     steps: list[str] = []
     options = BuildOptions(
-        backend=Backend.TENSORRT_RTX, settings=BuildSettings(compute_capabilities=("current",))
+        backend=TensorRTFlavor.TENSORRT_RTX, settings=BuildSettings(compute_capabilities=("current",))
     )
     with pytest.raises(RuntimeFailureError, match=r"for the GPU of this machine, and no NVIDIA") as caught:
         build_engines(tiny_bundle_copy, options, steps.append)
@@ -194,7 +194,7 @@ def test_nothing_can_be_built_for_the_gpu_at_hand_where_there_is_none(tiny_bundl
 def test_tensorrt_without_a_gpu_fails_at_once_with_what_is_missing(tiny_bundle: Path) -> None:
     steps: list[str] = []
     with pytest.raises(RuntimeFailureError, match=r"no NVIDIA driver \(libcuda\.so\.1\)") as caught:
-        build_engines(tiny_bundle, BuildOptions(backend=Backend.TENSORRT), steps.append)
+        build_engines(tiny_bundle, BuildOptions(backend=TensorRTFlavor.TENSORRT), steps.append)
     assert "--backend tensorrt-rtx" in caught.value.remedy
     assert steps == []
 

@@ -20,7 +20,7 @@ from riformer_deploy.model.reparameterize import fold, fuse
 Data = dict[str, NDArray[Any]]
 
 
-def _judge(logits: NDArray[Any], data: Data) -> None:
+def _compare(logits: NDArray[Any], data: Data) -> None:
     assert f"{100 * float((logits.argmax(1) == data['val_labels']).mean()):.3f}" == "95.466"
     for name in ("val_logits", "val_logits_deploy"):
         np.testing.assert_allclose(logits, data[name], rtol=1e-4, atol=1e-5, err_msg=name)
@@ -33,7 +33,7 @@ def test_every_form_scores_as_trained(
     digits_data: Data,
     change: Callable[[RIFormer], RIFormer],
 ) -> None:
-    _judge(PyTorchRuntime(change(model_of(digits_checkpoint))).run(digits_inputs)["logits"], digits_data)
+    _compare(PyTorchRuntime(change(model_of(digits_checkpoint))).run(digits_inputs)["logits"], digits_data)
 
 
 def test_the_exported_graph_scores_as_trained(
@@ -42,7 +42,7 @@ def test_the_exported_graph_scores_as_trained(
     digits_data: Data,
     onnx_of: Callable[[Path], Path],
 ) -> None:
-    _judge(OnnxRuntime(onnx_of(digits_bundle)).run(digits_inputs)["logits"], digits_data)
+    _compare(OnnxRuntime(onnx_of(digits_bundle)).run(digits_inputs)["logits"], digits_data)
 
 
 def test_the_bundles_own_weights_files_score_as_trained(
@@ -51,4 +51,4 @@ def test_the_bundles_own_weights_files_score_as_trained(
     for name in ("training.pth", "deploy.pth"):
         stored = torch.load(digits_bundle / name, weights_only=True)
         assert stored["meta"]["dataset_meta"]["classes"] == [str(digit) for digit in range(10)]
-        _judge(PyTorchRuntime(model_of(digits_bundle / name)).run(digits_inputs)["logits"], digits_data)
+        _compare(PyTorchRuntime(model_of(digits_bundle / name)).run(digits_inputs)["logits"], digits_data)

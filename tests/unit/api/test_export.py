@@ -32,14 +32,14 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.evaluation.tolerances import Budget
+from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import get_variant
 
 SIZE = (64, 48)
-IMPOSSIBLE = {Precision.FP32: Budget(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}
+IMPOSSIBLE = {Precision.FP32: Tolerance(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}
 State = dict[str, Tensor]
 
 
@@ -90,7 +90,7 @@ def test_an_export_whose_parity_fails_writes_nothing(
 ) -> None:
     output = tiny_bundle_copy if existing else tmp_path / "new"
     before = _content(tiny_bundle_copy)
-    report = export_checkpoint(_options(tiny_checkpoint, output, budgets=IMPOSSIBLE))
+    report = export_checkpoint(_options(tiny_checkpoint, output, tolerances=IMPOSSIBLE))
     assert report.status is report.parity.status is Status.FAILED
     assert report.bundle is None
     assert _content(tiny_bundle_copy) == before

@@ -25,7 +25,7 @@ from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.planning import resolve_lowering
 from riformer_deploy.quantization.sensitivity import Gate
 
 Export = Callable[..., ExportReport]
@@ -78,13 +78,13 @@ def test_the_figures_of_fp8_hold_in_onnx_runtime_and_the_file_is_the_module(
     digits_preprocessing: Preprocessing,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrated: Calibration,
+    calibrate_for: Calibration,
 ) -> None:
     logits = OnnxRuntime(fp8_bundle / "model.fp8.onnx").run(digits_inputs)["logits"]
     noise = np.linalg.norm(logits - digits_reference) / np.linalg.norm(digits_reference)
     assert -20 * np.log10(noise) >= 39.5
     assert (logits.argmax(1) != digits_reference.argmax(1)).mean() <= 0.003
-    plan = plan_lowering(Precision.FP8, PrecisionOptions(), calibrated)
+    plan = resolve_lowering(Precision.FP8, PrecisionOptions(), calibrate_for)
     module = lower(digits_folded, plan, digits_preprocessing)
     with torch.inference_mode():
         parts = [module(part).numpy() for part in torch.split(torch.from_numpy(digits_inputs), 32)]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from riformer_deploy.api.bench import bench_bundle
-from riformer_deploy.api.parity import PARITY_BATCHES, prove_parity, verify_bundle
+from riformer_deploy.api.parity import PARITY_BATCHES, measure_parity, verify_bundle
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.results import store_result
@@ -24,10 +24,10 @@ from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.evaluation.latency import BenchOptions
 from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult, Status
-from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 
 QUICK = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1, threads=1)
-LOOSE = {Precision.FP32: Budget(rtol=10, atol=10, stage_relative_l2=10, stated="user")}
+LOOSE = {Precision.FP32: Tolerance(rtol=10, atol=10, stage_relative_l2=10, stated="user")}
 
 
 def _damage(directory: Path, tensor: str, change: Callable[[np.ndarray], None]) -> None:
@@ -50,9 +50,9 @@ def _off_by_a_hundredth(values: np.ndarray) -> None:
     values.reshape(-1)[0] += 1e-2
 
 
-def _graph_verdict(directory: Path, budgets: dict[Precision, Budget] = BUDGETS) -> CandidateParity:
+def _graph_verdict(directory: Path, tolerances: dict[Precision, Tolerance] = TOLERANCES) -> CandidateParity:
     """The ONNX file's; everything else must have passed."""
-    *others, graph, again = prove_parity(Bundle.open(directory), budgets).candidates
+    *others, graph, again = measure_parity(Bundle.open(directory), tolerances).candidates
     assert {item.status for item in others} == {Status.PASSED}
     assert (graph.name, again.name) == ("ONNX Runtime fp32", "OpenVINO fp32")
     assert (graph.status, graph.first_bad_block) == (again.status, again.first_bad_block)
@@ -100,12 +100,12 @@ def test_a_graph_that_gives_nan_fails_under_the_loosest_budget(tiny_bundle_copy:
 def test_a_loosened_budget_passes_a_damaged_graph_and_is_marked_as_the_users(tiny_bundle_copy: Path) -> None:
     _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     found = _graph_verdict(tiny_bundle_copy, LOOSE)
-    assert (found.status, found.budget.stated) == (Status.PASSED, "user")
+    assert (found.status, found.tolerance.stated) == (Status.PASSED, "user")
 
 
 def test_every_artifact_of_a_sound_bundle_is_proven_on_every_batch_size(tiny_bundle: Path) -> None:
     said: list[str] = []
-    result = prove_parity(Bundle.open(tiny_bundle), BUDGETS, said.append)
+    result = measure_parity(Bundle.open(tiny_bundle), TOLERANCES, said.append)
     assert result.status is Status.PASSED
     assert said == [result.reference, *(item.name for item in result.candidates)]
     assert [item.name for item in result.candidates] == [

@@ -11,7 +11,7 @@ import torch
 
 from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.api.runner import only_runner
-from riformer_deploy.backends.candidates import Group, chosen_groups, line_up
+from riformer_deploy.backends.candidates import Group, chosen_groups, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.stored_models import model_of, reference
 from riformer_deploy.bundle.results import store_result
@@ -57,7 +57,7 @@ def test_the_reference_is_the_training_form_in_float64(tiny_bundle: Path) -> Non
     ids=["torch", "compiled", "onnx", "none"],
 )
 def test_a_group_gives_its_contestants(tiny_bundle: Path, groups: list[Group], names: list[str]) -> None:
-    found = line_up(Bundle.open(tiny_bundle), groups).entered
+    found = select_candidates(Bundle.open(tiny_bundle), groups).candidates
     assert [item.name for item in found] == names
     assert {item.precision for item in found} <= {Precision.FP32}
 
@@ -66,7 +66,10 @@ def test_every_contestant_runs_the_file_that_it_names(tiny_bundle: Path) -> None
     bundle = Bundle.open(tiny_bundle)
     images = synthetic_images(2, (64, 48), seed=0)
     expected = reference(bundle).open().run(images)["logits"]
-    hashes = {item.name: item.artifact_sha256 for item in line_up(bundle, [Group.TORCH, Group.ONNX]).entered}
+    hashes = {
+        item.name: item.artifact_sha256
+        for item in select_candidates(bundle, [Group.TORCH, Group.ONNX]).candidates
+    }
     files = {record.path: record.sha256 for record in bundle.manifest.files}
     assert hashes == {
         "PyTorch float32, training form": files["training.pth"],
@@ -74,7 +77,7 @@ def test_every_contestant_runs_the_file_that_it_names(tiny_bundle: Path) -> None
         "PyTorch float32, folded form": files["training.pth"],
         "ONNX Runtime fp32": files["model.fp32.onnx"],
     }
-    for item in line_up(bundle, [Group.TORCH, Group.ONNX]).entered:
+    for item in select_candidates(bundle, [Group.TORCH, Group.ONNX]).candidates:
         runtime = item.open()
         logits = runtime.run(images)["logits"]
         runtime.close()
@@ -90,7 +93,7 @@ def test_a_file_that_was_changed_since_is_never_run(tiny_bundle_copy: Path, name
     path.write_bytes(content)
     bundle = Bundle.open(tiny_bundle_copy)
     (changed,) = [record for record in bundle.manifest.files if record.path == name]
-    found = line_up(bundle, [Group.TORCH, Group.ONNX]).entered
+    found = select_candidates(bundle, [Group.TORCH, Group.ONNX]).candidates
     affected = [item for item in found if item.artifact_sha256 == changed.sha256]
     assert affected
     for item in affected:
@@ -100,12 +103,12 @@ def test_a_file_that_was_changed_since_is_never_run(tiny_bundle_copy: Path, name
 
 def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no TensorRT engine"):
-        line_up(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE], gpu=GpuOptions(required=True))
+        select_candidates(Bundle.open(tiny_bundle), [Group.ONNX, Group.ENGINE], gpu=GpuOptions(required=True))
 
 
 def test_a_bundle_without_engines_is_no_error_where_none_is_asked_for(tiny_bundle: Path) -> None:
-    lineup = line_up(Bundle.open(tiny_bundle), [Group.ENGINE])
-    assert (lineup.entered, lineup.skipped) == ((), ())
+    selected = select_candidates(Bundle.open(tiny_bundle), [Group.ENGINE])
+    assert (selected.candidates, selected.skipped) == ((), ())
 
 
 @pytest.mark.parametrize(

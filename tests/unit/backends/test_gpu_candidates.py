@@ -15,13 +15,13 @@ from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import gpu_candidates
 from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, Outputs, Runtime, WarmTime, graph_of
-from riformer_deploy.backends.gpu_candidates import GpuOptions, engines_lineup, rivals_lineup
+from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
 from riformer_deploy.backends.graph_state import GraphState
-from riformer_deploy.backends.input_adapter import fed
+from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode
 from riformer_deploy.backends.stored_models import reference
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
@@ -30,7 +30,7 @@ from riformer_deploy.data.transforms import Images, normalise
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import Inputs, Status, Timing
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.system.cuda_driver import Driver, Gpu
@@ -46,7 +46,7 @@ SIZE = (64, 48)
 GPU = Gpu(name="Fake L4", compute_capability="8.9", memory_bytes=2**34)
 DRIVER = Driver(cuda_version="13.0", gpus=(GPU,), problem=None)
 RTX = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
-NAMES = {Backend.TENSORRT: "TensorRT fp32", Backend.TENSORRT_RTX: "TensorRT-RTX fp32"}
+NAMES = {TensorRTFlavor.TENSORRT: "TensorRT fp32", TensorRTFlavor.TENSORRT_RTX: "TensorRT-RTX fp32"}
 
 
 @dataclass
@@ -54,12 +54,12 @@ class Machine:
     """A machine with a GPU and the bindings of some flavours; what is on it can be changed."""
 
     gpu: FakeGpu
-    installed: dict[Backend, TensorRT]
+    installed: dict[TensorRTFlavor, TensorRT]
     driver: Driver = DRIVER
     layers: list[DeviceLayer] = field(default_factory=list)
     packages: set[str] = field(default_factory=lambda: {"cuda.bindings", "pycuda", "onnxruntime"})
 
-    def load(self, backend: Backend) -> TensorRT:
+    def load(self, backend: TensorRTFlavor) -> TensorRT:
         return self.installed[backend]
 
     def version(self, module: str) -> str | None:
@@ -100,17 +100,17 @@ def bundle(machine: Machine, tiny_bundle_copy: Path, onnx_of: Callable[[Path], P
 
 
 def _reasons(bundle: Bundle) -> dict[str, str]:
-    return {item.name: item.reason for item in engines_lineup(bundle, GpuOptions()).skipped}
+    return {item.name: item.reason for item in engine_candidates(bundle, GpuOptions()).skipped}
 
 
 def test_each_engine_enters_twice_and_says_what_it_takes(bundle: Bundle) -> None:
-    lineup = engines_lineup(bundle, GpuOptions())
-    assert lineup.skipped == ()
-    assert [item.name for item in lineup.entered] == [
+    selected = engine_candidates(bundle, GpuOptions())
+    assert selected.skipped == ()
+    assert [item.name for item in selected.candidates] == [
         name for both in NAMES.values() for name in (both, f"{both}, CUDA graph")
     ]
     hashes = {engine.name: engine.file.sha256 for engine in bundle.manifest.engines}
-    for item in lineup.entered:
+    for item in selected.candidates:
         assert (item.batches.ranges, item.observable) == (((1, 32),), False)
         assert item.artifact_sha256 == hashes[item.name.partition(",")[0]]
         assert item.precision is Precision.FP32
@@ -120,7 +120,7 @@ def test_each_engine_enters_twice_and_says_what_it_takes(bundle: Bundle) -> None
 def test_only_the_ways_of_launching_that_are_asked_for_enter(
     bundle: Bundle, graphs: tuple[bool, ...]
 ) -> None:
-    names = [item.name for item in engines_lineup(bundle, GpuOptions(cuda_graphs=graphs)).entered]
+    names = [item.name for item in engine_candidates(bundle, GpuOptions(cuda_graphs=graphs)).candidates]
     assert [name.endswith(", CUDA graph") for name in names] == [*graphs, *graphs]
 
 
@@ -131,19 +131,19 @@ def test_an_engine_of_several_profiles_takes_their_sizes_and_is_proven_in_each(
         BatchProfile(minimum=1, optimum=1, maximum=1),
         BatchProfile(minimum=4, optimum=8, maximum=16),
     )
-    build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT, profiles=profiles))
+    build_engines(tiny_bundle_copy, BuildOptions(backend=TensorRTFlavor.TENSORRT, profiles=profiles))
     assert machine.gpu.made["builder"] == 1
-    (item,) = engines_lineup(Bundle.open(tiny_bundle_copy), GpuOptions(cuda_graphs=(False,))).entered
+    (item,) = engine_candidates(Bundle.open(tiny_bundle_copy), GpuOptions(cuda_graphs=(False,))).candidates
     assert item.batches.ranges == ((1, 1), (4, 16))
-    assert item.proof_batches == (1, 4, 8, 16)
+    assert item.parity_batches == (1, 4, 8, 16)
 
 
 def _task(bundle: Bundle) -> ParityTask:
     batches = (3, 1, 5)
     return ParityTask(
         reference=reference(bundle),
-        candidates=engines_lineup(bundle, GpuOptions()).entered,
-        budgets=BUDGETS,
+        candidates=engine_candidates(bundle, GpuOptions()).candidates,
+        tolerances=TOLERANCES,
         blocks=bundle.manifest.model.architecture.block_names,
         images=synthetic_images(sum(batches), SIZE, seed=1),
         inputs=Inputs(description="test", image_size_px=SIZE, batches=batches, seed=1),
@@ -180,7 +180,7 @@ def test_what_each_engine_launched_is_told(bundle: Bundle, machine: Machine) -> 
 def test_a_graph_that_rtx_cannot_capture_at_one_batch_does_not_pass_as_one(
     bundle: Bundle, machine: Machine, barred: int
 ) -> None:
-    rtx = machine.installed[Backend.TENSORRT_RTX].module
+    rtx = machine.installed[TensorRTFlavor.TENSORRT_RTX].module
     rtx.capturable = lambda shape: shape[0] != barred
     found = {item.name: item for item in verify_parity(_task(bundle)).candidates}
     name = "TensorRT-RTX fp32, CUDA graph"
@@ -189,11 +189,11 @@ def test_a_graph_that_rtx_cannot_capture_at_one_batch_does_not_pass_as_one(
 
 
 def test_times_of_a_graph_that_rtx_cannot_capture_are_told_apart(bundle: Bundle, machine: Machine) -> None:
-    machine.installed[Backend.TENSORRT_RTX].module.capturable = lambda shape: shape[0] != 2
+    machine.installed[TensorRTFlavor.TENSORRT_RTX].module.capturable = lambda shape: shape[0] != 2
     options = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1)
     inputs = Inputs(description="test", image_size_px=SIZE, batches=(1, 2), seed=0)
     images = synthetic_images(2, SIZE, seed=0)
-    result = measure_latency(engines_lineup(bundle, GpuOptions()).entered, images, inputs, options)
+    result = measure_latency(engine_candidates(bundle, GpuOptions()).candidates, images, inputs, options)
     assert {(item.name, item.batch): item.graph for item in result.samples} == {
         (name + launch, batch): graph
         for name, both in (("TensorRT fp32", [GraphState.CAPTURED] * 2),
@@ -204,14 +204,14 @@ def test_times_of_a_graph_that_rtx_cannot_capture_are_told_apart(bundle: Bundle,
 
 
 def test_an_engine_that_computes_something_else_fails_alone(bundle: Bundle, machine: Machine) -> None:
-    good = machine.installed[Backend.TENSORRT].module.computes
+    good = machine.installed[TensorRTFlavor.TENSORRT].module.computes
 
     def wrong(plan: Any, images: Any) -> Any:
         logits = good(plan, images)
         logits[0, 3] += 1
         return logits
 
-    machine.installed[Backend.TENSORRT].module.computes = wrong
+    machine.installed[TensorRTFlavor.TENSORRT].module.computes = wrong
     result = verify_parity(_task(bundle))
     assert result.status is Status.FAILED
     assert {item.name: item.status for item in result.candidates} == {
@@ -224,14 +224,14 @@ def test_an_engine_that_computes_something_else_fails_alone(bundle: Bundle, mach
 
 
 def test_engines_are_timed_on_the_device_and_by_the_call(bundle: Bundle, machine: Machine) -> None:
-    entered = engines_lineup(bundle, GpuOptions()).entered
+    candidates = engine_candidates(bundle, GpuOptions()).candidates
     images = synthetic_images(64, SIZE, seed=0)
     options = BenchOptions(batches=(2, 64), rounds=5, repeats=1, warmup=1)
     inputs = Inputs(description="test", image_size_px=SIZE, batches=(2, 64), seed=0)
-    result = measure_latency(entered, images, inputs, options)
+    result = measure_latency(candidates, images, inputs, options)
     series = {(item.name, item.timing): item.samples_ms for item in result.samples}
     assert len(series) == 4 * len(Timing)
-    for item in entered:
+    for item in candidates:
         assert set(series[item.name, Timing.COMPUTE]) == {COMPUTE_MS}
         assert set(series[item.name, Timing.COMPUTE_WARM]) == {COMPUTE_MS}
         assert set(series[item.name, Timing.TRANSFERS]) == {COPY_TO_DEVICE_MS + COPY_TO_HOST_MS}
@@ -243,13 +243,13 @@ def test_engines_are_timed_on_the_device_and_by_the_call(bundle: Bundle, machine
 def test_an_engine_that_does_not_fit_is_left_out_with_every_reason_and_the_others_stay(
     bundle: Bundle, machine: Machine
 ) -> None:
-    trt = machine.installed[Backend.TENSORRT]
-    machine.installed[Backend.TENSORRT] = dataclasses.replace(trt, version="11.4.0.106")
+    trt = machine.installed[TensorRTFlavor.TENSORRT]
+    machine.installed[TensorRTFlavor.TENSORRT] = dataclasses.replace(trt, version="11.4.0.106")
     reasons = _reasons(bundle)
     assert list(reasons) == ["TensorRT fp32"]
     assert "it was built by TensorRT 10.16.1.11; 11.4.0.106 is installed." in reasons["TensorRT fp32"]
     assert "riformer-deploy build" in reasons["TensorRT fp32"]
-    names = [item.name for item in engines_lineup(bundle, GpuOptions()).entered]
+    names = [item.name for item in engine_candidates(bundle, GpuOptions()).candidates]
     assert names == ["TensorRT-RTX fp32", "TensorRT-RTX fp32, CUDA graph"]
 
 
@@ -260,19 +260,21 @@ def test_on_another_gpu_and_an_older_driver_both_are_told(bundle: Bundle, machin
     assert "it is for compute capability 8.9; Fake T4 has 7.5." in reasons["TensorRT fp32"]
     assert "need CUDA 13; the driver supports 12.4." in reasons["TensorRT fp32"]
     assert "8.0, 8.6, 8.9, 12.0 and later; Fake T4 has 7.5." in reasons["TensorRT-RTX fp32"]
-    assert engines_lineup(bundle, GpuOptions()).entered == ()
+    assert engine_candidates(bundle, GpuOptions()).candidates == ()
 
 
 def test_an_engine_for_the_gpu_at_hand_remembers_it_and_runs_on_its_kind_alone(
     machine: Machine, tiny_bundle_copy: Path
 ) -> None:
     settings = BuildSettings(compute_capabilities=("current",))
-    report = build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT_RTX, settings=settings))
-    (engine,), passport = report.engines, report.engines[0].passport
-    assert (passport.settings, passport.gpu, passport.gpu_compute_capability) == (settings, "Fake L4", "8.9")
-    assert (passport.targets, report.warnings) == ("8.9", ())
+    report = build_engines(
+        tiny_bundle_copy, BuildOptions(backend=TensorRTFlavor.TENSORRT_RTX, settings=settings)
+    )
+    (engine,), metadata = report.engines, report.engines[0].metadata
+    assert (metadata.settings, metadata.gpu, metadata.gpu_compute_capability) == (settings, "Fake L4", "8.9")
+    assert (metadata.targets, report.warnings) == ("8.9", ())
     bundle = Bundle.open(tiny_bundle_copy)
-    assert [item.name for item in engines_lineup(bundle, GpuOptions(cuda_graphs=(False,))).entered] == [
+    assert [item.name for item in engine_candidates(bundle, GpuOptions(cuda_graphs=(False,))).candidates] == [
         engine.name
     ]
     other = Gpu(name="Fake RTX 5090", compute_capability="12.0", memory_bytes=1)
@@ -285,7 +287,7 @@ def test_engines_that_will_not_run_where_they_are_built_are_built_with_a_warning
 ) -> None:
     hopper = Gpu(name="Fake H200", compute_capability="9.0", memory_bytes=1)
     machine.driver = dataclasses.replace(DRIVER, gpus=(hopper,))
-    report = build_engines(tiny_bundle_copy, BuildOptions(backend=Backend.TENSORRT_RTX))
+    report = build_engines(tiny_bundle_copy, BuildOptions(backend=TensorRTFlavor.TENSORRT_RTX))
     (warning,) = report.warnings
     assert "TensorRT-RTX 1.7.1.116 does not support compute capability 9.0 (Fake H200)" in warning
     (reason,) = _reasons(Bundle.open(tiny_bundle_copy)).values()
@@ -303,7 +305,7 @@ def test_without_a_gpu_nobody_enters(bundle: Bundle, machine: Machine) -> None:
 def test_a_plan_that_its_backend_calls_invalid_is_left_out(
     bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = machine.installed[Backend.TENSORRT_RTX].module
+    module = machine.installed[TensorRTFlavor.TENSORRT_RTX].module
     monkeypatch.setattr(
         module.Runtime,
         "get_engine_validity",
@@ -317,8 +319,8 @@ def test_a_plan_that_its_backend_calls_invalid_is_left_out(
 def test_bindings_that_cannot_be_imported_leave_their_engines_out(
     bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(backend: Backend) -> TensorRT:
-        if backend is Backend.TENSORRT:
+    def load(backend: TensorRTFlavor) -> TensorRT:
+        if backend is TensorRTFlavor.TENSORRT:
             raise MissingDependencyError(
                 "tensorrt 10.16 cannot be imported: libnvinfer", remedy="See doctor."
             )
@@ -331,12 +333,12 @@ def test_bindings_that_cannot_be_imported_leave_their_engines_out(
 def test_a_plan_that_was_altered_since_the_line_up_never_reaches_tensorrt(
     bundle: Bundle, machine: Machine
 ) -> None:
-    entered = engines_lineup(bundle, GpuOptions()).entered
+    candidates = engine_candidates(bundle, GpuOptions()).candidates
     for engine in bundle.manifest.engines:
         path = bundle.directory / engine.file.path
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     made = machine.gpu.made["runtime"]
-    for item in entered:
+    for item in candidates:
         with pytest.raises(EngineUnfitError, match="cannot run here"):
             item.open()
     assert machine.gpu.made["runtime"] == made
@@ -350,22 +352,22 @@ def test_a_device_layer_that_is_not_installed_leaves_every_engine_out(
     reasons = _reasons(bundle)
     assert list(reasons) == list(NAMES.values())
     assert all("cuda-python is not installed." in reason for reason in reasons.values())
-    assert engines_lineup(bundle, GpuOptions(layer=DeviceLayer.PYCUDA)).entered
+    assert engine_candidates(bundle, GpuOptions(layer=DeviceLayer.PYCUDA)).candidates
 
 
 def test_pycuda_runs_everything_but_graphs_that_we_would_have_to_capture(
     bundle: Bundle, machine: Machine
 ) -> None:
-    lineup = engines_lineup(bundle, GpuOptions(layer=DeviceLayer.PYCUDA))
-    assert [item.name for item in lineup.entered] == [
+    selected = engine_candidates(bundle, GpuOptions(layer=DeviceLayer.PYCUDA))
+    assert [item.name for item in selected.candidates] == [
         "TensorRT fp32",
         "TensorRT-RTX fp32",
         "TensorRT-RTX fp32, CUDA graph",
     ]
-    assert [(item.name, item.reason) for item in lineup.skipped] == [
+    assert [(item.name, item.reason) for item in selected.skipped] == [
         ("TensorRT fp32, CUDA graph", "PyCUDA captures no CUDA graphs")
     ]
-    for item in lineup.entered:
+    for item in selected.candidates:
         runtime = item.open()
         assert runtime.run(synthetic_images(1, SIZE, seed=0))["logits"].shape == (1, 7)
         runtime.close()
@@ -373,9 +375,9 @@ def test_pycuda_runs_everything_but_graphs_that_we_would_have_to_capture(
 
 
 def test_kernels_that_rtx_compiled_are_kept_beside_the_engine(bundle: Bundle, machine: Machine) -> None:
-    compiled = machine.installed[Backend.TENSORRT_RTX].module.compiled
+    compiled = machine.installed[TensorRTFlavor.TENSORRT_RTX].module.compiled
     for _ in range(2):
-        (item,) = engines_lineup(bundle, GpuOptions(cuda_graphs=(False,))).entered[1:]
+        (item,) = engine_candidates(bundle, GpuOptions(cuda_graphs=(False,))).candidates[1:]
         runtime = item.open()
         runtime.run(synthetic_images(1, SIZE, seed=0))
         runtime.close()
@@ -424,7 +426,7 @@ def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
 ) -> None:
     timed = Timed()
     bundle = Bundle.open(tiny_bundle)
-    runtime = fed(timed, bundle, lowering)
+    runtime = adapt_input(timed, bundle, lowering)
     images = normalise(np.full((2, *SIZE, 3), 77, np.uint8), bundle.manifest.model.preprocessing)
     assert isinstance(runtime, DeviceTimed)
     runtime.run(images)
@@ -441,14 +443,14 @@ def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bund
 
     half = dataclasses.replace(PLAIN, io=Precision.FP16)
     bundle = Bundle.open(tiny_bundle)
-    assert graph_of(fed(Launched(), bundle, half)) is GraphState.NOT_CAPTURABLE
-    assert graph_of(fed(Timed(), bundle, half)) is graph_of(Timed()) is None
+    assert graph_of(adapt_input(Launched(), bundle, half)) is GraphState.NOT_CAPTURABLE
+    assert graph_of(adapt_input(Timed(), bundle, half)) is graph_of(Timed()) is None
 
 
 def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> None:
     machine.driver = Driver(cuda_version=None, gpus=(), problem="none")
-    lineup = rivals_lineup(bundle, GpuOptions())
-    assert (lineup.entered, lineup.skipped) == ((), ())
+    selected = baseline_candidates(bundle, GpuOptions())
+    assert (selected.candidates, selected.skipped) == ((), ())
 
 
 def test_rivals_that_cannot_run_are_named_with_the_reason(
@@ -456,13 +458,13 @@ def test_rivals_that_cannot_run_are_named_with_the_reason(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(gpu_candidates, "require", lambda _: Providers(["CPUExecutionProvider"]))
-    lineup = rivals_lineup(bundle, GpuOptions())
-    assert lineup.entered == ()
-    reasons = {item.name: item.reason for item in lineup.skipped}
+    selected = baseline_candidates(bundle, GpuOptions())
+    assert selected.candidates == ()
+    reasons = {item.name: item.reason for item in selected.skipped}
     assert "without CUDA" in reasons["PyTorch, GPU"]
     assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
     machine.packages.clear()
-    assert rivals_lineup(bundle, GpuOptions()).skipped[-1].reason == "ONNX Runtime is not installed"
+    assert baseline_candidates(bundle, GpuOptions()).skipped[-1].reason == "ONNX Runtime is not installed"
 
 
 @dataclass
@@ -483,8 +485,8 @@ def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu_candidates, "require", lambda _: Providers(["CUDAExecutionProvider"]))
-    entered = rivals_lineup(bundle, GpuOptions(baselines=baselines)).entered
-    names = [item.name for item in entered]
+    candidates = baseline_candidates(bundle, GpuOptions(baselines=baselines)).candidates
+    names = [item.name for item in candidates]
     assert len(set(names)) == len(names) == count + 1
     assert names[0] == "PyTorch float32, GPU, eager"
     for mode in ("reduce-overhead", "max-autotune")[: 1 if baselines is Baselines.QUICK else 2]:
@@ -493,9 +495,9 @@ def test_every_baseline_is_a_way_of_its_own_of_running_the_bundles_weights(
             "1x1 convolutions as matrix products"
         ) in names
     assert names[-1] == "ONNX Runtime CUDA fp32"
-    assert {item.role for item in entered[:-1]} == {Role.BASELINE}
-    assert entered[-1].role is Role.CANDIDATE  # it runs the bundle's own file
-    assert {item.role for item in engines_lineup(bundle, GpuOptions()).entered} == {Role.CANDIDATE}
+    assert {item.role for item in candidates[:-1]} == {Role.BASELINE}
+    assert candidates[-1].role is Role.CANDIDATE  # it runs the bundle's own file
+    assert {item.role for item in engine_candidates(bundle, GpuOptions()).candidates} == {Role.CANDIDATE}
 
 
 def test_no_baselines_leave_only_what_runs_the_bundles_own_files(
@@ -503,8 +505,8 @@ def test_no_baselines_leave_only_what_runs_the_bundles_own_files(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu_candidates, "require", lambda _: Providers(["CUDAExecutionProvider"]))
-    entered = rivals_lineup(bundle, GpuOptions(baselines=Baselines.NONE)).entered
-    assert [item.name for item in entered] == ["ONNX Runtime CUDA fp32"]
+    candidates = baseline_candidates(bundle, GpuOptions(baselines=Baselines.NONE)).candidates
+    assert [item.name for item in candidates] == ["ONNX Runtime CUDA fp32"]
 
 
 @pytest.mark.usefixtures("machine")
@@ -517,8 +519,8 @@ def test_a_baseline_is_run_as_it_says(bundle: Bundle, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(gpu_candidates, "CudaPyTorchRuntime", note)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    entered = rivals_lineup(bundle, GpuOptions()).entered
-    for item in entered:
+    candidates = baseline_candidates(bundle, GpuOptions()).candidates
+    for item in candidates:
         if "PyTorch" in item.name:
             item.open()
     options = {
@@ -542,4 +544,4 @@ def test_a_baseline_is_run_as_it_says(bundle: Bundle, monkeypatch: pytest.Monkey
 
 def test_a_bundle_survives_a_copy_with_its_engines(bundle: Bundle, tmp_path: Path) -> None:
     copied = Bundle.open(shutil.copytree(bundle.directory, tmp_path / "copy"))
-    assert len(engines_lineup(copied, GpuOptions()).entered) == 4
+    assert len(engine_candidates(copied, GpuOptions()).candidates) == 4

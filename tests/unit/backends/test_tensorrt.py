@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from riformer_deploy.backends.timing import OCCUPYING_REPEATS
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.trt.runtime_cache import RuntimeCache
 from tests.engine_bench import RTX, TENSORRT, Bench, MakeBench, expected, images_of
@@ -134,7 +134,7 @@ def test_a_type_that_numpy_has_not_is_an_error_when_the_engine_is_loaded(bench_o
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_static_engine_takes_its_own_batch_and_no_other(bench_of: MakeBench, flavour: str) -> None:
     bench = bench_of(flavour, profiles=(), shape=(2, 3, 4, 4))
-    bench.passport = replace(bench.passport, profiles=(BatchProfile(minimum=2, optimum=2, maximum=2),))
+    bench.metadata = replace(bench.metadata, profiles=(BatchProfile(minimum=2, optimum=2, maximum=2),))
     runtime = bench.start()
     np.testing.assert_array_equal(runtime.run(images_of(2))["logits"], expected(images_of(2)))
     with pytest.raises(RuntimeFailureError, match="does not take batch 1"):
@@ -151,7 +151,7 @@ def test_a_plan_may_bring_its_runtime_only_where_the_passport_says_so(
     runtime = bench.start(cuda_graphs=graphs)
     runtime.run(images_of(1))
     runtime.close()
-    bench.passport = replace(bench.passport, settings=BuildSettings())
+    bench.metadata = replace(bench.metadata, settings=BuildSettings())
     with pytest.raises(RuntimeFailureError, match="could not load the plan") as caught:
         bench.start(cuda_graphs=graphs)
     assert caught.value.details == ("the plan brings a runtime, and host code is not allowed",)
@@ -550,5 +550,5 @@ def test_two_engines_at_once_each_say_their_own_errors_and_either_may_go_first(b
 
 def test_the_backend_of_a_fake_is_that_of_its_flavour() -> None:
     found = {flavour: bindings(flavour, FakeGpu()).backend for flavour in FLAVOURS}
-    assert [*found.values()].count(Backend.TENSORRT_RTX) == 1
-    assert found[RTX] is Backend.TENSORRT_RTX
+    assert [*found.values()].count(TensorRTFlavor.TENSORRT_RTX) == 1
+    assert found[RTX] is TensorRTFlavor.TENSORRT_RTX

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from riformer_deploy.bundle.engine_metadata import (
-    Backend,
     BatchProfile,
     BuildSettings,
     EngineArtifact,
+    TensorRTFlavor,
     has_precision,
 )
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.serialization import dump_json, load_json
 from tests.manifests import engine_of, file_record
 
-RTX: dict[str, Any] = {"backend": Backend.TENSORRT_RTX, "backend_version": "1.7.1.116"}
+RTX: dict[str, Any] = {"backend": TensorRTFlavor.TENSORRT_RTX, "backend_version": "1.7.1.116"}
 
 
 def _profile(low: int, middle: int, high: int) -> BatchProfile:
@@ -24,7 +24,7 @@ def _profile(low: int, middle: int, high: int) -> BatchProfile:
 
 
 def test_a_flavour_knows_its_module_and_its_label() -> None:
-    assert [(backend.module, backend.label) for backend in Backend] == [
+    assert [(backend.module, backend.label) for backend in TensorRTFlavor] == [
         ("tensorrt", "TensorRT"),
         ("tensorrt_rtx", "TensorRT-RTX"),
     ]
@@ -48,19 +48,19 @@ def test_a_profile_holds_its_ends_and_reads_as_it_is_written() -> None:
 )
 def test_the_profile_of_a_batch_is_the_one_tuned_nearest_to_it(batch: int, number: int | None) -> None:
     profiles = (_profile(1, 1, 8), _profile(2, 6, 16), _profile(40, 40, 40))
-    assert engine_of(profiles=profiles).passport.profile_of(batch) == number
+    assert engine_of(profiles=profiles).metadata.profile_of(batch) == number
 
 
 def test_of_two_profiles_tuned_equally_near_the_first_is_taken() -> None:
-    assert engine_of(profiles=(_profile(1, 1, 8), _profile(1, 5, 8))).passport.profile_of(3) == 0
+    assert engine_of(profiles=(_profile(1, 1, 8), _profile(1, 5, 8))).metadata.profile_of(3) == 0
 
 
 def test_the_span_is_from_the_smallest_to_the_largest_batch_tuned_for_the_first_profiles() -> None:
-    assert engine_of(profiles=(_profile(4, 8, 16), _profile(1, 1, 2))).passport.span == _profile(1, 8, 16)
+    assert engine_of(profiles=(_profile(4, 8, 16), _profile(1, 1, 2))).metadata.span == _profile(1, 8, 16)
 
 
 @pytest.mark.parametrize(
-    ("passport", "targets"),
+    ("metadata", "targets"),
     [
         ({}, "8.9"),
         ({"gpu_compute_capability": None}, "of an unknown GPU"),
@@ -82,9 +82,9 @@ def test_the_span_is_from_the_smallest_to_the_largest_batch_tuned_for_the_first_
     ],
 )
 def test_targets_are_the_gpus_that_run_it_and_not_always_the_one_it_was_built_on(
-    passport: dict[str, Any], targets: str
+    metadata: dict[str, Any], targets: str
 ) -> None:
-    assert engine_of(**passport).passport.targets == targets
+    assert engine_of(**metadata).metadata.targets == targets
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_targets_are_the_gpus_that_run_it_and_not_always_the_one_it_was_built_on
 )
 def test_an_engine_in_fp8_runs_on_no_ampere(settings: BuildSettings, targets: str) -> None:
     engine = engine_of(settings=settings, **RTX)
-    assert engine.targets == engine.passport.targets
+    assert engine.targets == engine.metadata.targets
     assert dataclasses.replace(engine, precision=Precision.FP8).targets == targets
 
 
@@ -113,13 +113,13 @@ def test_an_engine_needs_a_profile() -> None:
 
 def test_an_engine_with_the_passport_of_another_graphs_engine_is_refused() -> None:
     artifact = engine_of()
-    other = dataclasses.replace(artifact.passport, onnx_sha256="f" * 64)
-    with pytest.raises(ValueError, match=r"model\.fp32\.tensorrt\.engine has the passport of another"):
-        dataclasses.replace(artifact, passport=other)
+    other = dataclasses.replace(artifact.metadata, onnx_sha256="f" * 64)
+    with pytest.raises(ValueError, match=r"model\.fp32\.tensorrt\.engine has the engine metadata of another"):
+        dataclasses.replace(artifact, metadata=other)
 
 
 def test_an_engine_has_a_name_and_lists_its_files_itself_first() -> None:
-    artifact = engine_of(backend=Backend.TENSORRT_RTX)
+    artifact = engine_of(backend=TensorRTFlavor.TENSORRT_RTX)
     assert artifact.name == "TensorRT-RTX fp32"
     assert [record.path for record in artifact.files] == [
         "model.fp32.tensorrt-rtx.engine",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy.bundle.artifacts import WeightsArtifact
-from riformer_deploy.bundle.engine_metadata import Backend
+from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
@@ -94,7 +94,7 @@ def test_engines_are_listed_after_their_graphs_and_come_back_equal() -> None:
     layers = file_record("model.fp32.tensorrt.layers.json")
     engines = (
         dataclasses.replace(engine_of(), layers=layers),
-        engine_of(backend=Backend.TENSORRT_RTX),
+        engine_of(backend=TensorRTFlavor.TENSORRT_RTX),
     )
     manifest = dataclasses.replace(make_manifest(), engines=engines)
     assert [record.path for record in manifest.files][2:-1] == [

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json, to_jsonable
-from riformer_deploy.evaluation.tolerances import Budget
+from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.model.architecture import Architecture
 
 
@@ -151,7 +151,7 @@ def test_what_a_dataclass_refuses_is_reported_with_its_place() -> None:
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        (Budget, '{"rtol": -1, "atol": 0, "stage_relative_l2": 0}'),
+        (Tolerance, '{"rtol": -1, "atol": 0, "stage_relative_l2": 0}'),
         (Architecture, '{"layers": [1], "embed_dims": [1], "hidden_dims": [1], "num_classes": 0}'),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Rgb
-from riformer_deploy.data.loader import Feeding, feed
+from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
 
@@ -45,7 +45,7 @@ class Numbered:
 @pytest.mark.parametrize("batch", [1, 4, 50])
 def test_pictures_come_in_order_whoever_is_ready_first(workers: int, batch: int) -> None:
     pictures = Numbered(count=11, slow_s=0.002)
-    batches = list(feed(pictures, Feeding(preprocessing=SMALL, batch=batch, workers=workers)))
+    batches = list(load_batches(pictures, LoaderOptions(preprocessing=SMALL, batch=batch, workers=workers)))
     assert [number for part in batches for number in part.usable] == list(range(11))
     assert [part.count for part in batches] == [min(batch, 11 - i) for i in range(0, 11, batch)]
     images = np.concatenate([part.images for part in batches])
@@ -56,7 +56,7 @@ def test_pictures_come_in_order_whoever_is_ready_first(workers: int, batch: int)
 
 def test_broken_pictures_are_named_and_the_others_keep_their_numbers() -> None:
     pictures = Numbered(count=6, broken=frozenset({0, 4, 5}))
-    first, second, third = feed(pictures, Feeding(preprocessing=SMALL, batch=2, workers=2))
+    first, second, third = load_batches(pictures, LoaderOptions(preprocessing=SMALL, batch=2, workers=2))
     assert (first.usable, first.broken) == ((1,), {0: "picture 0 is broken"})
     assert (second.usable, second.broken) == ((2, 3), {})
     assert (third.usable, sorted(third.broken), third.images.shape) == ((), [4, 5], (0, 3, 2, 2))
@@ -64,14 +64,14 @@ def test_broken_pictures_are_named_and_the_others_keep_their_numbers() -> None:
 
 def test_a_pass_begins_where_it_is_told_to() -> None:
     pictures = Numbered(count=7)
-    batches = list(feed(pictures, Feeding(preprocessing=SMALL, batch=3), start=5))
+    batches = list(load_batches(pictures, LoaderOptions(preprocessing=SMALL, batch=3), start=5))
     assert [part.usable for part in batches] == [(5, 6)]
     assert min(pictures.asked) == 5
 
 
 def test_no_more_than_two_batches_are_decoded_ahead_and_leaving_ends_the_threads() -> None:
     pictures = Numbered(count=1000)
-    batches = feed(pictures, Feeding(preprocessing=SMALL, batch=4, workers=2))
+    batches = load_batches(pictures, LoaderOptions(preprocessing=SMALL, batch=4, workers=2))
     next(batches)
     time.sleep(0.1)
     assert len(pictures.asked) <= 4 + 2 * 4 + 2
@@ -81,7 +81,7 @@ def test_no_more_than_two_batches_are_decoded_ahead_and_leaving_ends_the_threads
 
 def test_decoding_goes_on_while_the_model_works() -> None:
     pictures = Numbered(count=8)
-    batches = feed(pictures, Feeding(preprocessing=SMALL, batch=2, workers=1))
+    batches = load_batches(pictures, LoaderOptions(preprocessing=SMALL, batch=2, workers=1))
     next(batches)
     time.sleep(0.2)  # the model is at work
     assert len(pictures.asked) > 2
@@ -94,10 +94,10 @@ def test_a_defect_of_ours_is_not_taken_for_a_broken_picture() -> None:
             raise KeyError(index)
 
     with pytest.raises(KeyError):
-        list(feed(Defect(count=2), Feeding(preprocessing=SMALL)))
+        list(load_batches(Defect(count=2), LoaderOptions(preprocessing=SMALL)))
 
 
 @pytest.mark.parametrize("setting", [{"batch": 0}, {"workers": 0}])
 def test_numbers_that_are_not_positive_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(OptionError, match="cannot be fed"):
-        Feeding(preprocessing=SMALL, **setting)
+        LoaderOptions(preprocessing=SMALL, **setting)

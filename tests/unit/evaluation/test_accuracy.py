@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
-from riformer_deploy.backends.base import Batches, Contestant, Outputs
+from riformer_deploy.backends.base import BatchRange, Candidate, Outputs
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
-from riformer_deploy.data.loader import Feeding
+from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
@@ -78,19 +78,19 @@ def dataset(count: int = 20, identity: str = "these") -> Dataset:
     )  # fmt: skip
 
 
-def entry(name: str, model: Knowing, batch: int | None = None) -> Contestant:
-    return Contestant(
+def entry(name: str, model: Knowing, batch: int | None = None) -> Candidate:
+    return Candidate(
         name=name,
         precision=Precision.FP32,
         artifact_sha256=name,
-        batches=Batches.of(batch),
+        batches=BatchRange.of(batch),
         open=lambda: model,
     )
 
 
-def task(*entries: Contestant, data: Dataset | None = None, **settings: Any) -> AccuracyTask:
-    feeding = Feeding(preprocessing=PLAIN, batch=3, workers=2)
-    return AccuracyTask(contestants=entries, dataset=data or dataset(), feeding=feeding, **settings)
+def task(*entries: Candidate, data: Dataset | None = None, **settings: Any) -> AccuracyTask:
+    loader = LoaderOptions(preprocessing=PLAIN, batch=3, workers=2)
+    return AccuracyTask(candidates=entries, dataset=data or dataset(), loader=loader, **settings)
 
 
 def test_every_artifact_is_measured_and_compared_in_one_pass() -> None:
@@ -159,10 +159,10 @@ def test_an_interrupted_pass_is_taken_up_where_it_ended(done: int, tmp_path: Pat
     wrong = {1: 4, 11: 4, 19: 4}
     whole = measure_accuracy(task(entry("base", Knowing(wrong)))).result
     with pytest.raises(RuntimeFailureError, match="the power went"):
-        measure_accuracy(task(entry("base", Knowing(wrong, fails_after=done)), journal_folder=tmp_path))
+        measure_accuracy(task(entry("base", Knowing(wrong, fails_after=done)), resume_folder=tmp_path))
     assert len(list(tmp_path.iterdir())) == 1
     again = Knowing(wrong)
-    result = measure_accuracy(task(entry("base", again), journal_folder=tmp_path)).result
+    result = measure_accuracy(task(entry("base", again), resume_folder=tmp_path)).result
     assert again.seen == list(range(done, 20))
     assert result.artifacts == whole.artifacts
     assert result.resumed_from == done
@@ -182,13 +182,13 @@ def test_answers_about_anything_else_are_not_taken_up(
     change: Callable[[Knowing], AccuracyTask], tmp_path: Path
 ) -> None:
     with pytest.raises(RuntimeFailureError):
-        measure_accuracy(task(entry("base", Knowing({}, fails_after=9)), journal_folder=tmp_path))
+        measure_accuracy(task(entry("base", Knowing({}, fails_after=9)), resume_folder=tmp_path))
     model = Knowing({})
     other = change(model)
     result = measure_accuracy(
         AccuracyTask(
-            contestants=other.contestants, dataset=other.dataset, feeding=other.feeding,
-            journal_folder=tmp_path,
+            candidates=other.candidates, dataset=other.dataset, loader=other.loader,
+            resume_folder=tmp_path,
         )
     ).result  # fmt: skip
     assert result.resumed_from == 0
@@ -198,7 +198,7 @@ def test_answers_about_anything_else_are_not_taken_up(
 def test_a_folder_that_cannot_hold_a_journal_only_costs_the_journal(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = measure_accuracy(task(entry("base", Knowing({})), journal_folder=tmp_path / "gone")).result
+    result = measure_accuracy(task(entry("base", Knowing({})), resume_folder=tmp_path / "gone")).result
     assert result.artifacts[0].top1.right == 20
     assert "cannot be taken up again" in caplog.text
 
@@ -261,10 +261,10 @@ def test_a_killed_process_loses_nothing(repository: Path, digits_bundle: Path, t
     )
     assert killed.returncode == -signal.SIGKILL
     assert (bundle / "bundle.json").read_bytes() == before
-    (journal,) = bundle.glob(".accuracy-*.jsonl")
-    assert len(journal.read_text().splitlines()) == 1 + 5
-    assert json.loads(journal.read_text().splitlines()[1])["count"] == 20
+    (resume_log,) = bundle.glob(".accuracy-*.jsonl")
+    assert len(resume_log.read_text().splitlines()) == 1 + 5
+    assert json.loads(resume_log.read_text().splitlines()[1])["count"] == 20
     result = accuracy_bundle(bundle, AccuracyOptions(data=data, batch=20, groups=(Group.ONNX,)))
     assert result.resumed_from == 100
     assert result.artifacts[0].top1.right == 379
-    assert not journal.exists()
+    assert not resume_log.exists()

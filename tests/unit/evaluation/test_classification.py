@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Batches, Contestant, Outputs
+from riformer_deploy.backends.base import BatchRange, Candidate, Outputs
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
@@ -38,16 +38,16 @@ def test_any_number_of_images_goes_through_a_model_of_any_batch(
 ) -> None:
     images = np.arange(5 * 3, dtype=np.float32).reshape(5, 3, 1, 1)
     runtime = Sums(fixed)
-    contestant = Contestant(
+    candidate = Candidate(
         name="sums",
         precision=Precision.FP32,
         artifact_sha256="",
-        batches=Batches.of(fixed),
+        batches=BatchRange.of(fixed),
         open=lambda: runtime,
     )
     expected = images.sum((1, 2, 3))
     np.testing.assert_array_equal(
-        logits_of(contestant, runtime, images), np.stack([expected, -expected], axis=1)
+        logits_of(candidate, runtime, images), np.stack([expected, -expected], axis=1)
     )
     assert runtime.batches == batches
 

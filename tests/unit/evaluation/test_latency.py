@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from riformer_deploy.backends.base import Batches, Contestant, Outputs, Runtime, Skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtime, Skipped
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
@@ -46,21 +46,25 @@ class Recorder(Runtime):
         self.log.append(f"{self.name} closed")
 
 
-def _contestant(name: str, start: Callable[[], Runtime], *, batch: int | None = None) -> Contestant:
-    return Contestant(
-        name=name, precision=Precision.FP32, artifact_sha256=name * 3, batches=Batches.of(batch), open=start
+def _candidate(name: str, start: Callable[[], Runtime], *, batch: int | None = None) -> Candidate:
+    return Candidate(
+        name=name,
+        precision=Precision.FP32,
+        artifact_sha256=name * 3,
+        batches=BatchRange.of(batch),
+        open=start,
     )
 
 
-def _recorders(log: list[str], names: str, **fails_at: int) -> list[Contestant]:
+def _recorders(log: list[str], names: str, **fails_at: int) -> list[Candidate]:
     return [
-        _contestant(name, lambda name=name: Recorder(name, log, fails_at.get(name)))  # type: ignore[misc]
+        _candidate(name, lambda name=name: Recorder(name, log, fails_at.get(name)))  # type: ignore[misc]
         for name in names
     ]
 
 
-def _measure(contestants: Sequence[Contestant], options: BenchOptions = OPTIONS) -> LatencyResult:
-    return measure_latency(contestants, IMAGES, INPUTS, options)
+def _measure(candidates: Sequence[Candidate], options: BenchOptions = OPTIONS) -> LatencyResult:
+    return measure_latency(candidates, IMAGES, INPUTS, options)
 
 
 def test_every_contestant_has_one_turn_per_round_with_one_untimed_call_before_the_timed_ones() -> None:
@@ -111,7 +115,7 @@ def test_samples_are_real_times_of_the_timed_calls_alone() -> None:
             time.sleep(0.02 if untimed else 0.002)
             return {"logits": np.zeros((len(images), 2))}
 
-    (samples,) = _measure([_contestant("S", lambda: Slow("S", []))]).samples
+    (samples,) = _measure([_candidate("S", lambda: Slow("S", []))]).samples
     assert min(samples.samples_ms) >= 2
     assert np.median(samples.samples_ms) < 20
     assert samples.preparation_ms >= 20 * OPTIONS.warmup
@@ -122,7 +126,7 @@ def test_a_contestant_of_another_fixed_batch_is_left_out_with_the_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log: list[str] = []
-    fixed = _contestant("F", lambda: Recorder("F", log), batch=2)
+    fixed = _candidate("F", lambda: Recorder("F", log), batch=2)
     with caplog.at_level(logging.WARNING):
         result = _measure([*_recorders(log, "A"), fixed], replace(OPTIONS, batches=(1, 2)))
     assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("A", 2), ("F", 2)]
@@ -137,7 +141,7 @@ def _cannot_open() -> Runtime:
 
 def test_a_contestant_that_cannot_be_loaded_or_run_is_left_out_with_the_reason() -> None:
     log: list[str] = []
-    result = _measure([_contestant("O", _cannot_open), *_recorders(log, "AB", B=1)])
+    result = _measure([_candidate("O", _cannot_open), *_recorders(log, "AB", B=1)])
     assert [item.name for item in result.samples] == ["A"]
     assert result.skipped == (
         Skipped(name="O", reason="no kernel image"),
@@ -164,7 +168,7 @@ def test_a_model_that_cannot_be_compiled_is_left_out_with_the_reason() -> None:
         def forward(self, images: Tensor) -> Tensor:
             raise ValueError(f"no kernel for {tuple(images.shape)}")
 
-    broken = _contestant("compiled", lambda: PyTorchRuntime(Broken(), compiled=True, threads=1))
+    broken = _candidate("compiled", lambda: PyTorchRuntime(Broken(), compiled=True, threads=1))
     result = _measure([*_recorders([], "A"), broken])
     assert [item.name for item in result.samples] == ["A"]
     assert [item.name for item in result.skipped] == ["compiled"]
@@ -173,7 +177,7 @@ def test_a_model_that_cannot_be_compiled_is_left_out_with_the_reason() -> None:
 
 def test_nothing_measured_is_an_error_that_says_why() -> None:
     with pytest.raises(RuntimeFailureError, match="Nothing could be measured") as caught:
-        _measure([_contestant("O", _cannot_open)])
+        _measure([_candidate("O", _cannot_open)])
     assert caught.value.details == ("O: no kernel image",)
 
 
@@ -183,7 +187,7 @@ def test_a_missing_backend_ends_the_measurement_and_closes_what_was_open() -> No
 
     log: list[str] = []
     with pytest.raises(MissingDependencyError):
-        _measure([*_recorders(log, "A"), _contestant("M", missing)])
+        _measure([*_recorders(log, "A"), _candidate("M", missing)])
     assert log[-1] == "A closed"
 
 

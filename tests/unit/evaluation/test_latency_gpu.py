@@ -1,4 +1,4 @@
-"""Contestants that keep time on a device, and the GPU that is watched around them."""
+"""Candidates that keep time on a device, and the GPU that is watched around them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Contestant, DeviceTimes, Outputs, Runtime, Skipped, WarmTime
+from riformer_deploy.backends.base import Candidate, DeviceTimes, Outputs, Runtime, Skipped, WarmTime
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
@@ -91,8 +91,8 @@ class OnHost(Runtime):
         """Nothing."""
 
 
-def _contestant(name: str, runtime: Runtime) -> Contestant:
-    return Contestant(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: runtime)
+def _candidate(name: str, runtime: Runtime) -> Candidate:
+    return Candidate(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: runtime)
 
 
 Readings = list[tuple[GpuState | None, str | None]]
@@ -106,14 +106,14 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     return said
 
 
-def _measure(*contestants: Contestant) -> LatencyResult:
-    return measure_latency(contestants, IMAGES, INPUTS, OPTIONS)
+def _measure(*candidates: Candidate) -> LatencyResult:
+    return measure_latency(candidates, IMAGES, INPUTS, OPTIONS)
 
 
 @pytest.mark.usefixtures("readings")
 def test_a_device_gives_a_series_of_each_part() -> None:
     runtime = OnDevice()
-    result = _measure(_contestant("D", runtime), _contestant("H", OnHost()))
+    result = _measure(_candidate("D", runtime), _candidate("H", OnHost()))
     series = {(item.name, item.timing): item for item in result.samples}
     assert series.keys() == {("D", timing) for timing in Timing} | {("H", Timing.CALL)}
     count = OPTIONS.rounds * OPTIONS.repeats
@@ -135,13 +135,13 @@ def test_as_many_inferences_run_back_to_back_as_take_ten_milliseconds_but_no_mor
     compute_ms: float, inferences: int
 ) -> None:
     runtime = OnDevice(first_ms=compute_ms, step_ms=0)
-    _measure(_contestant("D", runtime))
+    _measure(_candidate("D", runtime))
     assert runtime.inferences == [inferences] * OPTIONS.rounds
 
 
 @pytest.mark.usefixtures("readings")
 def test_samples_whose_launching_was_not_hidden_are_counted_in_the_warning_of_their_series() -> None:
-    result = _measure(_contestant("D", OnDevice(unhidden=(3, 4), step_ms=0)))
+    result = _measure(_candidate("D", OnDevice(unhidden=(3, 4), step_ms=0)))
     warnings = {item.timing: item.warning for item in result.samples}
     said = (
         "the host could not launch fast enough in {} of {} samples, so their times contain some of its work"
@@ -153,7 +153,7 @@ def test_samples_whose_launching_was_not_hidden_are_counted_in_the_warning_of_th
 
 @pytest.mark.usefixtures("readings")
 def test_a_series_keeps_the_role_of_its_model() -> None:
-    one, other = _contestant("D", OnDevice()), _contestant("B", OnDevice())
+    one, other = _candidate("D", OnDevice()), _candidate("B", OnDevice())
     result = _measure(one, replace(other, role=Role.BASELINE))
     assert {(item.name, item.role) for item in result.samples} == {
         ("D", Role.CANDIDATE),
@@ -164,7 +164,7 @@ def test_a_series_keeps_the_role_of_its_model() -> None:
 
 @pytest.mark.usefixtures("readings")
 def test_a_series_that_drifts_on_the_device_carries_its_warning() -> None:
-    warnings = {item.timing: item.warning for item in _measure(_contestant("D", OnDevice())).samples}
+    warnings = {item.timing: item.warning for item in _measure(_candidate("D", OnDevice())).samples}
     assert "the second half is" in str(warnings[Timing.COMPUTE])
     assert warnings[Timing.TRANSFERS] is None
 
@@ -172,7 +172,7 @@ def test_a_series_that_drifts_on_the_device_carries_its_warning() -> None:
 @pytest.mark.usefixtures("readings")
 def test_a_device_that_fails_half_way_leaves_no_series_behind() -> None:
     runtime = OnDevice(fails_at=4)
-    result = _measure(_contestant("D", runtime), _contestant("H", OnHost()))
+    result = _measure(_candidate("D", runtime), _candidate("H", OnHost()))
     assert [item.name for item in result.samples] == ["H"]
     assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
     assert runtime.log.count("closed") == 1
@@ -187,7 +187,7 @@ def test_a_device_that_cannot_even_be_closed_does_not_hide_why_it_failed(
             super().close()
             raise RuntimeFailureError("the driver is gone")
 
-    result = _measure(_contestant("D", Lost(fails_at=4)), _contestant("H", OnHost()))
+    result = _measure(_candidate("D", Lost(fails_at=4)), _candidate("H", OnHost()))
     assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
     assert "could not be closed: the driver is gone" in caplog.text
 
@@ -216,7 +216,7 @@ def test_the_gpu_is_watched_around_the_measurement(
 ) -> None:
     readings[:] = [before, load, after]
     with caplog.at_level(logging.WARNING):
-        result = _measure(_contestant("D", OnDevice()))
+        result = _measure(_candidate("D", OnDevice()))
     assert result.gpu is not None
     assert (result.gpu.before, result.gpu.after) == (before[0], after[0])
     assert result.gpu.under_load == (() if load[0] is None else (load[0],))
@@ -226,7 +226,7 @@ def test_the_gpu_is_watched_around_the_measurement(
 
 
 def test_no_gpu_is_watched_where_nobody_ran_on_one(readings: Readings) -> None:
-    assert _measure(_contestant("H", OnHost())).gpu is None
+    assert _measure(_candidate("H", OnHost())).gpu is None
     assert len(readings) == 2
 
 
@@ -237,7 +237,7 @@ def test_an_interrupt_while_warming_up_closes_what_was_opened(readings: Readings
 
     runtime, other = Interrupted(), OnDevice()
     with pytest.raises(KeyboardInterrupt):
-        _measure(_contestant("O", other), _contestant("D", runtime))
+        _measure(_candidate("O", other), _candidate("D", runtime))
     assert runtime.log == ["closed"]
     assert other.log[-1] == "closed"
     assert readings

@@ -25,7 +25,7 @@ def test_figures_of_a_case_worked_by_hand() -> None:
         relative_l2=0.1,
         sqnr_db=20.0,
         cosine=27 / (5 * float(np.sqrt(29.25))),
-        tolerance_used=1.0,  # 0.5 / (0.25 + 0.0625 * 4)
+        elementwise_used=1.0,  # 0.5 / (0.25 + 0.0625 * 4)
     )
 
 
@@ -33,7 +33,7 @@ def test_the_tolerance_is_judged_value_by_value_not_at_the_largest_error() -> No
     # errors 0.5 on 0 and 1 on 1000: the smaller one is out
     found = deviation(array(0, 1000), array(0.5, 1001), rtol=1e-2, atol=0.25)
     assert found.max_abs == 1.0
-    assert found.tolerance_used == 2.0
+    assert found.elementwise_used == 2.0
 
 
 def test_the_criterion_is_that_of_numpys_assert_allclose() -> None:
@@ -42,7 +42,7 @@ def test_the_criterion_is_that_of_numpys_assert_allclose() -> None:
     for _ in range(200):
         reference = rng.normal(size=5)
         got = reference + rng.normal(size=5) * 1e-3
-        used = deviation(reference, got, rtol=1e-3, atol=5e-4).tolerance_used
+        used = deviation(reference, got, rtol=1e-3, atol=5e-4).elementwise_used
         assert used is not None
         verdicts.add(used <= 1)
         assert (used <= 1) == np.allclose(got, reference, rtol=1e-3, atol=5e-4)
@@ -51,7 +51,7 @@ def test_the_criterion_is_that_of_numpys_assert_allclose() -> None:
 
 def test_equal_values_have_no_noise_and_hence_no_sqnr() -> None:
     found = deviation(array([1, -2], [3, 4]), array([1, -2], [3, 4]), rtol=1e-4, atol=1e-5)
-    assert (found.max_abs, found.max_relative, found.relative_l2, found.tolerance_used) == (0, 0, 0, 0)
+    assert (found.max_abs, found.max_relative, found.relative_l2, found.elementwise_used) == (0, 0, 0, 0)
     assert found.sqnr_db is None
     assert found.cosine == pytest.approx(1, abs=1e-15)
 
@@ -69,7 +69,7 @@ def test_a_zero_reference_has_no_relative_figures() -> None:
     found = deviation(array(0, 0), array(0, 0.5), rtol=1e-4, atol=0.25)
     assert found == Deviation(
         finite=True, max_abs=0.5, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
-        tolerance_used=2.0,
+        elementwise_used=2.0,
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_a_zero_reference_has_no_relative_figures() -> None:
 def test_one_value_that_is_not_finite_leaves_no_figure(bad: float) -> None:
     assert deviation(array(1, 2), array(1, bad), rtol=1, atol=1) == Deviation(
         finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
-        tolerance_used=None,
+        elementwise_used=None,
     )  # fmt: skip
     with pytest.raises(ValueError, match="not finite"):
         deviation(array(1, bad), array(1, 2), rtol=1, atol=1)
@@ -99,9 +99,9 @@ def test_float32_and_float16_are_compared_in_float64() -> None:
 
 def test_an_absolute_tolerance_of_zero_accepts_equal_zeros_and_nothing_else() -> None:
     equal = deviation(array(0, 2), array(0, 2), rtol=0.5, atol=0)
-    assert equal.tolerance_used == 0.0
+    assert equal.elementwise_used == 0.0
     other = deviation(array(0, 2), array(1e-9, 2), rtol=0.5, atol=0)
-    assert other.tolerance_used is None or other.tolerance_used > 1
+    assert other.elementwise_used is None or other.elementwise_used > 1
 
 
 def test_nothing_compared_is_no_agreement() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.backends.base import Contestant, Outputs, Runtime, Skipped
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime, Skipped
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
@@ -16,7 +16,7 @@ from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
-from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
@@ -26,10 +26,10 @@ SIZE = (48, 64)
 BATCHES = (2, 1, 3)
 
 
-def _contestant(
+def _candidate(
     model: RIFormer, name: str = "candidate", kind: Callable[[RIFormer], Runtime] = PyTorchRuntime
-) -> Contestant:
-    return Contestant(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: kind(model))
+) -> Candidate:
+    return Candidate(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: kind(model))
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def task(tiny_architecture: Architecture, tiny_state: State) -> ParityTask:
     """The tiny model in float64 against itself in float32, folded."""
     wide = {key: value.double() for key, value in tiny_state.items()}
     return ParityTask(
-        reference=_contestant(model_from_state(tiny_architecture, Form.TRAINING, wide), "reference"),
-        candidates=[_contestant(fold(model_from_state(tiny_architecture, Form.TRAINING, tiny_state)))],
-        budgets=BUDGETS,
+        reference=_candidate(model_from_state(tiny_architecture, Form.TRAINING, wide), "reference"),
+        candidates=[_candidate(fold(model_from_state(tiny_architecture, Form.TRAINING, tiny_state)))],
+        tolerances=TOLERANCES,
         blocks=tiny_architecture.block_names,
         images=synthetic_images(sum(BATCHES), SIZE, seed=4),
         inputs=Inputs(description="test", image_size_px=SIZE, batches=BATCHES, seed=4),
@@ -47,7 +47,7 @@ def task(tiny_architecture: Architecture, tiny_state: State) -> ParityTask:
 
 
 def _against(task: ParityTask, model: RIFormer, **changes: object) -> CandidateParity:
-    result = verify_parity(replace(task, candidates=[_contestant(model)], **changes))  # type: ignore[arg-type]
+    result = verify_parity(replace(task, candidates=[_candidate(model)], **changes))  # type: ignore[arg-type]
     assert result.status is result.candidates[0].status
     return result.candidates[0]
 
@@ -57,7 +57,7 @@ def test_the_folded_model_is_within_the_default_budget(task: ParityTask) -> None
     (candidate,) = result.candidates
     assert result.status is candidate.status is Status.PASSED
     assert candidate.first_bad_block is None
-    assert candidate.budget == BUDGETS[Precision.FP32]
+    assert candidate.tolerance == TOLERANCES[Precision.FP32]
     assert [output.name for output in candidate.outputs] == ["logits"]
     assert [stage.tensor for stage in candidate.stages] == [stage[-1] for stage in task.blocks]
     assert [stage.stage for stage in candidate.stages] == [1, 2, 3, 4]
@@ -106,8 +106,8 @@ def test_values_that_are_not_finite_fail_whatever_the_budget(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State, key: str, value: float
 ) -> None:
     tiny_state[key][3] = value
-    loose = {Precision.FP32: Budget(rtol=1e9, atol=1e9, stage_relative_l2=1e9)}
-    found = _against(task, model_from_state(tiny_architecture, Form.TRAINING, tiny_state), budgets=loose)
+    loose = {Precision.FP32: Tolerance(rtol=1e9, atol=1e9, stage_relative_l2=1e9)}
+    found = _against(task, model_from_state(tiny_architecture, Form.TRAINING, tiny_state), tolerances=loose)
     assert found.status is Status.FAILED
     assert found.outputs[0].deviation.finite is False
     assert found.outputs[0].deviation.max_abs is None
@@ -132,11 +132,11 @@ def test_a_loosened_budget_passes_what_the_default_fails_and_says_whose_it_is(
 ) -> None:
     tiny_state["backbone.network.4.0.mlp.fc1.weight"].reshape(-1)[0] += 1e-2
     model = model_from_state(tiny_architecture, Form.TRAINING, tiny_state)
-    assert _against(task, model).budget.stated == "default"
-    loose = BUDGETS[Precision.FP32].with_changes(rtol=0.1, atol=0.1, stage_relative_l2=0.1)
-    found = _against(task, model, budgets={Precision.FP32: loose})
+    assert _against(task, model).tolerance.stated == "default"
+    loose = TOLERANCES[Precision.FP32].with_changes(rtol=0.1, atol=0.1, stage_relative_l2=0.1)
+    found = _against(task, model, tolerances={Precision.FP32: loose})
     assert found.status is Status.PASSED
-    assert (found.budget, found.budget.stated) == (loose, "user")
+    assert (found.tolerance, found.tolerance.stated) == (loose, "user")
 
 
 def test_one_bad_candidate_among_good_ones_fails_the_whole(
@@ -144,7 +144,7 @@ def test_one_bad_candidate_among_good_ones_fails_the_whole(
 ) -> None:
     broken = {key: value.clone() for key, value in tiny_state.items()}
     broken["head.fc.bias"][0] += 1
-    bad = _contestant(model_from_state(tiny_architecture, Form.TRAINING, broken), "bad")
+    bad = _candidate(model_from_state(tiny_architecture, Form.TRAINING, broken), "bad")
     skipped = [Skipped(name="engine", reason="no GPU")]
     result = verify_parity(replace(task, candidates=[*task.candidates, bad], skipped=skipped))
     assert [item.status for item in result.candidates] == [Status.PASSED, Status.FAILED]
@@ -160,7 +160,7 @@ def test_a_reference_that_overflows_proves_nothing(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State
 ) -> None:
     huge = {key: torch.full_like(value, 1e38).double() for key, value in tiny_state.items()}
-    reference = _contestant(model_from_state(tiny_architecture, Form.TRAINING, huge), "the huge one")
+    reference = _candidate(model_from_state(tiny_architecture, Form.TRAINING, huge), "the huge one")
     with pytest.raises(RuntimeFailureError, match=r"the huge one\) overflows") as caught:
         verify_parity(replace(task, reference=reference))
     assert "logits" in caught.value.details
@@ -187,8 +187,8 @@ class Canned(Runtime):
         self.log.append("close")
 
 
-def _canned(name: str, runtime: Canned) -> Contestant:
-    return Contestant(name=name, precision=Precision.FP32, artifact_sha256="cd", open=lambda: runtime)
+def _canned(name: str, runtime: Canned) -> Candidate:
+    return Candidate(name=name, precision=Precision.FP32, artifact_sha256="cd", open=lambda: runtime)
 
 
 BLOCKS = tuple((f"backbone.network.{i}.0", f"backbone.network.{i}.1") for i in (0, 2, 4, 6))

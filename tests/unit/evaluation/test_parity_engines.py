@@ -1,4 +1,4 @@
-"""Contestants like engines: their inside cannot be seen, and they take few batch sizes."""
+"""Candidates like engines: their inside cannot be seen, and they take few batch sizes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import ANY_BATCH, Batches, Contestant, Outputs, Runtime
+from riformer_deploy.backends.base import ANY_BATCH, BatchRange, Candidate, Outputs, Runtime
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 
 SIZE = (2, 2)
 BATCHES = (2, 1, 5)
@@ -25,7 +25,7 @@ BLOCKS = (("backbone.network.0.0", "backbone.network.0.1"), ("backbone.network.2
 class Scores(Runtime):
     """Scores of an image that follow from its first pixel, wrong by ``error`` from the image ``wrong`` on."""
 
-    batches: Batches = ANY_BATCH
+    batches: BatchRange = ANY_BATCH
     observable: bool = True
     error: float = 0.0
     wrong: float = 0.0
@@ -51,24 +51,24 @@ class Scores(Runtime):
         self.closed += 1
 
 
-def _judged(runtime: Scores, proof_batches: tuple[int, ...] = ()) -> CandidateParity:
+def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateParity:
     count = sum(BATCHES)
-    candidate = Contestant(
+    candidate = Candidate(
         name="engine",
         precision=Precision.FP32,
         artifact_sha256="ab",
         open=lambda: runtime,
         batches=runtime.batches,
-        proof_batches=proof_batches,
+        parity_batches=parity_batches,
         observable=runtime.observable,
     )
     reference = replace(
-        candidate, name="reference", open=Scores, batches=ANY_BATCH, observable=True, proof_batches=()
+        candidate, name="reference", open=Scores, batches=ANY_BATCH, observable=True, parity_batches=()
     )
     task = ParityTask(
         reference=reference,
         candidates=[candidate],
-        budgets=BUDGETS,
+        tolerances=TOLERANCES,
         blocks=BLOCKS,
         images=np.arange(count, dtype=np.float32).repeat(12).reshape(count, 3, *SIZE),
         inputs=Inputs(description="test", image_size_px=SIZE, batches=BATCHES, seed=None),
@@ -97,13 +97,13 @@ def test_a_wrong_engine_fails_and_no_block_is_looked_for() -> None:
     ("batches", "seen"),
     [
         (ANY_BATCH, [2, 1, 5]),
-        (Batches.of(1), [1] * 8),
-        (Batches.of(4), [4, 4, 4, 4]),
-        (Batches(ranges=((2, 3),)), [2, 2, 3, 2]),
+        (BatchRange.of(1), [1] * 8),
+        (BatchRange.of(4), [4, 4, 4, 4]),
+        (BatchRange(ranges=((2, 3),)), [2, 2, 3, 2]),
     ],
     ids=["any", "one", "four", "two or three"],
 )
-def test_every_image_is_judged_in_sizes_that_the_engine_takes(batches: Batches, seen: list[int]) -> None:
+def test_every_image_is_judged_in_sizes_that_the_engine_takes(batches: BatchRange, seen: list[int]) -> None:
     runtime = Scores(batches=batches, observable=False)
     assert _judged(runtime).status is Status.PASSED
     assert runtime.seen == seen

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.api.parity import verify_bundle
-from riformer_deploy.backends.candidates import Group, line_up
+from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.results import store_result
@@ -18,17 +18,17 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
 from riformer_deploy.evaluation.parity_failures import stored_failure, stored_parity, why_failed
 from riformer_deploy.evaluation.results import CandidateParity, OutputParity, StageParity, Status
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 
 ENDLESS = Deviation(
     finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
-    tolerance_used=None,
+    elementwise_used=None,
 )  # fmt: skip
 FAR = Deviation(
     finite=True, max_abs=0.105, max_relative=0.01, relative_l2=5e-3, sqnr_db=46.27, cosine=0.99,
-    tolerance_used=12.34,
+    elementwise_used=12.34,
 )  # fmt: skip
-NEAR = dataclasses.replace(FAR, sqnr_db=80.0, tolerance_used=0.5)
+NEAR = dataclasses.replace(FAR, sqnr_db=80.0, elementwise_used=0.5)
 
 
 def _failed(
@@ -44,9 +44,11 @@ def _failed(
         name="OpenVINO",
         precision=precision,
         artifact_sha256="ab",
-        budget=BUDGETS[precision],
+        tolerance=TOLERANCES[precision],
         outputs=(
-            OutputParity(name="logits", deviation=output, decisions=choice, budget_used=None, status=status),
+            OutputParity(
+                name="logits", deviation=output, decisions=choice, tolerance_used=None, status=status
+            ),
         ),
         stages=tuple(
             StageParity(stage=index + 1, tensor="t", deviation=stage, status=Status.FAILED)
@@ -107,32 +109,32 @@ def test_a_candidate_that_ran_plain_does_not_pass_as_a_graph() -> None:
 def test_a_stored_failure_is_of_this_file_in_this_runtime(tiny_bundle_copy: Path) -> None:
     verify_bundle(tiny_bundle_copy)
     bundle = Bundle.open(tiny_bundle_copy)
-    everybody = line_up(bundle, [Group.TORCH, Group.ONNX, Group.OPENVINO]).entered
+    everybody = select_candidates(bundle, [Group.TORCH, Group.ONNX, Group.OPENVINO]).candidates
     failures = {item.name: stored_failure(bundle, item) for item in everybody}
     found = failures.pop("OpenVINO fp32")
     assert found is not None
     assert (found.runtime, found.file) == (RuntimeKind.OPENVINO, "model.fp32.onnx")
     assert set(failures.values()) == {None}
-    (openvino,) = line_up(bundle, [Group.OPENVINO]).entered
+    (openvino,) = select_candidates(bundle, [Group.OPENVINO]).candidates
     assert stored_failure(bundle, dataclasses.replace(openvino, artifact_sha256="of another file")) is None
 
 
 def test_an_engine_is_looked_up_in_its_own_proof(engine_bundle_copy: Path) -> None:
     bundle = Bundle.open(engine_bundle_copy)
     (engine,) = bundle.manifest.engines
-    (contestant,) = line_up(bundle, [Group.ONNX]).entered
-    contestant = dataclasses.replace(
-        contestant, runtime=RuntimeKind.TENSORRT, artifact_sha256=engine.file.sha256
+    (candidate,) = select_candidates(bundle, [Group.ONNX]).candidates
+    candidate = dataclasses.replace(
+        candidate, runtime=RuntimeKind.TENSORRT, artifact_sha256=engine.file.sha256
     )
-    assert stored_failure(bundle, contestant) is None
+    assert stored_failure(bundle, candidate) is None
     models = stored_parity(bundle)
     assert models is not None
     failed = dataclasses.replace(
         _failed(Precision.FP32, FAR), artifact_sha256=engine.file.sha256, runtime=RuntimeKind.TENSORRT
     )
-    proof = dataclasses.replace(models, candidates=(failed,), skipped=(), status=Status.FAILED)
-    store_result(bundle, engine.proof, proof)
-    assert stored_failure(Bundle.open(engine_bundle_copy), contestant) == failed
+    result = dataclasses.replace(models, candidates=(failed,), skipped=(), status=Status.FAILED)
+    store_result(bundle, engine.parity_kind, result)
+    assert stored_failure(Bundle.open(engine_bundle_copy), candidate) == failed
 
 
 def test_a_parity_that_is_damaged_or_no_record_is_refused(tiny_bundle: Path, tiny_bundle_copy: Path) -> None:

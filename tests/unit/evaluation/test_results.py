@@ -26,18 +26,18 @@ from riformer_deploy.evaluation.results import (
     Status,
     files_status,
 )
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.system.machine import Machine
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})
 INPUTS = Inputs(description="noise", image_size_px=(64, 96), batches=(2, 1), seed=None)
 GOOD = Deviation(
     finite=True, max_abs=0.1, max_relative=1 / 3, relative_l2=1e-7, sqnr_db=140.0, cosine=1.0,
-    tolerance_used=0.25,
+    elementwise_used=0.25,
 )  # fmt: skip
 NO_FIGURES = Deviation(
     finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
-    tolerance_used=None,
+    elementwise_used=None,
 )  # fmt: skip
 
 
@@ -61,9 +61,11 @@ def candidate(status: Status) -> CandidateParity:
         name="onnxruntime",
         precision=Precision.FP32,
         artifact_sha256="b" * 64,
-        budget=BUDGETS[Precision.FP32],
+        tolerance=TOLERANCES[Precision.FP32],
         outputs=(
-            OutputParity(name="logits", deviation=distance, decisions=choice, budget_used=0.5, status=status),
+            OutputParity(
+                name="logits", deviation=distance, decisions=choice, tolerance_used=0.5, status=status
+            ),
         ),
         stages=(StageParity(stage=1, tensor="backbone.network.0.1", deviation=distance, status=status),),
         first_bad_block=None if status is Status.PASSED else "backbone.network.0.0",

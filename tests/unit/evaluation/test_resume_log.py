@@ -7,7 +7,7 @@ import pytest
 
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.evaluation.resume_log import Answers, Journal, joined, key_of
+from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, joined, key_of
 
 
 def answers(start: int, usable: tuple[int, ...], broken: tuple[int, ...] = ()) -> Answers:
@@ -26,27 +26,27 @@ FIRST, SECOND, THIRD = answers(0, (0, 2), (1,)), answers(3, (), (3,)), answers(4
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A journal of the key "k" with three batches."""
-    journal = Journal(tmp_path / "journal", "k")
+    """A resume log of the key "k" with three batches."""
+    resume_log = ResumeLog(tmp_path / "resume_log", "k")
     for item in (FIRST, SECOND, THIRD):
-        journal.add(item)
-    journal.close(finished=False)
-    return tmp_path / "journal"
+        resume_log.add(item)
+    resume_log.close(finished=False)
+    return tmp_path / "resume_log"
 
 
 def test_what_was_added_is_there_again(path: Path) -> None:
-    journal = Journal(path, "k")
-    assert journal.answers == (FIRST, SECOND, THIRD)
-    journal.close(finished=True)
+    resume_log = ResumeLog(path, "k")
+    assert resume_log.answers == (FIRST, SECOND, THIRD)
+    resume_log.close(finished=True)
     assert not path.exists()
 
 
 def test_another_key_begins_anew(path: Path) -> None:
-    journal = Journal(path, "other")
-    assert journal.answers == ()
-    journal.add(FIRST)
-    journal.close(finished=False)
-    again = Journal(path, "other")
+    resume_log = ResumeLog(path, "other")
+    assert resume_log.answers == ()
+    resume_log.add(FIRST)
+    resume_log.close(finished=False)
+    again = ResumeLog(path, "other")
     assert again.answers == (FIRST,)
     again.close(finished=False)
 
@@ -56,12 +56,12 @@ def test_every_cut_keeps_the_whole_lines_before_it_and_can_be_gone_on_with(path:
     ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
     for size in range(len(content) + 1):
         path.write_bytes(content[:size])
-        journal = Journal(path, "k")
+        resume_log = ResumeLog(path, "k")
         whole = max(sum(end <= size for end in ends) - 1, 0)
-        assert journal.answers == (FIRST, SECOND, THIRD)[:whole]
+        assert resume_log.answers == (FIRST, SECOND, THIRD)[:whole]
         for item in (FIRST, SECOND, THIRD)[whole:]:
-            journal.add(item)
-        journal.close(finished=False)
+            resume_log.add(item)
+        resume_log.close(finished=False)
         assert path.read_bytes() == content
 
 
@@ -77,17 +77,17 @@ def test_every_cut_keeps_the_whole_lines_before_it_and_can_be_gone_on_with(path:
 def test_nothing_after_a_damaged_line_is_believed(damage: object, path: Path) -> None:
     assert callable(damage)
     path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
-    journal = Journal(path, "k")
-    assert journal.answers == ()
-    journal.close(finished=False)
+    resume_log = ResumeLog(path, "k")
+    assert resume_log.answers == ()
+    resume_log.close(finished=False)
 
 
 def test_two_passes_do_not_write_one_journal(path: Path) -> None:
-    journal = Journal(path, "k")
+    resume_log = ResumeLog(path, "k")
     with pytest.raises(BundleError, match="Another pass"):
-        Journal(path, "k")
-    journal.close(finished=False)
-    Journal(path, "k").close(finished=True)
+        ResumeLog(path, "k")
+    resume_log.close(finished=False)
+    ResumeLog(path, "k").close(finished=True)
 
 
 def test_answers_that_leave_pictures_out_are_refused() -> None:

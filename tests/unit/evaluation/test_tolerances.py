@@ -8,15 +8,15 @@ import torch
 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.evaluation.tolerances import BUDGETS, Budget
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.export.quantized_layers import FLOAT8, quantize
 
-FP32 = BUDGETS[Precision.FP32]
+FP32 = TOLERANCES[Precision.FP32]
 
 
 def test_every_precision_has_a_budget_stated_by_default() -> None:
-    assert set(BUDGETS) == set(Precision)
-    assert {budget.stated for budget in BUDGETS.values()} == {"default"}
+    assert set(TOLERANCES) == set(Precision)
+    assert {tolerance.stated for tolerance in TOLERANCES.values()} == {"default"}
 
 
 def test_fp8_is_held_to_what_the_four_roundings_of_an_mlp_leave() -> None:
@@ -25,10 +25,10 @@ def test_fp8_is_held_to_what_the_four_roundings_of_an_mlp_leave() -> None:
     scale = 2 * values.abs().max() / 448
     noise = quantize(values, scale, FLOAT8).float() * scale - values
     rounding_db = 20 * math.log10(values.norm() / noise.norm())
-    budget = BUDGETS[Precision.FP8]
-    assert budget.min_sqnr_db is not None
-    assert 0 < rounding_db - 10 * math.log10(4) - budget.min_sqnr_db < 1
-    assert budget.stage_relative_l2 == pytest.approx(10 ** (-budget.min_sqnr_db / 20), rel=0.01)
+    tolerance = TOLERANCES[Precision.FP8]
+    assert tolerance.min_sqnr_db is not None
+    assert 0 < rounding_db - 10 * math.log10(4) - tolerance.min_sqnr_db < 1
+    assert tolerance.stage_relative_l2 == pytest.approx(10 ** (-tolerance.min_sqnr_db / 20), rel=0.01)
 
 
 def test_float32_is_held_to_the_contract_of_deployment() -> None:
@@ -55,7 +55,7 @@ def test_both_tolerances_cannot_be_zero_but_either_can() -> None:
 def test_a_changed_limit_is_marked_and_leaves_the_others(name: str) -> None:
     changed = FP32.with_changes(**{name: 0.5})
     expected = {"rtol": 1e-4, "atol": 1e-5, "stage_relative_l2": 1e-5} | {name: 0.5}
-    assert changed == Budget(**expected, stated="user")
+    assert changed == Tolerance(**expected, stated="user")
     assert FP32.stated == "default"
 
 

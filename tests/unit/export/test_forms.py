@@ -29,7 +29,7 @@ from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.planning import resolve_lowering
 
 _SIZE = (64, 32)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
@@ -116,9 +116,9 @@ def folded(filled: Filled) -> RIFormer:
 def _lowered(folded: RIFormer, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
     ranges = dict.fromkeys(quantizable(folded), 6.0)  # what a graph looks like does not depend on them
     calibration = Calibration(
-        key="", images=1, ranges=ranges, divisors={}, residual_ranges={}, peaks={}, largest=ranges
+        key="", images=1, ranges=ranges, smoothquant_scales={}, residual_ranges={}, abs_max={}, largest=ranges
     )
-    return lower(folded, plan_lowering(precision, options, calibration), _PREPROCESSING)
+    return lower(folded, resolve_lowering(precision, options, calibration), _PREPROCESSING)
 
 
 @pytest.mark.parametrize("norm2", Norm2Form)

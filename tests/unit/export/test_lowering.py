@@ -15,7 +15,7 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.export.config import LoweringPlan, PrecisionOptions
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
@@ -25,7 +25,7 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.planning import resolve_lowering
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
 
@@ -69,12 +69,12 @@ def test_int8_of_the_digits_has_38_5_db_and_loses_no_more_than_0_3_points(
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_data: dict[str, NDArray[np.int64]],
-    calibrated: Calibration,
+    calibrate_for: Calibration,
     norm: NormForm,
     base: str,
 ) -> None:
     options = PrecisionOptions(norm=norm, int8_base=Precision(base))
-    model = lower(digits_folded, plan_lowering(Precision.INT8, options, calibrated), PLAIN)
+    model = lower(digits_folded, resolve_lowering(Precision.INT8, options, calibrate_for), PLAIN)
     found, labels = _logits(model, digits_inputs), digits_data["val_labels"]
     lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
     assert _sqnr_db(digits_reference, found) >= 38.5
@@ -87,10 +87,10 @@ def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_data: dict[str, NDArray[np.int64]],
-    calibrated: Calibration,
+    calibrate_for: Calibration,
     norm: NormForm,
 ) -> None:
-    plan = plan_lowering(Precision.FP8, PrecisionOptions(norm=norm), calibrated)
+    plan = resolve_lowering(Precision.FP8, PrecisionOptions(norm=norm), calibrate_for)
     found, labels = _logits(lower(digits_folded, plan, PLAIN), digits_inputs), digits_data["val_labels"]
     lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
     assert _sqnr_db(digits_reference, found) >= 39.5
@@ -101,10 +101,10 @@ def test_fp8_that_clips_is_worse_than_its_budget_and_range_costs_nothing(
     digits_folded: RIFormer,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrated: Calibration,
+    calibrate_for: Calibration,
 ) -> None:
     images, true = digits_inputs[:128], digits_reference[:128]
-    plan = plan_lowering(Precision.FP8, PrecisionOptions(), calibrated)
+    plan = resolve_lowering(Precision.FP8, PrecisionOptions(), calibrate_for)
 
     def noise_db(factor: float) -> float:
         ranges = {name: factor * top for name, top in plan.ranges.items()}
@@ -112,17 +112,17 @@ def test_fp8_that_clips_is_worse_than_its_budget_and_range_costs_nothing(
             true, _logits(lower(digits_folded, dataclasses.replace(plan, ranges=ranges), PLAIN), images)
         )
 
-    whole, least = noise_db(1), BUDGETS[Precision.FP8].min_sqnr_db
+    whole, least = noise_db(1), TOLERANCES[Precision.FP8].min_sqnr_db
     assert least is not None
     assert noise_db(1 / 8) < least < whole - 10
     assert abs(noise_db(32) - whole) < 1
 
 
 def test_fp8_leaves_stem_downsampling_and_head_in_half_and_float32(
-    digits_folded: RIFormer, calibrated: Calibration
+    digits_folded: RIFormer, calibrate_for: Calibration
 ) -> None:
-    model = lower(digits_folded, plan_lowering(Precision.FP8, PrecisionOptions(), calibrated), PLAIN)
-    modules = {name: layer for name, layer in model.named_modules() if name in calibrated.ranges}
+    model = lower(digits_folded, resolve_lowering(Precision.FP8, PrecisionOptions(), calibrate_for), PLAIN)
+    modules = {name: layer for name, layer in model.named_modules() if name in calibrate_for.ranges}
     quantised = {name for name, layer in modules.items() if isinstance(layer, QuantizedLayer)}
     assert quantised == {name for name in modules if ".mlp." in name}
     assert {modules[name].get_buffer("weight").dtype for name in quantised} == {torch.float8_e4m3fn}
@@ -135,14 +135,14 @@ def test_equalised_downsampling_inputs_are_worth_a_decibel(
     digits_folded: RIFormer,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrated: Calibration,
+    calibrate_for: Calibration,
 ) -> None:
     images, true = digits_inputs[:128], digits_reference[:128]
-    plan = plan_lowering(Precision.INT8, PrecisionOptions(), calibrated)
-    assert set(plan.divisors) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
-    kept = PrecisionOptions(keep=frozenset(plan.divisors))
-    without = plan_lowering(Precision.INT8, kept, calibrated)
-    assert not without.divisors
+    plan = resolve_lowering(Precision.INT8, PrecisionOptions(), calibrate_for)
+    assert set(plan.smoothquant_scales) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
+    kept = PrecisionOptions(keep=frozenset(plan.smoothquant_scales))
+    without = resolve_lowering(Precision.INT8, kept, calibrate_for)
+    assert not without.smoothquant_scales
     assert _sqnr_db(true, _logits(lower(digits_folded, without, PLAIN), images)) > _sqnr_db(
         true, _logits(lower(digits_folded, plan, PLAIN), images)
     )
@@ -184,7 +184,7 @@ def test_fp16_of_golden_s12_keeps_its_budget_in_onnx_runtime(
     model = lower(_golden_folded(variant.architecture, filled), LoweringPlan(base=torch.float16), PLAIN)
     export_onnx(model, path, OnnxOptions(image_size_px=(side, side)), {})
     found = OnnxRuntime(path, threads=1).run(golden.golden_input(side, batch=1))["logits"]
-    error, least_db = _golden_error(repository, variant, found), BUDGETS[Precision.FP16].min_sqnr_db
+    error, least_db = _golden_error(repository, variant, found), TOLERANCES[Precision.FP16].min_sqnr_db
     assert least_db is not None
     assert -20 * np.log10(error) >= least_db
     assert error <= 1e-3

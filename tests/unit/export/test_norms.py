@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from riformer_deploy.common.enums import NormForm
-from riformer_deploy.export.norms import Moments, channel_moments, normalise, statistics, widened
+from riformer_deploy.export.norms import Moments, channel_moments, single_group_norm, statistics, widened
 
 
 def _inputs() -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def _inputs() -> dict[str, Tensor]:
 def test_every_form_equals_group_norm_in_float64(form: NormForm, kind: str) -> None:
     x = _inputs()[kind]
     torch.testing.assert_close(
-        normalise(x, form), functional.group_norm(x, 1, eps=1e-5), rtol=1e-9, atol=1e-12
+        single_group_norm(x, form), functional.group_norm(x, 1, eps=1e-5), rtol=1e-9, atol=1e-12
     )
 
 
@@ -37,12 +37,12 @@ def test_every_form_equals_group_norm_in_float64(form: NormForm, kind: str) -> N
 def test_a_mean_1000_times_the_deviation_keeps_float32_right(form: NormForm) -> None:
     x = _inputs()["mean 1000 times the deviation"]
     expected = functional.group_norm(x.float().double(), 1, eps=1e-5)
-    assert float((normalise(x.float(), form) - expected).abs().max()) < 2e-3
+    assert float((single_group_norm(x.float(), form) - expected).abs().max()) < 2e-3
 
 
 @pytest.mark.parametrize("form", NormForm)
 def test_a_constant_image_gives_zeros_in_float32(form: NormForm) -> None:
-    found = normalise(torch.full((2, 6, 16, 16), 255.0), form)
+    found = single_group_norm(torch.full((2, 6, 16, 16), 255.0), form)
     assert torch.isfinite(found).all()
     assert float(found.abs().max()) < 1e-2
 
@@ -53,7 +53,7 @@ def test_the_operators_take_the_statistics_of_half_in_float32(form: NormForm, ki
     """What is left is the rounding of the result: 2^-11 of each value at most."""
     x = _inputs()[kind].half()
     true = functional.group_norm(x.double(), 1, eps=1e-5)
-    found = normalise(x, form)
+    found = single_group_norm(x, form)
     assert found.dtype is torch.float16
     torch.testing.assert_close(found.double(), true, rtol=2**-11, atol=1e-4)
 

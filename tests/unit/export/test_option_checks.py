@@ -41,7 +41,7 @@ def test_what_an_opset_cannot_express_is_refused_with_the_one_that_can(
             "no layer is called nothing",
         ),
         (Precision.FP16, PrecisionOptions(output_form=OutputForm.TOPK, topk=11), "topk 11 of 10 classes"),
-        (Precision.FP32, PrecisionOptions(io=Precision.FP16), "round more than the budget of fp32"),
+        (Precision.FP32, PrecisionOptions(io=Precision.FP16), "round more than the tolerance of fp32"),
         (Precision.FP8, PrecisionOptions(norm2=Norm2Form.FOLDED), "of which fp8 has no range"),
     ],
 )

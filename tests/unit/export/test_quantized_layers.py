@@ -150,30 +150,33 @@ def test_equalising_leaves_the_function_alone() -> None:
     torch.manual_seed(1)
     layer = nn.Conv2d(4, 6, 3, stride=2, padding=1).requires_grad_(requires_grad=False)
     x = torch.randn(2, 4, 8, 8) * torch.tensor([0.1, 1.0, 10.0, 100.0]).reshape(1, -1, 1, 1)
-    divisor = torch.tensor([0.1, 1.0, 10.0, 100.0])
+    smoothquant_scale = torch.tensor([0.1, 1.0, 10.0, 100.0])
     true = layer(x).detach()
 
     def error(found: QuantizedLayer) -> float:
         return float((found(x) - true).norm() / true.norm())
 
     equalised = QuantizedLayer(
-        layer, float((x / divisor.reshape(1, -1, 1, 1)).abs().max()), torch.float32, divisor
+        layer,
+        float((x / smoothquant_scale.reshape(1, -1, 1, 1)).abs().max()),
+        torch.float32,
+        smoothquant_scale,
     )
     assert error(equalised) < 0.03
     assert equalised(x).shape == true.shape
 
 
 @pytest.mark.parametrize(
-    "divisor", [None, torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])], ids=["", "equalised"]
+    "smoothquant_scale", [None, torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])], ids=["", "equalised"]
 )
 @pytest.mark.parametrize("target", [torch.int8, FLOAT8])
 def test_a_1x1_convolution_is_the_same_as_a_matrix_product(
-    target: torch.dtype, divisor: Tensor | None
+    target: torch.dtype, smoothquant_scale: Tensor | None
 ) -> None:
     torch.manual_seed(3)
     layer, x = nn.Conv2d(6, 4, 1), torch.randn(2, 6, 5, 3)
     conv, product = (
-        QuantizedLayer(layer, float(x.abs().max()), torch.float32, divisor, target, product=form)
+        QuantizedLayer(layer, float(x.abs().max()), torch.float32, smoothquant_scale, target, product=form)
         for form in (False, True)
     )
     assert product.get_buffer("weight").shape == (6, 4)

@@ -1,4 +1,4 @@
-"""Our whole path over the stand-in's CPU form: builder, runtimes, proofs, and the tests that a GPU runs."""
+"""Our whole path over the stand-in's CPU form: builder, runtimes, parity, and the tests that a GPU runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 
 from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
-from riformer_deploy.api.parity import prove_parity
+from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends import gpu_candidates
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer
@@ -29,7 +29,7 @@ from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.system import cuda_driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import load
@@ -58,15 +58,15 @@ def with_engines(precise_bundle: Path, tmp_path_factory: pytest.TempPathFactory)
     """The digits with engines of every precision; read only."""
     folder = Path(shutil.copytree(precise_bundle, tmp_path_factory.mktemp("stand-in") / "digits"))
     with standing_in("cpu"):
-        build_engines(folder, BuildOptions(backend=Backend.TENSORRT, profiles=(PROFILE,)))
+        build_engines(folder, BuildOptions(backend=TensorRTFlavor.TENSORRT, profiles=(PROFILE,)))
     return folder
 
 
 def test_it_is_in_place_for_a_while_only() -> None:
     before = (installed_version("tensorrt"), sys.modules.get("tensorrt"), list(sys.path))
     with standing_in("cpu") as there:
-        assert installed_version("tensorrt") == VERSION == load(Backend.TENSORRT).version
-        assert load(Backend.TENSORRT).module is there.trt.module
+        assert installed_version("tensorrt") == VERSION == load(TensorRTFlavor.TENSORRT).version
+        assert load(TensorRTFlavor.TENSORRT).module is there.trt.module
         assert importlib.util.find_spec("tensorrt") is not None
         for module in (build, gpu_candidates, preflight):
             assert module.query_driver() is HOST
@@ -81,8 +81,8 @@ def test_it_is_in_place_for_a_while_only() -> None:
 @pytest.mark.usefixtures("there")
 def test_engines_of_every_precision_hold_their_budgets_plain_and_as_a_graph(with_engines: Path) -> None:
     bundle = Bundle.open(with_engines)
-    assert {engine.passport.backend_version for engine in bundle.manifest.engines} == {VERSION}
-    result = prove_parity(bundle, BUDGETS, groups=(Group.ENGINE,))
+    assert {engine.metadata.backend_version for engine in bundle.manifest.engines} == {VERSION}
+    result = measure_parity(bundle, TOLERANCES, groups=(Group.ENGINE,))
     assert result.skipped == ()
     assert {candidate.name: candidate.status for candidate in result.candidates} == {
         f"TensorRT {precision}{how}": Status.PASSED
@@ -98,7 +98,7 @@ def test_an_engine_gives_what_onnx_runtime_gives(there: StandIn, with_engines: P
     true = OnnxRuntime(bundle.path_of(bundle.manifest.onnx[0].file))
     runtime = EngineRuntime(
         bundle.path_of(engine.file),
-        engine.passport,
+        engine.metadata,
         there.trt,
         open_device(DeviceLayer.CUDA_PYTHON),
         cuda_graphs=graphs,

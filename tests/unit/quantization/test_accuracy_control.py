@@ -15,9 +15,9 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.accuracy_control import calibrated, gated
-from riformer_deploy.quantization.calibration import Wish, measure
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.accuracy_control import calibrate_for, restore_accuracy
+from riformer_deploy.quantization.calibration import CalibrationConfig, measure
+from riformer_deploy.quantization.planning import resolve_lowering
 from riformer_deploy.quantization.sensitivity import Gate
 
 RESIDUAL = PrecisionOptions(quantize_residual=True)
@@ -48,10 +48,10 @@ def test_a_gate_that_cannot_be_held_names_what_is_in_the_way(
         source="", random=False, count=2, content_sha256="", warnings=(), batches=lambda: iter([batch])
     )
     folded = fold(tiny_model)
-    calibration = measure(folded, images, "key", Wish(residual=options.quantize_residual))
+    calibration = measure(folded, images, "key", CalibrationConfig(residual=options.quantize_residual))
     measured, gate = (images, calibration), Gate(min_sqnr_db=190)
-    with pytest.raises(GateError, match="even with every layer spared") as caught:
-        gated(folded, tiny_model, _record(tiny_model), measured, precision, options, gate, silent)
+    with pytest.raises(GateError, match="even with every layer excluded") as caught:
+        restore_accuracy(folded, tiny_model, _record(tiny_model), measured, precision, options, gate, silent)
     assert remedy in caught.value.remedy
     assert ("itself is not as close" in caught.value.remedy) == ("itself is not as close" in remedy)
 
@@ -68,9 +68,9 @@ def test_norms_in_half_are_calibrated_for_what_they_store(
     held = {}
     for norm_io in (Precision.FP32, Precision.FP16):
         options = PrecisionOptions(norm_io=norm_io)
-        measured, _ = calibrated(
+        measured, _ = calibrate_for(
             folded, "weights", _record(tiny_model), (Precision.FP16,), options, CalibrationSource(), silent
         )
         assert measured is not None
-        held[norm_io] = plan_lowering(Precision.FP16, options, measured[1]).float32_blocks
+        held[norm_io] = resolve_lowering(Precision.FP16, options, measured[1]).float32_blocks
     assert held == {Precision.FP32: frozenset(), Precision.FP16: {block}}

@@ -16,13 +16,13 @@ from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization import calibration
 from riformer_deploy.quantization.calibration import (
     Calibration,
-    Wish,
+    CalibrationConfig,
     cache_folder,
     calibrate,
     calibration_key,
 )
 
-QUICK = Wish(method=Method.MAX)
+QUICK = CalibrationConfig(method=Method.MAX)
 
 
 def _images(content: str = "some", scale: float = 1.0) -> CalibrationSet:
@@ -38,20 +38,20 @@ def folded(tiny_model: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     return fold(tiny_model)
 
 
-def _calibrate(folded: RIFormer, said: list[str], wish: Wish = QUICK) -> Calibration:
-    return calibrate(folded, "weights", _images(), wish, said.append)
+def _calibrate(folded: RIFormer, said: list[str], config: CalibrationConfig = QUICK) -> Calibration:
+    return calibrate(folded, "weights", _images(), config, said.append)
 
 
 def test_every_layer_and_block_gets_its_figures(folded: RIFormer) -> None:
     found = _calibrate(folded, [])
     blocks = {name for stage in folded.architecture.block_names for name in stage}
     assert set(found.ranges) == set(quantizable(folded))
-    assert set(found.divisors) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
+    assert set(found.smoothquant_scales) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
     assert found.residual_ranges == {}
     assert set(found.largest) == set(found.ranges)
-    for name in set(found.ranges) - set(found.divisors):  # these were equalised first
+    for name in set(found.ranges) - set(found.smoothquant_scales):  # these were equalised first
         assert found.ranges[name] == pytest.approx(found.largest[name])
-    assert set(found.peaks) == blocks | set(found.divisors) | {"backbone.patch_embed.proj"}
+    assert set(found.abs_max) == blocks | set(found.smoothquant_scales) | {"backbone.patch_embed.proj"}
 
 
 def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer) -> None:
@@ -67,7 +67,9 @@ def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer)
         folded.get_submodule(f"{block}.mlp.fc2").register_forward_hook(
             lambda _module, _inputs, result, name=f"{block}.branch": see(name, result)
         )
-    found = {method: _calibrate(folded, [], Wish(method=method, residual=True)) for method in Method}
+    found = {
+        method: _calibrate(folded, [], CalibrationConfig(method=method, residual=True)) for method in Method
+    }
     assert found[Method.MAX].residual_ranges == pytest.approx(largest)
     assert (
         len({tuple(each.residual_ranges.values()) for each in found.values()}) >= 3
@@ -75,18 +77,18 @@ def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer)
     for method, each in found.items():
         assert each.residual_ranges.keys() == largest.keys()
         assert all(0 < top <= largest[name] * (1 + 1e-6) for name, top in each.residual_ranges.items())
-        assert each.ranges == _calibrate(folded, [], Wish(method=method)).ranges
+        assert each.ranges == _calibrate(folded, [], CalibrationConfig(method=method)).ranges
 
 
 def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
     seen = float(_images().spread(4).max())
-    assert _calibrate(folded, []).peaks["backbone.patch_embed.proj"] >= abs(seen)
+    assert _calibrate(folded, []).abs_max["backbone.patch_embed.proj"] >= abs(seen)
     folded.get_parameter("backbone.patch_embed.proj.bias")[0] = -70000.0
     block = folded.get_submodule("backbone.network.4.1.mlp.fc2")
     block.get_parameter("weight")[0, 0] = 80000.0
-    peaks = calibrate(folded, "others", _images(), QUICK).peaks
-    assert peaks["backbone.patch_embed.proj"] >= 70000
-    assert peaks["backbone.network.4.1"] >= 80000
+    abs_max = calibrate(folded, "others", _images(), QUICK).abs_max
+    assert abs_max["backbone.patch_embed.proj"] >= 70000
+    assert abs_max["backbone.network.4.1"] >= 80000
 
 
 def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2_takes(
@@ -103,12 +105,13 @@ def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2
     handle = folded.get_submodule(f"{block}.norm2").register_forward_pre_hook(see)
     folded.get_parameter(f"{block}.norm_reparam.bias").fill_(50.0)
     plain, asked = (
-        _calibrate(folded, [], Wish(ranges=False, products=products)) for products in (False, True)
+        _calibrate(folded, [], CalibrationConfig(ranges=False, products=products))
+        for products in (False, True)
     )
     handle.remove()
-    assert plain.peaks[block] < largest == pytest.approx(asked.peaks[block])
+    assert plain.abs_max[block] < largest == pytest.approx(asked.abs_max[block])
     folded.get_parameter(f"{block}.norm_reparam.weight")[0] = 80000.0
-    assert calibrate(folded, "others", _images(), QUICK).peaks[block] >= 80000
+    assert calibrate(folded, "others", _images(), QUICK).abs_max[block] >= 80000
 
 
 def test_peaks_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:
@@ -122,11 +125,12 @@ def test_peaks_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer)
         lambda _module, _inputs, result: seen.append(float(result[:, 0].max()) + 30000)
     )
     plain, asked = (
-        _calibrate(folded, [], Wish(ranges=False, branches=branches)) for branches in (False, True)
+        _calibrate(folded, [], CalibrationConfig(ranges=False, branches=branches))
+        for branches in (False, True)
     )
     handle.remove()
-    assert plain.peaks[block] <= 30000 < asked.peaks[block]
-    assert asked.peaks[block] == pytest.approx(seen[0])
+    assert plain.abs_max[block] <= 30000 < asked.abs_max[block]
+    assert asked.abs_max[block] == pytest.approx(seen[0])
 
 
 def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
@@ -181,7 +185,7 @@ def test_the_key_depends_on_weights_images_wish_and_version(
         calibration_key("a", _images("other"), QUICK),
         calibration_key("a", dataclasses.replace(_images(), count=5), QUICK),
         *(
-            calibration_key("a", _images(), Wish(method=method))
+            calibration_key("a", _images(), CalibrationConfig(method=method))
             for method in Method
             if method is not Method.MAX
         ),
@@ -196,10 +200,10 @@ def test_the_key_depends_on_weights_images_wish_and_version(
 
 def test_without_ranges_one_pass_looks_for_peaks(folded: RIFormer) -> None:
     said: list[str] = []
-    found = _calibrate(folded, said, Wish(ranges=False))
-    assert (found.ranges, found.residual_ranges, found.divisors) == ({}, {}, {})
+    found = _calibrate(folded, said, CalibrationConfig(ranges=False))
+    assert (found.ranges, found.residual_ranges, found.smoothquant_scales) == ({}, {}, {})
     assert len(said) == 1
-    assert found.peaks
+    assert found.abs_max
     assert found.largest == _calibrate(folded, []).largest
 
 

@@ -12,7 +12,7 @@ from riformer_deploy.common.enums import Method
 from riformer_deploy.quantization.observers import (
     BINS,
     Histogram,
-    Place,
+    ObservedTensor,
     chosen_range,
     equalizer,
     histograms,
@@ -124,7 +124,7 @@ def test_histograms_of_a_result_count_every_channel_alike() -> None:
     with torch.no_grad():
         model.first.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]).reshape(3, 2, 1, 1))
         model.first.get_parameter("bias").zero_()
-    places = {"after": Place(module="first", result=True)}
+    places = {"after": ObservedTensor(module="first", result=True)}
     found = histograms(model, {"after": torch.tensor([4.0])}, _batches, places=places, bins=4)["after"]
     # both inputs again, and four zeros of the channel between them
     assert found.counts.tolist() == found.energy.tolist() == [3 + 4, 2, 1, 2]
@@ -134,9 +134,9 @@ def test_equalised_channels_are_alike_and_divisors_average_one() -> None:
     layer = nn.Conv2d(3, 2, 1)
     with torch.no_grad():
         layer.weight.fill_(1.0)
-    divisor = equalizer(layer, torch.tensor([1.0, 4.0, 16.0]))
-    assert (divisor / divisor[0]).tolist() == pytest.approx([1, 2, 4])
-    assert float(divisor.mean()) == pytest.approx(1)
+    smoothquant_scale = equalizer(layer, torch.tensor([1.0, 4.0, 16.0]))
+    assert (smoothquant_scale / smoothquant_scale[0]).tolist() == pytest.approx([1, 2, 4])
+    assert float(smoothquant_scale.mean()) == pytest.approx(1)
 
 
 def test_hooks_are_gone_after_a_failure() -> None:

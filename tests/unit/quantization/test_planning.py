@@ -14,7 +14,12 @@ from riformer_deploy.export.quantized_layers import FLOAT8
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import Calibration
 from riformer_deploy.quantization.lowering_records import record_lowering
-from riformer_deploy.quantization.planning import FP8_HEADROOM, HALF_LIMIT, needs_calibration, plan_lowering
+from riformer_deploy.quantization.planning import (
+    FP8_HEADROOM,
+    HALF_LIMIT,
+    needs_calibration,
+    resolve_lowering,
+)
 
 INT8_HALF = PrecisionOptions(int8_base=Precision.FP16)
 
@@ -54,14 +59,14 @@ IN_HALF = "inputs and outputs of norms in fp16 need it as the base, and that is"
 )
 def test_forms_that_a_precision_cannot_have_are_refused_by_name(
     digits_folded: RIFormer,
-    calibrated: Calibration,
+    calibrate_for: Calibration,
     precision: Precision,
     options: PrecisionOptions,
     told: list[str],
 ) -> None:
     for refuse in (
         lambda: check_options(precision, options, digits_folded),
-        lambda: plan_lowering(precision, options, calibrated),
+        lambda: resolve_lowering(precision, options, calibrate_for),
     ):
         with pytest.raises(OptionError, match=f"{precision} cannot be exported as asked") as caught:
             refuse()
@@ -69,30 +74,32 @@ def test_forms_that_a_precision_cannot_have_are_refused_by_name(
         assert all(text in detail for text, detail in zip(told, caught.value.details, strict=True))
 
 
-def test_forms_reach_the_plan(calibrated: Calibration) -> None:
-    plan = plan_lowering(Precision.FP16, dataclasses.replace(FOLDED_HALF, mlp=MlpForm.MATMUL), calibrated)
+def test_forms_reach_the_plan(calibrate_for: Calibration) -> None:
+    plan = resolve_lowering(
+        Precision.FP16, dataclasses.replace(FOLDED_HALF, mlp=MlpForm.MATMUL), calibrate_for
+    )
     assert (plan.norm_io, plan.mlp, plan.norm2) == (torch.float16, MlpForm.MATMUL, Norm2Form.FOLDED)
 
 
 @pytest.mark.parametrize("peak", [HALF_LIMIT * 1.01, float("inf"), float("nan")])
 def test_a_block_that_would_overflow_half_stays_in_float32_by_name(
-    calibrated: Calibration, peak: float
+    calibrate_for: Calibration, peak: float
 ) -> None:
     block = "backbone.network.2.0"
-    loud = dataclasses.replace(calibrated, peaks={**calibrated.peaks, block: peak})
+    loud = dataclasses.replace(calibrate_for, abs_max={**calibrate_for.abs_max, block: peak})
     halves = ((Precision.FP16, PrecisionOptions()), (Precision.INT8, INT8_HALF))
     for precision, options in (*halves, (Precision.FP8, PrecisionOptions())):
-        assert plan_lowering(precision, options, loud).float32_blocks == {block}
-    plans = [plan_lowering(Precision.FP8, PrecisionOptions(), found) for found in (calibrated, loud)]
+        assert resolve_lowering(precision, options, loud).float32_blocks == {block}
+    plans = [resolve_lowering(Precision.FP8, PrecisionOptions(), found) for found in (calibrate_for, loud)]
     assert set(plans[0].ranges) - set(plans[1].ranges) == {f"{block}.mlp.fc1", f"{block}.mlp.fc2"}
-    assert not plan_lowering(Precision.FP16, PrecisionOptions(), calibrated).float32_blocks
-    assert not plan_lowering(Precision.INT8, PrecisionOptions(), loud).float32_blocks
+    assert not resolve_lowering(Precision.FP16, PrecisionOptions(), calibrate_for).float32_blocks
+    assert not resolve_lowering(Precision.INT8, PrecisionOptions(), loud).float32_blocks
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
 def test_a_quantised_precision_without_a_calibration_is_refused_and_is_no_type(precision: Precision) -> None:
     with pytest.raises(OptionError, match=f"{precision} needs calibration images"):
-        plan_lowering(precision, PrecisionOptions(), None)
+        resolve_lowering(precision, PrecisionOptions(), None)
     with pytest.raises(OptionError, match=f"{precision} is no type"):
         torch_dtype(precision)
 
@@ -105,32 +112,34 @@ def test_a_quantised_precision_without_a_calibration_is_refused_and_is_no_type(p
     ],
 )
 def test_a_calibration_that_lacks_what_a_precision_takes_its_ranges_from_is_refused(
-    calibrated: Calibration, precision: Precision, field: str, told: str
+    calibrate_for: Calibration, precision: Precision, field: str, told: str
 ) -> None:
     lacking: dict[str, Any] = {field: {}}
     with pytest.raises(OptionError, match=told) as caught:
-        plan_lowering(precision, PrecisionOptions(), dataclasses.replace(calibrated, **lacking))
+        resolve_lowering(precision, PrecisionOptions(), dataclasses.replace(calibrate_for, **lacking))
     assert caught.value.remedy.startswith("Calibrate")
 
 
 def test_fp8_quantises_the_mlps_alone_to_twice_their_largest_inputs(
-    digits_folded: RIFormer, calibrated: Calibration
+    digits_folded: RIFormer, calibrate_for: Calibration
 ) -> None:
     layers = quantizable(digits_folded, Precision.FP8)
     assert set(layers) == {name for name in quantizable(digits_folded) if ".mlp." in name}
     kept = layers[3]
     options = PrecisionOptions(keep=frozenset({kept, "head.fc"}))
-    plan = plan_lowering(Precision.FP8, options, calibrated)
-    assert plan.ranges == {name: FP8_HEADROOM * calibrated.largest[name] for name in layers if name != kept}
-    assert (plan.target, plan.base, dict(plan.divisors)) == (FLOAT8, torch.float16, {})
+    plan = resolve_lowering(Precision.FP8, options, calibrate_for)
+    assert plan.ranges == {
+        name: FP8_HEADROOM * calibrate_for.largest[name] for name in layers if name != kept
+    }
+    assert (plan.target, plan.base, dict(plan.smoothquant_scales)) == (FLOAT8, torch.float16, {})
     record = record_lowering(digits_folded, Precision.FP8, options, plan, None)
     assert (record.base, record.unquantized) == (Precision.FP16, (kept,))
 
 
-def test_a_layer_that_saw_only_zeros_still_has_a_range(calibrated: Calibration) -> None:
+def test_a_layer_that_saw_only_zeros_still_has_a_range(calibrate_for: Calibration) -> None:
     name = "backbone.network.0.0.mlp.fc1"
-    silent = dataclasses.replace(calibrated, largest={**calibrated.largest, name: 0.0})
-    assert plan_lowering(Precision.FP8, PrecisionOptions(), silent).ranges[name] == FP8_HEADROOM
+    silent = dataclasses.replace(calibrate_for, largest={**calibrate_for.largest, name: 0.0})
+    assert resolve_lowering(Precision.FP8, PrecisionOptions(), silent).ranges[name] == FP8_HEADROOM
 
 
 def test_how_ranges_are_chosen_goes_with_the_precision() -> None:
@@ -139,15 +148,15 @@ def test_how_ranges_are_chosen_goes_with_the_precision() -> None:
     assert PrecisionOptions().method_of(Precision.FP8) is Method.MAX
 
 
-def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: Calibration) -> None:
-    plain = plan_lowering(Precision.INT8, PrecisionOptions(keep=frozenset({"head.fc"})), calibrated)
-    assert set(calibrated.ranges) - set(plain.ranges) == {"head.fc"}
+def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrate_for: Calibration) -> None:
+    plain = resolve_lowering(Precision.INT8, PrecisionOptions(keep=frozenset({"head.fc"})), calibrate_for)
+    assert set(calibrate_for.ranges) - set(plain.ranges) == {"head.fc"}
     assert not plain.residual_ranges
     asked, ranges = PrecisionOptions(quantize_residual=True), {"backbone.network.0.0.stream": 2.5}
-    both = dataclasses.replace(calibrated, residual_ranges=ranges)
-    assert plan_lowering(Precision.INT8, asked, both).residual_ranges == ranges
+    both = dataclasses.replace(calibrate_for, residual_ranges=ranges)
+    assert resolve_lowering(Precision.INT8, asked, both).residual_ranges == ranges
     with pytest.raises(OptionError, match="no ranges of residual inputs") as caught:
-        plan_lowering(Precision.INT8, asked, calibrated)
+        resolve_lowering(Precision.INT8, asked, calibrate_for)
     assert "residual=True" in caught.value.remedy
 
 
@@ -163,8 +172,8 @@ def test_kept_layers_are_not_quantised_and_residuals_only_if_asked(calibrated: C
     ],
 )
 def test_the_base_and_whether_images_are_needed(
-    calibrated: Calibration, precision: Precision, base: Precision, dtype: torch.dtype, *, needed: bool
+    calibrate_for: Calibration, precision: Precision, base: Precision, dtype: torch.dtype, *, needed: bool
 ) -> None:
     options = PrecisionOptions(int8_base=base)
-    assert plan_lowering(precision, options, calibrated).base is dtype
+    assert resolve_lowering(precision, options, calibrate_for).base is dtype
     assert needs_calibration(precision, options) is needed

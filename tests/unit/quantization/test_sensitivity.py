@@ -12,21 +12,27 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.sensitivity import Cost, Gate, Meter, rank_layers, spared_layers
+from riformer_deploy.quantization.sensitivity import (
+    Cost,
+    Gate,
+    QuantizedEvaluator,
+    choose_excluded_layers,
+    rank_layers,
+)
 
 
 @pytest.fixture
-def meter(
+def evaluator(
     digits_folded: RIFormer,
-    calibrated: Calibration,
+    calibrate_for: Calibration,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_preprocessing: Preprocessing,
-) -> Meter:
+) -> QuantizedEvaluator:
     """Sixteen validation images."""
-    return Meter(
+    return QuantizedEvaluator(
         model=digits_folded,
-        calibration=calibrated,
+        calibration=calibrate_for,
         options=PrecisionOptions(),
         preprocessing=digits_preprocessing,
         images=digits_inputs[:16],
@@ -57,56 +63,58 @@ def test_an_impossible_gate_is_refused(limits: dict[str, float]) -> None:
         Gate(**limits)
 
 
-def test_the_damaged_layer_is_ranked_first_and_spared_first(meter: Meter) -> None:
+def test_the_damaged_layer_is_ranked_first_and_spared_first(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.2.1.mlp.fc2"
-    ranges = {**meter.calibration.ranges, worst: meter.calibration.ranges[worst] * 40}
-    meter = dataclasses.replace(meter, calibration=dataclasses.replace(meter.calibration, ranges=ranges))
+    ranges = {**evaluator.calibration.ranges, worst: evaluator.calibration.ranges[worst] * 40}
+    evaluator = dataclasses.replace(
+        evaluator, calibration=dataclasses.replace(evaluator.calibration, ranges=ranges)
+    )
     said: list[str] = []
-    report = rank_layers(meter, "test", said.append)
-    assert {item.layer for item in report.layers} == set(quantizable(meter.model))
+    report = rank_layers(evaluator, "test", said.append)
+    assert {item.layer for item in report.layers} == set(quantizable(evaluator.model))
     assert report.layers[0].layer == worst
     costs = [item.cost.sqnr_db for item in report.layers]
     assert costs == sorted(costs, key=lambda cost: cost or 0)
     assert len(said) == len(report.layers)
     assert report.everything.sqnr_db is not None
     gate = Gate(min_sqnr_db=report.everything.sqnr_db + 3)
-    kept, cost = spared_layers(meter, report.layers, gate)
+    kept, cost = choose_excluded_layers(evaluator, report.layers, gate)
     assert worst in kept
     assert gate.holds(cost)
     assert len(kept) < 5
 
 
-def test_fp8_is_measured_on_its_own_layers_alone(meter: Meter) -> None:
+def test_fp8_is_measured_on_its_own_layers_alone(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.4.1.mlp.fc1"
-    largest = {**meter.calibration.largest, worst: meter.calibration.largest[worst] / 8}
-    loud = dataclasses.replace(meter.calibration, largest=largest)
-    meter = dataclasses.replace(meter, precision=Precision.FP8, calibration=loud)
-    layers = [name for name in quantizable(meter.model) if ".mlp." in name]
+    largest = {**evaluator.calibration.largest, worst: evaluator.calibration.largest[worst] / 8}
+    loud = dataclasses.replace(evaluator.calibration, largest=largest)
+    evaluator = dataclasses.replace(evaluator, precision=Precision.FP8, calibration=loud)
+    layers = [name for name in quantizable(evaluator.model) if ".mlp." in name]
     ranking = rank_layers(
-        dataclasses.replace(meter, images=meter.images[:2], reference=meter.reference[:2]), "test"
+        dataclasses.replace(evaluator, images=evaluator.images[:2], reference=evaluator.reference[:2]), "test"
     )
     assert ranking.precision is Precision.FP8
     assert {item.layer for item in ranking.layers} == set(layers)
     assert ranking.layers[0].layer == worst
-    kept, cost = spared_layers(meter, ranking.layers, Gate(min_sqnr_db=38))
+    kept, cost = choose_excluded_layers(evaluator, ranking.layers, Gate(min_sqnr_db=38))
     assert kept == {worst}
     assert cost.sqnr_db is not None
     assert cost.sqnr_db >= 38
 
 
-def test_every_layer_is_spared_where_nothing_less_will_do(meter: Meter) -> None:
-    half = dataclasses.replace(meter, options=PrecisionOptions(int8_base=Precision.FP16))
+def test_every_layer_is_spared_where_nothing_less_will_do(evaluator: QuantizedEvaluator) -> None:
+    half = dataclasses.replace(evaluator, options=PrecisionOptions(int8_base=Precision.FP16))
     ranking = rank_layers(
         dataclasses.replace(half, images=half.images[:2], reference=half.reference[:2]), "test"
     ).layers
     gate = Gate(min_sqnr_db=100)
-    kept, cost = spared_layers(half, ranking, gate)
+    kept, cost = choose_excluded_layers(half, ranking, gate)
     assert kept == set(quantizable(half.model))
     assert not gate.holds(cost)
     assert cost.sqnr_db is not None
     assert cost.sqnr_db > 60
 
 
-def test_a_reference_of_zeros_is_no_perfect_score(meter: Meter) -> None:
-    blank = dataclasses.replace(meter, reference=np.zeros_like(meter.reference))
+def test_a_reference_of_zeros_is_no_perfect_score(evaluator: QuantizedEvaluator) -> None:
+    blank = dataclasses.replace(evaluator, reference=np.zeros_like(evaluator.reference))
     assert blank.cost(frozenset()).sqnr_db == -200

@@ -1,4 +1,4 @@
-"""Extreme activations and images in every precision and norm form: finite, and within the budget.
+"""Extreme activations and images in every precision and norm form: finite, and within the tolerance.
 
 The models are lowered as ``export`` lowers them: calibrated on the images, so that a block which half
 precision cannot hold stays in float32 by name. The reference is the training form in float64.
@@ -21,17 +21,22 @@ from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, P
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.metrics import deviation
-from riformer_deploy.evaluation.tolerances import BUDGETS
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
-from riformer_deploy.export.norms import normalise
+from riformer_deploy.export.norms import single_group_norm
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import Calibration, Wish, measure
-from riformer_deploy.quantization.planning import HALF_LIMIT, plan_lowering
-from riformer_deploy.quantization.sensitivity import Gate, Meter, rank_layers, spared_layers
+from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, measure
+from riformer_deploy.quantization.planning import HALF_LIMIT, resolve_lowering
+from riformer_deploy.quantization.sensitivity import (
+    Gate,
+    QuantizedEvaluator,
+    choose_excluded_layers,
+    rank_layers,
+)
 
 _ARCHITECTURE = Architecture(
     layers=(1, 1, 1, 1), embed_dims=(32, 48, 64, 96), hidden_dims=(64, 96, 128, 192), num_classes=50
@@ -140,20 +145,22 @@ class Case:
             batches=batches,
         )  # fmt: skip
         self.source = source
-        self.calibration: Calibration = measure(self.folded, source, "key", Wish(method=Method.MSE))
+        self.calibration: Calibration = measure(
+            self.folded, source, "key", CalibrationConfig(method=Method.MSE)
+        )
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
     def measured(self, *, folded: bool, narrow: bool) -> Calibration:
         """What ``export`` measures for a form: ``norm2`` folded into fc1, or norms in half."""
-        wish = Wish(ranges=False, products=folded, branches=narrow)
-        return measure(self.folded, self.source, "key", wish)
+        config = CalibrationConfig(ranges=False, products=folded, branches=narrow)
+        return measure(self.folded, self.source, "key", config)
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
-    def spared(
+    def excluded(
         self, norm: NormForm, base: Precision, precision: Precision = Precision.INT8
     ) -> frozenset[str]:
-        """Layers that ``export --min-sqnr`` would keep unquantised for the budget to hold."""
-        meter = Meter(
+        """Layers that ``export --min-sqnr`` would keep unquantised for the tolerance to hold."""
+        evaluator = QuantizedEvaluator(
             model=self.folded,
             calibration=self.calibration,
             options=PrecisionOptions(norm=norm, int8_base=base),
@@ -162,25 +169,25 @@ class Case:
             reference=self.true,
             precision=precision,
         )
-        gate = Gate(min_sqnr_db=BUDGETS[precision].min_sqnr_db)
-        if gate.holds(meter.cost(frozenset())):
+        gate = Gate(min_sqnr_db=TOLERANCES[precision].min_sqnr_db)
+        if gate.holds(evaluator.cost(frozenset())):
             return frozenset()
-        kept, cost = spared_layers(meter, rank_layers(meter, "torture").layers, gate)
+        kept, cost = choose_excluded_layers(evaluator, rank_layers(evaluator, "torture").layers, gate)
         assert gate.holds(cost)
         return kept
 
     def lowered(self, precision: Precision, norm: NormForm, base: Precision) -> LoweredRIFormer:
-        """The model as it would be exported, with the gate that the budget of int8 or fp8 is."""
-        kept = self.spared(norm, base, precision) if precision.is_quantized else frozenset()
+        """The model as it would be exported, with the gate that the tolerance of int8 or fp8 is."""
+        kept = self.excluded(norm, base, precision) if precision.is_quantized else frozenset()
         options = PrecisionOptions(norm=norm, int8_base=base, keep=kept)
-        return lower(self.folded, plan_lowering(precision, options, self.calibration), _PREPROCESSING)
+        return lower(self.folded, resolve_lowering(precision, options, self.calibration), _PREPROCESSING)
 
     def in_form(self, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
         """The model in a form that is none of the norms' alone; not int8."""
         measured = self.measured(
             folded=options.norm2 is Norm2Form.FOLDED, narrow=options.norm_io is Precision.FP16
         )
-        return lower(self.folded, plan_lowering(precision, options, measured), _PREPROCESSING)
+        return lower(self.folded, resolve_lowering(precision, options, measured), _PREPROCESSING)
 
 
 @pytest.fixture(scope="module")
@@ -215,17 +222,17 @@ _LANE_NAMES = [f"{p}-on-{base}" if p.is_quantized else str(p) for p, base in LAN
 
 
 def _check(case: Case, got: NDArray[np.floating], precision: Precision) -> None:
-    """Finite, and within the budget of the precision."""
-    budget = BUDGETS[precision]
-    rtol, atol = budget.elementwise or (0.0, 1.0)
+    """Finite, and within the tolerance of the precision."""
+    tolerance = TOLERANCES[precision]
+    rtol, atol = tolerance.elementwise or (0.0, 1.0)
     distance = deviation(case.true, got, rtol=rtol, atol=atol)
     assert distance.finite
-    if budget.elementwise is not None:
-        assert distance.tolerance_used is not None
-        assert distance.tolerance_used <= 1, distance
-    if budget.min_sqnr_db is not None and distance.max_abs != 0:
+    if tolerance.elementwise is not None:
+        assert distance.elementwise_used is not None
+        assert distance.elementwise_used <= 1, distance
+    if tolerance.min_sqnr_db is not None and distance.max_abs != 0:
         assert distance.sqnr_db is not None
-        assert distance.sqnr_db >= budget.min_sqnr_db, distance
+        assert distance.sqnr_db >= tolerance.min_sqnr_db, distance
 
 
 @pytest.mark.parametrize("norm", NormForm)
@@ -275,17 +282,17 @@ def test_a_product_that_half_cannot_hold_keeps_its_block_in_float32(case_of: Cal
     """With norm2 folded, fc1's product is stored before it is divided by the deviation."""
     case = case_of("weights stem times 3e4")
     plain, folded = PrecisionOptions(), PrecisionOptions(norm2=Norm2Form.FOLDED)
-    before = plan_lowering(Precision.FP16, plain, case.calibration).float32_blocks
+    before = resolve_lowering(Precision.FP16, plain, case.calibration).float32_blocks
     measured = case.measured(folded=True, narrow=False)
-    after = plan_lowering(Precision.FP16, folded, measured).float32_blocks
+    after = resolve_lowering(Precision.FP16, folded, measured).float32_blocks
     assert before < after
 
 
 def test_only_what_must_be_is_spared(case_of: Callable[[str], Case]) -> None:
     """Rounding errors of constant images are all alike and do not average; nothing else needs sparing."""
-    spared = {name: case_of(name).spared(NormForm.INSTANCE, Precision.FP32) for name in CASES}
+    excluded = {name: case_of(name).excluded(NormForm.INSTANCE, Precision.FP32) for name in CASES}
     layers = set(quantizable(case_of("images ordinary").folded))
-    for name, kept in spared.items():
+    for name, kept in excluded.items():
         assert kept <= layers
         assert len(kept) <= (len(layers) // 2 if name in _UNIFORM else 0), (name, sorted(kept))
 
@@ -299,8 +306,8 @@ def test_a_block_that_half_cannot_hold_stays_in_float32_by_name(
     held = lowered.plan.float32_blocks
     assert _BLOCK in held
     assert "backbone.patch_embed.proj" not in held
-    peaks = {name for name, top in case.calibration.peaks.items() if top > HALF_LIMIT}
-    assert held == peaks
+    abs_max = {name for name, top in case.calibration.abs_max.items() if top > HALF_LIMIT}
+    assert held == abs_max
     assert {p.dtype for p in lowered.backbone.network[2].buffers() if p.is_floating_point()} == {
         torch.float32
     }
@@ -311,10 +318,10 @@ def test_an_activation_of_3e4_is_held_without_it_but_half_of_the_range_is_left(
 ) -> None:
     """3e4 is below the limit, what the next blocks add to it may not be."""
     case = case_of("weights stem times 3e4")
-    assert 2e4 < case.calibration.peaks["backbone.patch_embed.proj"] < 65504
+    assert 2e4 < case.calibration.abs_max["backbone.patch_embed.proj"] < 65504
     lowered = case.lowered(Precision.FP16, NormForm.INSTANCE, Precision.FP32)
     assert lowered.plan.float32_blocks == {
-        name for name, top in case.calibration.peaks.items() if top > HALF_LIMIT
+        name for name, top in case.calibration.abs_max.items() if top > HALF_LIMIT
     }
 
 
@@ -324,8 +331,8 @@ def test_a_mean_1000_times_the_deviation_keeps_the_statistics(norm: NormForm) ->
     generator = torch.Generator().manual_seed(0)
     for mean in (1e3, 1e4):
         x = mean + torch.randn(4, 32, 16, 16, generator=generator)
-        true = normalise(x.double(), NormForm.GROUP)
-        distance = deviation(true.numpy(), normalise(x, norm).numpy(), rtol=0, atol=1)
+        true = single_group_norm(x.double(), NormForm.GROUP)
+        distance = deviation(true.numpy(), single_group_norm(x, norm).numpy(), rtol=0, atol=1)
         assert distance.finite
         assert distance.relative_l2 is not None
         assert distance.relative_l2 < 3e-7 * mean

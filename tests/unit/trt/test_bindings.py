@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.bundle.engine_metadata import Backend
+from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.trt.bindings import Log, TensorRT, cuda_of, load, started
 from tests.fakes.api import FLAVOURS, SEVERITIES
@@ -100,15 +100,15 @@ class Installed(Distribution):
 @pytest.mark.parametrize(
     ("names", "backend", "found"),
     [
-        (["tensorrt-cu13"], Backend.TENSORRT, 13),
-        (["numpy", "Tensorrt_CU12-libs"], Backend.TENSORRT, 12),
-        (["tensorrt-rtx-cu13"], Backend.TENSORRT, None),
-        (["tensorrt_rtx_cu13_libs", "tensorrt-cu12"], Backend.TENSORRT_RTX, 13),
-        (["tensorrt", None, "tensorrt-cu13-bindings"], Backend.TENSORRT, None),
+        (["tensorrt-cu13"], TensorRTFlavor.TENSORRT, 13),
+        (["numpy", "Tensorrt_CU12-libs"], TensorRTFlavor.TENSORRT, 12),
+        (["tensorrt-rtx-cu13"], TensorRTFlavor.TENSORRT, None),
+        (["tensorrt_rtx_cu13_libs", "tensorrt-cu12"], TensorRTFlavor.TENSORRT_RTX, 13),
+        (["tensorrt", None, "tensorrt-cu13-bindings"], TensorRTFlavor.TENSORRT, None),
     ],
 )
 def test_the_libraries_cuda_is_in_their_distributions_name(
-    monkeypatch: pytest.MonkeyPatch, names: list[str | None], backend: Backend, found: int | None
+    monkeypatch: pytest.MonkeyPatch, names: list[str | None], backend: TensorRTFlavor, found: int | None
 ) -> None:
     monkeypatch.setattr("importlib.metadata.distributions", lambda: map(Installed, names))
     assert cuda_of(backend) == found
@@ -117,12 +117,12 @@ def test_the_libraries_cuda_is_in_their_distributions_name(
 def test_bindings_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("riformer_deploy.common.dependencies._installed", lambda _: None)
     with pytest.raises(MissingDependencyError, match="tensorrt is not installed"):
-        load(Backend.TENSORRT)
+        load(TensorRTFlavor.TENSORRT)
 
 
 def test_the_real_rtx_is_loaded_and_its_first_logger_serves_all() -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
-    trt = load(Backend.TENSORRT_RTX)
+    trt = load(TensorRTFlavor.TENSORRT_RTX)
     assert trt.version == trt.module.__version__
     first, second = Log(trt), Log(trt)
     one, two = started(trt.module.Runtime, first), started(trt.module.Runtime, second)

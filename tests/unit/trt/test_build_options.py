@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from riformer_deploy.bundle.engine_metadata import Backend, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BuildSettings, TensorRTFlavor
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError
 from riformer_deploy.system.cuda_driver import Driver, Gpu
@@ -16,7 +16,7 @@ H200 = Driver(
 )
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, *installed: Backend) -> None:
+def _only(monkeypatch: pytest.MonkeyPatch, *installed: TensorRTFlavor) -> None:
     """Pretend that these flavours, and no others, are installed."""
     real = importlib.metadata.version
 
@@ -53,20 +53,25 @@ def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
 @pytest.mark.parametrize(
     ("wanted", "driver", "installed", "chosen"),
     [
-        (None, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
-        (None, H200, tuple(Backend), Backend.TENSORRT),
-        (None, H200, (Backend.TENSORRT_RTX,), Backend.TENSORRT_RTX),
-        (Backend.TENSORRT, H200, (), Backend.TENSORRT),  # that it is missing is told when it is loaded
-        (Backend.TENSORRT_RTX, H200, tuple(Backend), Backend.TENSORRT_RTX),
-        (Backend.TENSORRT_RTX, NO_GPU, tuple(Backend), Backend.TENSORRT_RTX),
+        (None, NO_GPU, tuple(TensorRTFlavor), TensorRTFlavor.TENSORRT_RTX),
+        (None, H200, tuple(TensorRTFlavor), TensorRTFlavor.TENSORRT),
+        (None, H200, (TensorRTFlavor.TENSORRT_RTX,), TensorRTFlavor.TENSORRT_RTX),
+        (
+            TensorRTFlavor.TENSORRT,
+            H200,
+            (),
+            TensorRTFlavor.TENSORRT,
+        ),  # that it is missing is told when it is loaded
+        (TensorRTFlavor.TENSORRT_RTX, H200, tuple(TensorRTFlavor), TensorRTFlavor.TENSORRT_RTX),
+        (TensorRTFlavor.TENSORRT_RTX, NO_GPU, tuple(TensorRTFlavor), TensorRTFlavor.TENSORRT_RTX),
     ],
 )
 def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
-    wanted: Backend | None,
+    wanted: TensorRTFlavor | None,
     driver: Driver,
-    installed: tuple[Backend, ...],
-    chosen: Backend,
+    installed: tuple[TensorRTFlavor, ...],
+    chosen: TensorRTFlavor,
 ) -> None:
     _only(monkeypatch, *installed)
     assert choose_backend(wanted, driver) is chosen
@@ -75,16 +80,16 @@ def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
 @pytest.mark.parametrize(
     ("backend", "version", "capability", "warned"),
     [
-        (Backend.TENSORRT_RTX, "1.7.1.116", "9.0", True),
-        (Backend.TENSORRT_RTX, "1.7.1.116", "10.0", True),
-        (Backend.TENSORRT_RTX, "1.7.1.116", "8.9", False),
-        (Backend.TENSORRT_RTX, "1.7.1.116", "12.1", False),
-        (Backend.TENSORRT_RTX, "9.9", "9.0", False),  # not known
-        (Backend.TENSORRT, "10.16.1.11", "9.0", False),
+        (TensorRTFlavor.TENSORRT_RTX, "1.7.1.116", "9.0", True),
+        (TensorRTFlavor.TENSORRT_RTX, "1.7.1.116", "10.0", True),
+        (TensorRTFlavor.TENSORRT_RTX, "1.7.1.116", "8.9", False),
+        (TensorRTFlavor.TENSORRT_RTX, "1.7.1.116", "12.1", False),
+        (TensorRTFlavor.TENSORRT_RTX, "9.9", "9.0", False),  # not known
+        (TensorRTFlavor.TENSORRT, "10.16.1.11", "9.0", False),
     ],
 )
 def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
-    backend: Backend, version: str, capability: str, *, warned: bool
+    backend: TensorRTFlavor, version: str, capability: str, *, warned: bool
 ) -> None:
     gpu = Gpu(name="Some GPU", compute_capability=capability, memory_bytes=1)
     driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
@@ -100,7 +105,7 @@ def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
     ("driver", "installed", "commands"),
     [
         (NO_GPU, (), ("tensorrt-rtx",)),
-        (NO_GPU, (Backend.TENSORRT,), ("tensorrt-rtx",)),
+        (NO_GPU, (TensorRTFlavor.TENSORRT,), ("tensorrt-rtx",)),
         (H200, (), ("tensorrt-rtx", "tensorrt")),
     ],
     ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
@@ -108,7 +113,7 @@ def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
 def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_told(
     monkeypatch: pytest.MonkeyPatch,
     driver: Driver,
-    installed: tuple[Backend, ...],
+    installed: tuple[TensorRTFlavor, ...],
     commands: tuple[str, ...],
 ) -> None:
     _only(monkeypatch, *installed)

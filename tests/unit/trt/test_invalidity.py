@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from riformer_deploy.bundle.engine_metadata import Backend
+from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.trt.invalidity import REMEDIES, remedy_of
 from tests.fakes.api import api_of
 from tests.manifests import engine_of
 
-RTX = engine_of(backend=Backend.TENSORRT_RTX, backend_version="1.7.1")
+RTX = engine_of(backend=TensorRTFlavor.TENSORRT_RTX, backend_version="1.7.1")
 REBUILD = "Run `riformer-deploy build --precision fp32 --backend tensorrt-rtx` again"
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from riformer_deploy.bundle.engine_metadata import (
     CURRENT,
-    Backend,
     BatchProfile,
     BuildSettings,
     EngineArtifact,
+    TensorRTFlavor,
 )
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
@@ -42,13 +42,14 @@ def host_of(
     capability: str = "8.9", *, trt: str | None = "10.16.0.1", rtx: str | None = "1.7.1", cuda: str = "13.0"
 ) -> Host:
     return Host(
-        versions={Backend.TENSORRT: trt, Backend.TENSORRT_RTX: rtx}, driver=driver_of(capability, cuda)
+        versions={TensorRTFlavor.TENSORRT: trt, TensorRTFlavor.TENSORRT_RTX: rtx},
+        driver=driver_of(capability, cuda),
     )
 
 
-def artifact_of(backend: Backend = Backend.TENSORRT, **settings: Any) -> EngineArtifact:
+def artifact_of(backend: TensorRTFlavor = TensorRTFlavor.TENSORRT, **settings: Any) -> EngineArtifact:
     """An engine of ``PLAN`` that fits ``host_of()``."""
-    rtx = backend is Backend.TENSORRT_RTX
+    rtx = backend is TensorRTFlavor.TENSORRT_RTX
     return engine_of(
         PLAN,
         backend=backend,
@@ -65,8 +66,8 @@ def artifact_of(backend: Backend = Backend.TENSORRT, **settings: Any) -> EngineA
 
 
 def changed(artifact: EngineArtifact, **fields: Any) -> EngineArtifact:
-    """With other fields in the passport."""
-    return dataclasses.replace(artifact, passport=dataclasses.replace(artifact.passport, **fields))
+    """With other fields in the engine metadata."""
+    return dataclasses.replace(artifact, metadata=dataclasses.replace(artifact.metadata, **fields))
 
 
 @pytest.fixture
@@ -83,8 +84,8 @@ def unasked(_plan: bytes) -> None:
     pytest.fail("the plan must not reach the backend")
 
 
-@pytest.mark.parametrize("backend", Backend)
-def test_what_fits_has_no_findings_and_is_not_refused(backend: Backend, plan: Path) -> None:
+@pytest.mark.parametrize("backend", TensorRTFlavor)
+def test_what_fits_has_no_findings_and_is_not_refused(backend: TensorRTFlavor, plan: Path) -> None:
     artifact = artifact_of(backend)
     findings = preflight(artifact, plan, host_of(), batch=8)
     assert findings == ()
@@ -128,12 +129,12 @@ def test_a_file_that_is_not_the_one_that_was_built_is_told_and_never_shown_to_th
     )
 
 
-@pytest.mark.parametrize("backend", Backend)
+@pytest.mark.parametrize("backend", TensorRTFlavor)
 def test_a_backend_that_is_absent_is_named_with_the_command_that_installs_that_version(
-    backend: Backend, plan: Path
+    backend: TensorRTFlavor, plan: Path
 ) -> None:
     (finding,) = preflight(artifact_of(backend), plan, host_of(trt=None, rtx=None))
-    version = artifact_of(backend).passport.backend_version
+    version = artifact_of(backend).metadata.backend_version
     assert finding.problem == f"{backend.label} is not installed."
     assert finding.remedy == f'Run: pip install "{backend}=={version}".'
 
@@ -215,7 +216,7 @@ def test_an_engine_of_tensorrt_runs_on_its_gpus_compute_capability_or_on_ampere_
 def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_what_its_version_says(
     plan: Path, targets: tuple[str, ...], here: str, *, fits: bool
 ) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=targets)
+    artifact = artifact_of(TensorRTFlavor.TENSORRT_RTX, compute_capabilities=targets)
     findings = preflight(artifact, plan, host_of(here))
     assert (findings == ()) == fits
     if not fits:
@@ -231,7 +232,7 @@ def test_an_engine_of_rtx_runs_on_what_it_was_built_for_by_default_what_its_vers
 def test_a_gpu_that_rtx_does_not_support_is_told_so_and_not_to_build_again(
     plan: Path, targets: tuple[str, ...], here: str
 ) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=targets)
+    artifact = artifact_of(TensorRTFlavor.TENSORRT_RTX, compute_capabilities=targets)
     artifact = changed(artifact, gpu_compute_capability=here)
     (finding,) = preflight(artifact, plan, host_of(here), validity=unasked)
     assert finding.problem.endswith(f"GPU {here} has {here}, which TensorRT-RTX 1.7.1 does not support.")
@@ -239,7 +240,7 @@ def test_a_gpu_that_rtx_does_not_support_is_told_so_and_not_to_build_again(
 
 
 def test_a_gpu_that_only_the_default_reaches_is_not_to_be_named(plan: Path) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=("8.9",))
+    artifact = artifact_of(TensorRTFlavor.TENSORRT_RTX, compute_capabilities=("8.9",))
     (finding,) = preflight(artifact, plan, host_of("12.2"))
     assert finding.remedy.endswith("--backend tensorrt-rtx` again without --compute-capability.")
 
@@ -248,7 +249,7 @@ def test_a_gpu_that_only_the_default_reaches_is_not_to_be_named(plan: Path) -> N
 def test_an_engine_for_the_gpu_that_built_it_runs_on_that_compute_capability_alone(
     plan: Path, here: str, *, fits: bool
 ) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX, compute_capabilities=(CURRENT,))
+    artifact = artifact_of(TensorRTFlavor.TENSORRT_RTX, compute_capabilities=(CURRENT,))
     artifact = changed(artifact, gpu="GPU 8.9", gpu_compute_capability="8.9")
     findings = preflight(artifact, plan, host_of(here))
     assert (findings == ()) == fits
@@ -260,7 +261,7 @@ def test_an_engine_for_the_gpu_that_built_it_runs_on_that_compute_capability_alo
 
 @pytest.mark.parametrize("verdict", ["VALID", "INVALID"])
 def test_a_version_of_rtx_whose_gpus_are_not_known_is_asked(plan: Path, verdict: str) -> None:
-    artifact = changed(artifact_of(Backend.TENSORRT_RTX), backend_version="9.9.1")
+    artifact = changed(artifact_of(TensorRTFlavor.TENSORRT_RTX), backend_version="9.9.1")
     told = (verdict, ("UNSUPPORTED_CC",))
     findings = preflight(artifact, plan, host_of("9.0", rtx="9.9.1"), validity=lambda _plan: told)
     assert [finding.remedy for finding in findings] == ([NOT_ON_THIS_GPU] if verdict == "INVALID" else [])
@@ -270,7 +271,7 @@ def test_a_version_of_rtx_whose_gpus_are_not_known_is_asked(plan: Path, verdict:
     ("capability", "fits"), [("8.0", False), ("8.6", False), ("8.9", True), ("12.0", True)]
 )
 def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *, fits: bool) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX)
+    artifact = artifact_of(TensorRTFlavor.TENSORRT_RTX)
     assert preflight(artifact, plan, host_of(capability)) == ()
     findings = preflight(dataclasses.replace(artifact, precision=Precision.FP8), plan, host_of(capability))
     assert [finding.problem for finding in findings] == [
@@ -280,10 +281,10 @@ def test_an_engine_in_fp8_needs_a_gpu_that_has_it(plan: Path, capability: str, *
 
 
 @pytest.mark.parametrize(
-    ("backend", "capability"), [(Backend.TENSORRT_RTX, "7.5"), (Backend.TENSORRT, "8.6")]
+    ("backend", "capability"), [(TensorRTFlavor.TENSORRT_RTX, "7.5"), (TensorRTFlavor.TENSORRT, "8.6")]
 )
 def test_an_engine_in_fp8_is_not_to_be_built_again_for_a_gpu_that_lacks_it(
-    plan: Path, backend: Backend, capability: str
+    plan: Path, backend: TensorRTFlavor, capability: str
 ) -> None:
     artifact = dataclasses.replace(artifact_of(backend), precision=Precision.FP8)
     findings = preflight(artifact, plan, host_of(capability))
@@ -292,7 +293,7 @@ def test_an_engine_in_fp8_is_not_to_be_built_again_for_a_gpu_that_lacks_it(
 
 
 def test_a_gpu_that_rtx_does_not_support_and_that_lacks_fp8_gets_no_build_in_fp8(plan: Path) -> None:
-    artifact = dataclasses.replace(artifact_of(Backend.TENSORRT_RTX), precision=Precision.FP8)
+    artifact = dataclasses.replace(artifact_of(TensorRTFlavor.TENSORRT_RTX), precision=Precision.FP8)
     findings = preflight(artifact, plan, host_of("8.7"))
     assert findings[0].remedy == "Take the bundle to another GPU."
     assert not any("--precision fp8" in finding.remedy for finding in findings)
@@ -361,7 +362,7 @@ def test_a_remedy_that_several_findings_share_is_told_once() -> None:
 def test_what_the_backend_calls_invalid_does_not_fit_and_each_reason_has_its_remedy(
     plan: Path, reasons: tuple[str, ...]
 ) -> None:
-    artifact = artifact_of(Backend.TENSORRT_RTX)
+    artifact = artifact_of(TensorRTFlavor.TENSORRT_RTX)
     findings = preflight(artifact, plan, host_of(), validity=lambda _plan: ("INVALID", reasons))
     named = reasons or ("it names no reason",)
     assert findings == tuple(
@@ -380,7 +381,7 @@ def test_the_backend_is_given_the_plan_itself_and_what_it_does_not_call_invalid_
         asked.append(content)
         return told
 
-    assert preflight(artifact_of(Backend.TENSORRT_RTX), plan, host_of(), validity=validity) == ()
+    assert preflight(artifact_of(TensorRTFlavor.TENSORRT_RTX), plan, host_of(), validity=validity) == ()
     assert asked == [PLAN]
 
 
@@ -400,7 +401,7 @@ def test_here_the_installed_backend_is_asked_for_its_verdict(
     _this_machine(monkeypatch, host_of())
     monkeypatch.setattr(module, "load", lambda backend: f"bindings of {backend}")
     monkeypatch.setattr(module, "validity", validity)
-    (finding,) = preflight_here(artifact_of(Backend.TENSORRT_RTX), plan)
+    (finding,) = preflight_here(artifact_of(TensorRTFlavor.TENSORRT_RTX), plan)
     assert asked == [("bindings of tensorrt-rtx", PLAN)]
     assert "TensorRT-RTX calls it invalid: OLD_CUDA_DRIVER." in finding.problem
 
@@ -408,7 +409,7 @@ def test_here_the_installed_backend_is_asked_for_its_verdict(
 def test_here_a_backend_that_is_installed_but_broken_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, plan: Path
 ) -> None:
-    def broken(_backend: Backend) -> None:
+    def broken(_backend: TensorRTFlavor) -> None:
         raise MissingDependencyError("tensorrt cannot be imported: no libnvinfer.so", remedy="Look there.")
 
     _this_machine(monkeypatch, host_of())
@@ -437,5 +438,5 @@ def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pyte
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert this_host() == Host(
-        versions={Backend.TENSORRT: "10.16.0.1", Backend.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
+        versions={TensorRTFlavor.TENSORRT: "10.16.0.1", TensorRTFlavor.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )

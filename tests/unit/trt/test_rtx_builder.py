@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.bundle.engine_metadata import Backend, BatchProfile, BuildSettings
+from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
@@ -31,7 +31,7 @@ from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
 from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import plan_lowering
+from riformer_deploy.quantization.planning import resolve_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 
@@ -119,7 +119,7 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def trt() -> TensorRT:
-    return load(Backend.TENSORRT_RTX)
+    return load(TensorRTFlavor.TENSORRT_RTX)
 
 
 Filled = Callable[..., dict[str, Tensor]]
@@ -131,10 +131,10 @@ def _export(
     torch.set_num_threads(1)
     model = fold(model_from_state(architecture, Form.TRAINING, filled(architecture)))
     calibration = Calibration(  # what a graph looks like does not depend on its ranges
-        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), divisors={}, residual_ranges={},
-        peaks={}, largest=dict.fromkeys(quantizable(model), 2.0),
+        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), smoothquant_scales={},
+        residual_ranges={}, abs_max={}, largest=dict.fromkeys(quantizable(model), 2.0),
     )  # fmt: skip
-    plan = plan_lowering(kind.precision, kind.options, calibration)
+    plan = resolve_lowering(kind.precision, kind.options, calibration)
     size = (side_px, side_px)
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=size)
     options = OnnxOptions(image_size_px=size, batch=batch, opset=kind.opset)
