@@ -252,10 +252,9 @@ def test_an_altered_engine_is_a_changed_file_of_the_bundle(
     assert f"{engine} is not the file that the bundle recorded" in ran.stderr
 
 
-def test_every_exit_code_is_in_the_readmes_table(repository: Path) -> None:
-    text = (repository / "README.md").read_text(encoding="utf-8")
-    table = text.partition("## Exit codes")[2].partition("\n## ")[0]
-    documented = {int(line.split("|")[1]) for line in table.splitlines() if re.match(r"\| \d+ \|", line)}
+def test_every_exit_code_is_in_the_reference(repository: Path) -> None:
+    text = (repository / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
+    documented = {int(line.split("|")[1]) for line in text.splitlines() if re.match(r"\| \d+ \|", line)}
 
     def codes(kind: type[RIFormerDeployError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(child) for child in kind.__subclasses__()))
