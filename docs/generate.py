@@ -106,7 +106,14 @@ def cli_page() -> list[str]:
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option"]
         usage = [_usage(argument) for argument in arguments]
-        lines += ["", f"## riformer-deploy {name}", "", markdown(" ".join(command.help.split())), "", "```sh"]
+        lines += [
+            "",
+            f"## riformer-deploy {name}",
+            "",
+            markdown(" ".join(command.help.split())),
+            "",
+            "```text",
+        ]
         lines += [f"riformer-deploy {name} {' '.join([*usage, '[OPTIONS]'])}", "```", ""]
         if arguments:
             lines += ["| argument | meaning |", "|---|---|"]
@@ -166,8 +173,9 @@ def exit_code_page() -> list[str]:
     lines = [
         "# Exit codes",
         "",
-        "An error is a `RIFormerDeployError` in Python and an exit code on the command line. With `--json` it",
-        'is `{"error": {"kind", "exit_code", "message"}}` on standard output; `kind` is the name of the class.',
+        "An error is a `RIFormerDeployError` in Python and an exit code on the command line.",
+        'With `--json` it is `{"error": {"kind", "exit_code", "message"}}` on standard output,',
+        "where `kind` is the name of the class.",
         "",
         "| code | error | meaning |",
         "|---:|---|---|",
