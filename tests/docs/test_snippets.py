@@ -9,7 +9,7 @@ import pytest
 from riformer_deploy_cli.main import app
 from typer.main import get_command
 
-from .snippets import PROGRAM, ROOT, Block, blocks, commands, pages
+from .snippets import PROGRAM, ROOT, Block, Command, blocks, commands, pages
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
@@ -45,6 +45,17 @@ def _named(found: list[Block]) -> list[Any]:
     return [pytest.param(block, id=block.place) for block in found]
 
 
+def _quick_commands() -> list[Any]:
+    """Each quick command of the pages once, with the transcript where a page shows one."""
+    found: dict[tuple[str, ...], Any] = {}
+    for block in SHELL:
+        for command in commands(block) if block.runs else ():
+            if command.arguments[0] in QUICK and (command.printed or command.arguments not in found):
+                name = f"{block.place} {' '.join(command.arguments[:2])}"
+                found[command.arguments] = pytest.param(command, id=name)
+    return list(found.values())
+
+
 @pytest.mark.parametrize("block", _named(PYTHON))
 def test_a_python_snippet_runs_as_it_is_written(
     block: Block, checkout: Path, monkeypatch: pytest.MonkeyPatch
@@ -76,24 +87,18 @@ def test_the_command_line_knows_every_option_of_the_examples_in_its_help() -> No
         leaf.make_context(PROGRAM, rest)
 
 
-@pytest.mark.parametrize(
-    "block",
-    _named([b for b in SHELL if b.runs and any(c.arguments[0] in QUICK for c in commands(b))]),
-)
+@pytest.mark.parametrize("command", _quick_commands())
 def test_a_quick_command_runs_and_prints_what_the_page_shows(
-    block: Block, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "tensorrt-rtx" in command.arguments:
+        pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
     monkeypatch.chdir(checkout)
-    for command in commands(block):
-        if command.arguments[0] not in QUICK:
-            continue
-        if "tensorrt-rtx" in command.arguments:
-            pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
-        capsys.readouterr()
-        code = app(list(command.arguments), prog_name=PROGRAM, standalone_mode=False)
-        assert not code, command
-        if command.printed:
-            assert _words(capsys.readouterr().out) == _words(command.printed)
+    capsys.readouterr()
+    code = app(list(command.arguments), prog_name=PROGRAM, standalone_mode=False)
+    assert not code
+    if command.printed:
+        assert _words(capsys.readouterr().out) == _words(command.printed)
 
 
 def _anchors(page: Path) -> set[str]:
