@@ -8,7 +8,7 @@
     │   ├── CheckpointUnreadableError  10   missing, empty, truncated or not PyTorch
     │   ├── CheckpointUnsafeError      11   asks for code outside the training frameworks
     │   ├── CheckpointKeysError        12   missing, unexpected, mis-shaped or mixed keys
-    │   ├── CheckpointValuesError      13   NaN or infinite weights
+    │   ├── CheckpointValuesError      13   weights that are not finite floating-point numbers
     │   ├── NotRIFormerError           14   the weights of another architecture
     │   └── CheckpointMismatchError    15   contradicts what was asked for or is computed here
     ├── MissingDependencyError         20   an optional package is absent or too old
@@ -87,7 +87,7 @@ class CheckpointKeysError(CheckpointError):
 
 
 class CheckpointValuesError(CheckpointError):
-    """A weight is NaN or infinite."""
+    """A weight is NaN, infinite or not floating-point, or becomes infinite when it is fused."""
 
     exit_code = 13
 
