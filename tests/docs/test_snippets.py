@@ -46,14 +46,17 @@ def _named(found: list[Block]) -> list[Any]:
 
 
 def _quick_commands() -> list[Any]:
-    """Each quick command of the pages once, with the transcript where a page shows one."""
-    found: dict[tuple[str, ...], Any] = {}
-    for block in SHELL:
-        for command in commands(block) if block.runs else ():
-            if command.arguments[0] in QUICK and (command.printed or command.arguments not in found):
-                name = f"{block.place} {' '.join(command.arguments[:2])}"
-                found[command.arguments] = pytest.param(command, id=name)
-    return list(found.values())
+    """Each quick command of the pages once, and each transcript of it."""
+    shown = [(block, command) for block in SHELL if block.runs for command in commands(block)]
+    quick = [(block, command) for block, command in shown if command.arguments[0] in QUICK]
+    found: dict[Command, str] = {}
+    for block, command in sorted(quick, key=lambda pair: not pair[1].printed):  # transcripts first
+        if command.printed or command.arguments not in {other.arguments for other in found}:
+            found.setdefault(command, block.place)
+    return [
+        pytest.param(command, id=f"{place} {' '.join(command.arguments[:2])}")
+        for command, place in found.items()
+    ]
 
 
 @pytest.mark.parametrize("block", _named(PYTHON))
