@@ -11,13 +11,13 @@ PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
 
-.PHONY: help demo test lint types layers unit docs benchmarks peer clean
+.PHONY: help demo test lint types layers unit benchmarks peer clean
 
 help:
 	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
-	@echo "make docs        write docs/reference/ from the code"
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
+	@echo "make docs        write docs/reference/ from the code"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make clean       remove what these made"
 
@@ -65,6 +65,7 @@ unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
+.PHONY: docs
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 

@@ -223,7 +223,7 @@ def python_page() -> list[str]:
     groups = {
         "Functions": [n for n, thing in found.items() if inspect.isfunction(thing)],
         "Classes": [n for n, thing in found.items() if inspect.isclass(thing)],
-        "Constants": [n for n, thing in found.items() if not callable(thing)],
+        "Constants and types": [n for n, thing in found.items() if not callable(thing)],
     }
     lines = [
         "# Python",
@@ -237,16 +237,17 @@ def python_page() -> list[str]:
         lines += ["", f"## {title}"]
         for name in members:
             lines += ["", f"### {name}", ""]
-            lines += _constant(name) if title == "Constants" else _defined(found[name])
+            lines += _constant(name) if not callable(found[name]) else _defined(found[name])
     return lines
 
 
 def _constant(name: str) -> list[str]:
     for module in sorted(item for item in sys.modules if item.startswith("riformer_deploy.")):
         for assigned, value, text in attribute_docstrings(module_tree(module).body):
-            if assigned == name and text:
-                return ["```text", f"{name} = {ast.unparse(value)}", "```", "", *as_markdown(text)]
-    raise LookupError(f"no module documents the constant {name}")
+            if assigned == name:
+                told = ["", *as_markdown(text)] if text else []
+                return ["```text", f"{name} = {ast.unparse(value)}", "```", *told]
+    raise LookupError(f"no module assigns {name}")
 
 
 def _defined(thing: Any) -> list[str]:
