@@ -190,7 +190,7 @@ def json_page() -> list[str]:
     """What commands print with ``--json`` and what the bundle stores."""
     commands = [name for name, _ in leaves()]
     if set(commands) != set(API):
-        raise LookupError(f"API does not name the library call of {set(commands) ^ set(API)}")
+        raise LookupError(f"API of docs/generate.py names other commands: {set(commands) ^ set(API)}")
     lines = [
         "# JSON",
         "",
