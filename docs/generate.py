@@ -5,7 +5,6 @@ The pages depend on the code alone: not on the terminal, and not on what else is
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
 import types
@@ -16,16 +15,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import riformer_deploy_cli.main
-from _docstrings import (
-    as_markdown,
-    attribute_docstrings,
-    cell,
-    definition,
-    markdown,
-    module_tree,
-    sections,
-    signature,
-)
+from _docstrings import cell, markdown, sections
+from _python_names import python_page
 from _records import Records
 from typer.main import get_command
 
@@ -211,84 +202,6 @@ def json_page() -> list[str]:
 
 def _returned(made: Any) -> Any:
     return made if isinstance(made, type) else typing.get_type_hints(made)["return"]
-
-
-# -- the library
-
-
-def python_page() -> list[str]:
-    """The public names with signatures and docstrings."""
-    names = sorted(riformer_deploy.__all__)
-    found = {name: getattr(riformer_deploy, name) for name in names}
-    groups = {
-        "Functions": [n for n, thing in found.items() if inspect.isfunction(thing)],
-        "Classes": [n for n, thing in found.items() if inspect.isclass(thing)],
-        "Constants and types": [n for n, thing in found.items() if not callable(thing)],
-    }
-    lines = [
-        "# Python",
-        "",
-        "Every public name is imported from `riformer_deploy`, and loads when it is first used.",
-        "",
-    ]
-    for title, members in groups.items():
-        lines += [f"- {title}: " + ", ".join(f"[`{name}`](#{name.lower()})" for name in members)]
-    for title, members in groups.items():
-        lines += ["", f"## {title}"]
-        for name in members:
-            lines += ["", f"### {name}", ""]
-            lines += _constant(name) if not callable(found[name]) else _defined(found[name])
-    return lines
-
-
-def _constant(name: str) -> list[str]:
-    for module in sorted(item for item in sys.modules if item.startswith("riformer_deploy.")):
-        for assigned, value, text in attribute_docstrings(module_tree(module).body):
-            if assigned == name:
-                told = ["", *as_markdown(text)] if text else []
-                return ["```text", f"{name} = {ast.unparse(value)}", "```", *told]
-    raise LookupError(f"no module assigns {name}")
-
-
-def _defined(thing: Any) -> list[str]:
-    node = definition(thing)
-    if isinstance(node, ast.FunctionDef):
-        return ["```text", signature(node), "```", "", *as_markdown(ast.get_docstring(node) or "")]
-    bases = f"({', '.join(ast.unparse(base) for base in node.bases)})" if node.bases else ""
-    lines = ["```text", f"class {node.name}{bases}"]
-    lines += [f"    {ast.unparse(item)}" for item in node.body if isinstance(item, ast.AnnAssign)]
-    lines += [
-        f"    {name} = {ast.unparse(value)}"
-        for name, value, _ in attribute_docstrings(node.body)
-        if name[0] != "_"
-    ]
-    lines += ["```", "", *as_markdown(ast.get_docstring(node) or "")]
-    for method in node.body:
-        if not isinstance(method, ast.FunctionDef) or (
-            method.name.startswith("_") and method.name != "__init__"
-        ):
-            continue
-        told = ast.get_docstring(method)
-        if method.name == "__init__" or not told:
-            continue
-        lines += [
-            "",
-            f"#### {node.name}.{method.name}",
-            "",
-            "```text",
-            _method(method),
-            "```",
-            "",
-            *as_markdown(told),
-        ]
-    return lines
-
-
-def _method(node: ast.FunctionDef) -> str:
-    marks = {ast.unparse(item) for item in node.decorator_list}
-    if "property" in marks and node.returns is not None:
-        return f"{node.name}: {ast.unparse(node.returns)}"
-    return ("@classmethod\n" if "classmethod" in marks else "") + signature(node)
 
 
 def main() -> int:
