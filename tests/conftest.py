@@ -252,8 +252,8 @@ def _export(checkpoint: Path, output: Path, size: tuple[int, int], **options: An
     from riformer_deploy.api.export import ExportOptions, export_checkpoint  # noqa: PLC0415  # it imports onnxsim
 
     torch.set_num_threads(1)
-    report = export_checkpoint(
-        ExportOptions(checkpoint=checkpoint, output=output, image_size_px=size, **options)
+    report = export_checkpoint(  # paths as text, as users give them; tests of exports give Path
+        ExportOptions(checkpoint=str(checkpoint), output=str(output), image_size_px=size, **options)
     )
     assert report.status is Status.PASSED
     return output

@@ -40,7 +40,7 @@ class AccuracyOptions:
         max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
     """
 
-    data: Path
+    data: Path | str
     split: str = "val"
     groups: tuple[Group, ...] = (Group.TORCH, Group.ONNX)
     limit: int | None = None
@@ -87,7 +87,7 @@ def accuracy_bundle(
     warn_of_failures(bundle, selected.candidates)
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
-    dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
+    dataset = open_dataset(Path(options.data), classes, split=options.split).limited(options.limit)
     variant = VARIANTS.get(model.variant or "")
     task = AccuracyTask(
         candidates=selected.candidates,

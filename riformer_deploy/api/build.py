@@ -62,9 +62,10 @@ class BuildReport:
     warnings: tuple[str, ...]
 
 
-def _read_cache(path: Path | None) -> bytes | None:
-    if path is None:
+def _read_cache(cache: Path | str | None) -> bytes | None:
+    if cache is None:
         return None
+    path = Path(cache)
     if not os.access(path.parent, os.W_OK):  # told now rather than after minutes of building
         raise OptionError(
             f"The timing cache {path} cannot be written: {path.parent} is no folder that can be written to."
@@ -75,12 +76,12 @@ def _read_cache(path: Path | None) -> bytes | None:
         raise OptionError(f"The timing cache {path} cannot be read: {err.strerror}.") from err
 
 
-def _write_cache(path: Path | None, content: bytes | None, warnings: list[str]) -> None:
+def _write_cache(path: Path | str | None, content: bytes | None, warnings: list[str]) -> None:
     """Keep kernel timings; an engine that is built is not thrown away because they cannot be kept."""
     if path is None or content is None:
         return
     try:
-        with replacing(path) as partial:
+        with replacing(Path(path)) as partial:
             partial.write_bytes(content)
     except OSError as err:
         warnings.append(f"the timing cache {path} could not be written: {err.strerror}")

@@ -65,27 +65,27 @@ class ExportOptions:
         force: Replace a bundle of another checkpoint.
         precisions: What to export; models of other precisions that the bundle holds already stay.
         lowering: How to lower.
-        calibration: ``random``, an ``.npz`` file or a folder of images; None for none. Parity, too, runs on
-            real ones.
+        calibration: An ``.npz`` file or a folder of images, or the text ``random``; None for none. Parity,
+            too, runs on real ones.
         skip_bad: Use the rest of the calibration images where part of them cannot be used.
         gate: What int8 and fp8 must hold to on the calibration images, sparing layers if need be.
     """
 
-    checkpoint: Path
-    output: Path
+    checkpoint: Path | str
+    output: Path | str
     variant: Variant | None = None
     num_classes: int | None = None
     weights: WeightSet | None = None
     image_size_px: tuple[int, int] | None = None
     preprocessing: PreprocessingChanges = AS_FOUND
-    class_names: Path | None = None
+    class_names: Path | str | None = None
     opset: int = DEFAULT_OPSET
     batch: int | None = None
     tolerances: dict[Precision, Tolerance] = dataclasses.field(default_factory=lambda: dict(TOLERANCES))
     force: bool = False
     precisions: tuple[Precision, ...] = (Precision.FP32,)
     lowering: PrecisionOptions = dataclasses.field(default_factory=PrecisionOptions)
-    calibration: str | None = None
+    calibration: Path | str | None = None
     skip_bad: bool = False
     gate: Gate | None = None
 
@@ -176,7 +176,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         architecture=options.variant.architecture if options.variant else None,
         num_classes=options.num_classes,
     )
-    notes = list(checkpoint.notes)
+    notes, output = list(checkpoint.notes), Path(options.output)
     model = _model_record(checkpoint, options, notes)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     source = Source(
@@ -186,10 +186,10 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights=checkpoint.weights,
         weights_sha256=checkpoint.weights_sha256,
     )
-    check_target(options.output, source, force=options.force)
-    kept, lost = previous_bundle(options.output, model, source, options.precisions, options.batch)
+    check_target(output, source, force=options.force)
+    kept, lost = previous_bundle(output, model, source, options.precisions, options.batch)
     if not options.force:
-        refuse_losses(options.output, lost)
+        refuse_losses(output, lost)
     notes += [f"dropped from the bundle: {text}" for text in lost]
     training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
     folded = fold(training)
@@ -208,7 +208,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
                 folded, training, model, measured, precision, options.lowering, options.gate, progress
             )
             notes.append(text)
-    with staging(options.output) as staged:
+    with staging(output) as staged:
         progress("fusing")
         weights = stage_weights(staged, checkpoint)
         parent = weights[0].file.sha256
@@ -248,7 +248,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             libraries=library_versions(),
         )
         parity = measure_parity(
-            Bundle(staged, manifest, base=options.output),
+            Bundle(staged, manifest, base=output),
             options.tolerances,
             lambda step: progress(f"proving parity: {step}"),
             groups=MODELS,
@@ -265,10 +265,10 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             manifest = dataclasses.replace(
                 manifest, results={"parity": report, **kept.parity_of(engines, parent)}
             )
-            commit(options.output, staged, manifest, force=options.force)
+            commit(output, staged, manifest, force=options.force)
     return ExportReport(
         status=parity.status,
-        bundle=str(options.output) if parity.status is Status.PASSED else None,
+        bundle=str(output) if parity.status is Status.PASSED else None,
         model=model,
         source=source,
         files=manifest.files if parity.status is Status.PASSED else (),

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from riformer_deploy.api.predict import UnusableImage
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.data.image_files import PictureFiles
-from riformer_deploy.data.loader import LoaderOptions, load_batches
+from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 
 _LAST = "backbone.norm6"
 
@@ -52,7 +51,7 @@ class FeatureOptions:
         force: Replace ``output`` if it exists.
     """
 
-    output: Path
+    output: Path | str
     stage: int | None = None
     batch: int = 32
     workers: int | None = None
@@ -81,9 +80,10 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
         OptionError: ``output`` cannot be written.
         RuntimeFailureError: The model cannot run.
     """
-    if options.output.exists() and (not options.force or options.output.is_dir()):
+    output = Path(options.output)
+    if output.exists() and (not options.force or output.is_dir()):
         raise BundleConflictError(
-            f"{options.output} exists already.", remedy="Use --force to replace it, or another -o."
+            f"{output} exists already.", remedy="Use --force to replace it, or another -o."
         )
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
@@ -103,12 +103,12 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
     array = "features" if options.stage is None else f"stage{options.stage}"
     values = np.concatenate(parts).astype(np.float32)
     try:
-        with replacing(options.output) as partial, partial.open("wb") as file:
+        with replacing(output) as partial, partial.open("wb") as file:
             np.savez(file, images=np.array(names), **{array: values})  # type: ignore[arg-type]  # numpy's stub
     except OSError as err:
-        raise OptionError(f"{options.output} cannot be written: {err}") from err
+        raise OptionError(f"{output} cannot be written: {err}") from err
     return FeatureReport(
-        output=str(options.output),
+        output=str(output),
         array=array,
         shape=values.shape,
         model=candidate.name,

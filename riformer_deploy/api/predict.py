@@ -12,7 +12,7 @@ from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles
-from riformer_deploy.data.loader import LoaderOptions, load_batches
+from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
 
@@ -43,19 +43,6 @@ class Prediction:
 
     image: str
     guesses: tuple[Guess, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnusableImage:
-    """A picture that could not be used.
-
-    Attributes:
-        image: Which.
-        reason: Why.
-    """
-
-    image: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

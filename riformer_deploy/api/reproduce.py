@@ -16,10 +16,10 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import CountCallback, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
-from riformer_deploy.data.loader import LoaderOptions
+from riformer_deploy.data.loader import LoaderOptions, UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share, UnusableImage
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share
 from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
@@ -101,8 +101,8 @@ class ReproduceOptions:
     """
 
     variants: tuple[Variant, ...]
-    data: Path
-    checkpoints: Path
+    data: Path | str
+    checkpoints: Path | str
     split: str = "val"
     mirror: str | None = None
     limit: int | None = None
@@ -143,7 +143,7 @@ def reproduce_table(
         CheckpointError: A file is not the model that its name says.
     """
     classes = ClassList(count=options.variants[0].architecture.num_classes, names=None)
-    dataset = open_dataset(options.data, classes, split=options.split).limited(options.limit)
+    dataset = open_dataset(Path(options.data), classes, split=options.split).limited(options.limit)
     groups: dict[Preprocessing, list[_Entry]] = {}
     for variant in options.variants:
         progress(f"checking {variant.name}")
@@ -157,11 +157,11 @@ def reproduce_table(
             candidates=[entry.candidate for entry in entries],
             dataset=dataset,
             loader=LoaderOptions(preprocessing=preprocessing, batch=options.batch, workers=options.workers),
-            resume_folder=options.checkpoints,
+            resume_folder=Path(options.checkpoints),
         )
         result = measure_accuracy(task, count).result
         record = result.dataset
-        broken |= {item.name: item for item in result.broken}
+        broken |= {item.image: item for item in result.broken}
         for entry, measured in zip(entries, result.artifacts, strict=True):
             rows[entry.variant.name, entry.form] = _row(entry, measured)
     assert record is not None  # noqa: S101  # there is at least one variant

@@ -24,7 +24,7 @@ from riformer_deploy.quantization.sensitivity import (
 
 
 def bundle_sensitivity(
-    directory: Path,
+    directory: Path | str,
     images: CalibrationSource,
     options: PrecisionOptions,
     precision: Precision = Precision.INT8,

@@ -28,10 +28,10 @@ class Bundle:
             is going to change.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, base: Path | None = None) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path | str, manifest: Manifest, base: Path | str | None = None) -> None:
+        self.directory = Path(directory)
         self.manifest = manifest
-        self.base = base
+        self.base = None if base is None else Path(base)
         self._verified: set[tuple[str, str]] = set()
 
     @classmethod

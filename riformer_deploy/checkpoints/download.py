@@ -32,7 +32,7 @@ class DownloadOptions:
         patience: How long to try.
     """
 
-    folder: Path
+    folder: Path | str
     mirror: str | None = None
     patience: Patience = DEFAULT_PATIENCE
 
@@ -82,12 +82,13 @@ def download_checkpoint(
             process is fetching it.
         OptionError: The folder cannot be written.
     """
-    url, path = options.url_of(variant), options.folder / variant.file_name
+    url, folder = options.url_of(variant), Path(options.folder)
+    path = folder / variant.file_name
     if path.is_file() and sha256_of(path).startswith(variant.sha256_prefix):
         return _report(path, url, fetched_bytes=0)
     try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(options.folder / f"{variant.file_name}.part", url) as part:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f"{variant.file_name}.part", url) as part:
             had = part.stat().st_size
             fetched = transfer(url, part, options.patience, count)
             if had and not sha256_of(part).startswith(variant.sha256_prefix):
@@ -97,7 +98,7 @@ def download_checkpoint(
             _check(variant, url, part)
             sync_file(part)
             part.replace(path)
-            sync_directory(options.folder)
+            sync_directory(folder)
     except OSError as err:
         raise OptionError(
             f"{path} cannot be written: {err}", remedy="Choose another folder with -o."

@@ -3,12 +3,20 @@
 Supported: ``str``, ``int``, ``float``, ``bool``, ``None``, ``StrEnum``, ``Literal``, tuples,
 ``dict[str, T]``, unions with None, and dataclasses of these. NaN and infinity are refused both
 ways: a record says None where there is no figure.
+
+msgspec 0.22.0 was tried instead and loses what users were promised. It stops at the first problem, where
+this lists all of them; it takes unknown fields of a dataclass (a Struct can refuse them) and the last of a
+field that is given twice; its place of a problem has ``by_name[...]`` for ``by_name.one``. It writes NaN as
+null, sets as arrays, and both of two keys that are the same as text. To keep the promises, our own checks
+would have to stay before reading and before writing. It is forty times as fast: 0.04 ms against 1.4 ms for a
+manifest of 3.6 kB, of which a command reads one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -127,11 +135,16 @@ def _convert_scalar(kind: Any, data: Any, place: str, problems: list[str]) -> An
     return None
 
 
+@functools.cache  # evaluating them anew took four fifths of the time of reading
+def _hints_of(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _convert_dataclass(kind: type, data: Any, place: str, problems: list[str]) -> Any:
     if not isinstance(data, dict):
         problems.append(f"{_named(place)}: expected an object, got {_shown(data)}")
         return None
-    hints = typing.get_type_hints(kind)
+    hints = _hints_of(kind)
     before = len(problems)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     problems += [f"{place}.{name}".lstrip(".") + ": unknown field" for name in data if name not in fields]

@@ -224,11 +224,13 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
     )
 
 
-def calibration_set(source: str, preprocessing: Preprocessing, *, skip_bad: bool = False) -> CalibrationSet:
+def calibration_set(
+    source: Path | str, preprocessing: Preprocessing, *, skip_bad: bool = False
+) -> CalibrationSet:
     """What ``--calibration`` names.
 
     Args:
-        source: ``random``, an ``.npz`` file, or a folder of images.
+        source: An ``.npz`` file or a folder of images; the text ``random`` for random images.
         preprocessing: The model's.
         skip_bad: Use the rest where part of it cannot be used.
 
@@ -242,7 +244,7 @@ def calibration_set(source: str, preprocessing: Preprocessing, *, skip_bad: bool
         folder = path.is_dir()
         there = folder or path.is_file()
     except (OSError, ValueError) as err:  # a name that the system refuses
-        raise CalibrationError(f"There is no calibration data at {source!r}: {err}") from err
+        raise CalibrationError(f"There is no calibration data at {str(source)!r}: {err}") from err
     if not there:
         raise CalibrationError(
             f"There is no calibration data at {path}.",
@@ -256,11 +258,11 @@ class CalibrationSource:
     """Which calibration images to use.
 
     Attributes:
-        source: ``random``, an ``.npz`` file or a folder; None where none were given.
+        source: An ``.npz`` file, a folder, or the text ``random``; None where none were given.
         skip_bad: Use the rest where part of them cannot be used.
     """
 
-    source: str | None = None
+    source: Path | str | None = None
     skip_bad: bool = False
 
     def open(self, preprocessing: Preprocessing, why: str) -> CalibrationSet:

@@ -61,7 +61,7 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
 
 
 def resolve_class_names(
-    stored: tuple[str, ...] | None, count: int, file: Path | None, notes: list[str]
+    stored: tuple[str, ...] | None, count: int, file: Path | str | None, notes: list[str]
 ) -> tuple[str, ...] | None:
     """The names of a model's classes, from the surest source.
 
@@ -78,7 +78,7 @@ def resolve_class_names(
         OptionError: The file is not usable.
     """
     if file is not None:
-        return read_class_names(file, count)
+        return read_class_names(Path(file), count)
     if stored is not None:
         return stored
     if count != IMAGENET_CLASSES:

@@ -19,7 +19,7 @@ class PictureFiles:
         paths: In order.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -30,10 +30,10 @@ class PictureFiles:
 
     def picture(self, index: int) -> Picture:
         """Decode one; raises ImageError where that cannot be done."""
-        return decode_picture(self.paths[index])
+        return decode_picture(Path(self.paths[index]))
 
 
-def find_pictures(arguments: Sequence[str]) -> PictureFiles:
+def find_pictures(arguments: Sequence[Path | str]) -> PictureFiles:
     """The files that arguments mean.
 
     Args:
@@ -46,15 +46,15 @@ def find_pictures(arguments: Sequence[str]) -> PictureFiles:
     found: list[Path] = []
     nothing = []
     for argument in arguments:
-        path = Path(argument)
+        path, text = Path(argument), str(argument)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
             nothing += [] if inside else [f"{argument}: a folder without pictures"]
             found += inside
-        elif path.exists() or not glob.has_magic(argument):
+        elif path.exists() or not glob.has_magic(text):
             found.append(path)
         else:
-            matched = sorted(Path(match) for match in glob.glob(argument, recursive=True))  # noqa: PTH207
+            matched = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207
             nothing += [] if matched else [f"{argument}: matches nothing"]
             found += [match for match in matched if match.is_file()]
     if nothing:

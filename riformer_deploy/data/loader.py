@@ -74,6 +74,19 @@ class Batch:
     broken: dict[int, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnusableImage:
+    """A picture that could not be used.
+
+    Attributes:
+        image: Its path, or what else its source calls it.
+        reason: Why.
+    """
+
+    image: str
+    reason: str
+
+
 def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -> Generator[Batch]:
     """Every picture from ``start`` on, in order, decoded and normalised up to two batches ahead.
 

@@ -9,10 +9,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.common.dependencies import require
+
+if TYPE_CHECKING:
+    # Made by tests/conformance from what each flavour offers; for mypy anywhere else it is Any.
+    from tensorrt_api import ILogger, Module, Severity
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +33,36 @@ class TensorRT:
     """
 
     backend: TensorRTFlavor
-    module: Any
+    module: Module
     version: str
     cuda: int | None
+
+    # What only some flavours have; mypy is told of each flavour whether it has it (tests/conformance).
+
+    @property
+    def has_compute_capabilities(self) -> bool:
+        """Whether it builds for GPUs that are named, rather than for the one at hand only."""
+        return hasattr(self.module, "ComputeCapability")
+
+    @property
+    def has_cuda_graphs(self) -> bool:
+        """Whether it captures CUDA graphs itself."""
+        return hasattr(self.module, "CudaGraphStrategy")
+
+    @property
+    def has_capturable_check(self) -> bool:
+        """Whether it says which work it can capture as a CUDA graph."""
+        return hasattr(self.module.IExecutionContext, "is_stream_capturable")
+
+    @property
+    def has_runtime_cache(self) -> bool:
+        """Whether it compiles kernels when an engine runs, and hands them over for the next run."""
+        return hasattr(self.module, "IRuntimeCache")
+
+    @property
+    def has_validity_check(self) -> bool:
+        """Whether it judges a plan without loading it."""
+        return hasattr(self.module.Runtime, "get_engine_validity")
 
 
 def cuda_of(backend: TensorRTFlavor) -> int | None:
@@ -105,15 +138,18 @@ class Log:
 
 
 @functools.cache
-def _logger(module: Any) -> tuple[Any, weakref.WeakSet[Log]]:
+def _logger(module: Module) -> tuple[ILogger, weakref.WeakSet[Log]]:
     """The one ``ILogger`` of this flavour, and who listens to it."""
     listening: weakref.WeakSet[Log] = weakref.WeakSet()
 
-    class Logger(module.ILogger):  # type: ignore[misc]  # the base is known when it is imported
+    if not TYPE_CHECKING:
+        ILogger = module.ILogger  # noqa: N806  # the base is known when it is imported
+
+    class Logger(ILogger):  # type: ignore[misc]  # Any, unless tests/conformance says what it is
         def __init__(self) -> None:
             super().__init__()
 
-        def log(self, severity: Any, msg: str) -> None:
+        def log(self, severity: Severity, msg: str) -> None:
             if severity.name != "VERBOSE":
                 for log in list(listening):
                     log.take(severity.name, msg)
@@ -121,7 +157,7 @@ def _logger(module: Any) -> tuple[Any, weakref.WeakSet[Log]]:
     return Logger(), listening
 
 
-def started(maker: Callable[[Any], Any], log: Log) -> Any | None:
+def started(maker: Callable[[ILogger], T], log: Log) -> T | None:
     """A builder or runtime; None where TensorRT cannot start, as without a driver.
 
     Args:

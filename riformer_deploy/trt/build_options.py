@@ -51,7 +51,7 @@ class BuildOptions:
     profiles: tuple[BatchProfile, ...] = ()
     image_size_px: tuple[int, int] | None = None
     settings: BuildSettings = dataclasses.field(default_factory=BuildSettings)
-    timing_cache: Path | None = None
+    timing_cache: Path | str | None = None
 
     def __post_init__(self) -> None:
         settings = self.settings

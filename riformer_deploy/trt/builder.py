@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
@@ -15,6 +15,17 @@ from riformer_deploy.common.errors import EngineBuildError, OptionError, Runtime
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 from riformer_deploy.trt.interruption import interruptible
+
+if TYPE_CHECKING:
+    from tensorrt_api import (
+        Builder,
+        ComputeCapability,
+        IBuilderConfig,
+        INetworkDefinition,
+        IProgressMonitor,
+        Module,
+        OnnxParser,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +68,12 @@ class BuiltPlan:
     timing_cache: bytes | None
 
 
-def compute_capabilities(trt: TensorRT) -> dict[str, Any]:
+def compute_capabilities(trt: TensorRT) -> dict[str, ComputeCapability]:
     """What can be built for, by name: ``8.9``, without that GPU, or ``current``, for the GPU at hand.
 
     Nothing where the flavour builds for the GPU at hand only.
     """
-    if not hasattr(trt.module, "ComputeCapability"):
+    if not trt.has_compute_capabilities:
         return {}
     members = trt.module.ComputeCapability.__members__
     named = {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
@@ -76,7 +87,7 @@ class _Monitor:
     who cancelled.
     """
 
-    def __init__(self, module: Any, progress: Progress, what: str) -> None:
+    def __init__(self, module: Module, progress: Progress, what: str) -> None:
         self.cancelled = threading.Event()
         self.failure: BaseException | None = None
         self._progress, self._what = progress, what
@@ -99,8 +110,11 @@ class _Monitor:
         self._phases.pop(phase, None)
 
 
-def _progress_monitor(module: Any, target: _Monitor) -> Any:
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # as the logger's base
+def _progress_monitor(module: Module, target: _Monitor) -> IProgressMonitor:
+    if not TYPE_CHECKING:
+        IProgressMonitor = module.IProgressMonitor  # noqa: N806  # as the logger's base
+
+    class Monitor(IProgressMonitor):  # type: ignore[misc]  # as the logger's
         def __init__(self) -> None:
             super().__init__()
 
@@ -116,7 +130,7 @@ def _progress_monitor(module: Any, target: _Monitor) -> Any:
     return Monitor()
 
 
-def _parse(trt: TensorRT, network: Any, log: Log, path: Path) -> Any:
+def _parse(trt: TensorRT, network: INetworkDefinition, log: Log, path: Path) -> OnnxParser:
     """The parser, which owns what it parsed."""
     parser = trt.module.OnnxParser(network, log.logger)
     if parser.parse_from_file(str(path)):
@@ -135,7 +149,7 @@ def _parse(trt: TensorRT, network: Any, log: Log, path: Path) -> Any:
     )
 
 
-def _network_layers(network: Any) -> dict[str, int]:
+def _network_layers(network: INetworkDefinition) -> dict[str, int]:
     found: dict[str, int] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -144,11 +158,11 @@ def _network_layers(network: Any) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _target(trt: TensorRT, config: Any, wanted: Sequence[str]) -> None:
+def _target(trt: TensorRT, config: IBuilderConfig, wanted: Sequence[str]) -> None:
     """Say which GPUs to build for."""
     if not wanted:
         return
-    if not hasattr(config, "num_compute_capabilities"):
+    if not trt.has_compute_capabilities:
         raise OptionError(
             f"{trt.backend.label} {trt.version} builds for the GPU that it runs on only; "
             f"not for {', '.join(wanted)}.",
@@ -169,7 +183,7 @@ def _target(trt: TensorRT, config: Any, wanted: Sequence[str]) -> None:
             raise EngineBuildError(f"{trt.backend.label} {trt.version} does not build for {name} here.")
 
 
-def _configure(trt: TensorRT, builder: Any, request: BuildRequest, monitor: _Monitor) -> Any:
+def _configure(trt: TensorRT, builder: Builder, request: BuildRequest, monitor: _Monitor) -> IBuilderConfig:
     module, settings = trt.module, request.settings
     config = builder.create_builder_config()
     config.progress_monitor = monitor.monitor

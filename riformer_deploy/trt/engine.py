@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.trt.bindings import Log, TensorRT, started
+
+if TYPE_CHECKING:
+    from tensorrt_api import ICudaEngine, IExecutionContext, IRuntimeCache, IRuntimeConfig, Runtime
 
 _DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64",
@@ -30,7 +33,7 @@ class EngineTensor:
     """
 
     name: str
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     is_input: bool
     shape: tuple[int, ...]
 
@@ -44,8 +47,8 @@ class Context:
         trt: The bindings.
     """
 
-    def __init__(self, context: Any, engine: Engine, trt: TensorRT) -> None:
-        self._context: Any = context
+    def __init__(self, context: IExecutionContext, engine: Engine, trt: TensorRT) -> None:
+        self._context = context
         self._engine, self._trt = engine, trt
 
     def _check(self, done: object, what: str) -> None:
@@ -99,13 +102,13 @@ class Context:
         Args:
             stream: Handle of the stream.
         """
-        if not hasattr(self._trt.module.IExecutionContext, "is_stream_capturable"):
+        if not self._trt.has_capturable_check:
             return False
         return bool(self._context.is_stream_capturable(stream))
 
     def close(self) -> None:
         """Destroy the context; its last inference must be over."""
-        self._context = None
+        self._context = cast("IExecutionContext", None)  # nobody calls it any more
 
 
 class Engine:
@@ -135,10 +138,10 @@ class Engine:
     ) -> None:
         self._trt, self._what = trt, what
         self._log = Log(trt, kept=_MESSAGES_KEPT)
-        self._engine: Any = None
-        self._config: Any = None
-        self._cache: Any = None
-        self._runtime: Any = started(trt.module.Runtime, self._log)
+        self._engine = cast("ICudaEngine", None)
+        self._config: IRuntimeConfig | None = None
+        self._cache: IRuntimeCache | None = None
+        self._runtime: Runtime | None = started(trt.module.Runtime, self._log)
         try:
             self._load(plan, cuda_graphs, runtime_cache, host_code)
         except BaseException:
@@ -150,9 +153,11 @@ class Engine:
             raise self.failure("could not start")
         if host_code:
             self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
             raise self.failure("could not load the plan")
+        self._engine = engine
+        del engine  # a traceback through here would keep it alive
         self._config, self._cache = self._runtime_config(cuda_graphs, runtime_cache)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self.tensors = tuple(self._tensor(name) for name in names)
@@ -167,11 +172,15 @@ class Engine:
     @property
     def captures_graphs(self) -> bool:
         """Whether the flavour captures CUDA graphs itself."""
-        return hasattr(self._trt.module, "CudaGraphStrategy")
+        return self._trt.has_cuda_graphs
 
-    def _runtime_config(self, cuda_graphs: bool, cached: bytes | None) -> tuple[Any, Any]:  # noqa: FBT001
+    def _runtime_config(
+        self,
+        cuda_graphs: bool,  # noqa: FBT001
+        cached: bytes | None,
+    ) -> tuple[IRuntimeConfig | None, IRuntimeCache | None]:
         """What contexts are made with, where the flavour has runtime caches and graphs of its own."""
-        if not hasattr(self._trt.module, "IRuntimeCache"):
+        if not self._trt.has_runtime_cache:
             return None, None
         config = self._engine.create_runtime_config()
         if cuda_graphs:
@@ -233,13 +242,15 @@ class Engine:
 
     def runtime_cache(self) -> bytes | None:
         """Kernels compiled so far, for the next run; None where the flavour compiles none."""
-        serialized = None if self._cache is None else self._cache.serialize()
+        if not self._trt.has_runtime_cache or self._cache is None:
+            return None
+        serialized = self._cache.serialize()
         return None if serialized is None else bytes(serialized)
 
     def close(self) -> None:
         """Destroy everything, in order; every context must be closed."""
         self._cache = self._config = None
-        self._engine = None
+        self._engine = cast("ICudaEngine", None)  # nobody calls it any more
         self._runtime = None
 
 
@@ -254,7 +265,7 @@ def validity(trt: TensorRT, plan: bytes) -> tuple[str, tuple[str, ...]] | None:
         ``VALID``, ``SUBOPTIMAL`` or ``INVALID`` with the names of the diagnostics; None where the
         flavour cannot tell.
     """
-    if not hasattr(trt.module.Runtime, "get_engine_validity"):
+    if not trt.has_validity_check:
         return None
     runtime = started(trt.module.Runtime, Log(trt))
     if runtime is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
+def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
     """Run something beside the main thread; Ctrl-C cancels it and is raised when it has ended.
 
     Args:
@@ -17,7 +19,7 @@ def interruptible(work: Callable[[], Any], cancel: Callable[[], None]) -> Any:
     Returns:
         What it gives; what it raises is raised here.
     """
-    results: list[Any] = []
+    results: list[T] = []
     failures: list[BaseException] = []
     begin = threading.Event()
     done = threading.Event()  # Thread.join takes a thread for ended once Ctrl-C interrupts it (before 3.13)

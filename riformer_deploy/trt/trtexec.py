@@ -58,7 +58,7 @@ def build_command(
     profiles: tuple[BatchProfile, ...],
     settings: BuildSettings,
     version: TrtexecVersion,
-    timing_cache: Path | None = None,
+    timing_cache: Path | str | None = None,
 ) -> str:
     """The line that builds an engine as ``build --backend tensorrt`` does.
 
@@ -122,7 +122,7 @@ def command_lines(
     folder: Path,
     profiles: tuple[BatchProfile, ...],
     settings: BuildSettings,
-    timing_cache: Path | None = None,
+    timing_cache: Path | str | None = None,
 ) -> tuple[str, ...]:
     """Every line for one graph, for both versions, with a comment before each.
 

@@ -71,8 +71,7 @@ def _split(text: str) -> Iterator[str]:
 
 def plain(name: str) -> str:
     """A type without its namespaces; the parser's error has another name in Python."""
-    short = re.split(r"\.|::", name.strip())[-1]
-    return "ParserError" if short == "IParserError" else short
+    return re.sub(r"(?:\w+(?:\.|::))+", "", name.strip()).replace("IParserError", "ParserError")
 
 
 @dataclass(frozen=True)

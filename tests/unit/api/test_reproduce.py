@@ -58,7 +58,9 @@ def test_models_are_measured_in_both_forms_beside_what_was_published(
         for seed, side in ((0, 32), (1, 32), (2, 48))
     )
     steps: list[str] = []
-    options = ReproduceOptions(variants=variants, data=data, checkpoints=tmp_path, batch=8, workers=1)
+    options = ReproduceOptions(
+        variants=variants, data=str(data), checkpoints=str(tmp_path), batch=8, workers=1
+    )
     found = reproduce_table(options, steps.append)
     assert [(row.variant, row.form) for row in found.models] == [
         (f"tiny-{seed}", form) for seed in range(3) for form in (Form.TRAINING, Form.DEPLOY)

@@ -109,7 +109,7 @@ def variant(monkeypatch: pytest.MonkeyPatch) -> Variant:
 
 @pytest.fixture
 def options(server: Server, tmp_path: Path) -> DownloadOptions:
-    return DownloadOptions(folder=tmp_path / "files", mirror=server.url + "/mirror/", patience=QUICK)
+    return DownloadOptions(folder=str(tmp_path / "files"), mirror=server.url + "/mirror/", patience=QUICK)
 
 
 def names(folder: Path) -> list[str]:
@@ -133,7 +133,7 @@ def test_the_file_arrives_whole_and_is_counted(
     assert report.fetched_bytes == report.size_bytes == len(CONTENT)
     assert (counts[0], counts[-1]) == ((0, len(CONTENT)), (len(CONTENT), len(CONTENT)))
     assert server.asked == [(f"/mirror/{variant.file_name}", None)]
-    assert names(options.folder) == [variant.file_name]
+    assert names(Path(options.folder)) == [variant.file_name]
 
 
 def test_a_file_that_is_there_is_not_fetched_again(
@@ -147,8 +147,8 @@ def test_a_file_that_is_there_is_not_fetched_again(
 def test_a_damaged_file_that_is_there_is_replaced(
     server: Server, variant: Variant, options: DownloadOptions
 ) -> None:
-    options.folder.mkdir()
-    (options.folder / variant.file_name).write_bytes(CONTENT[:-1])
+    Path(options.folder).mkdir()
+    (Path(options.folder) / variant.file_name).write_bytes(CONTENT[:-1])
     assert Path(download_checkpoint(variant, options).path).read_bytes() == CONTENT
     assert len(server.asked) == 1
 
@@ -190,11 +190,11 @@ def test_a_server_that_only_stalls_is_an_error_that_keeps_what_came(
         download_checkpoint(variant, dataclasses.replace(options, patience=patience))
     assert "50,000 bytes are kept" in caught.value.details[0]
     assert caught.value.exit_code == 62
-    assert names(options.folder) == [f"{variant.file_name}.part"]
+    assert names(Path(options.folder)) == [f"{variant.file_name}.part"]
     server.misdeed = lambda _handler, _number: False
     report = download_checkpoint(variant, options)
     assert report.fetched_bytes == len(CONTENT) - 50_000
-    assert names(options.folder) == [variant.file_name]
+    assert names(Path(options.folder)) == [variant.file_name]
 
 
 def test_a_server_without_ranges_sends_it_all_again(
@@ -218,7 +218,7 @@ def test_a_server_that_lies_about_the_length_does_no_harm(
     else:
         with pytest.raises(DownloadError, match="should begin with"):
             download_checkpoint(variant, options)
-        assert names(options.folder) == []
+        assert names(Path(options.folder)) == []
 
 
 def test_an_answer_of_unknown_length_is_judged_by_its_hash(
@@ -242,7 +242,7 @@ def test_wrong_content_is_refused_and_removed(
         download_checkpoint(variant, options)
     assert hashlib.sha256(server.content).hexdigest() in caught.value.message
     assert variant.sha256_prefix in caught.value.message
-    assert names(options.folder) == []
+    assert names(Path(options.folder)) == []
 
 
 def test_a_sign_in_page_is_called_a_web_page(
@@ -256,8 +256,8 @@ def test_a_sign_in_page_is_called_a_web_page(
 def test_a_kept_part_of_something_else_is_begun_anew(
     server: Server, variant: Variant, options: DownloadOptions
 ) -> None:
-    options.folder.mkdir()
-    (options.folder / f"{variant.file_name}.part").write_bytes(b"?" * 1000)
+    Path(options.folder).mkdir()
+    (Path(options.folder) / f"{variant.file_name}.part").write_bytes(b"?" * 1000)
     assert Path(download_checkpoint(variant, options).path).read_bytes() == CONTENT
     assert [asked for _, asked in server.asked] == ["bytes=1000-", None]
 
@@ -265,18 +265,18 @@ def test_a_kept_part_of_something_else_is_begun_anew(
 def test_a_kept_part_that_is_whole_is_taken(
     server: Server, variant: Variant, options: DownloadOptions
 ) -> None:
-    options.folder.mkdir()
-    (options.folder / f"{variant.file_name}.part").write_bytes(CONTENT)
+    Path(options.folder).mkdir()
+    (Path(options.folder) / f"{variant.file_name}.part").write_bytes(CONTENT)
     assert download_checkpoint(variant, options).fetched_bytes == 0
-    assert names(options.folder) == [variant.file_name]
+    assert names(Path(options.folder)) == [variant.file_name]
     assert [asked for _, asked in server.asked] == [f"bytes={len(CONTENT)}-"]
 
 
 def test_a_range_that_begins_elsewhere_is_refused(
     server: Server, variant: Variant, options: DownloadOptions
 ) -> None:
-    options.folder.mkdir()
-    (options.folder / f"{variant.file_name}.part").write_bytes(CONTENT[:1000])
+    Path(options.folder).mkdir()
+    (Path(options.folder) / f"{variant.file_name}.part").write_bytes(CONTENT[:1000])
 
     def elsewhere(handler: Handler, _number: int) -> bool:
         handler.send(206, CONTENT[500:], Content_Range=f"bytes 500-{len(CONTENT) - 1}/{len(CONTENT)}")
@@ -345,7 +345,7 @@ def test_a_refusal_is_said_at_once_with_the_url(
         download_checkpoint(variant, options)
     assert options.url_of(variant) in caught.value.remedy
     assert len(server.asked) == 1
-    assert names(options.folder) == []
+    assert names(Path(options.folder)) == []
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS])
@@ -370,7 +370,7 @@ def test_no_network_is_one_sentence_with_the_url_to_fetch_by_hand(variant: Varia
             download_checkpoint(variant, options)
     assert len(str(caught.value).splitlines()) == 2
     assert f"fetch it by hand: {mirror}/{variant.file_name}" in caught.value.remedy
-    assert names(options.folder) == []
+    assert names(Path(options.folder)) == []
 
 
 def test_a_proxy_is_honoured(
@@ -422,7 +422,7 @@ def test_a_name_is_fetched_and_a_path_is_itself(
     assert named_checkpoint(tmp_path / "my.pth", options) == tmp_path / "my.pth"
     assert server.asked == []
     found = named_checkpoint(Path(S12.name), options)
-    assert found == options.folder / variant.file_name
+    assert found == Path(options.folder) / variant.file_name
     monkeypatch.chdir(tmp_path)
     (tmp_path / S12.name).write_text("a file of that name goes first")
     assert named_checkpoint(Path(S12.name), options) == Path(S12.name)
