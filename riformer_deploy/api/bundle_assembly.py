@@ -1,4 +1,4 @@
-"""Writes the files of a bundle: weights, graphs and sample images."""
+"""Writes the files of a bundle with their records: weights, graphs, sample images and the parity report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.errors import CheckpointValuesError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress
+from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
+from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
@@ -30,6 +32,17 @@ from riformer_deploy.quantization.resolving import resolve_lowering
 
 _SAMPLES = 32
 """Calibration images that a bundle keeps for its parity reports."""
+
+
+def source_of(checkpoint: Checkpoint) -> Source:
+    """The bundle's record of a checkpoint."""
+    return Source(
+        file_name=checkpoint.path.name.encode(errors="replace").decode(),
+        sha256=checkpoint.sha256,
+        form=checkpoint.form,
+        weights=checkpoint.weights,
+        weights_sha256=checkpoint.weights_sha256,
+    )
 
 
 def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
@@ -187,4 +200,17 @@ def stage_samples(staged: Path, images: CalibrationSet | None, parent_sha256: st
         return None
     path = staged / "samples.npy"
     np.save(path, images.spread(_SAMPLES), allow_pickle=False)
+    return record_file(path, parent_sha256)
+
+
+def stage_parity(staged: Path, parity: ParityResult, parent_sha256: str) -> FileRecord:
+    """Write the parity report.
+
+    Args:
+        staged: The folder.
+        parity: The report.
+        parent_sha256: Of the reference weights' file.
+    """
+    path = staged / "parity.json"
+    path.write_text(dump_json(parity), encoding="utf-8")
     return record_file(path, parent_sha256)

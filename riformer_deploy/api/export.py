@@ -7,21 +7,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from riformer_deploy.api.bundle_assembly import ExportInputs, stage_graphs, stage_samples, stage_weights
+from riformer_deploy.api.bundle_assembly import (
+    ExportInputs,
+    source_of,
+    stage_graphs,
+    stage_parity,
+    stage_samples,
+    stage_weights,
+)
 from riformer_deploy.api.parity import MODELS, measure_parity
-from riformer_deploy.api.previous_bundle import read_previous_bundle, refuse_losses
+from riformer_deploy.api.previous_bundle import dropped_notes, read_previous_bundle, refuse_losses
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.bundle.writing import check_target, commit, record_file, staging
+from riformer_deploy.bundle.writing import check_target, commit, staging
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.enums import Precision, WeightSet
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.calibration_files import CalibrationSource
@@ -159,16 +165,6 @@ def _load(options: ExportOptions) -> Checkpoint:
     return checkpoint
 
 
-def _source(checkpoint: Checkpoint) -> Source:
-    return Source(
-        file_name=checkpoint.path.name.encode(errors="replace").decode(),
-        sha256=checkpoint.sha256,
-        form=checkpoint.form,
-        weights=checkpoint.weights,
-        weights_sha256=checkpoint.weights_sha256,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Calibrated:
     """Configs that hold the gate, and the images behind them.
@@ -223,15 +219,19 @@ def _prove(bundle: Bundle, options: ExportOptions, notes: list[str], progress: P
     return parity
 
 
-def _stage_parity(staged: Path, parity: ParityResult, parent_sha256: str) -> FileRecord:
-    path = staged / "parity.json"
-    path.write_text(dump_json(parity), encoding="utf-8")
-    return record_file(path, parent_sha256)
-
-
-def _dropped(artifacts: tuple[str, ...]) -> list[str]:
-    """Notes of what the new bundle does not hold any more."""
-    return [f"dropped from the bundle: {text}" for text in artifacts]
+def _report(
+    options: ExportOptions, manifest: Manifest, parity: ParityResult, notes: list[str]
+) -> ExportReport:
+    written = parity.status is Status.PASSED
+    return ExportReport(
+        status=parity.status,
+        bundle=str(options.output) if written else None,
+        model=manifest.model,
+        source=manifest.source,
+        files=manifest.files if written else (),
+        parity=parity,
+        notes=tuple(notes),
+    )
 
 
 def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
@@ -258,13 +258,13 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     progress("loading the checkpoint")
     checkpoint = _load(options)
     notes = list(checkpoint.notes)
-    model, source = _model_record(checkpoint, options, notes), _source(checkpoint)
+    model, source = _model_record(checkpoint, options, notes), source_of(checkpoint)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     check_target(options.output, source, force=options.force)
     previous = read_previous_bundle(options.output, model, source, options.precisions, options.batch)
     if not options.force:
         refuse_losses(options.output, previous)
-    notes += _dropped(previous.lost)
+    notes += dropped_notes(previous.lost)
     training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
     folded = fold(training)
     calibrated = _calibrated(training, folded, model, source, options, notes, progress)
@@ -279,7 +279,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         made = stage_graphs(staged, inputs, calibrated.lowerings, graph, progress)
         del folded, inputs
         kept = previous.kept_beside(made, parent)
-        notes += _dropped(kept.dropped)
+        notes += dropped_notes(kept.dropped)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             tool_version=VERSION,
@@ -294,16 +294,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         )
         parity = _prove(Bundle(staged, manifest, base=options.output), options, notes, progress)
         if parity.status is Status.PASSED:
-            results = {"parity": _stage_parity(staged, parity, parent), **kept.results}
+            results = {"parity": stage_parity(staged, parity, parent), **kept.results}
             manifest = dataclasses.replace(manifest, results=results)
             commit(options.output, staged, manifest, force=options.force)
-    written = parity.status is Status.PASSED
-    return ExportReport(
-        status=parity.status,
-        bundle=str(options.output) if written else None,
-        model=model,
-        source=source,
-        files=manifest.files if written else (),
-        parity=parity,
-        notes=tuple(notes),
-    )
+    return _report(options, manifest, parity, notes)

@@ -147,3 +147,8 @@ def refuse_losses(directory: Path, previous: PreviousBundle) -> None:
             details=previous.lost,
             remedy="Export these precisions too, choose another -o, or say --force to drop them.",
         )
+
+
+def dropped_notes(dropped: Sequence[str]) -> list[str]:
+    """Notes for the user of what the new bundle does not hold any more."""
+    return [f"dropped from the bundle: {text}" for text in dropped]
