@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -147,6 +148,18 @@ class LoweringConfig:
     def needs_calibration(self) -> bool:
         """Whether it depends on images: for ranges, or to find what half precision cannot hold."""
         return self.precision.is_quantized or self.base is Precision.FP16
+
+    def heeded(self) -> LoweringConfig:
+        """The config without choices that have no effect on its precision, so that none of them is stored."""
+        int8, float8 = self.precision is Precision.INT8, self.precision is Precision.FP8
+        return dataclasses.replace(
+            self,
+            int8_base=self.int8_base if int8 else None,
+            method=self.method if int8 or (float8 and self.method is Method.MAX) else None,
+            equalize=self.equalize if int8 else None,
+            quantize_residual=self.quantize_residual and int8,
+            exclude_layers=self.exclude_layers if int8 or float8 else (),
+        )
 
     def precision_of(self, name: str) -> Precision:
         """The floating precision of a block or layer, where it is not quantised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import Method, MlpForm, NormForm, OutputForm, Precision
+from riformer_deploy.common.enums import MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
@@ -35,29 +35,32 @@ def refuse_unused(configs: Sequence[LoweringConfig]) -> None:
     Raises:
         OptionError: There are some; each is listed.
     """
-    problems = []
     precisions = [config.precision for config in configs]
     float8 = Precision.FP8 in precisions
-    if Precision.INT8 not in precisions:
-        methods = {config.method for config in configs} - ({None, Method.MAX} if float8 else {None})
-        known = "; fp8's ranges are those of the largest values" if float8 else ""
-        problems += [f"--method: {method} is for int8{known}" for method in sorted(filter(None, methods))]
-        if any(config.int8_base is not None for config in configs):
-            problems.append("--int8-base: it is for int8" + ("; that of fp8 is fp16" if float8 else ""))
-        if any(config.equalize is not None for config in configs):
-            problems.append("--equalize, --no-equalize: the downsampling layers are quantised to int8 alone")
-        if any(config.quantize_residual for config in configs):
-            problems.append("--quantize-residual: the inputs of residual additions can be int8 alone")
-    if any(config.exclude_layers for config in configs) and not any(
-        precision.is_quantized for precision in precisions
-    ):
-        problems.append("--exclude-layers: it excludes layers from int8 and fp8")
+    method = next((config.method for config in configs if config.method is not None), None)
+    known = "; fp8's ranges are those of the largest values" if float8 else ""
+    explanations = {
+        "method": f"--method: {method} is for int8{known}",
+        "int8_base": "--int8-base: it is for int8" + ("; that of fp8 is fp16" if float8 else ""),
+        "equalize": "--equalize, --no-equalize: the downsampling layers are quantised to int8 alone",
+        "quantize_residual": "--quantize-residual: the inputs of residual additions can be int8 alone",
+        "exclude_layers": "--exclude-layers: it excludes layers from int8 and fp8",
+    }
+    heeded = [config.heeded() for config in configs]
+    problems = [
+        text for name, text in explanations.items() if _chosen(configs, name) and not _chosen(heeded, name)
+    ]
     if problems:
         raise OptionError(
             f"These options have no effect on {', '.join(precisions)}.",
             details=problems,
             remedy="Leave them out, or name a precision that they are for.",
         )
+
+
+def _chosen(configs: Sequence[LoweringConfig], name: str) -> bool:
+    """Whether a field of any of the configs is not as it is by default."""
+    return any(getattr(config, name) != getattr(LoweringConfig(), name) for config in configs)
 
 
 def check_opset(configs: Sequence[LoweringConfig], opset: int) -> None:

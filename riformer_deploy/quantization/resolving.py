@@ -21,15 +21,18 @@ Clipping costs much and range almost nothing: E4M3's 3 bits of mantissa are as f
 def resolve_lowering(config: LoweringConfig, result: CalibrationResult | None) -> LoweringConfig:
     """The config with all that follows from calibration images: it can be lowered, and stored.
 
+    Choices that have no effect on its precision are dropped.
+
     Args:
         config: What was asked for.
         result: Ranges and largest values; int8 and fp8 need it, and without it nothing is known of what
-            overflows half precision. A config that depends on no images is given back as it is.
+            overflows half precision. Not used where the config depends on no images.
 
     Raises:
         OptionError: int8 or fp8 without a calibration, or with one that lacks its ranges or, for int8, those
             of residual inputs which shall be int8.
     """
+    config = config.heeded()
     if not config.needs_calibration:
         return config
     if result is None:
@@ -99,7 +102,7 @@ def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, fl
     Raises:
         OptionError: The calibration holds none.
     """
-    if config.precision is not Precision.INT8 or not config.quantize_residual:
+    if not config.quantize_residual:
         return {}
     if not found.residual_ranges:
         raise OptionError(

@@ -78,6 +78,34 @@ def test_how_ranges_are_chosen_goes_with_the_precision() -> None:
     assert LoweringConfig(precision=Precision.FP8).range_method is Method.MAX
 
 
+ASKED: dict[str, Any] = {
+    "int8_base": Precision.FP16,
+    "method": Method.MAX,
+    "equalize": False,
+    "quantize_residual": True,
+    "exclude_layers": ("head.fc",),
+}
+
+
+@pytest.mark.parametrize(
+    ("precision", "heeded"),
+    [
+        (Precision.INT8, set(ASKED)),
+        (Precision.FP8, {"method", "exclude_layers"}),
+        (Precision.FP16, set()),
+    ],
+)
+def test_only_what_the_precision_heeds_is_kept(precision: Precision, heeded: set[str]) -> None:
+    asked = LoweringConfig(precision=precision, norm=NormForm.LAYER, **ASKED)
+    expected = {name: value for name, value in ASKED.items() if name in heeded}
+    assert asked.heeded() == LoweringConfig(precision=precision, norm=NormForm.LAYER, **expected)
+
+
+def test_a_method_that_fp8_does_not_follow_is_dropped() -> None:
+    asked = LoweringConfig(precision=Precision.FP8, method=Method.ENTROPY)
+    assert asked.heeded() == LoweringConfig(precision=Precision.FP8)
+
+
 def test_it_is_read_back_as_it_was_written_to_the_last_bit() -> None:
     third = 1 / 3
     config = LoweringConfig(

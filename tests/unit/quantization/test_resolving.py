@@ -31,16 +31,26 @@ def test_a_block_that_would_overflow_half_stays_in_float32_by_name(
     loud = _with(calibrate_for, abs_max={**calibrate_for.calibration.abs_max, block: peak})
     for config in (FP16, INT8_HALF, FP8):
         assert resolve_lowering(config, loud).float32_blocks == (block,)
-    plain, spared = (resolve_lowering(FP8, result).ranges for result in (calibrate_for, loud))
-    assert set(plain) - set(spared) == {f"{block}.mlp.fc1", f"{block}.mlp.fc2"}
+    plain, wide = (resolve_lowering(FP8, result).ranges for result in (calibrate_for, loud))
+    assert set(plain) - set(wide) == {f"{block}.mlp.fc1", f"{block}.mlp.fc2"}
     assert not resolve_lowering(FP16, calibrate_for).float32_blocks
     assert not resolve_lowering(INT8, loud).float32_blocks
 
 
 def test_what_depends_on_no_images_stays_as_it_is(calibrate_for: CalibrationResult) -> None:
     for config in (LoweringConfig(), LoweringConfig(precision=Precision.BF16)):
-        assert resolve_lowering(config, calibrate_for) is config
-    assert resolve_lowering(FP16, None) is FP16
+        assert resolve_lowering(config, calibrate_for) == config
+    assert resolve_lowering(FP16, None) == FP16
+
+
+@pytest.mark.parametrize("config", [LoweringConfig(), FP16], ids=lambda config: config.precision)
+def test_what_a_precision_does_not_heed_is_not_stored(
+    calibrate_for: CalibrationResult, config: LoweringConfig
+) -> None:
+    asked = dataclasses.replace(
+        config, int8_base=Precision.FP16, quantize_residual=True, exclude_layers=("head.fc",)
+    )
+    assert resolve_lowering(asked, calibrate_for) == resolve_lowering(config, calibrate_for)
 
 
 @pytest.mark.parametrize("config", [INT8, FP8], ids=lambda config: config.precision)
@@ -109,4 +119,4 @@ def test_it_records_the_calibration_and_resolving_anew_leaves_nothing_of_the_fir
         method=Method.ENTROPY,
     )
     again = resolve_lowering(dataclasses.replace(first, precision=Precision.FP8), calibrate_for)
-    assert again == resolve_lowering(dataclasses.replace(FP8, method=Method.ENTROPY), calibrate_for)
+    assert again == resolve_lowering(FP8, calibrate_for)
