@@ -20,7 +20,7 @@ class Form:
     """How the graphs of one bundle are written.
 
     Attributes:
-        lowering: Fields of :class:`riformer_deploy.export.config.PrecisionOptions`.
+        lowering: Fields of :class:`riformer_deploy.bundle.lowering_config.LoweringConfig`.
         precisions: What the bundle holds.
         opset: Version of ONNX's default operator set.
     """

@@ -15,6 +15,7 @@ from PIL import Image
 
 from riformer_deploy.backends.base import Candidate, Outputs, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.class_names import imagenet_names
@@ -23,7 +24,6 @@ from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
@@ -101,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         model = Path(work) / "s12.onnx"
         weights = model_from_state(architecture, Form.TRAINING, random_state(architecture))
-        lowered = lower(fold(weights), LoweringPlan(), VARIANTS["riformer-s12_in1k"].preprocessing)
+        lowered = lower(fold(weights), LoweringConfig(), VARIANTS["riformer-s12_in1k"].preprocessing)
         export_onnx(lowered, model, OnnxOptions(image_size_px=(224, 224)), {})
         runtimes: dict[str, Runtime] = {
             "ONNX Runtime on one core": _Session(model, threads=1),

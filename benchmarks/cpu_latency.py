@@ -13,6 +13,7 @@ from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import NormForm, Precision
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
@@ -20,15 +21,15 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs, LatencyResult
-from riformer_deploy.export.config import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
+from riformer_deploy.export.option_checks import BF16_OPSET, GROUP_NORM_OPSET
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, measure
-from riformer_deploy.quantization.planning import resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.resolving import resolve_lowering
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
@@ -47,14 +48,16 @@ def _opset(precision: Precision, norm: NormForm) -> int:
 def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
     """Our files by name: every norm form of every precision."""
     folded = fold(model)
-    calibration: Calibration = measure(folded, random_set(_PREPROCESSING), "benchmark", CalibrationConfig())
+    images = random_set(_PREPROCESSING)
+    measured = measure(folded, images, "benchmark", CalibrationConfig())
+    result = CalibrationResult(images=images, calibration=measured)
     files = {}
     for precision in Precision:
         for norm in NormForm:
-            plan = resolve_lowering(precision, PrecisionOptions(norm=norm), calibration)
+            config = resolve_lowering(LoweringConfig(precision=precision, norm=norm), result)
             path = folder / f"{precision}.{norm}.onnx"
             options = OnnxOptions(image_size_px=_SIZE, opset=_opset(precision, norm))
-            export_onnx(lower(folded, plan, _PREPROCESSING), path, options, {})
+            export_onnx(lower(folded, config, _PREPROCESSING), path, options, {})
             files[f"{precision} {norm}"] = (precision, path)
     return files
 

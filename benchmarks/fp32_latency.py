@@ -11,13 +11,13 @@ from _common import naive_export, random_state, target, write_result
 from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import Inputs
-from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
@@ -40,7 +40,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         naive, ours = Path(folder) / "naive.onnx", Path(folder) / "ours.onnx"
         naive_export(model, naive, _SIZE[0])
-        lowered = lower(fold(model), LoweringPlan(), Preprocessing(resize_short_edge_px=None, crop_px=_SIZE))
+        lowered = lower(
+            fold(model), LoweringConfig(), Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
+        )
         export_onnx(lowered, ours, OnnxOptions(image_size_px=_SIZE), {})
         runtimes: dict[str, Callable[[], Runtime]] = {
             _EAGER: lambda: PyTorchRuntime(model, threads=threads),

@@ -22,9 +22,9 @@ from _forms import DEFAULT, DIGITS, FORMS, SMALL, Form, bundle_name
 
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import MANIFEST
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.evaluation.tolerances import TOLERANCES, changed_tolerances
-from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.variants import VARIANTS
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -40,8 +40,9 @@ def _export(checkpoint: Path, output: Path, form: Form, *, trained: bool) -> Non
             checkpoint=checkpoint,
             output=output,
             image_size_px=(64, 64) if trained else None,
-            precisions=form.precisions,
-            lowering=PrecisionOptions(int8_base=base, **form.lowering),
+            lowerings=tuple(
+                LoweringConfig(precision=item, int8_base=base, **form.lowering) for item in form.precisions
+            ),
             opset=form.opset,
             calibration=str(_CALIBRATION) if trained else "random",
             tolerances=TOLERANCES if trained else changed_tolerances(min_sqnr_db=5.0, stage_relative_l2=1.0),

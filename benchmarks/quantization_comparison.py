@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.stored_models import model_of
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.calibration_files import calibration_set
@@ -31,12 +32,11 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalise
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact
-from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import CalibrationConfig, measure
-from riformer_deploy.quantization.planning import resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.resolving import resolve_lowering
 
 _ROOT = Path(__file__).parent.parent
 _CHECKPOINT = _ROOT / "examples" / "riformer-digits.pth"
@@ -61,22 +61,20 @@ Images = NDArray[np.float32]
 def _ours(folder: Path) -> dict[str, Path]:
     """Our files, lowered and written as ``export`` does; the parity report is the judgement here."""
     choices = {
-        "fp32": (Precision.FP32, PrecisionOptions()),
-        "fp16": (Precision.FP16, PrecisionOptions()),
-        "int8, max": (Precision.INT8, PrecisionOptions(method=Method.MAX)),
-        "int8, mse": (Precision.INT8, PrecisionOptions()),
-        "int8, mse, base fp16": (Precision.INT8, PrecisionOptions(int8_base=Precision.FP16)),
-        "fp8": (Precision.FP8, PrecisionOptions()),
+        "fp32": LoweringConfig(),
+        "fp16": LoweringConfig(precision=Precision.FP16),
+        "int8, max": LoweringConfig(precision=Precision.INT8, method=Method.MAX),
+        "int8, mse": LoweringConfig(precision=Precision.INT8),
+        "int8, mse, base fp16": LoweringConfig(precision=Precision.INT8, int8_base=Precision.FP16),
+        "fp8": LoweringConfig(precision=Precision.FP8),
     }
     folded, images = fold(model_of(_CHECKPOINT)), calibration_set(str(_DATA), _PREPROCESSING)
     files = {}
-    for number, (name, (precision, lowering)) in enumerate(choices.items()):
-        calibration = measure(
-            folded, images, "benchmark", CalibrationConfig(method=lowering.method_of(Precision.INT8))
-        )
-        plan = resolve_lowering(precision, lowering, calibration)
+    for number, (name, choice) in enumerate(choices.items()):
+        measured = measure(folded, images, "benchmark", CalibrationConfig(method=choice.range_method))
+        config = resolve_lowering(choice, CalibrationResult(images=images, calibration=measured))
         files[f"{_OURS} {name}"] = path = folder / f"ours{number}.onnx"
-        export_onnx(lower(folded, plan, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})
+        export_onnx(lower(folded, config, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})
     return files
 
 

@@ -14,21 +14,20 @@ from _common import medians, random_state, target, write_result
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import silent
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import INPUT_NAME, OnnxOptions, export_onnx
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Variant
-from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import resolve_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
 from riformer_deploy.trt.builder import BuildRequest, build_plan
@@ -46,13 +45,9 @@ def _folded(variant: Variant) -> RIFormer:
 
 def _export(model: RIFormer, precision: Precision, side_px: int, path: Path) -> None:
     """A graph whose int8 ranges are made up: what is built does not depend on them."""
-    calibration = Calibration(
-        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), smoothquant_scales={},
-        residual_ranges={}, abs_max={},
-    )  # fmt: skip
-    plan = resolve_lowering(precision, PrecisionOptions(), calibration)
+    config = LoweringConfig(precision=precision, ranges=dict.fromkeys(quantizable(model, precision), 4.0))
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=(side_px, side_px))
-    export_onnx(lower(model, plan, preprocessing), path, OnnxOptions(image_size_px=(side_px, side_px)), {})
+    export_onnx(lower(model, config, preprocessing), path, OnnxOptions(image_size_px=(side_px, side_px)), {})
 
 
 def _built(
@@ -134,7 +129,7 @@ def _beside(trt: TensorRT, folder: Path) -> dict[str, list[float]]:
         checkpoint=checkpoint,
         output=folder / "s12",
         variant=VARIANTS[_S12],
-        precisions=(Precision.FP16,),
+        lowerings=(LoweringConfig(precision=Precision.FP16),),
         calibration="random",
     )
     if export_checkpoint(options).status is not Status.PASSED:

@@ -263,4 +263,6 @@ Equalize = Annotated[
 QuantizeResidual = Annotated[
     bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")
 ]
-Keep = Annotated[list[str] | None, typer.Option(metavar="LAYER", help="A layer to keep out of int8 and fp8.")]
+ExcludeLayers = Annotated[
+    list[str] | None, typer.Option(metavar="LAYER", help="A layer to exclude from int8 and fp8.")
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from riformer_deploy.backends.graph_state import titled
+from riformer_deploy.bundle.lowering_config import quantizes
+from riformer_deploy.common.enums import OutputForm
 
 from .engine_tables import parity_text, print_engine
 from .output import number, print_table, say
@@ -162,25 +164,26 @@ def _print_onnx(found: OnnxInspection) -> None:
 
 def _lowering(artifact: OnnxArtifact) -> str:
     """How a model came to its precision, in words."""
-    record = artifact.lowering
-    output = record.output_form if record.topk is None else f"top {record.topk}"
+    config = artifact.lowering
+    output = f"top {config.topk}" if config.output_form is OutputForm.TOPK else config.output_form
     parts = [
         f"opset {artifact.opset}",
-        f"norm {record.norm}",
-        f"{record.input_form} input",
+        f"norm {config.norm}",
+        f"{config.input_form} input",
         f"{output} output",
     ]
-    forms = {"norms' inputs and outputs": record.norm_io, "mlp": record.mlp, "norm2": record.norm2}
-    forms["inputs and outputs"] = record.io
+    forms = {"norms' inputs and outputs": config.norm_io, "mlp": config.mlp, "norm2": config.norm2}
+    forms["inputs and outputs"] = config.io
     parts += [f"{what} {how}" for what, how in forms.items() if how not in ("fp32", "conv", "explicit")]
-    if artifact.precision.is_quantized:
-        parts.append(f"the rest {record.base}")
-    if record.quantized_residual:
+    if config.precision.is_quantized:
+        parts.append(f"the rest {config.base}")
+    if config.residual_ranges:
         parts.append("residual inputs int8")
-    parts += [f"{name} kept in {record.base}" for name in record.unquantized]
-    parts += [f"{name} kept in fp32: half would overflow" for name in record.float32_blocks]
-    if record.calibration is not None:
-        images = record.calibration
+    excluded = [name for name in config.exclude_layers if quantizes(config.precision, name)]
+    parts += [f"{name} excluded, in {config.base}" for name in excluded]
+    parts += [f"{name} in fp32: half would overflow" for name in config.float32_blocks]
+    if config.calibration is not None:
+        images = config.calibration
         kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
         ranges = f", {images.method} scales" if artifact.precision.is_quantized else ""
         parts.append(f"calibrated on {images.images} {kind}{ranges}")

@@ -39,9 +39,7 @@ from riformer_deploy.backends.base import Skipped as Skipped
 from riformer_deploy.backends.candidates import Group as Group
 from riformer_deploy.backends.gpu_candidates import GpuOptions as GpuOptions
 from riformer_deploy.backends.graph_state import GraphState as GraphState
-from riformer_deploy.bundle.artifacts import CalibrationRecord as CalibrationRecord
 from riformer_deploy.bundle.artifacts import FileRecord as FileRecord
-from riformer_deploy.bundle.artifacts import LoweringRecord as LoweringRecord
 from riformer_deploy.bundle.artifacts import OnnxArtifact as OnnxArtifact
 from riformer_deploy.bundle.artifacts import TensorSpec as TensorSpec
 from riformer_deploy.bundle.artifacts import WeightsArtifact as WeightsArtifact
@@ -50,6 +48,8 @@ from riformer_deploy.bundle.engine_metadata import BuildSettings as BuildSetting
 from riformer_deploy.bundle.engine_metadata import EngineArtifact as EngineArtifact
 from riformer_deploy.bundle.engine_metadata import EngineMetadata as EngineMetadata
 from riformer_deploy.bundle.engine_metadata import TensorRTFlavor as TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import CalibrationRecord as CalibrationRecord
+from riformer_deploy.bundle.lowering_config import LoweringConfig as LoweringConfig
 from riformer_deploy.bundle.manifest import Manifest as Manifest
 from riformer_deploy.bundle.manifest import ModelRecord as ModelRecord
 from riformer_deploy.bundle.manifest import Source as Source
@@ -105,7 +105,6 @@ from riformer_deploy.evaluation.results import Status as Status
 from riformer_deploy.evaluation.results import Timing as Timing
 from riformer_deploy.evaluation.tolerances import Tolerance as Tolerance
 from riformer_deploy.evaluation.tolerances import changed_tolerances as changed_tolerances
-from riformer_deploy.export.config import PrecisionOptions as PrecisionOptions
 from riformer_deploy.export.onnx_graph import NodeCount as NodeCount
 from riformer_deploy.model.architecture import Architecture as Architecture
 from riformer_deploy.model.architecture import Form as Form

@@ -22,6 +22,7 @@ from riformer_deploy.backends.base import Outputs
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
@@ -31,7 +32,7 @@ from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, calibrate
+from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
@@ -126,7 +127,7 @@ def digits_reference(digits_checkpoint: Path, digits_inputs: NDArray[np.float32]
 @pytest.fixture(scope="session")
 def calibrate_for(
     digits_folded: RIFormer, digits_preprocessing: Preprocessing, calibration_file: Path
-) -> Calibration:
+) -> CalibrationResult:
     """The digits' model calibrated on its calibration images; MSE scales, equalised."""
     torch.set_num_threads(1)
     images = npz_set(calibration_file, digits_preprocessing)
@@ -280,7 +281,9 @@ def precise_bundle(
         digits_checkpoint,
         tmp_path_factory.mktemp("bundles") / "precise",
         (64, 64),
-        precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
+        lowerings=tuple(
+            LoweringConfig(precision=item) for item in (Precision.FP32, Precision.FP16, Precision.INT8)
+        ),
         calibration=str(calibration_file),
     )
 
@@ -294,7 +297,7 @@ def fp8_bundle(
         digits_checkpoint,
         tmp_path_factory.mktemp("bundles") / "fp8",
         (64, 64),
-        precisions=(Precision.FP8,),
+        lowerings=(LoweringConfig(precision=Precision.FP8),),
         calibration=str(calibration_file),
     )
 

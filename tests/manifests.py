@@ -7,13 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from riformer_deploy.bundle.artifacts import (
-    FileRecord,
-    LoweringRecord,
-    OnnxArtifact,
-    TensorSpec,
-    WeightsArtifact,
-)
+from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, TensorSpec, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import (
     BatchProfile,
     BuildSettings,
@@ -21,27 +15,13 @@ from riformer_deploy.bundle.engine_metadata import (
     EngineMetadata,
     TensorRTFlavor,
 )
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import commit, record_file, staging
 from riformer_deploy.common.enums import Precision, WeightSet
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
-
-PLAIN = LoweringRecord(
-    norm="instance",
-    base=Precision.FP32,
-    io=Precision.FP32,
-    input_form="normalised",
-    output_form="logits",
-    topk=None,
-    float32_blocks=(),
-    unquantized=(),
-    equalized=(),
-    quantized_residual=False,
-    calibration=None,
-)
-"""How an FP32 model is lowered."""
 
 
 def file_record(path: str) -> FileRecord:
@@ -60,11 +40,10 @@ def graph_of(file: FileRecord, batch: int | str = "batch") -> OnnxArtifact:
     """An FP32 graph of two classes."""
     return OnnxArtifact(
         file=file,
-        precision=Precision.FP32,
         opset=20,
         inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 3, 64, 96)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=(batch, 2)),),
-        lowering=PLAIN,
+        lowering=LoweringConfig(),
     )
 
 

@@ -48,13 +48,13 @@ def export(
     equalize: options.Equalize = None,
     int8_base: options.Int8Base = None,
     quantize_residual: options.QuantizeResidual = False,
-    keep: options.Keep = None,
+    exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
-        float | None, typer.Option(help="Spare int8 or fp8 layers until this SQNR (dB) holds.")
+        float | None, typer.Option(help="Exclude layers from int8 or fp8 until this SQNR (dB) holds.")
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Spare int8 or fp8 layers until no more first classes (percent) change."),
+        typer.Option(help="Exclude layers from int8 or fp8 until no more first classes (percent) change."),
     ] = None,
     norm_form: options.Norm = NormForm.INSTANCE,
     norm_io: options.NormIo = options.NormIoChoice.FP32,
@@ -83,12 +83,12 @@ def export(
     form, topk = options.parse_output(output_form)
 
     from riformer_deploy.api.export import ExportOptions, export_checkpoint
+    from riformer_deploy.bundle.lowering_config import LoweringConfig
     from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
     from riformer_deploy.common.enums import WeightSet
     from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
     from riformer_deploy.evaluation.results import Status
     from riformer_deploy.evaluation.tolerances import changed_tolerances
-    from riformer_deploy.export.config import PrecisionOptions
     from riformer_deploy.export.onnx_export import DEFAULT_OPSET
     from riformer_deploy.model.variants import get_variant
     from riformer_deploy.quantization.sensitivity import Gate
@@ -110,21 +110,24 @@ def export(
             rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
         ),
         force=force,
-        precisions=tuple(precision) if precision else (Precision.FP32,),
-        lowering=PrecisionOptions(
-            norm=norm_form,
-            norm_io=Precision(norm_io),
-            mlp=mlp,
-            norm2=norm2,
-            int8_base=Precision(int8_base) if int8_base is not None else None,
-            method=method,
-            equalize=equalize,
-            quantize_residual=quantize_residual,
-            keep=frozenset(keep or []),
-            io=Precision(io_dtype),
-            input_form=input_form,
-            output_form=form,
-            topk=topk,
+        lowerings=tuple(
+            LoweringConfig(
+                precision=item,
+                norm=norm_form,
+                norm_io=Precision(norm_io),
+                mlp=mlp,
+                norm2=norm2,
+                int8_base=Precision(int8_base) if int8_base is not None else None,
+                method=method,
+                equalize=equalize,
+                quantize_residual=quantize_residual,
+                exclude_layers=tuple(exclude_layers or ()),
+                io=Precision(io_dtype),
+                input_form=input_form,
+                output_form=form,
+                topk=topk,
+            )
+            for item in precision or (Precision.FP32,)
         ),
         calibration=calibration,
         skip_bad=skip_bad,

@@ -27,16 +27,19 @@ def sensitivity(
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
     from riformer_deploy.api.sensitivity import bundle_sensitivity
+    from riformer_deploy.bundle.lowering_config import LoweringConfig
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.data.calibration_files import CalibrationSource
-    from riformer_deploy.export.config import PrecisionOptions
 
-    asked = PrecisionOptions(
-        method=method, equalize=equalize, int8_base=Precision(int8_base) if int8_base is not None else None
+    asked = LoweringConfig(
+        precision=Precision(precision),
+        method=method,
+        equalize=equalize,
+        int8_base=Precision(int8_base) if int8_base is not None else None,
     )
     images = CalibrationSource(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
-        report = bundle_sensitivity(find_bundle(bundle), images, asked, Precision(precision), progress)
+        report = bundle_sensitivity(find_bundle(bundle), images, asked, progress)
     for text in report.warnings:
         output.note(text)
     if json:

@@ -1,8 +1,9 @@
-"""Puts the files of a bundle together: weights, graphs, sample images, and models that it held before."""
+"""Writes the files of a bundle with their records: weights, graphs, sample images and the parity report."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,38 @@ import numpy as np
 import torch
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
-from riformer_deploy.bundle.engine_metadata import EngineArtifact
-from riformer_deploy.bundle.manifest import Manifest, ModelRecord, Source
-from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
+from riformer_deploy.bundle.manifest import ModelRecord, Source
 from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
-from riformer_deploy.common.enums import Precision
-from riformer_deploy.common.errors import BundleConflictError, BundleError, CheckpointValuesError
+from riformer_deploy.common.errors import CheckpointValuesError
 from riformer_deploy.common.files import replacing
+from riformer_deploy.common.progress import Progress
+from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export.config import PrecisionOptions
+from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
-from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.lowering_records import record_lowering
-from riformer_deploy.quantization.planning import needs_calibration, resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationResult
+from riformer_deploy.quantization.resolving import resolve_lowering
 
 _SAMPLES = 32
 """Calibration images that a bundle keeps for its parity reports."""
 
-Measured = tuple[CalibrationSet, Calibration]
-"""Calibration images and what was measured on them."""
+
+def source_of(checkpoint: Checkpoint) -> Source:
+    """The bundle's record of a checkpoint."""
+    return Source(
+        file_name=checkpoint.path.name.encode(errors="replace").decode(),
+        sha256=checkpoint.sha256,
+        form=checkpoint.form,
+        weights=checkpoint.weights,
+        weights_sha256=checkpoint.weights_sha256,
+    )
 
 
 def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
@@ -103,65 +111,81 @@ class ExportInputs:
         record: The model's.
         source: The checkpoint.
         parent_sha256: Of the reference weights' file.
-        measured: The calibration, where there is one.
+        calibration: Where there is one.
     """
 
     model: RIFormer
     record: ModelRecord
     source: Source
     parent_sha256: str
-    measured: Measured | None
+    calibration: CalibrationResult | None
 
 
-def stage_onnx(
-    staged: Path, made_of: ExportInputs, precision: Precision, options: PrecisionOptions, graph: OnnxOptions
-) -> OnnxArtifact:
-    """Write ``model.<precision>.onnx``.
+def stage_graphs(
+    staged: Path,
+    inputs: ExportInputs,
+    configs: Sequence[LoweringConfig],
+    graph: OnnxOptions,
+    progress: Progress,
+) -> tuple[OnnxArtifact, ...]:
+    """Write ``model.<precision>.onnx`` for each config.
 
     Args:
         staged: The folder.
-        made_of: The model and what is known of it.
-        precision: The precision.
-        options: How to lower.
-        graph: How to write the graph.
+        inputs: The model and what is known of it.
+        configs: How to lower; one for each precision.
+        graph: How to write a graph.
+        progress: Called with each step.
 
     Raises:
         ExportError: ONNX export failed.
         OptionError: int8 or fp8 without a calibration.
     """
-    used = made_of.measured if needs_calibration(precision, options) else None
-    plan = resolve_lowering(precision, options, used[1] if used else None)
-    lowering = record_lowering(made_of.model, precision, options, plan, used)
-    calibration = "none"
-    if used is not None:
-        calibration = "random images" if used[0].random else f"{used[0].count} images of {used[0].source}"
-    path = staged / f"model.{precision}.onnx"
-    inputs, outputs = export_onnx(
-        lower(made_of.model, plan, made_of.record.preprocessing),
+    artifacts = []
+    for config in configs:
+        progress(f"exporting {config.precision} to ONNX")
+        artifacts.append(_stage_graph(staged, inputs, config, graph))
+    return tuple(artifacts)
+
+
+def _stage_graph(
+    staged: Path, inputs: ExportInputs, config: LoweringConfig, graph: OnnxOptions
+) -> OnnxArtifact:
+    resolved = resolve_lowering(config, inputs.calibration)
+    path = staged / f"model.{resolved.precision}.onnx"
+    taken, given = export_onnx(
+        lower(inputs.model, resolved, inputs.record.preprocessing),
         path,
         graph,
         {
             "tool_version": VERSION,
-            "precision": str(precision),
-            "source_sha256": made_of.source.sha256,
-            "weights_sha256": made_of.source.weights_sha256,
-            "norm": lowering.norm,
-            "norm_io": str(lowering.norm_io),
-            "mlp": lowering.mlp,
-            "norm2": lowering.norm2,
-            "input": lowering.input_form,
-            "output": lowering.output_form,
-            "calibration": calibration.encode(errors="replace").decode(),
+            "precision": str(resolved.precision),
+            "source_sha256": inputs.source.sha256,
+            "weights_sha256": inputs.source.weights_sha256,
+            "norm": str(resolved.norm),
+            "norm_io": str(resolved.norm_io),
+            "mlp": str(resolved.mlp),
+            "norm2": str(resolved.norm2),
+            "input": str(resolved.input_form),
+            "output": str(resolved.output_form),
+            "calibration": _calibration_text(resolved.calibration),
         },
     )
     return OnnxArtifact(
-        file=record_file(path, made_of.parent_sha256),
-        precision=precision,
+        file=record_file(path, inputs.parent_sha256),
         opset=graph.opset,
-        inputs=inputs,
-        outputs=outputs,
-        lowering=lowering,
+        inputs=taken,
+        outputs=given,
+        lowering=resolved,
     )
+
+
+def _calibration_text(record: CalibrationRecord | None) -> str:
+    """What the ONNX file says of its calibration."""
+    if record is None:
+        return "none"
+    text = "random images" if record.random else f"{record.images} images of {record.source}"
+    return text.encode(errors="replace").decode()
 
 
 def stage_samples(staged: Path, images: CalibrationSet | None, parent_sha256: str) -> FileRecord | None:
@@ -179,87 +203,14 @@ def stage_samples(staged: Path, images: CalibrationSet | None, parent_sha256: st
     return record_file(path, parent_sha256)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreviousBundle:
-    """What a bundle held before and goes on holding.
-
-    Attributes:
-        onnx: Models of precisions that are not made anew.
-        engines: Every engine that it held.
-        results: All evidence that it held, by kind.
-        samples: Images for parity reports.
-    """
-
-    onnx: tuple[OnnxArtifact, ...] = ()
-    engines: tuple[EngineArtifact, ...] = ()
-    samples: FileRecord | None = None
-    results: dict[str, FileRecord] = field(default_factory=dict)
-
-    def engines_of(self, graphs: tuple[OnnxArtifact, ...]) -> tuple[EngineArtifact, ...]:
-        """The engines that were built of these graphs, byte for byte."""
-        held = {graph.file.sha256 for graph in graphs}
-        return tuple(engine for engine in self.engines if engine.file.parent_sha256 in held)
-
-    def parity_of(self, engines: tuple[EngineArtifact, ...], reference_sha256: str) -> dict[str, FileRecord]:
-        """The parity reports of these engines against the same reference weights, by kind."""
-        kinds = {engine.parity_kind for engine in engines}
-        found = {kind: record for kind, record in self.results.items() if kind in kinds}
-        return {kind: rec for kind, rec in found.items() if rec.parent_sha256 == reference_sha256}
-
-
-def previous_bundle(
-    output: Path, record: ModelRecord, source: Source, made: tuple[Precision, ...], batch: int | None
-) -> tuple[PreviousBundle, tuple[str, ...]]:
-    """What of an existing bundle stays, and the models that cannot, each with the reason.
+def stage_parity(staged: Path, parity: ParityResult, parent_sha256: str) -> FileRecord:
+    """Write the parity report.
 
     Args:
-        output: The bundle's folder; there need not be one.
-        record: The model's, now.
-        source: The checkpoint.
-        made: Precisions that are made anew.
-        batch: The batch of the new models: all models of a bundle take the same.
+        staged: The folder.
+        parity: The report.
+        parent_sha256: Of the reference weights' file.
     """
-    try:
-        before = Bundle.open(output).manifest
-    except BundleError:
-        return PreviousBundle(), ()
-    others = [artifact for artifact in before.onnx if artifact.precision not in made]
-    why = _changed(before, record, source)
-    lost = {artifact.precision: why or _other_batch(artifact, batch) for artifact in others}
-    reasons = tuple(f"model.{precision}.onnx: {text}" for precision, text in lost.items() if text)
-    if why:
-        return PreviousBundle(engines=before.engines, results=before.results), reasons
-    stays = tuple(artifact for artifact in others if not lost[artifact.precision])
-    return PreviousBundle(
-        onnx=stays, engines=before.engines, samples=before.samples, results=before.results
-    ), reasons
-
-
-def _changed(before: Manifest, record: ModelRecord, source: Source) -> str:
-    if (before.source.sha256, before.source.weights) != (source.sha256, source.weights):
-        return "it was made of other weights"
-    if before.tool_version != VERSION:
-        return f"it was made by version {before.tool_version} of this toolkit"
-    if before.model.preprocessing != record.preprocessing:
-        return "it takes images that are prepared differently"
-    return ""
-
-
-def _other_batch(artifact: OnnxArtifact, batch: int | None) -> str:
-    if artifact.batch == batch:
-        return ""
-    return f"its batch is {artifact.batch or 'dynamic'}, that of the new models {batch or 'dynamic'}"
-
-
-def refuse_losses(output: Path, lost: tuple[str, ...]) -> None:
-    """Refuse to drop models that a bundle holds.
-
-    Raises:
-        BundleConflictError: There are some.
-    """
-    if lost:
-        raise BundleConflictError(
-            f"{output} holds models that do not fit the new ones; they would be lost.",
-            details=lost,
-            remedy="Export these precisions too, choose another -o, or say --force to drop them.",
-        )
+    path = staged / "parity.json"
+    path.write_text(dump_json(parity), encoding="utf-8")
+    return record_file(path, parent_sha256)

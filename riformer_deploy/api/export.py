@@ -1,4 +1,4 @@
-"""The stages in order: from a checkpoint to a bundle, or to a fused checkpoint."""
+"""``export``: from a checkpoint to a bundle, every stage in order."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from pathlib import Path
 
 from riformer_deploy.api.bundle_assembly import (
     ExportInputs,
-    previous_bundle,
-    refuse_losses,
-    stage_onnx,
+    source_of,
+    stage_graphs,
+    stage_parity,
     stage_samples,
     stage_weights,
 )
 from riformer_deploy.api.parity import MODELS, measure_parity
+from riformer_deploy.api.previous_bundle import dropped_notes, read_previous_bundle, refuse_losses
 from riformer_deploy.bundle.artifacts import FileRecord
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.bundle.writing import check_target, commit, record_file, staging
+from riformer_deploy.bundle.writing import check_target, commit, staging
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.enums import Precision, WeightSet
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
+from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
-from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
-from riformer_deploy.export.option_checks import check_opset, check_options, refuse_unused
-from riformer_deploy.model.network import model_from_state
+from riformer_deploy.export.option_checks import check_config, check_opset, refuse_unused
+from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
 from riformer_deploy.quantization.accuracy_control import calibrate_for, parity_images, restore_accuracy
+from riformer_deploy.quantization.calibration import CalibrationResult
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 
@@ -63,12 +65,12 @@ class ExportOptions:
         batch: A fixed batch size, or None for a dynamic one.
         tolerances: Limits by precision.
         force: Replace a bundle of another checkpoint.
-        precisions: What to export; models of other precisions that the bundle holds already stay.
-        lowering: How to lower.
-        calibration: An ``.npz`` file or a folder of images, or the text ``random``; None for none. Parity,
-            too, runs on real ones.
+        lowerings: What to export, one config for each precision; models of other precisions that the bundle
+            holds already stay.
+        calibration: ``random``, an ``.npz`` file or a folder of images; None for none. Parity, too, runs on
+            real ones.
         skip_bad: Use the rest of the calibration images where part of them cannot be used.
-        gate: What int8 and fp8 must hold to on the calibration images, sparing layers if need be.
+        gate: What int8 and fp8 must hold to on the calibration images, excluding layers if need be.
     """
 
     checkpoint: Path | str
@@ -83,21 +85,26 @@ class ExportOptions:
     batch: int | None = None
     tolerances: dict[Precision, Tolerance] = dataclasses.field(default_factory=lambda: dict(TOLERANCES))
     force: bool = False
-    precisions: tuple[Precision, ...] = (Precision.FP32,)
-    lowering: PrecisionOptions = dataclasses.field(default_factory=PrecisionOptions)
+    lowerings: tuple[LoweringConfig, ...] = (LoweringConfig(),)
     calibration: Path | str | None = None
     skip_bad: bool = False
     gate: Gate | None = None
 
     def __post_init__(self) -> None:
-        if not self.precisions or len(set(self.precisions)) != len(self.precisions):
-            raise OptionError(f"Each precision can be asked for once, got {list(map(str, self.precisions))}.")
-        if self.gate is not None and not any(precision.is_quantized for precision in self.precisions):
+        precisions = self.precisions
+        if not precisions or len(set(precisions)) != len(precisions):
+            raise OptionError(f"Each precision can be asked for once, got {list(map(str, precisions))}.")
+        if self.gate is not None and not any(precision.is_quantized for precision in precisions):
             raise OptionError(
                 "--min-sqnr and --max-drop choose layers of int8 and fp8, and neither was asked for."
             )
-        refuse_unused(self.precisions, self.lowering)
-        check_opset(self.precisions, self.lowering, self.opset)
+        refuse_unused(self.lowerings)
+        check_opset(self.lowerings, self.opset)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What to export."""
+        return tuple(config.precision for config in self.lowerings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +155,85 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
     )
 
 
+def _load(options: ExportOptions) -> Checkpoint:
+    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
+    check_expectations(
+        checkpoint,
+        architecture=options.variant.architecture if options.variant else None,
+        num_classes=options.num_classes,
+    )
+    return checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Calibrated:
+    """Configs that hold the gate, and the images behind them.
+
+    Attributes:
+        lowerings: One for each precision.
+        result: The calibration, where a precision needs one.
+        samples: Real images that parity runs on.
+    """
+
+    lowerings: tuple[LoweringConfig, ...]
+    result: CalibrationResult | None
+    samples: CalibrationSet | None
+
+
+def _calibrated(
+    training: RIFormer,
+    folded: RIFormer,
+    model: ModelRecord,
+    source: Source,
+    options: ExportOptions,
+    notes: list[str],
+    progress: Progress,
+) -> _Calibrated:
+    """Calibrate, and exclude layers where the gate asks for it."""
+    for config in options.lowerings:
+        check_config(config, folded)
+    images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
+    result, remarks = calibrate_for(folded, source.weights_sha256, model, options.lowerings, images, progress)
+    samples, more = parity_images(result, images, model)
+    notes += (*remarks, *more)
+    lowerings = []
+    for config in options.lowerings:
+        chosen = config
+        if result is not None and options.gate is not None and config.precision.is_quantized:
+            chosen, text = restore_accuracy(folded, training, model, result, config, options.gate, progress)
+            notes.append(text)
+        lowerings.append(chosen)
+    return _Calibrated(lowerings=tuple(lowerings), result=result, samples=samples)
+
+
+def _prove(bundle: Bundle, options: ExportOptions, notes: list[str], progress: Progress) -> ParityResult:
+    """Measure the parity of a staged bundle's models, with a note for each runtime that fails by itself."""
+    parity = measure_parity(
+        bundle, options.tolerances, lambda step: progress(f"proving parity: {step}"), groups=MODELS
+    )
+    notes += [
+        f"{why_failed(candidate)}: this runtime's own verdict; the file is judged in ONNX Runtime"
+        for candidate in parity.failed
+        if not candidate.judges_file
+    ]
+    return parity
+
+
+def _report(
+    options: ExportOptions, manifest: Manifest, parity: ParityResult, notes: list[str]
+) -> ExportReport:
+    written = parity.status is Status.PASSED
+    return ExportReport(
+        status=parity.status,
+        bundle=str(options.output) if written else None,
+        model=manifest.model,
+        source=manifest.source,
+        files=manifest.files if written else (),
+        parity=parity,
+        notes=tuple(notes),
+    )
+
+
 def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
     """Checkpoint to bundle: load, recognise, fuse, fold, export, prove; then put it in place.
 
@@ -170,71 +256,30 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     """
     require("onnxruntime")  # the parity report runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
-    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
-    check_expectations(
-        checkpoint,
-        architecture=options.variant.architecture if options.variant else None,
-        num_classes=options.num_classes,
-    )
-    notes, output = list(checkpoint.notes), Path(options.output)
-    model = _model_record(checkpoint, options, notes)
+    checkpoint, output = _load(options), Path(options.output)
+    notes = list(checkpoint.notes)
+    model, source = _model_record(checkpoint, options, notes), source_of(checkpoint)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
-    source = Source(
-        file_name=checkpoint.path.name.encode(errors="replace").decode(),
-        sha256=checkpoint.sha256,
-        form=checkpoint.form,
-        weights=checkpoint.weights,
-        weights_sha256=checkpoint.weights_sha256,
-    )
     check_target(output, source, force=options.force)
-    kept, lost = previous_bundle(output, model, source, options.precisions, options.batch)
+    previous = read_previous_bundle(output, model, source, options.precisions, options.batch)
     if not options.force:
-        refuse_losses(output, lost)
-    notes += [f"dropped from the bundle: {text}" for text in lost]
+        refuse_losses(output, previous)
+    notes += dropped_notes(previous.lost)
     training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
     folded = fold(training)
-    for precision in options.precisions:
-        check_options(precision, options.lowering, folded)
-    images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
-    measured, remarks = calibrate_for(
-        folded, source.weights_sha256, model, options.precisions, options.lowering, images, progress
-    )
-    real, more = parity_images(measured, images, model)
-    notes += (*remarks, *more)
-    lowerings = dict.fromkeys(options.precisions, options.lowering)
-    if measured is not None and options.gate is not None:
-        for precision in [item for item in options.precisions if item.is_quantized]:
-            lowerings[precision], text = restore_accuracy(
-                folded, training, model, measured, precision, options.lowering, options.gate, progress
-            )
-            notes.append(text)
+    calibrated = _calibrated(training, folded, model, source, options, notes, progress)
     with staging(output) as staged:
         progress("fusing")
         weights = stage_weights(staged, checkpoint)
         parent = weights[0].file.sha256
-        del checkpoint, training
-        made_of = ExportInputs(
-            model=folded, record=model, source=source, parent_sha256=parent, measured=measured
+        del checkpoint, training  # exporting needs the memory
+        inputs = ExportInputs(
+            model=folded, record=model, source=source, parent_sha256=parent, calibration=calibrated.result
         )
-        artifacts = list(kept.onnx)
-        for precision in options.precisions:
-            progress(f"exporting {precision} to ONNX")
-            artifacts.append(stage_onnx(staged, made_of, precision, lowerings[precision], graph))
-        del folded, made_of
-        samples = stage_samples(staged, real, parent) or kept.samples
-        order = list(Precision)
-        onnx = tuple(sorted(artifacts, key=lambda artifact: order.index(artifact.precision)))
-        engines = kept.engines_of(onnx)
-        notes += [
-            f"dropped from the bundle: {engine.file.path}: it was built from a model that is replaced"
-            for engine in kept.engines
-            if engine not in engines
-        ]
-        notes += [
-            f"dropped from the bundle: {record.path}: it was measured before this export"
-            for kind, record in kept.results.items()
-            if kind != "parity" and kind not in kept.parity_of(engines, parent)
-        ]
+        made = stage_graphs(staged, inputs, calibrated.lowerings, graph, progress)
+        del folded, inputs
+        kept = previous.kept_beside(made, parent)
+        notes += dropped_notes(kept.dropped)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             tool_version=VERSION,
@@ -242,36 +287,14 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             model=model,
             source=source,
             weights=weights,
-            onnx=onnx,
-            engines=engines,
-            samples=samples,
+            onnx=kept.onnx,
+            engines=kept.engines,
+            samples=stage_samples(staged, calibrated.samples, parent) or previous.samples,
             libraries=library_versions(),
         )
-        parity = measure_parity(
-            Bundle(staged, manifest, base=output),
-            options.tolerances,
-            lambda step: progress(f"proving parity: {step}"),
-            groups=MODELS,
-        )
-        notes += [
-            f"{why_failed(candidate)}: this runtime's own verdict; the file is judged in ONNX Runtime"
-            for candidate in parity.failed
-            if not candidate.judges_file
-        ]
+        parity = _prove(Bundle(staged, manifest, base=output), options, notes, progress)
         if parity.status is Status.PASSED:
-            path = staged / "parity.json"
-            path.write_text(dump_json(parity), encoding="utf-8")
-            report = record_file(path, weights[0].file.sha256)
-            manifest = dataclasses.replace(
-                manifest, results={"parity": report, **kept.parity_of(engines, parent)}
-            )
+            results = {"parity": stage_parity(staged, parity, parent), **kept.results}
+            manifest = dataclasses.replace(manifest, results=results)
             commit(output, staged, manifest, force=options.force)
-    return ExportReport(
-        status=parity.status,
-        bundle=str(output) if parity.status is Status.PASSED else None,
-        model=model,
-        source=source,
-        files=manifest.files if parity.status is Status.PASSED else (),
-        parity=parity,
-        notes=tuple(notes),
-    )
+    return _report(options, manifest, parity, notes)

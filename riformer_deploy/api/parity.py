@@ -64,7 +64,7 @@ def _stored(bundle: Bundle) -> Images | None:
     if samples is None:
         return None
     stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
-    if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
+    if any(artifact.lowering.input_form is InputForm.UINT8 for artifact in bundle.manifest.onnx):
         try:
             pixels_of(stored, model.preprocessing)
         except OptionError:

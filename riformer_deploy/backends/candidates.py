@@ -24,17 +24,7 @@ from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import (
-    InputForm,
-    MlpForm,
-    Norm2Form,
-    NormForm,
-    OutputForm,
-    Precision,
-    Role,
-    RuntimeKind,
-)
-from riformer_deploy.export.config import LoweringPlan, torch_dtype
+from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
@@ -116,27 +106,14 @@ def _graph(
 
 
 def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
-    """The module that a floating-point graph was exported from, rebuilt from the bundle's record."""
-    weights, record = bundle.manifest.weights[0], artifact.lowering
-    plan = LoweringPlan(
-        base=torch_dtype(artifact.precision),
-        norm=NormForm(record.norm),
-        norm_io=torch_dtype(record.norm_io),
-        mlp=MlpForm(record.mlp),
-        norm2=Norm2Form(record.norm2),
-        float32_blocks=frozenset(record.float32_blocks),
-        io=torch_dtype(record.io),
-        input_form=InputForm(record.input_form),
-        output_form=OutputForm(record.output_form),
-        topk=record.topk or 1,
-    )
+    """The module that a graph was exported from, rebuilt from the bundle's record."""
+    weights = bundle.manifest.weights[0]
 
     def start() -> Runtime:
         folded = fold(stored_model(bundle, weights, torch.float32))
-        model = lower(folded, plan, bundle.manifest.model.preprocessing)
-        taken = torch.uint8 if plan.input_form is InputForm.UINT8 else plan.io
-        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=taken)
-        return adapt_input(runtime, bundle, record)
+        model = lower(folded, artifact.lowering, bundle.manifest.model.preprocessing)
+        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=model.input_dtype)
+        return adapt_input(runtime, bundle, artifact.lowering)
 
     return Candidate(
         name=f"PyTorch {artifact.precision}, lowered",

@@ -17,13 +17,14 @@ from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
 from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.export.config import torch_dtype
+from riformer_deploy.export.layers import torch_dtype
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.system.cuda_driver import query_driver
@@ -49,7 +50,7 @@ class GpuOptions:
     baselines: Baselines = Baselines.STRONG
 
 
-def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringRecord:
+def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringConfig:
     """How the graph of an engine was lowered; the manifest holds the graph of every engine."""
     return next(g.lowering for g in bundle.manifest.onnx if g.file.sha256 == engine.file.parent_sha256)
 

@@ -17,7 +17,7 @@ from riformer_deploy.backends.base import (
     WarmTime,
 )
 from riformer_deploy.backends.graph_state import GraphState
-from riformer_deploy.bundle.artifacts import LoweringRecord
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.data.transforms import Images, pixels_of
@@ -69,7 +69,7 @@ class _AdaptedDeviceRuntime(_AdaptedRuntime):
         return self._timed.warm_time(self._converted(images), inferences)
 
 
-def adapt_input(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> Runtime:
+def adapt_input(runtime: Runtime, bundle: Bundle, lowering: LoweringConfig) -> Runtime:
     """A runtime of a graph as one that takes normalised float32 images.
 
     Args:
@@ -78,7 +78,7 @@ def adapt_input(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> R
         lowering: How the graph was lowered.
     """
     preprocessing = bundle.manifest.model.preprocessing
-    if lowering.input_form == InputForm.UINT8:
+    if lowering.input_form is InputForm.UINT8:
 
         def convert(images: Images) -> NDArray[Any]:
             return pixels_of(images, preprocessing)

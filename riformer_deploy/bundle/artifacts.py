@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.model.architecture import Form
 
@@ -63,84 +64,31 @@ class WeightsArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationRecord:
-    """What a lowering was calibrated on.
-
-    Attributes:
-        source: What the user named, without its folder.
-        random: Whether the images were random, so that accuracy on real ones is not proven.
-        images: How many.
-        key: sha256 of everything that the calibration depends on.
-        method: How ranges were chosen.
-    """
-
-    source: str
-    random: bool
-    images: int
-    key: str
-    method: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoweringRecord:
-    """How a graph was lowered.
-
-    Attributes:
-        norm: Operators that compute the norms: ``instance``, ``group``, ``layer`` or ``moments``.
-        base: What everything that is not int8 or fp8, and not a statistic, computes in.
-        io: Type of floating-point inputs and outputs.
-        input_form: ``normalised`` or ``uint8``.
-        output_form: ``logits``, ``probabilities``, ``features`` or ``topk``.
-        topk: Number of classes where the output is ``topk``.
-        float32_blocks: Blocks kept in float32 because half precision would overflow.
-        unquantized: Layers kept in the base precision, of those that the precision quantises.
-        equalized: Layers whose input channels are scaled before they are quantised.
-        quantized_residual: Whether the inputs of residual additions are int8 too.
-        calibration: What it was calibrated on, where it was.
-        norm_io: Type of the norms' inputs and outputs: fp32, or what ``base`` is.
-        mlp: Operators that compute fc1 and fc2: ``conv`` or ``matmul``.
-        norm2: ``explicit``, or ``folded`` into fc1.
-    """
-
-    norm: str
-    base: Precision
-    io: Precision
-    input_form: str
-    output_form: str
-    topk: int | None
-    float32_blocks: tuple[str, ...]
-    unquantized: tuple[str, ...]
-    equalized: tuple[str, ...]
-    quantized_residual: bool
-    calibration: CalibrationRecord | None
-    norm_io: Precision = Precision.FP32
-    mlp: str = "conv"
-    norm2: str = "explicit"
-
-
-@dataclass(frozen=True, kw_only=True)
 class OnnxArtifact:
     """An exported graph.
 
     Attributes:
         file: The ``.onnx`` file.
-        precision: What it computes in.
         opset: Version of the default operator set.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
-        lowering: How it came to its precision.
+        lowering: How it came to its precision: enough to rebuild the model that it was exported from.
     """
 
     file: FileRecord
-    precision: Precision
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    lowering: LoweringRecord
+    lowering: LoweringConfig
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.inputs[0].shape or not self.outputs:
             raise ValueError(f"{self.file.path} is recorded without inputs or outputs")
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self.lowering.precision
 
     @property
     def batch(self) -> int | None:

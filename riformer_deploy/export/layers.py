@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.export.norms import widened
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """PyTorch's type of a floating precision.
+
+    Raises:
+        OptionError: The precision is a quantised one.
+    """
+    match precision:
+        case Precision.FP32:
+            return torch.float32
+        case Precision.FP16:
+            return torch.float16
+        case Precision.BF16:
+            return torch.bfloat16
+        case Precision.INT8 | Precision.FP8:
+            raise OptionError(f"{precision} is no type that a whole model computes in.")
+        case _:
+            assert_never(precision)
 
 
 def bias_of(layer: nn.Conv2d | nn.Linear) -> Tensor:

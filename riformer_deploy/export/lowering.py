@@ -2,7 +2,7 @@
 
 Convolutions, the residual stream and GELU are in the base type of their block; statistics, the affine part
 of the norms, pooling and the head are float32, with explicit casts between, so that a strongly typed
-builder keeps them there. Norms, their affine part and pooling are in the base type, too, where the plan
+builder keeps them there. Norms, their affine part and pooling are in the base type, too, where the config
 says so. Modules have the folded model's names, so that weights keep its keys in the graph.
 """
 
@@ -11,46 +11,58 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm
+from riformer_deploy.bundle.lowering_config import LoweringConfig
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.config import LoweringPlan
-from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer
+from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer, torch_dtype
 from riformer_deploy.export.norms import Statistics, channel_moments, single_group_norm, statistics, widened
-from riformer_deploy.export.quantized_layers import ActivationQuantizer, QuantizedLayer
+from riformer_deploy.export.quantized_layers import FLOAT8, ActivationQuantizer, QuantizedLayer
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.network import FoldedBlock, LinearHead, PatchEmbed, RIFormer
 
 
+def _dtype(precision: Precision, layer: nn.Conv2d | nn.Linear) -> torch.dtype:
+    """What a precision means for a layer: fp32 is the folded model's own type, float32 or float64."""
+    return layer.weight.dtype if precision is Precision.FP32 else torch_dtype(precision)
+
+
 def _layer(
-    plan: LoweringPlan,
+    config: LoweringConfig,
     name: str,
     layer: nn.Conv2d | nn.Linear,
     dtype: torch.dtype,
     *,
     product: bool = False,
 ) -> nn.Module:
-    """A layer of the folded model as the plan wants it."""
-    if name in plan.ranges:
-        return QuantizedLayer(
-            layer, plan.ranges[name], dtype, plan.smoothquant_scales.get(name), plan.target, product=product
-        )
-    return PlainLayer(layer, dtype, product=product)
+    """A layer of the folded model as the config wants it."""
+    if name not in config.ranges:
+        return PlainLayer(layer, dtype, product=product)
+    scale = config.smoothquant_scales.get(name)
+    return QuantizedLayer(
+        layer,
+        config.ranges[name],
+        dtype,
+        None if scale is None else torch.tensor(scale),
+        FLOAT8 if config.precision is Precision.FP8 else torch.int8,
+        product=product,
+    )
 
 
 class LoweredMlp(nn.Module):
     """The two 1x1 convolutions with GELU between them; nothing else comes between."""
 
-    def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
+    def __init__(self, block: FoldedBlock, name: str, config: LoweringConfig) -> None:
         super().__init__()
-        dtype = plan.dtype_of(name)
-        self.product = plan.mlp is MlpForm.MATMUL
+        dtype = _dtype(config.precision_of(name), block.mlp.fc1)
+        self.product = config.mlp is MlpForm.MATMUL
         self.fc1 = (
             NormFoldedLayer(block.mlp.fc1, dtype, product=self.product)
-            if plan.norm2 is Norm2Form.FOLDED
-            else _layer(plan, f"{name}.mlp.fc1", block.mlp.fc1, dtype, product=self.product)
+            if config.norm2 is Norm2Form.FOLDED
+            else _layer(config, f"{name}.mlp.fc1", block.mlp.fc1, dtype, product=self.product)
         )
         self.act = nn.GELU()
-        self.fc2 = _layer(plan, f"{name}.mlp.fc2", block.mlp.fc2, dtype, product=self.product)
+        self.fc2 = _layer(config, f"{name}.mlp.fc2", block.mlp.fc2, dtype, product=self.product)
 
     def forward(self, x: Tensor, known: Statistics | None = None) -> Tensor:
         """Transform ``x`` (N, C, H, W); the shape stays.
@@ -83,21 +95,21 @@ class NormWeights(nn.Module):
         return self.get_buffer("weight").to(dtype), self.get_buffer("bias").to(dtype)
 
 
-def _narrow_norms(plan: LoweringPlan) -> bool:
+def _narrow_norms(config: LoweringConfig) -> bool:
     """Whether norms are in the type of their block."""
-    return plan.norm_io is not torch.float32
+    return config.norm_io is not Precision.FP32
 
 
 class LoweredBlock(nn.Module):
     """A folded block: ``y = x + norm_reparam(x)``, then ``y + mlp(n(y))``."""
 
-    def __init__(self, block: FoldedBlock, name: str, plan: LoweringPlan) -> None:
+    def __init__(self, block: FoldedBlock, name: str, config: LoweringConfig) -> None:
         super().__init__()
-        self.dtype, self.norm = plan.dtype_of(name), plan.norm
-        self.narrow, self.folded = _narrow_norms(plan), plan.norm2 is Norm2Form.FOLDED
+        self.dtype, self.norm = _dtype(config.precision_of(name), block.mlp.fc1), config.norm
+        self.narrow, self.folded = _narrow_norms(config), config.norm2 is Norm2Form.FOLDED
         self.norm_reparam = NormWeights(block.norm_reparam, (1, -1, 1, 1))
-        self.mlp = LoweredMlp(block, name, plan)
-        ranges = plan.residual_ranges
+        self.mlp = LoweredMlp(block, name, config)
+        ranges = config.residual_ranges
         self.stream, self.branch = (
             ActivationQuantizer(ranges[place], self.dtype) if place in ranges else nn.Identity()
             for place in (f"{name}.stream", f"{name}.branch")
@@ -130,11 +142,12 @@ class LoweredBlock(nn.Module):
 
 
 class LoweredPatchEmbed(nn.Module):
-    """A strided convolution in the plan's type."""
+    """A strided convolution in the config's type."""
 
-    def __init__(self, embed: PatchEmbed, name: str, plan: LoweringPlan) -> None:
+    def __init__(self, embed: PatchEmbed, name: str, config: LoweringConfig) -> None:
         super().__init__()
-        self.proj = _layer(plan, f"{name}.proj", embed.proj, plan.dtype_of(f"{name}.proj"))
+        dtype = _dtype(config.precision_of(f"{name}.proj"), embed.proj)
+        self.proj = _layer(config, f"{name}.proj", embed.proj, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``."""
@@ -145,20 +158,20 @@ class LoweredPatchEmbed(nn.Module):
 class LoweredBackbone(nn.Module):
     """Stem, stages and final norm, under the names that the folded model has."""
 
-    def __init__(self, model: RIFormer, plan: LoweringPlan) -> None:
+    def __init__(self, model: RIFormer, config: LoweringConfig) -> None:
         super().__init__()
         source = model.backbone
-        self.norm, self.narrow = plan.norm, _narrow_norms(plan)
-        self.patch_embed = LoweredPatchEmbed(source.patch_embed, "backbone.patch_embed", plan)
+        self.norm, self.narrow = config.norm, _narrow_norms(config)
+        self.patch_embed = LoweredPatchEmbed(source.patch_embed, "backbone.patch_embed", config)
         network: list[nn.Module] = []
         for index, module in enumerate(source.network):
             name = f"backbone.network.{index}"
             if isinstance(module, PatchEmbed):
-                network.append(LoweredPatchEmbed(module, name, plan))
+                network.append(LoweredPatchEmbed(module, name, config))
             else:
                 blocks = (b for b in module.children() if isinstance(b, FoldedBlock))
                 network.append(
-                    nn.Sequential(*(LoweredBlock(b, f"{name}.{i}", plan) for i, b in enumerate(blocks)))
+                    nn.Sequential(*(LoweredBlock(b, f"{name}.{i}", config) for i, b in enumerate(blocks)))
                 )
         self.network = nn.ModuleList(network)
         self.norm6 = NormWeights(source.norm6, (-1,))
@@ -174,11 +187,11 @@ class LoweredBackbone(nn.Module):
 
 
 class LoweredHead(nn.Module):
-    """The classifier, in float32 where the base is narrower."""
+    """The classifier, in float32 whatever the base."""
 
-    def __init__(self, head: LinearHead, plan: LoweringPlan) -> None:
+    def __init__(self, head: LinearHead, config: LoweringConfig) -> None:
         super().__init__()
-        self.fc = _layer(plan, "head.fc", head.fc, torch.float32 if plan.base.itemsize < 4 else plan.base)
+        self.fc = _layer(config, "head.fc", head.fc, _dtype(Precision.FP32, head.fc))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (N, classes) of pooled features (N, dim)."""
@@ -191,31 +204,34 @@ class LoweredRIFormer(nn.Module):
 
     Args:
         model: In folded form, float32 or float64.
-        plan: How to rebuild it.
-        preprocessing: The normalisation, where the plan's input is uint8.
+        config: How to rebuild it.
+        preprocessing: The normalisation, where the input is uint8.
     """
 
-    def __init__(self, model: RIFormer, plan: LoweringPlan, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: RIFormer, config: LoweringConfig, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.architecture: Architecture = model.architecture
-        self.plan = plan
-        self.backbone = LoweredBackbone(model, plan)
-        self.head = LoweredHead(model.head, plan)
+        self.config = config
+        self.io_dtype = _dtype(config.io, model.head.fc)
+        self.backbone = LoweredBackbone(model, config)
+        self.head = LoweredHead(model.head, config)
         self.flipped = preprocessing.channel_order == "BGR"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """Type of the images that it takes."""
+        return torch.uint8 if self.config.input_form is InputForm.UINT8 else self.io_dtype
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the graph's outputs, in order."""
-        return (
-            ("scores", "labels")
-            if self.plan.output_form is OutputForm.TOPK
-            else (str(self.plan.output_form),)
-        )
+        form = self.config.output_form
+        return ("scores", "labels") if form is OutputForm.TOPK else (str(form),)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        if self.plan.input_form is InputForm.NORMALISED:
+        if self.config.input_form is InputForm.NORMALISED:
             return images
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
         if self.flipped:
@@ -223,27 +239,36 @@ class LoweredRIFormer(nn.Module):
         return (pixels - self.get_buffer("mean")) / self.get_buffer("std")
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The outputs that the plan asks for, of images in the form that it asks for."""
-        plan = self.plan
+        """The outputs that the config asks for, of images in the form that it asks for."""
+        config = self.config
         features: Tensor = self.backbone(self._normalised(images))
-        if plan.output_form is OutputForm.FEATURES:
-            return features.to(plan.io)
+        if config.output_form is OutputForm.FEATURES:
+            return features.to(self.io_dtype)
         logits = widened(self.head(features))
-        if plan.output_form is OutputForm.LOGITS:
-            return logits.to(plan.io)
+        if config.output_form is OutputForm.LOGITS:
+            return logits.to(self.io_dtype)
         probabilities = torch.softmax(logits, 1)
-        if plan.output_form is OutputForm.PROBABILITIES:
-            return probabilities.to(plan.io)
-        scores, labels = torch.topk(probabilities, plan.topk, dim=1)
-        return scores.to(plan.io), labels
+        if config.output_form is OutputForm.PROBABILITIES:
+            return probabilities.to(self.io_dtype)
+        scores, labels = torch.topk(probabilities, config.topk, dim=1)
+        return scores.to(self.io_dtype), labels
 
 
-def lower(model: RIFormer, plan: LoweringPlan, preprocessing: Preprocessing) -> LoweredRIFormer:
-    """Rebuild a folded model for one precision.
+def lower(model: RIFormer, config: LoweringConfig, preprocessing: Preprocessing) -> LoweredRIFormer:
+    """Rebuild a folded model for one precision; the same config of the same model gives the same again.
 
     Args:
-        model: In folded form; stays as it was.
-        plan: How.
+        model: In folded form, float32, or float64 to compute in it what the config wants in fp32; stays as it
+            was.
+        config: How; of int8 and fp8, with the ranges that a calibration gave.
         preprocessing: The model's.
+
+    Raises:
+        OptionError: int8 or fp8 without ranges.
     """
-    return LoweredRIFormer(model, plan, preprocessing).eval().requires_grad_(requires_grad=False)
+    if config.precision.is_quantized and config.calibration is None and not config.ranges:
+        raise OptionError(
+            f"The config of {config.precision} holds no ranges to quantise to.",
+            remedy="Resolve it with a calibration first (resolve_lowering).",
+        )
+    return LoweredRIFormer(model, config, preprocessing).eval().requires_grad_(requires_grad=False)

@@ -114,23 +114,23 @@ def _quiet() -> Iterator[None]:
 
 def _input(model: LoweredRIFormer, options: OnnxOptions) -> tuple[tuple[int, ...], torch.dtype]:
     """Shape without the batch, and type, of the graph's input."""
-    if model.plan.input_form is InputForm.UINT8:
-        return (*options.image_size_px, 3), torch.uint8
-    return (3, *options.image_size_px), model.plan.io
+    size = options.image_size_px
+    shape = (*size, 3) if model.config.input_form is InputForm.UINT8 else (3, *size)
+    return shape, model.input_dtype
 
 
 def _expected(model: LoweredRIFormer, options: OnnxOptions) -> tuple[TensorSpec, ...]:
     """Inputs and outputs that the graph must have."""
-    plan, architecture = model.plan, model.architecture
+    config, architecture = model.config, model.architecture
     size: int | str = options.batch or "batch"
     shape, dtype = _input(model, options)
-    io = str(plan.io).removeprefix("torch.")
+    io = str(model.io_dtype).removeprefix("torch.")
     width = {
         OutputForm.FEATURES: architecture.embed_dims[-1],
-        OutputForm.TOPK: plan.topk,
-    }.get(plan.output_form, architecture.num_classes)
+        OutputForm.TOPK: config.topk,
+    }.get(config.output_form, architecture.num_classes)
     outputs = [TensorSpec(name=name, dtype=io, shape=(size, width)) for name in model.output_names]
-    if plan.output_form is OutputForm.TOPK:
+    if config.output_form is OutputForm.TOPK:
         outputs[1] = dataclasses.replace(outputs[1], dtype="int64")
     given = TensorSpec(name=INPUT_NAME, dtype=str(dtype).removeprefix("torch."), shape=(size, *shape))
     return (given, *outputs)
@@ -226,7 +226,7 @@ def _check(path: Path, graph: onnx.ModelProto, model: LoweredRIFormer, options: 
 def export_onnx(
     model: LoweredRIFormer, path: Path, options: OnnxOptions, metadata: Mapping[str, str]
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Write a model as ONNX: one input ``images``, and the outputs of its plan.
+    """Write a model as ONNX: one input ``images``, and the outputs of its config.
 
     The tensors that carry the blocks' outputs are named after the blocks
     (``backbone.network.0.1``), so that any runtime can be asked for them. Weights have the model's keys

@@ -1,47 +1,55 @@
-"""Refuses options of a lowering that cannot be honoured, before any work is done."""
+"""Refuses configs that cannot be honoured, before any work is done."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from riformer_deploy.common.enums import Method, MlpForm, NormForm, OutputForm, Precision
+from riformer_deploy.bundle.lowering_config import LoweringConfig
+from riformer_deploy.common.enums import MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.export.config import (
-    BF16_OPSET,
-    FLOAT8_TRANSPOSE_OPSET,
-    GROUP_NORM_OPSET,
-    HALF_SCALE_OPSET,
-    PrecisionOptions,
-    quantizable,
-    unfit_forms,
-)
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
 
+GROUP_NORM_OPSET = 21
+"""The first operator set whose GroupNormalization has one scale per channel."""
 
-def refuse_unused(precisions: Sequence[Precision], options: PrecisionOptions) -> None:
+
+BF16_OPSET = 22
+"""The first whose Conv takes bfloat16."""
+
+
+HALF_SCALE_OPSET = 19
+"""The first whose QuantizeLinear takes half, and the first with float8."""
+
+
+FLOAT8_TRANSPOSE_OPSET = 21
+"""The first whose Transpose takes float8: ONNX Runtime moves it there past QuantizeLinear."""
+
+
+def refuse_unused(configs: Sequence[LoweringConfig]) -> None:
     """Refuse options of quantised precisions that have no effect on any of those asked for.
 
     Args:
-        precisions: The precisions.
-        options: How to lower.
+        configs: One for each precision.
 
     Raises:
         OptionError: There are some; each is listed.
     """
-    problems = []
+    precisions = [config.precision for config in configs]
     float8 = Precision.FP8 in precisions
-    if Precision.INT8 not in precisions:
-        if options.method is not None and not (float8 and options.method is Method.MAX):
-            known = "; fp8's ranges are those of the largest values" if float8 else ""
-            problems.append(f"--method: {options.method} is for int8{known}")
-        if options.int8_base is not None:
-            problems.append("--int8-base: it is for int8" + ("; that of fp8 is fp16" if float8 else ""))
-        if options.equalize is not None:
-            problems.append("--equalize, --no-equalize: the downsampling layers are quantised to int8 alone")
-        if options.quantize_residual:
-            problems.append("--quantize-residual: the inputs of residual additions can be int8 alone")
-    if options.keep and not any(precision.is_quantized for precision in precisions):
-        problems.append("--keep: it keeps layers out of int8 and fp8")
+    method = next((config.method for config in configs if config.method is not None), None)
+    known = "; fp8's ranges are those of the largest values" if float8 else ""
+    explanations = {
+        "method": f"--method: {method} is for int8{known}",
+        "int8_base": "--int8-base: it is for int8" + ("; that of fp8 is fp16" if float8 else ""),
+        "equalize": "--equalize, --no-equalize: the downsampling layers are quantised to int8 alone",
+        "quantize_residual": "--quantize-residual: the inputs of residual additions can be int8 alone",
+        "exclude_layers": "--exclude-layers: it excludes layers from int8 and fp8",
+    }
+    heeded = [config.heeded() for config in configs]
+    problems = [
+        text for name, text in explanations.items() if _chosen(configs, name) and not _chosen(heeded, name)
+    ]
     if problems:
         raise OptionError(
             f"These options have no effect on {', '.join(precisions)}.",
@@ -50,31 +58,25 @@ def refuse_unused(precisions: Sequence[Precision], options: PrecisionOptions) ->
         )
 
 
-def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opset: int) -> None:
+def _chosen(configs: Sequence[LoweringConfig], name: str) -> bool:
+    """Whether a field of any of the configs is not as it is by default."""
+    return any(getattr(config, name) != getattr(LoweringConfig(), name) for config in configs)
+
+
+def check_opset(configs: Sequence[LoweringConfig], opset: int) -> None:
     """See that an operator set can express what is asked for.
 
     Args:
-        precisions: The precisions.
-        options: How to lower.
+        configs: One for each precision.
         opset: Version of ONNX's default operator set.
 
     Raises:
         OptionError: It cannot; everything wrong is listed.
     """
-    needs = []
-    if options.norm is NormForm.GROUP:
-        needs.append(("norm form group", GROUP_NORM_OPSET))
-    if Precision.BF16 in precisions:
-        needs.append(("bf16 (convolutions in bfloat16)", BF16_OPSET))
-    if Precision.INT8 in precisions and options.int8_base is Precision.FP16:
-        needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
-    if Precision.FP8 in precisions:
-        needs.append(("fp8 (float8, with scales in half)", HALF_SCALE_OPSET))
-        if options.mlp is MlpForm.MATMUL:
-            needs.append(("fp8 with mlp matmul (transposed float8)", FLOAT8_TRANSPOSE_OPSET))
-    problems = [f"{what} needs opset {least}" for what, least in needs if opset < least]
+    needs = dict(need for config in configs for need in _needed_opsets(config))
+    problems = [f"{what} needs opset {least}" for what, least in needs.items() if opset < least]
     if problems:
-        least = max(least for _, least in needs)
+        least = max(needs.values())
         raise OptionError(
             f"Opset {opset} cannot express what is asked for.",
             details=problems,
@@ -82,28 +84,43 @@ def check_opset(precisions: Sequence[Precision], options: PrecisionOptions, opse
         )
 
 
-def check_options(precision: Precision, options: PrecisionOptions, model: RIFormer) -> None:
+def _needed_opsets(config: LoweringConfig) -> list[tuple[str, int]]:
+    """What of a config not every operator set can express, each with the first that can."""
+    needs = []
+    if config.norm is NormForm.GROUP:
+        needs.append(("norm form group", GROUP_NORM_OPSET))
+    if config.precision is Precision.BF16:
+        needs.append(("bf16 (convolutions in bfloat16)", BF16_OPSET))
+    if config.precision is Precision.INT8 and config.base is Precision.FP16:
+        needs.append(("int8 with fp16 as its base (scales in half)", HALF_SCALE_OPSET))
+    if config.precision is Precision.FP8:
+        needs.append(("fp8 (float8, with scales in half)", HALF_SCALE_OPSET))
+        if config.mlp is MlpForm.MATMUL:
+            needs.append(("fp8 with mlp matmul (transposed float8)", FLOAT8_TRANSPOSE_OPSET))
+    return needs
+
+
+def check_config(config: LoweringConfig, model: RIFormer) -> None:
     """See that a model can be lowered as asked, before any work is done.
 
     Args:
-        precision: The precision.
-        options: How to lower.
-        model: Whose layers ``options.keep`` names.
+        config: How to lower.
+        model: Whose layers ``config.exclude_layers`` names.
 
     Raises:
         OptionError: It cannot; everything wrong is listed.
     """
     layers = quantizable(model)
     classes = model.architecture.num_classes
-    unknown = sorted(options.keep - set(layers))
-    problems = [f"no layer is called {name}" for name in unknown] + unfit_forms(precision, options)
-    if options.output_form is OutputForm.TOPK and options.topk > classes:
-        problems.append(f"topk {options.topk} of {classes} classes")
-    if options.io is Precision.FP16 and precision is Precision.FP32:
+    unknown = sorted(set(config.exclude_layers) - set(layers))
+    problems = [f"no layer is called {name}" for name in unknown]
+    if config.output_form is OutputForm.TOPK and config.topk > classes:
+        problems.append(f"topk {config.topk} of {classes} classes")
+    if config.io is Precision.FP16 and config.precision is Precision.FP32:
         problems.append("inputs and outputs in fp16 round more than the tolerance of fp32 allows")
     if problems:
         raise OptionError(
-            f"{precision} cannot be exported as asked.",
+            f"{config.precision} cannot be exported as asked.",
             details=problems,
             remedy=f"Its layers are: {', '.join(layers)}." if unknown else "",
         )

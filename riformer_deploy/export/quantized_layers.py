@@ -12,12 +12,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from riformer_deploy.bundle.lowering_config import quantizes
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.export.layers import Operator, bias_of
+from riformer_deploy.model.network import RIFormer
 
 FLOAT8 = torch.float8_e4m3fn
 """E4M3: 4 bits of exponent, 3 of mantissa, no infinity (Micikevicius et al., 2022, arXiv:2209.05433)."""
 _LIMITS = {torch.int8: (-128, 127), FLOAT8: (-448, 448)}
 """Smallest and largest value of each target type."""
+
+
+def quantizable(model: RIFormer, precision: Precision = Precision.INT8) -> tuple[str, ...]:
+    """Names of the layers that a precision quantises, in the network's order: in int8 every one.
+
+    Args:
+        model: In folded form.
+        precision: Which.
+    """
+    return tuple(
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and quantizes(precision, name)
+    )
 
 
 def fitting_scale(largest: Tensor, dtype: torch.dtype, target: torch.dtype = torch.int8) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.enums import Norm2Form, Precision
 from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import CalibrationSource
-from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, calibrate
-from riformer_deploy.quantization.planning import needs_calibration
+from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
 from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
@@ -30,19 +29,17 @@ def calibrate_for(
     model: RIFormer,
     weights_sha256: str,
     record: ModelRecord,
-    precisions: Sequence[Precision],
-    options: PrecisionOptions,
+    configs: Sequence[LoweringConfig],
     images: CalibrationSource,
     progress: Progress,
-) -> tuple[tuple[CalibrationSet, Calibration] | None, tuple[str, ...]]:
+) -> tuple[CalibrationResult | None, tuple[str, ...]]:
     """The calibration, where any precision needs one, and what the user should know of it.
 
     Args:
         model: In folded form, float32.
         weights_sha256: Of its weights.
         record: The model's.
-        precisions: What is going to be made.
-        options: How to lower.
+        configs: What is going to be made; one for each precision.
         images: Which images.
         progress: Called with each step.
 
@@ -50,9 +47,9 @@ def calibrate_for(
         OptionError: int8 or fp8 without images.
         CalibrationError: The images cannot be used.
     """
-    if not any(needs_calibration(precision, options) for precision in precisions):
+    if not any(config.needs_calibration for config in configs):
         return None, ()
-    quantized = [precision for precision in precisions if precision.is_quantized]
+    quantized = [config.precision for config in configs if config.precision.is_quantized]
     sweep = images.source is None and not quantized
     given = (
         random_set(record.preprocessing)
@@ -60,12 +57,11 @@ def calibrate_for(
         else images.open(record.preprocessing, " and ".join(quantized))
     )
     notes = (SWEEP,) if sweep else given.warnings
-    config = calibration_config(options, ranges=Precision.INT8 in precisions)
-    return (given, calibrate(model, weights_sha256, given, config, progress)), notes
+    return calibrate(model, weights_sha256, given, calibration_config(configs), progress), notes
 
 
 def parity_images(
-    measured: tuple[CalibrationSet, Calibration] | None, images: CalibrationSource, record: ModelRecord
+    calibration: CalibrationResult | None, images: CalibrationSource, record: ModelRecord
 ) -> tuple[CalibrationSet | None, tuple[str, ...]]:
     """The images that parity runs on, where real ones were given, and what the user should know of them.
 
@@ -73,15 +69,15 @@ def parity_images(
     17 and 26 dB in bfloat16 even where only roundings are emulated, in float64; its real images have 51.
 
     Args:
-        measured: The calibration, where a precision needed one.
+        calibration: Where a precision needed one.
         images: Which images were named.
         record: The model's.
 
     Raises:
         CalibrationError: The images cannot be used.
     """
-    if measured is not None:
-        return (None if measured[0].random else measured[0]), ()
+    if calibration is not None:
+        return (None if calibration.images.random else calibration.images), ()
     if images.source is None:
         return None, ()
     given = images.open(record.preprocessing, "parity")
@@ -90,20 +86,25 @@ def parity_images(
     return given, (*given.warnings, "fp32 and bf16 need no calibration; its images prove parity")
 
 
-def calibration_config(options: PrecisionOptions, *, ranges: bool) -> CalibrationConfig:
-    """What a calibration must measure so that a model can be lowered with these options.
+def calibration_config(configs: Sequence[LoweringConfig]) -> CalibrationConfig:
+    """What one calibration must measure so that a model can be lowered with each of these configs.
 
     Args:
-        options: How to lower.
-        ranges: Whether int8 is among the precisions, which needs histograms of the layers' inputs.
+        configs: One for each precision; that of int8 says how ranges are chosen.
     """
-    return CalibrationConfig(
-        method=options.method_of(Precision.INT8),
-        equalize=options.equalize is not False,
-        ranges=ranges,
-        residual=options.quantize_residual,
-        products=options.norm2 is Norm2Form.FOLDED,
-        branches=options.norm_io is Precision.FP16,
+    int8 = next((config for config in configs if config.precision is Precision.INT8), None)
+    plain = CalibrationConfig(
+        ranges=int8 is not None,
+        products=any(config.norm2 is Norm2Form.FOLDED for config in configs),
+        branches=any(config.norm_io is Precision.FP16 for config in configs),
+    )
+    if int8 is None:
+        return plain
+    return dataclasses.replace(
+        plain,
+        method=int8.range_method,
+        equalize=int8.equalize is not False,
+        residual=int8.quantize_residual,
     )
 
 
@@ -116,46 +117,45 @@ def restore_accuracy(
     model: RIFormer,
     reference: RIFormer,
     record: ModelRecord,
-    measured: tuple[CalibrationSet, Calibration],
-    precision: Precision,
-    options: PrecisionOptions,
+    calibration: CalibrationResult,
+    config: LoweringConfig,
     gate: Gate,
     progress: Progress,
-) -> tuple[PrecisionOptions, str]:
-    """The options with the layers excluded that the gate asks for, and a sentence that names them.
+) -> tuple[LoweringConfig, str]:
+    """The config with the layers excluded that the gate asks for, and a sentence that names them.
 
     Args:
         model: In folded form, float32.
         reference: In training or deploy form.
         record: The model's.
-        measured: The calibration.
-        precision: A quantised one.
-        options: How to lower.
+        calibration: The images and what was measured on them.
+        config: How to lower, to int8 or fp8.
         gate: What must hold on the calibration images.
         progress: Called with each step.
 
     Raises:
-        GateError: Not even sparing every layer is enough.
+        GateError: Not even excluding every layer is enough.
     """
+    precision = config.precision
     progress(f"measuring {precision} for the gate")
-    evaluator = evaluator_of(model, reference, record, measured, options, precision)
-    kept, cost = options.keep, evaluator.cost(options.keep)
+    evaluator = evaluator_of(model, reference, record, calibration, config)
+    asked = frozenset(config.exclude_layers)
+    excluded, cost = asked, evaluator.cost(asked)
     if not gate.holds(cost):
-        ranking = rank_layers(evaluator, measured[0].source, progress).layers
-        kept, cost = choose_excluded_layers(evaluator, ranking, gate, progress)
-    base = options.base_of(precision)
+        ranking = rank_layers(evaluator, progress).layers
+        excluded, cost = choose_excluded_layers(evaluator, ranking, gate, progress)
     where = f"on {len(evaluator.images)} calibration images: {_told(cost)}"
     if not gate.holds(cost):
-        residual = precision is Precision.INT8 and options.quantize_residual
+        residual = precision is Precision.INT8 and config.quantize_residual
         raise GateError(
             f"{precision} cannot hold the gate, even with every layer excluded; {where}.",
             remedy="Leave out --quantize-residual, which no excluded layer undoes, or loosen --min-sqnr or "
             "--max-drop."
             if residual
-            else f"Loosen --min-sqnr or --max-drop: {base} itself is not as close.",
+            else f"Loosen --min-sqnr or --max-drop: {config.base} itself is not as close.",
         )
-    excluded = sorted(kept - options.keep)
+    added = sorted(excluded - asked)
     text = f"the gate of {precision} holds {where}; " + (
-        f"kept in {base} for it: {', '.join(excluded)}" if excluded else "no layer had to be excluded"
+        f"excluded for it, in {config.base}: {', '.join(added)}" if added else "no layer had to be excluded"
     )
-    return dataclasses.replace(options, keep=kept), text
+    return dataclasses.replace(config, exclude_layers=tuple(sorted(excluded))), text

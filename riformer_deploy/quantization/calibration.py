@@ -19,7 +19,7 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export.config import quantizable
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.observers import (
     BatchSource,
@@ -60,6 +60,19 @@ class Calibration:
     residual_ranges: dict[str, float]
     abs_max: dict[str, float]
     largest: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationResult:
+    """Calibration images and what was measured on them.
+
+    Attributes:
+        images: The images.
+        calibration: What was measured.
+    """
+
+    images: CalibrationSet
+    calibration: Calibration
 
 
 def _equalized(name: str) -> bool:
@@ -214,7 +227,7 @@ def calibrate(
     images: CalibrationSet,
     config: CalibrationConfig,
     progress: Progress = silent,
-) -> Calibration:
+) -> CalibrationResult:
     """The calibration of these weights on these images, from the cache where it holds it.
 
     A cached calibration is used only if its own key is the one asked for and its content is what was
@@ -235,7 +248,7 @@ def calibrate(
     cached = _cached(path, key)
     if cached is not None:
         _LOG.info("calibration %s comes from the cache", key[:12])
-        return cached
+        return CalibrationResult(images=images, calibration=cached)
     measured = measure(model, images, key, config, progress)
     text = dump_json(measured)
     try:
@@ -244,4 +257,4 @@ def calibrate(
             partial.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", encoding="utf-8")
     except OSError as err:
         _LOG.warning("the calibration could not be cached: %s", err)
-    return measured
+    return CalibrationResult(images=images, calibration=measured)

@@ -1,4 +1,4 @@
-"""What quantising each layer alone costs, and which layers to spare so that a gate holds."""
+"""What quantising each layer alone costs, and which layers to exclude so that a gate holds."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.data.calibration import CalibrationSet, batch_size
+from riformer_deploy.data.calibration import batch_size
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.metrics import decisions, deviation
-from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import lower
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationResult
+from riformer_deploy.quantization.resolving import resolve_lowering
 
 _WORST_DB = -200.0
 """Stands for logits that are not finite, or that differ from logits of zero."""
@@ -109,38 +110,35 @@ class QuantizedEvaluator:
 
     Attributes:
         model: In folded form, float32.
-        calibration: Ranges.
-        options: How to lower.
+        calibration: Ranges, and the images that they come from.
+        config: How to lower, to int8 or fp8.
         preprocessing: The model's.
         images: (N, 3, H, W) float32, normalised.
         reference: Logits (N, classes) of the reference on these images.
-        precision: What layers are quantised to.
     """
 
     model: RIFormer
-    calibration: Calibration
-    options: PrecisionOptions
+    calibration: CalibrationResult
+    config: LoweringConfig
     preprocessing: Preprocessing
     images: Images
     reference: NDArray[np.floating]
-    precision: Precision = Precision.INT8
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be quantised."""
-        return quantizable(self.model, self.precision)
+        return quantizable(self.model, self.config.precision)
 
-    def cost(self, kept: frozenset[str]) -> Cost:
-        """Cost of quantising everything but ``kept``."""
-        options = dataclasses.replace(
-            self.options,
-            keep=kept,
+    def cost(self, excluded: frozenset[str]) -> Cost:
+        """Cost of quantising everything but ``excluded``."""
+        config = dataclasses.replace(
+            self.config,
+            exclude_layers=tuple(sorted(excluded)),
             io=Precision.FP32,
             input_form=InputForm.NORMALISED,
             output_form=OutputForm.LOGITS,
         )
-        plan = resolve_lowering(self.precision, options, self.calibration)
-        lowered = lower(self.model, plan, self.preprocessing)
+        lowered = lower(self.model, resolve_lowering(config, self.calibration), self.preprocessing)
         with torch.inference_mode():
             logits = np.concatenate([lowered(part).numpy() for part in _parts(self.images)])
         distance = deviation(self.reference, logits, rtol=0, atol=1)
@@ -163,14 +161,11 @@ def _order(cost: Cost) -> tuple[float, float]:
     return (float("inf") if cost.sqnr_db is None else cost.sqnr_db, -cost.drop_points)
 
 
-def rank_layers(
-    evaluator: QuantizedEvaluator, calibration_source: str, progress: Progress = silent
-) -> SensitivityReport:
+def rank_layers(evaluator: QuantizedEvaluator, progress: Progress = silent) -> SensitivityReport:
     """Quantise each layer alone and rank the layers by what that costs.
 
     Args:
         evaluator: What to measure with.
-        calibration_source: What the ranges were calibrated on.
         progress: Told of each layer.
     """
     layers = evaluator.layers
@@ -179,12 +174,15 @@ def rank_layers(
         progress(f"sensitivity of {name}")
         found.append(LayerCost(layer=name, cost=evaluator.cost(frozenset(layers) - {name})))
     found.sort(key=lambda item: _order(item.cost))
+    images = evaluator.calibration.images
     return SensitivityReport(
         images=len(evaluator.images),
-        calibration=calibration_source,
+        calibration=images.source,
         everything=evaluator.cost(frozenset()),
         layers=tuple(found),
-        precision=evaluator.precision,
+        random=images.random,
+        warnings=images.warnings,
+        precision=evaluator.config.precision,
     )
 
 
@@ -202,20 +200,20 @@ def choose_excluded_layers(
         progress: Told of each layer that is excluded.
 
     Returns:
-        The layers to spare, and the cost that is left; every layer where nothing less will do, and
+        The layers to exclude, and the cost that is left; every layer where nothing less will do, and
         then the caller sees by :meth:`Gate.holds` whether even that is enough.
     """
-    kept = frozenset(evaluator.options.keep)
-    cost = evaluator.cost(kept)
+    excluded = frozenset(evaluator.config.exclude_layers)
+    cost = evaluator.cost(excluded)
     for item in ranking:
         if gate.holds(cost):
             break
-        if item.layer in kept:
+        if item.layer in excluded:
             continue
-        progress(f"sparing {item.layer}")
-        kept |= {item.layer}
-        cost = evaluator.cost(kept)
-    return kept, cost
+        progress(f"excluding {item.layer}")
+        excluded |= {item.layer}
+        cost = evaluator.cost(excluded)
+    return excluded, cost
 
 
 _EVALUATION_IMAGES = 128
@@ -226,30 +224,27 @@ def evaluator_of(
     model: RIFormer,
     reference: RIFormer,
     record: ModelRecord,
-    measured: tuple[CalibrationSet, Calibration],
-    options: PrecisionOptions,
-    precision: Precision,
+    calibration: CalibrationResult,
+    config: LoweringConfig,
 ) -> QuantizedEvaluator:
-    """A meter on the calibration images, against the reference in float64.
+    """An evaluator on the calibration images, against the reference in float64.
 
     Args:
         model: In folded form, float32.
         reference: In training or deploy form.
         record: The model's.
-        measured: The calibration images and what was measured on them.
-        options: How to lower.
-        precision: What layers are quantised to.
+        calibration: The calibration images and what was measured on them.
+        config: How to lower, to int8 or fp8.
     """
-    images = measured[0].spread(_EVALUATION_IMAGES)
+    images = calibration.images.spread(_EVALUATION_IMAGES)
     wide = copy.deepcopy(reference).double()
     with torch.inference_mode():
         logits = np.concatenate([wide(part.double()).numpy() for part in _parts(images)])
     return QuantizedEvaluator(
         model=model,
-        calibration=measured[1],
-        options=options,
+        calibration=calibration,
+        config=config,
         preprocessing=record.preprocessing,
         images=images,
         reference=logits,
-        precision=precision,
     )

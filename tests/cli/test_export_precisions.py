@@ -15,9 +15,9 @@ from PIL import Image
 
 from riformer_deploy.api.export import ExportReport
 from riformer_deploy.api.inspect import BundleInspection
-from riformer_deploy.bundle.artifacts import CalibrationRecord, LoweringRecord
+from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import InputForm, Method, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.quantization.sensitivity import SensitivityReport
@@ -74,9 +74,9 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: R
         "--io-dtype",
         "fp16",
     )
-    kept = ("--keep", "head.fc", "--keep", "backbone.patch_embed.proj")
+    excluded = ("--exclude-layers", "head.fc", "--exclude-layers", "backbone.patch_embed.proj")
     precisions = ("--precision", "fp16", "--precision", "int8")
-    ran = export(*precisions, "--calibration", pictures, "--skip-bad", *choices, *forms, *kept, "--json")
+    ran = export(*precisions, "--calibration", pictures, "--skip-bad", *choices, *forms, *excluded, "--json")
     assert ran.returncode == 0, ran.stderr
     notes = [line for line in ran.stderr.splitlines() if line.startswith("note: ")]
     assert [text for text in notes if "skipped: " in text and "broken.png" in text]
@@ -84,24 +84,27 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: R
     half, int8 = Bundle.open(tmp_path / "out").manifest.onnx
     assert (half.precision, int8.precision) == (Precision.FP16, Precision.INT8)
     assert int8.lowering.calibration is not None
-    assert int8.lowering == LoweringRecord(
-        norm="layer",
+    assert int8.lowering == LoweringConfig(
+        precision=Precision.INT8,
+        norm=NormForm.LAYER,
         norm_io=Precision.FP16,
-        mlp="matmul",
-        norm2="explicit",
-        base=Precision.FP16,
+        mlp=MlpForm.MATMUL,
+        int8_base=Precision.FP16,
+        method=Method.MAX,
+        equalize=False,
+        quantize_residual=True,
+        exclude_layers=("head.fc", "backbone.patch_embed.proj"),
         io=Precision.FP16,
-        input_form="uint8",
-        output_form="topk",
+        input_form=InputForm.UINT8,
+        output_form=OutputForm.TOPK,
         topk=3,
-        float32_blocks=(),
-        unquantized=("backbone.patch_embed.proj", "head.fc"),
-        equalized=(),
-        quantized_residual=True,
         calibration=CalibrationRecord(
-            source="pictures", random=False, images=8, key=int8.lowering.calibration.key, method="max"
+            source="pictures", random=False, images=8, key=int8.lowering.calibration.key, method=Method.MAX
         ),
+        ranges=int8.lowering.ranges,
+        residual_ranges=int8.lowering.residual_ranges,
     )
+    assert (len(int8.lowering.ranges), len(int8.lowering.residual_ranges)) == (4 + 2 * 5 - 1, 2 * 5)
     for artifact in (half, int8):
         (images,) = artifact.inputs
         assert (images.dtype, images.shape) == ("uint8", ("batch", 64, 48, 3))
@@ -137,25 +140,34 @@ def test_random_calibration_is_marked_in_report_bundle_and_inspect(
 
 
 def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run, tmp_path: Path) -> None:
-    kept = "backbone.network.0.0.mlp.fc2"
+    excluded = "backbone.network.0.0.mlp.fc2"
     images = _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3))
-    ran = export("--precision", "fp8", "--calibration", images, "--keep", kept, "--input", "uint8")
+    ran = export(
+        "--precision", "fp8", "--calibration", images, "--exclude-layers", excluded, "--input", "uint8"
+    )
     assert ran.returncode == 0, ran.stderr
     assert "histograms" not in ran.stderr
     (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
     record = artifact.lowering
-    assert (artifact.precision, record.base, record.unquantized) == (Precision.FP8, Precision.FP16, (kept,))
+    assert (record.precision, record.base, record.exclude_layers) == (
+        Precision.FP8,
+        Precision.FP16,
+        (excluded,),
+    )
     assert record.calibration is not None
-    assert record.calibration.method == "max"
+    assert record.calibration.method is Method.MAX
     told = " ".join(cli("inspect", tmp_path / "out").stdout.replace("│", " ").split())
-    assert f"the rest fp16; {kept} kept in fp16; calibrated on 64 images of noise.npz, max scales" in told
+    assert (
+        f"the rest fp16; {excluded} excluded, in fp16; calibrated on 64 images of noise.npz, max scales"
+        in told
+    )
     found = json.loads(cli("inspect", tmp_path / "out" / "model.fp8.onnx", "--json").stdout)
     counts = {(node["op_type"], node["dtype"]): node["count"] for node in found["nodes"]}
     assert counts["QuantizeLinear", "float8_e4m3fn"] == 2 * 5 - 1
     assert found["provenance"]["precision"] == "fp8"
 
 
-def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothing_written(
+def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_nothing_written(
     export: Export, cli: Run, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3)))
@@ -173,14 +185,14 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
     assert load_json(ExportReport, ran.stdout).status is Status.PASSED
     (note,) = [line for line in ran.stderr.splitlines() if line.startswith("note: the gate of int8 holds")]
     (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
-    excluded = artifact.lowering.unquantized
+    excluded = artifact.lowering.exclude_layers
     assert ranked.layers[0].layer in excluded
     assert len(excluded) < len(ranked.layers) / 2
     assert all(name in note for name in excluded)
     record = artifact.lowering.calibration
     assert record is not None
     assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 64, "mse")
-    assert set(artifact.lowering.equalized) | set(excluded) >= {
+    assert set(artifact.lowering.smoothquant_scales) | set(excluded) >= {
         f"backbone.network.{index}.proj" for index in (1, 3, 5)
     }
 
@@ -203,7 +215,7 @@ def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothi
             "--int8-base: it is for int8; that of fp8 is fp16",
         ),
         (("--precision", "fp8", "--no-equalize"), 2, "downsampling layers are quantised to int8 alone"),
-        (("--keep", "head.fc"), 2, "These options have no effect on fp32"),
+        (("--exclude-layers", "head.fc"), 2, "These options have no effect on fp32"),
         (
             ("--precision", "fp8", "--precision", "int8", "--method", "percentile"),
             2,
@@ -247,7 +259,7 @@ def test_what_cannot_be_honoured_is_refused_before_any_work(
             2,
             "int8 with fp16 as its base (scales in half) needs opset",
         ),
-        (("--keep", "head"), 2, "no layer is called head"),
+        (("--exclude-layers", "head"), 2, "no layer is called head"),
         (("--norm2", "folded"), 2, "norm2 folded into fc1 gives fc1 what the norm takes"),
         (("--min-sqnr", "nan"), 2, "min-sqnr is in decibels, got nan"),
         (("--max-drop", "101"), 2, "max-drop is a share in percent, got 101"),

@@ -12,7 +12,7 @@ import pytest
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.export.config import quantizable
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.sensitivity import SensitivityReport

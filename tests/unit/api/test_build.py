@@ -15,6 +15,7 @@ from riformer_deploy.api.build import BuildReport, build_engines
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.bundle.writing import staging, update
 from riformer_deploy.common.enums import Precision
@@ -249,7 +250,7 @@ def test_exporting_again_keeps_engines_of_graphs_that_stay_and_drops_the_others_
                 checkpoint=tiny_checkpoint,
                 output=built_copy,
                 image_size_px=(64, 48),
-                precisions=(precision,),
+                lowerings=(LoweringConfig(precision=precision),),
                 opset=opset,
             )
         )

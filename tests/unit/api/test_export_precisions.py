@@ -15,32 +15,41 @@ from numpy.typing import NDArray
 from riformer_deploy.api.export import ExportOptions, ExportReport, export_checkpoint
 from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.common.enums import (
+    InputForm,
+    Method,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+)
 from riformer_deploy.common.errors import BundleConflictError, GateError, OptionError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationResult
+from riformer_deploy.quantization.resolving import resolve_lowering
 from riformer_deploy.quantization.sensitivity import Gate
 
 Export = Callable[..., ExportReport]
+PLAIN = LoweringConfig()
 
 
 @pytest.fixture
 def export(tmp_path: Path, tiny_checkpoint: Path) -> Export:
-    """``export(*precisions, **options)``: the tiny model at 32 px into the test's folder ``out``."""
+    """``export(*precisions, lowering=..., **options)``: the tiny model at 32 px into the folder ``out``."""
 
-    def run(*precisions: str, **options: Any) -> ExportReport:
+    def run(*precisions: str, lowering: LoweringConfig = PLAIN, **options: Any) -> ExportReport:
         asked = ExportOptions(
             checkpoint=tiny_checkpoint,
             output=tmp_path / "out",
             image_size_px=(32, 32),
-            precisions=tuple(map(Precision, precisions)),
+            lowerings=tuple(dataclasses.replace(lowering, precision=Precision(item)) for item in precisions),
             **options,
         )
         return export_checkpoint(asked)
@@ -78,14 +87,14 @@ def test_the_figures_of_fp8_hold_in_onnx_runtime_and_the_file_is_the_module(
     digits_preprocessing: Preprocessing,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrate_for: Calibration,
+    calibrate_for: CalibrationResult,
 ) -> None:
     logits = OnnxRuntime(fp8_bundle / "model.fp8.onnx").run(digits_inputs)["logits"]
     noise = np.linalg.norm(logits - digits_reference) / np.linalg.norm(digits_reference)
     assert -20 * np.log10(noise) >= 39.5
     assert (logits.argmax(1) != digits_reference.argmax(1)).mean() <= 0.003
-    plan = resolve_lowering(Precision.FP8, PrecisionOptions(), calibrate_for)
-    module = lower(digits_folded, plan, digits_preprocessing)
+    config = resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrate_for)
+    module = lower(digits_folded, config, digits_preprocessing)
     with torch.inference_mode():
         parts = [module(part).numpy() for part in torch.split(torch.from_numpy(digits_inputs), 32)]
     # ONNX Runtime's half is float32 between operators: some values fall to the other side of a step.
@@ -156,15 +165,15 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("lowering", "opset"),
     [
-        (PrecisionOptions(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
-        (PrecisionOptions(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
-        (PrecisionOptions(mlp=MlpForm.MATMUL), 21),
-        (PrecisionOptions(output_form=OutputForm.TOPK, topk=3), 20),
-        (PrecisionOptions(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
-        (PrecisionOptions(output_form=OutputForm.FEATURES), 18),
+        (LoweringConfig(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
+        (LoweringConfig(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
+        (LoweringConfig(mlp=MlpForm.MATMUL), 21),
+        (LoweringConfig(output_form=OutputForm.TOPK, topk=3), 20),
+        (LoweringConfig(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
+        (LoweringConfig(output_form=OutputForm.FEATURES), 18),
     ],
 )
-def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: PrecisionOptions, opset: int) -> None:
+def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: LoweringConfig, opset: int) -> None:
     precisions = ("fp16", "int8", "fp8") if opset >= 19 else ("fp16", "int8")
     report = export(*precisions, lowering=lowering, calibration="random", opset=opset)
     assert report.status is Status.PASSED
@@ -180,7 +189,7 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Precisio
     assert [item.name for item in report.parity.skipped] == ["OpenVINO int8"] * half
     assert half or proven["OpenVINO int8"] == expected
     for artifact in Bundle.open(tmp_path / "out").manifest.onnx:
-        assert artifact.lowering.norm == lowering.norm
+        assert artifact.lowering.norm is lowering.norm
         assert artifact.lowering.calibration is not None
         assert artifact.lowering.calibration.random
         assert artifact.inputs[0].dtype == (
@@ -191,10 +200,15 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Precisio
 def test_bfloat16_is_judged_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
     with pytest.raises(OptionError, match="needs opset 22"):
         export("bf16")
-    forms = PrecisionOptions(
-        norm=NormForm.LAYER, norm_io=Precision.BF16, mlp=MlpForm.MATMUL, norm2=Norm2Form.FOLDED
+    forms = LoweringConfig(
+        precision=Precision.BF16,
+        norm=NormForm.LAYER,
+        norm_io=Precision.BF16,
+        mlp=MlpForm.MATMUL,
+        norm2=Norm2Form.FOLDED,
+        input_form=InputForm.UINT8,
     )
-    report = export("bf16", opset=22, lowering=dataclasses.replace(forms, input_form=InputForm.UINT8))
+    report = export("bf16", opset=22, lowering=forms)
     assert report.status is Status.PASSED
     names = [item.name for item in report.parity.candidates if item.precision is Precision.BF16]
     assert names == ["PyTorch bf16, lowered", "OpenVINO bf16"]
@@ -240,22 +254,22 @@ def test_models_that_would_be_lost_are_named_and_dropped_only_by_force(
     assert [item.precision for item in Bundle.open(tmp_path / "out").manifest.onnx] == ["fp16"]
 
 
-def test_a_gate_spares_layers_by_name_and_an_impossible_one_fails(
+def test_a_gate_excludes_layers_by_name_and_an_impossible_one_fails(
     tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
 ) -> None:
     asked = ExportOptions(
         checkpoint=digits_checkpoint,
         output=tmp_path / "out",
         image_size_px=(64, 64),
-        precisions=(Precision.INT8,),
+        lowerings=(LoweringConfig(precision=Precision.INT8),),
         calibration=str(calibration_file),
         gate=Gate(min_sqnr_db=46, max_drop_points=1),
     )
     report = export_checkpoint(asked)
     (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
     (note,) = [text for text in report.notes if "the gate of int8 holds" in text]
-    assert artifact.lowering.unquantized
-    assert all(name in note for name in artifact.lowering.unquantized)
+    assert artifact.lowering.exclude_layers
+    assert all(name in note for name in artifact.lowering.exclude_layers)
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(GateError, match="cannot hold the gate"):
         export_checkpoint(dataclasses.replace(asked, gate=Gate(min_sqnr_db=190)))
@@ -270,7 +284,7 @@ def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
             checkpoint=digits_checkpoint,
             output=tmp_path / "out",
             image_size_px=(64, 64),
-            precisions=(Precision.FP8, Precision.INT8),
+            lowerings=tuple(LoweringConfig(precision=item) for item in (Precision.FP8, Precision.INT8)),
             calibration=str(calibration_file),
             gate=Gate(min_sqnr_db=43.5),
         )
@@ -278,14 +292,14 @@ def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
     records = {item.precision: item.lowering for item in Bundle.open(tmp_path / "out").manifest.onnx}
     notes = {p: next(text for text in report.notes if f"the gate of {p} holds" in text) for p in records}
     for precision, record in records.items():
-        assert record.unquantized
-        assert all(name in notes[precision] for name in record.unquantized)
-    assert all(".mlp." in name for name in records[Precision.FP8].unquantized)
-    assert records[Precision.FP8].unquantized != records[Precision.INT8].unquantized
+        assert record.exclude_layers
+        assert all(name in notes[precision] for name in record.exclude_layers)
+    assert all(".mlp." in name for name in records[Precision.FP8].exclude_layers)
+    assert records[Precision.FP8].exclude_layers != records[Precision.INT8].exclude_layers
     float8, int8 = (records[p].calibration for p in (Precision.FP8, Precision.INT8))
     assert float8 is not None
-    assert float8.method == "max"
-    assert int8 == dataclasses.replace(float8, method="mse")
+    assert float8.method is Method.MAX
+    assert int8 == dataclasses.replace(float8, method=Method.MSE)
 
 
 def test_samples_are_calibration_images_and_proofs_run_on_them(precise_bundle: Path) -> None:
@@ -319,7 +333,7 @@ def test_bfloat16_is_proven_on_real_images_where_they_are_given(
         checkpoint=digits_checkpoint,
         output=tmp_path / "out",
         image_size_px=(64, 64),
-        precisions=(Precision.BF16,),
+        lowerings=(LoweringConfig(precision=Precision.BF16),),
         opset=22,
     )
     assert export_checkpoint(asked).status is Status.FAILED

@@ -22,6 +22,7 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch_cuda import CompileMode
 from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
@@ -40,7 +41,6 @@ from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.api import FLAVOURS
 from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings
-from tests.manifests import PLAIN
 
 SIZE = (64, 48)
 GPU = Gpu(name="Fake L4", compute_capability="8.9", memory_bytes=2**34)
@@ -416,9 +416,9 @@ class Timed(Runtime):
 @pytest.mark.parametrize(
     ("lowering", "dtype"),
     [
-        (PLAIN, np.float32),
-        (dataclasses.replace(PLAIN, io=Precision.FP16), np.float16),
-        (dataclasses.replace(PLAIN, input_form=InputForm.UINT8), np.uint8),
+        (LoweringConfig(), np.float32),
+        (LoweringConfig(io=Precision.FP16), np.float16),
+        (LoweringConfig(input_form=InputForm.UINT8), np.uint8),
     ],
 )
 def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
@@ -441,7 +441,7 @@ def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bund
     class Launched(Timed):
         graph_states: dict[int, GraphState] = field(default_factory=lambda: {1: GraphState.NOT_CAPTURABLE})
 
-    half = dataclasses.replace(PLAIN, io=Precision.FP16)
+    half = LoweringConfig(io=Precision.FP16)
     bundle = Bundle.open(tiny_bundle)
     assert graph_of(adapt_input(Launched(), bundle, half)) is GraphState.NOT_CAPTURABLE
     assert graph_of(adapt_input(Timed(), bundle, half)) is graph_of(Timed()) is None

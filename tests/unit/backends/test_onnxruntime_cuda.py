@@ -12,10 +12,10 @@ from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.backends.base import DeviceTimed
 from riformer_deploy.backends.onnxruntime import CPU_PROVIDER, OnnxRuntime
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.export.config import PrecisionOptions
 from tests.fakes.host_device import HostDevice
 
 SIZE = (64, 48)
@@ -56,9 +56,14 @@ def test_half_and_integer_outputs_are_bound_as_what_they_are(tmp_path: Path, tin
         checkpoint=tiny_checkpoint,
         output=tmp_path / "bundle",
         image_size_px=SIZE,
-        precisions=(Precision.FP16,),
-        lowering=PrecisionOptions(
-            io=Precision.FP16, output_form=OutputForm.TOPK, topk=3, input_form=InputForm.UINT8
+        lowerings=(
+            LoweringConfig(
+                precision=Precision.FP16,
+                io=Precision.FP16,
+                output_form=OutputForm.TOPK,
+                topk=3,
+                input_form=InputForm.UINT8,
+            ),
         ),
     )
     assert export_checkpoint(options).bundle is not None

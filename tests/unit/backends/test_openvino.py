@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.model.network import RIFormer
@@ -51,7 +52,7 @@ def test_bfloat16_is_read_as_bfloat16(
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
 ) -> None:
-    model = lower(digits_folded, LoweringPlan(base=torch.bfloat16), digits_preprocessing)
+    model = lower(digits_folded, LoweringConfig(precision=Precision.BF16), digits_preprocessing)
     export_onnx(model, tmp_path / "model.onnx", OnnxOptions(image_size_px=(64, 64), opset=22), {})
     runtime, images = OpenVinoRuntime(tmp_path / "model.onnx"), digits_inputs[:32]
     assert _error(runtime.run(images)["logits"], digits_reference[:32]) < 10 ** (-38 / 20)

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import pytest
 
-from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, TensorSpec
-from riformer_deploy.common.serialization import dump_json, load_json
-from tests.manifests import PLAIN, file_record, graph_of
+from riformer_deploy.bundle.artifacts import OnnxArtifact, TensorSpec
+from tests.manifests import file_record, graph_of
 
 
 def graph(batch: int | str) -> OnnxArtifact:
@@ -47,10 +45,3 @@ def test_batch_is_the_fixed_size_or_none(batch: int | str, expected: int | None)
 def test_a_graph_without_inputs_or_outputs_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"model\.fp32\.onnx is recorded without inputs or outputs"):
         dataclasses.replace(graph("batch"), **changes)
-
-
-def test_a_lowering_recorded_before_there_were_forms_of_norm_io_mlp_and_norm2_is_the_plain_one() -> None:
-    written = json.loads(dump_json(PLAIN))
-    for name in ("norm_io", "mlp", "norm2"):
-        del written[name]
-    assert load_json(LoweringRecord, json.dumps(written)) == PLAIN

@@ -18,18 +18,17 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.config import LoweringPlan, PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.export.onnx_graph import graph_flops
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import resolve_lowering
 
 _SIZE = (64, 32)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
@@ -51,9 +50,16 @@ class Lane:
         base = f"-on-{self.base}" if self.precision is Precision.INT8 else ""
         return f"{self.precision}{base}" + ("" if self.norm_io is Precision.FP32 else "-norms-too")
 
-    def options(self, norm: NormForm, mlp: MlpForm, norm2: Norm2Form) -> PrecisionOptions:
-        """Of one form."""
-        return PrecisionOptions(norm=norm, norm_io=self.norm_io, mlp=mlp, norm2=norm2, int8_base=self.base)
+    def config(self, norm: NormForm, mlp: MlpForm, norm2: Norm2Form) -> LoweringConfig:
+        """Of one form; without ranges."""
+        return LoweringConfig(
+            precision=self.precision,
+            norm=norm,
+            norm_io=self.norm_io,
+            mlp=mlp,
+            norm2=norm2,
+            int8_base=self.base,
+        )
 
     @property
     def rounding(self) -> float:
@@ -84,7 +90,7 @@ EXPLICIT, FOLDED = Norm2Form
 
 
 def _has(lane: Lane, norm: NormForm, norm2: Norm2Form) -> bool:
-    """Whether a lane has a form; test_precision has the refusals of those that it has not."""
+    """Whether a lane has a form; test_lowering_config has the refusals of those that it has not."""
     moments_in_half = lane.norm_io is not Precision.FP32 and norm is MOMENTS
     return not moments_in_half and not (lane.precision.is_quantized and norm2 is FOLDED)
 
@@ -113,12 +119,10 @@ def folded(filled: Filled) -> RIFormer:
     return fold(model_from_state(_SHALLOW, Form.TRAINING, filled(_SHALLOW)))
 
 
-def _lowered(folded: RIFormer, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
-    ranges = dict.fromkeys(quantizable(folded), 6.0)  # what a graph looks like does not depend on them
-    calibration = Calibration(
-        key="", images=1, ranges=ranges, smoothquant_scales={}, residual_ranges={}, abs_max={}, largest=ranges
-    )
-    return lower(folded, resolve_lowering(precision, options, calibration), _PREPROCESSING)
+def _lowered(folded: RIFormer, config: LoweringConfig) -> LoweredRIFormer:
+    largest = 12.0 if config.precision is Precision.FP8 else 6.0  # a graph looks the same whatever they are
+    ranges = dict.fromkeys(quantizable(folded, config.precision), largest)
+    return lower(folded, dataclasses.replace(config, ranges=ranges), _PREPROCESSING)
 
 
 @pytest.mark.parametrize("norm2", Norm2Form)
@@ -129,16 +133,16 @@ def test_every_form_is_the_folded_model_in_float64(
 ) -> None:
     folded = fold(tiny_model).double()
     images = torch.randn(3, 3, *_SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    plan = LoweringPlan(base=torch.float64, io=torch.float64, norm=norm, mlp=mlp, norm2=norm2)
+    config = LoweringConfig(norm=norm, mlp=mlp, norm2=norm2)
     true = folded(images)
-    assert float((lower(folded, plan, _PREPROCESSING)(images) - true).norm() / true.norm()) < 1e-12
+    assert float((lower(folded, config, _PREPROCESSING)(images) - true).norm() / true.norm()) < 1e-12
 
 
 @pytest.mark.parametrize("lane", LANES, ids=str)
 def test_the_forms_of_a_precision_differ_by_its_rounding_only(folded: RIFormer, lane: Lane) -> None:
     images = torch.randn(8, 3, *_SIZE, generator=torch.Generator().manual_seed(1))
     found = {
-        forms: _lowered(folded, lane.precision, lane.options(*forms))(images)
+        forms: _lowered(folded, lane.config(*forms))(images)
         for forms in itertools.product(NormForm, MlpForm, Norm2Form)
         if _has(lane, forms[0], forms[2])
     }
@@ -200,7 +204,7 @@ def test_every_form_is_a_file_without_shape_arithmetic_that_costs_what_the_model
     norm2: Norm2Form,
     fixed: int | None,
 ) -> None:
-    model, path = _lowered(folded, lane.precision, lane.options(norm, mlp, norm2)), tmp_path / "model.onnx"
+    model, path = _lowered(folded, lane.config(norm, mlp, norm2)), tmp_path / "model.onnx"
     export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, batch=fixed, opset=22), {})
     graph = onnx.load(path)
     _check_no_shapes(graph)
@@ -227,16 +231,15 @@ def test_every_form_is_a_file_without_shape_arithmetic_that_costs_what_the_model
 
 def test_other_inputs_and_outputs_need_no_shape_arithmetic_either(folded: RIFormer, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    plan = LoweringPlan(input_form=InputForm.UINT8, output_form=OutputForm.TOPK, topk=2)
-    export_onnx(lower(folded, plan, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})
+    config = LoweringConfig(input_form=InputForm.UINT8, output_form=OutputForm.TOPK, topk=2)
+    export_onnx(lower(folded, config, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})
     graph = onnx.load(path)
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Concat"}
 
 
 def test_weights_of_products_are_stored_as_they_are_multiplied(folded: RIFormer, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    options = PrecisionOptions(mlp=MlpForm.MATMUL)
-    model = _lowered(folded, Precision.INT8, options)
+    model = _lowered(folded, LoweringConfig(precision=Precision.INT8, mlp=MlpForm.MATMUL))
     export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, batch=1), {})
     graph = onnx.load(path).graph
     stored = {item.name: tuple(item.dims) for item in graph.initializer}

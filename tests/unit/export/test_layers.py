@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.errors import OptionError
+from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer, torch_dtype
 from riformer_deploy.export.norms import statistics, widened
 
 
@@ -67,3 +69,9 @@ def test_a_folded_norm_in_half_loses_about_2_to_the_minus_12_for_each_deviation_
     assert lost < 2**-11 * (1 + mean)
     if mean >= 100:
         assert lost > 2**-14 * mean
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
+def test_a_quantised_precision_is_no_type_of_a_whole_model(precision: Precision) -> None:
+    with pytest.raises(OptionError, match=f"{precision} is no type"):
+        torch_dtype(precision)

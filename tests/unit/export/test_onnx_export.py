@@ -13,11 +13,11 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.artifacts import TensorSpec
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import (
     DEFAULT_OPSET,
@@ -35,7 +35,7 @@ METADATA = {"tool_version": "1.2.3", "source_sha256": "ab" * 32}
 
 
 def _lowered(model: RIFormer) -> LoweredRIFormer:
-    return lower(fold(model), LoweringPlan(), PLAIN)
+    return lower(fold(model), LoweringConfig(), PLAIN)
 
 
 def _agrees(path: Path, model: RIFormer, size: tuple[int, int], batch: int) -> None:

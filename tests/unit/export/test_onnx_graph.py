@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of
@@ -125,7 +125,7 @@ def test_an_exported_graph_costs_per_image_what_its_model_does(
 ) -> None:
     path = tmp_path / "model.onnx"
     plain = Preprocessing(resize_short_edge_px=None, crop_px=(64, 48))
-    lowered = lower(fold(tiny_model), LoweringPlan(), plain)
+    lowered = lower(fold(tiny_model), LoweringConfig(), plain)
     export_onnx(lowered, path, OnnxOptions(image_size_px=(64, 48), batch=batch, opset=opset), {})
     expected = complexity(tiny_architecture, Form.FOLDED, (64, 48)).flops
     assert graph_flops(onnx.load(path)) == expected

@@ -10,7 +10,7 @@ from torch import Tensor
 from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export.config import quantizable
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization import calibration
@@ -39,7 +39,7 @@ def folded(tiny_model: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def _calibrate(folded: RIFormer, said: list[str], config: CalibrationConfig = QUICK) -> Calibration:
-    return calibrate(folded, "weights", _images(), config, said.append)
+    return calibrate(folded, "weights", _images(), config, said.append).calibration
 
 
 def test_every_layer_and_block_gets_its_figures(folded: RIFormer) -> None:
@@ -86,7 +86,7 @@ def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
     folded.get_parameter("backbone.patch_embed.proj.bias")[0] = -70000.0
     block = folded.get_submodule("backbone.network.4.1.mlp.fc2")
     block.get_parameter("weight")[0, 0] = 80000.0
-    abs_max = calibrate(folded, "others", _images(), QUICK).abs_max
+    abs_max = calibrate(folded, "others", _images(), QUICK).calibration.abs_max
     assert abs_max["backbone.patch_embed.proj"] >= 70000
     assert abs_max["backbone.network.4.1"] >= 80000
 
@@ -111,7 +111,7 @@ def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2
     handle.remove()
     assert plain.abs_max[block] < largest == pytest.approx(asked.abs_max[block])
     folded.get_parameter(f"{block}.norm_reparam.weight")[0] = 80000.0
-    assert calibrate(folded, "others", _images(), QUICK).abs_max[block] >= 80000
+    assert calibrate(folded, "others", _images(), QUICK).calibration.abs_max[block] >= 80000
 
 
 def test_peaks_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.config import PrecisionOptions, quantizable
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import Calibration
+from riformer_deploy.quantization.calibration import CalibrationResult
 from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
@@ -24,7 +25,7 @@ from riformer_deploy.quantization.sensitivity import (
 @pytest.fixture
 def evaluator(
     digits_folded: RIFormer,
-    calibrate_for: Calibration,
+    calibrate_for: CalibrationResult,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_preprocessing: Preprocessing,
@@ -33,7 +34,7 @@ def evaluator(
     return QuantizedEvaluator(
         model=digits_folded,
         calibration=calibrate_for,
-        options=PrecisionOptions(),
+        config=LoweringConfig(precision=Precision.INT8),
         preprocessing=digits_preprocessing,
         images=digits_inputs[:16],
         reference=digits_reference[:16],
@@ -63,14 +64,19 @@ def test_an_impossible_gate_is_refused(limits: dict[str, float]) -> None:
         Gate(**limits)
 
 
-def test_the_damaged_layer_is_ranked_first_and_spared_first(evaluator: QuantizedEvaluator) -> None:
+def _with(evaluator: QuantizedEvaluator, **changes: dict[str, float]) -> QuantizedEvaluator:
+    """The evaluator with another calibration."""
+    result = evaluator.calibration
+    changed = dataclasses.replace(result.calibration, **changes)  # type: ignore[arg-type]  # fields of one type
+    return dataclasses.replace(evaluator, calibration=dataclasses.replace(result, calibration=changed))
+
+
+def test_the_damaged_layer_is_ranked_first_and_excluded_first(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.2.1.mlp.fc2"
-    ranges = {**evaluator.calibration.ranges, worst: evaluator.calibration.ranges[worst] * 40}
-    evaluator = dataclasses.replace(
-        evaluator, calibration=dataclasses.replace(evaluator.calibration, ranges=ranges)
-    )
+    before = evaluator.calibration.calibration.ranges
+    evaluator = _with(evaluator, ranges={**before, worst: before[worst] * 40})
     said: list[str] = []
-    report = rank_layers(evaluator, "test", said.append)
+    report = rank_layers(evaluator, said.append)
     assert {item.layer for item in report.layers} == set(quantizable(evaluator.model))
     assert report.layers[0].layer == worst
     costs = [item.cost.sqnr_db for item in report.layers]
@@ -78,38 +84,39 @@ def test_the_damaged_layer_is_ranked_first_and_spared_first(evaluator: Quantized
     assert len(said) == len(report.layers)
     assert report.everything.sqnr_db is not None
     gate = Gate(min_sqnr_db=report.everything.sqnr_db + 3)
-    kept, cost = choose_excluded_layers(evaluator, report.layers, gate)
-    assert worst in kept
+    excluded, cost = choose_excluded_layers(evaluator, report.layers, gate)
+    assert worst in excluded
     assert gate.holds(cost)
-    assert len(kept) < 5
+    assert len(excluded) < 5
 
 
 def test_fp8_is_measured_on_its_own_layers_alone(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.4.1.mlp.fc1"
-    largest = {**evaluator.calibration.largest, worst: evaluator.calibration.largest[worst] / 8}
-    loud = dataclasses.replace(evaluator.calibration, largest=largest)
-    evaluator = dataclasses.replace(evaluator, precision=Precision.FP8, calibration=loud)
+    before = evaluator.calibration.calibration.largest
+    loud = _with(evaluator, largest={**before, worst: before[worst] / 8})
+    evaluator = dataclasses.replace(loud, config=LoweringConfig(precision=Precision.FP8))
     layers = [name for name in quantizable(evaluator.model) if ".mlp." in name]
     ranking = rank_layers(
-        dataclasses.replace(evaluator, images=evaluator.images[:2], reference=evaluator.reference[:2]), "test"
+        dataclasses.replace(evaluator, images=evaluator.images[:2], reference=evaluator.reference[:2])
     )
     assert ranking.precision is Precision.FP8
     assert {item.layer for item in ranking.layers} == set(layers)
     assert ranking.layers[0].layer == worst
-    kept, cost = choose_excluded_layers(evaluator, ranking.layers, Gate(min_sqnr_db=38))
-    assert kept == {worst}
+    excluded, cost = choose_excluded_layers(evaluator, ranking.layers, Gate(min_sqnr_db=38))
+    assert excluded == {worst}
     assert cost.sqnr_db is not None
     assert cost.sqnr_db >= 38
 
 
-def test_every_layer_is_spared_where_nothing_less_will_do(evaluator: QuantizedEvaluator) -> None:
-    half = dataclasses.replace(evaluator, options=PrecisionOptions(int8_base=Precision.FP16))
+def test_every_layer_is_excluded_where_nothing_less_will_do(evaluator: QuantizedEvaluator) -> None:
+    config = LoweringConfig(precision=Precision.INT8, int8_base=Precision.FP16)
+    half = dataclasses.replace(evaluator, config=config)
     ranking = rank_layers(
-        dataclasses.replace(half, images=half.images[:2], reference=half.reference[:2]), "test"
+        dataclasses.replace(half, images=half.images[:2], reference=half.reference[:2])
     ).layers
     gate = Gate(min_sqnr_db=100)
-    kept, cost = choose_excluded_layers(half, ranking, gate)
-    assert kept == set(quantizable(half.model))
+    excluded, cost = choose_excluded_layers(half, ranking, gate)
+    assert excluded == set(quantizable(half.model))
     assert not gate.holds(cost)
     assert cost.sqnr_db is not None
     assert cost.sqnr_db > 60

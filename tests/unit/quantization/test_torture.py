@@ -6,6 +6,7 @@ precision cannot hold stays in float32 by name. The reference is the training fo
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,20 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.export.config import PrecisionOptions, quantizable
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.norms import single_group_norm
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import Calibration, CalibrationConfig, measure
-from riformer_deploy.quantization.planning import HALF_LIMIT, resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.resolving import HALF_LIMIT, resolve_lowering
 from riformer_deploy.quantization.sensitivity import (
     Gate,
     QuantizedEvaluator,
@@ -145,49 +147,52 @@ class Case:
             batches=batches,
         )  # fmt: skip
         self.source = source
-        self.calibration: Calibration = measure(
-            self.folded, source, "key", CalibrationConfig(method=Method.MSE)
-        )
+        self.result = self._result(CalibrationConfig(method=Method.MSE))
+        self.abs_max = self.result.calibration.abs_max
+
+    def _result(self, config: CalibrationConfig) -> CalibrationResult:
+        measured = measure(self.folded, self.source, "key", config)
+        return CalibrationResult(images=self.source, calibration=measured)
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
-    def measured(self, *, folded: bool, narrow: bool) -> Calibration:
+    def measured(self, *, folded: bool, narrow: bool) -> CalibrationResult:
         """What ``export`` measures for a form: ``norm2`` folded into fc1, or norms in half."""
-        config = CalibrationConfig(ranges=False, products=folded, branches=narrow)
-        return measure(self.folded, self.source, "key", config)
+        return self._result(CalibrationConfig(ranges=False, products=folded, branches=narrow))
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
     def excluded(
         self, norm: NormForm, base: Precision, precision: Precision = Precision.INT8
     ) -> frozenset[str]:
-        """Layers that ``export --min-sqnr`` would keep unquantised for the tolerance to hold."""
+        """Layers that ``export --min-sqnr`` would exclude for the tolerance to hold."""
         evaluator = QuantizedEvaluator(
             model=self.folded,
-            calibration=self.calibration,
-            options=PrecisionOptions(norm=norm, int8_base=base),
+            calibration=self.result,
+            config=LoweringConfig(precision=precision, norm=norm, int8_base=base),
             preprocessing=_PREPROCESSING,
             images=self.images,
             reference=self.true,
-            precision=precision,
         )
         gate = Gate(min_sqnr_db=TOLERANCES[precision].min_sqnr_db)
         if gate.holds(evaluator.cost(frozenset())):
             return frozenset()
-        kept, cost = choose_excluded_layers(evaluator, rank_layers(evaluator, "torture").layers, gate)
+        excluded, cost = choose_excluded_layers(evaluator, rank_layers(evaluator).layers, gate)
         assert gate.holds(cost)
-        return kept
+        return excluded
 
     def lowered(self, precision: Precision, norm: NormForm, base: Precision) -> LoweredRIFormer:
         """The model as it would be exported, with the gate that the tolerance of int8 or fp8 is."""
-        kept = self.excluded(norm, base, precision) if precision.is_quantized else frozenset()
-        options = PrecisionOptions(norm=norm, int8_base=base, keep=kept)
-        return lower(self.folded, resolve_lowering(precision, options, self.calibration), _PREPROCESSING)
+        excluded = self.excluded(norm, base, precision) if precision.is_quantized else frozenset()
+        config = LoweringConfig(
+            precision=precision, norm=norm, int8_base=base, exclude_layers=tuple(sorted(excluded))
+        )
+        return lower(self.folded, resolve_lowering(config, self.result), _PREPROCESSING)
 
-    def in_form(self, precision: Precision, options: PrecisionOptions) -> LoweredRIFormer:
+    def in_form(self, config: LoweringConfig) -> LoweredRIFormer:
         """The model in a form that is none of the norms' alone; not int8."""
         measured = self.measured(
-            folded=options.norm2 is Norm2Form.FOLDED, narrow=options.norm_io is Precision.FP16
+            folded=config.norm2 is Norm2Form.FOLDED, narrow=config.norm_io is Precision.FP16
         )
-        return lower(self.folded, resolve_lowering(precision, options, measured), _PREPROCESSING)
+        return lower(self.folded, resolve_lowering(config, measured), _PREPROCESSING)
 
 
 @pytest.fixture(scope="module")
@@ -272,29 +277,29 @@ def test_the_module_in_every_other_form_is_finite_and_within_its_budget(
 ) -> None:
     case = case_of(name)
     io = precision if narrow else Precision.FP32
-    options = PrecisionOptions(norm=norm, norm_io=io, mlp=mlp, norm2=norm2)
+    config = LoweringConfig(precision=precision, norm=norm, norm_io=io, mlp=mlp, norm2=norm2)
     with torch.inference_mode():
-        got = case.in_form(precision, options)(torch.from_numpy(case.images)).numpy()
+        got = case.in_form(config)(torch.from_numpy(case.images)).numpy()
     _check(case, got, precision)
 
 
 def test_a_product_that_half_cannot_hold_keeps_its_block_in_float32(case_of: Callable[[str], Case]) -> None:
     """With norm2 folded, fc1's product is stored before it is divided by the deviation."""
     case = case_of("weights stem times 3e4")
-    plain, folded = PrecisionOptions(), PrecisionOptions(norm2=Norm2Form.FOLDED)
-    before = resolve_lowering(Precision.FP16, plain, case.calibration).float32_blocks
-    measured = case.measured(folded=True, narrow=False)
-    after = resolve_lowering(Precision.FP16, folded, measured).float32_blocks
-    assert before < after
+    plain = LoweringConfig(precision=Precision.FP16)
+    folded = dataclasses.replace(plain, norm2=Norm2Form.FOLDED)
+    before = resolve_lowering(plain, case.result).float32_blocks
+    after = resolve_lowering(folded, case.measured(folded=True, narrow=False)).float32_blocks
+    assert set(before) < set(after)
 
 
-def test_only_what_must_be_is_spared(case_of: Callable[[str], Case]) -> None:
-    """Rounding errors of constant images are all alike and do not average; nothing else needs sparing."""
+def test_only_what_must_be_is_excluded(case_of: Callable[[str], Case]) -> None:
+    """Rounding errors of constant images are all alike and do not average; nothing else needs excluding."""
     excluded = {name: case_of(name).excluded(NormForm.INSTANCE, Precision.FP32) for name in CASES}
     layers = set(quantizable(case_of("images ordinary").folded))
-    for name, kept in excluded.items():
-        assert kept <= layers
-        assert len(kept) <= (len(layers) // 2 if name in _UNIFORM else 0), (name, sorted(kept))
+    for name, found in excluded.items():
+        assert found <= layers
+        assert len(found) <= (len(layers) // 2 if name in _UNIFORM else 0), (name, sorted(found))
 
 
 @pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8, Precision.FP8])
@@ -303,10 +308,10 @@ def test_a_block_that_half_cannot_hold_stays_in_float32_by_name(
 ) -> None:
     case = case_of("weights branch times 3e4")
     lowered = case.lowered(base, NormForm.INSTANCE, Precision.FP16)
-    held = lowered.plan.float32_blocks
+    held = set(lowered.config.float32_blocks)
     assert _BLOCK in held
     assert "backbone.patch_embed.proj" not in held
-    abs_max = {name for name, top in case.calibration.abs_max.items() if top > HALF_LIMIT}
+    abs_max = {name for name, top in case.abs_max.items() if top > HALF_LIMIT}
     assert held == abs_max
     assert {p.dtype for p in lowered.backbone.network[2].buffers() if p.is_floating_point()} == {
         torch.float32
@@ -318,10 +323,10 @@ def test_an_activation_of_3e4_is_held_without_it_but_half_of_the_range_is_left(
 ) -> None:
     """3e4 is below the limit, what the next blocks add to it may not be."""
     case = case_of("weights stem times 3e4")
-    assert 2e4 < case.calibration.abs_max["backbone.patch_embed.proj"] < 65504
+    assert 2e4 < case.abs_max["backbone.patch_embed.proj"] < 65504
     lowered = case.lowered(Precision.FP16, NormForm.INSTANCE, Precision.FP32)
-    assert lowered.plan.float32_blocks == {
-        name for name, top in case.calibration.abs_max.items() if top > HALF_LIMIT
+    assert set(lowered.config.float32_blocks) == {
+        name for name, top in case.abs_max.items() if top > HALF_LIMIT
     }
 
 
@@ -378,8 +383,8 @@ def test_the_graph_with_norms_in_half_is_finite_and_within_its_budget(
     case_of: Callable[[str], Case], tmp_path: Path, norm: NormForm, mlp: MlpForm, norm2: Norm2Form
 ) -> None:
     everything = case_of(ALL_AT_ONCE)
-    options = PrecisionOptions(norm=norm, norm_io=Precision.FP16, mlp=mlp, norm2=norm2)
-    runtime = _graph(everything.in_form(Precision.FP16, options), tmp_path, "model")
+    config = LoweringConfig(precision=Precision.FP16, norm=norm, norm_io=Precision.FP16, mlp=mlp, norm2=norm2)
+    runtime = _graph(everything.in_form(config), tmp_path, "model")
     for name in IMAGES:
         case = case_of(f"images {name}")
         _check(case, runtime.run(case.images)["logits"], Precision.FP16)

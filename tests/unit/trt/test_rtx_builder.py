@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +13,20 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import MlpForm, Norm2Form, NormForm, Precision
 from riformer_deploy.common.errors import EngineBuildError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.config import (
-    BF16_OPSET,
-    FLOAT8_TRANSPOSE_OPSET,
-    GROUP_NORM_OPSET,
-    PrecisionOptions,
-    quantizable,
-)
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, INPUT_NAME, OnnxOptions, export_onnx
+from riformer_deploy.export.option_checks import BF16_OPSET, FLOAT8_TRANSPOSE_OPSET, GROUP_NORM_OPSET
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
-from riformer_deploy.quantization.calibration import Calibration
-from riformer_deploy.quantization.planning import resolve_lowering
 from riformer_deploy.trt.bindings import TensorRT, load
 from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 
@@ -67,10 +62,15 @@ class Kind:
         return f"{self.precision}{base}-{self.norm}{io}-{self.mlp}-{self.norm2}"
 
     @property
-    def options(self) -> PrecisionOptions:
-        """Of a lowering."""
-        return PrecisionOptions(
-            norm=self.norm, norm_io=self.norm_io, mlp=self.mlp, norm2=self.norm2, int8_base=self.base
+    def config(self) -> LoweringConfig:
+        """Without ranges."""
+        return LoweringConfig(
+            precision=self.precision,
+            norm=self.norm,
+            norm_io=self.norm_io,
+            mlp=self.mlp,
+            norm2=self.norm2,
+            int8_base=self.base,
         )
 
     @property
@@ -130,15 +130,14 @@ def _export(
 ) -> Path:
     torch.set_num_threads(1)
     model = fold(model_from_state(architecture, Form.TRAINING, filled(architecture)))
-    calibration = Calibration(  # what a graph looks like does not depend on its ranges
-        key="", images=1, ranges=dict.fromkeys(quantizable(model), 4.0), smoothquant_scales={},
-        residual_ranges={}, abs_max={}, largest=dict.fromkeys(quantizable(model), 2.0),
-    )  # fmt: skip
-    plan = resolve_lowering(kind.precision, kind.options, calibration)
+    ranges = dict.fromkeys(
+        quantizable(model, kind.precision), 4.0
+    )  # a graph looks the same whatever they are
+    config = dataclasses.replace(kind.config, ranges=ranges)
     size = (side_px, side_px)
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=size)
     options = OnnxOptions(image_size_px=size, batch=batch, opset=kind.opset)
-    export_onnx(lower(model, plan, preprocessing), path, options, {})
+    export_onnx(lower(model, config, preprocessing), path, options, {})
     return path
 
 
@@ -173,7 +172,7 @@ def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     assert built.network_layers.get("INT8", 0) == (2 * layers if kind.precision is Precision.INT8 else 0)
     assert built.network_layers.get("FP8", 0) == (2 * 8 if kind.precision is Precision.FP8 else 0)
     halves = {Precision.FP16: "HALF", Precision.BF16: "BF16"}
-    base = PrecisionOptions(int8_base=kind.base).base_of(kind.precision)
+    base = kind.config.base
     for precision, name in halves.items():
         assert (name in built.network_layers) == (base is precision)
     # No shapes are computed: of an InstanceNormalization or GroupNormalization the parser makes two

@@ -8,6 +8,7 @@ import pytest
 
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.trt.trtexec import TrtexecVersion, bench_command, build_command, command_lines
 from tests.manifests import file_record, graph_of
@@ -19,7 +20,8 @@ DEFAULT = (BatchProfile(minimum=1, optimum=8, maximum=32),)
 
 
 def _graph(batch: int | str = "batch") -> OnnxArtifact:
-    return dataclasses.replace(graph_of(file_record("model.fp16.onnx"), batch), precision=Precision.FP16)
+    lowering = LoweringConfig(precision=Precision.FP16)
+    return dataclasses.replace(graph_of(file_record("model.fp16.onnx"), batch), lowering=lowering)
 
 
 def _words(line: str) -> list[str]:
