@@ -45,7 +45,12 @@ def test_a_gate_that_cannot_be_held_names_what_is_in_the_way(
 ) -> None:
     batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     images = CalibrationSet(
-        source="", random=False, count=2, content_sha256="", warnings=(), batches=lambda: iter([batch])
+        source="",
+        random=False,
+        count=2,
+        content_sha256="",
+        warnings=(),
+        batches=lambda: iter([batch.numpy()]),
     )
     folded = fold(tiny_model)
     calibration = measure(folded, images, "key", CalibrationConfig(residual=options.quantize_residual))
