@@ -10,7 +10,7 @@ import numpy as np
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
-from riformer_deploy.backends.stored_models import reference
+from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import InputForm, Precision

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.dependencies import require
@@ -104,6 +103,7 @@ class OnnxRuntime:
 
         Raises:
             RuntimeFailureError: The graph has no such value, or ONNX Runtime failed.
+            MissingDependencyError: ``onnx`` is not installed.
         """
         wanted = tuple(tensors)
         if self._session is not None and (self._tapped is None or self._tapped[0] != wanted):
@@ -118,6 +118,7 @@ class OnnxRuntime:
 
 def _with_outputs(path: Path, tensors: Sequence[str]) -> bytes:
     """The model with more outputs, serialised; raises RuntimeFailureError for unknown names."""
+    onnx = require("onnx")  # what only runs a file does without
     try:
         model = onnx.load(path)
     except Exception as err:  # protobuf's and the system's errors

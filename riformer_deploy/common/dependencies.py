@@ -37,6 +37,8 @@ class OptionalPackage:
 PACKAGES = {
     package.module: package
     for package in (
+        OptionalPackage(module="torch", distributions=("torch",), minimum="2.9"),
+        OptionalPackage(module="onnx", distributions=("onnx",), minimum="1.18"),
         OptionalPackage(
             module="onnxruntime",
             distributions=("onnxruntime", "onnxruntime-gpu"),
