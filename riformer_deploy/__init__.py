@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from riformer_deploy.api.export import ExportOptions, export_checkpoint
     from riformer_deploy.api.features import FeatureOptions, extract_features
     from riformer_deploy.api.fuse import fuse_checkpoint
+    from riformer_deploy.api.get_model import get_model
     from riformer_deploy.api.inspect import inspect_file
-    from riformer_deploy.api.models import get_model, published_models
+    from riformer_deploy.api.models import published_models
     from riformer_deploy.api.parity import verify_bundle
     from riformer_deploy.api.predict import predict_images
     from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
@@ -77,7 +78,7 @@ _HOMES = {
     "fold": "model.reparameterize",
     "fuse": "model.reparameterize",
     "fuse_checkpoint": "api.fuse",
-    "get_model": "api.models",
+    "get_model": "api.get_model",
     "get_variant": "model.variants",
     "inspect_file": "api.inspect",
     "load_checkpoint": "checkpoints.load",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
@@ -23,6 +24,7 @@ from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export.config import PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
+from riformer_deploy.export.onnx_graph import graph_contents
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
@@ -160,6 +162,7 @@ def stage_onnx(
         opset=graph.opset,
         inputs=inputs,
         outputs=outputs,
+        contents=graph_contents(onnx.load(path)),
         lowering=lowering,
     )
 
