@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riformer_deploy.api.parity import synthetic_inputs
+from riformer_deploy.api.parity_reference import synthetic_inputs
 from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result

@@ -16,6 +16,7 @@ from riformer_deploy.api.bundle_assembly import (
     stage_weights,
 )
 from riformer_deploy.api.parity import MODELS, measure_parity
+from riformer_deploy.api.parity_reference import parity_reference
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
@@ -148,6 +149,17 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
     )
 
 
+def _proving(progress: Progress) -> Progress:
+    """Steps of the parity report as steps of the export."""
+    return lambda step: progress(f"proving parity: {step}")
+
+
+def _stage_parity(staged: Path, parity: ParityResult, parent_sha256: str) -> FileRecord:
+    path = staged / "parity.json"
+    path.write_text(dump_json(parity), encoding="utf-8")
+    return record_file(path, parent_sha256)
+
+
 def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
     """Checkpoint to bundle: load, recognise, fuse, fold, export, prove; then put it in place.
 
@@ -247,11 +259,10 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             samples=samples,
             libraries=library_versions(),
         )
+        bundle = Bundle(staged, manifest, base=options.output)
+        expected = parity_reference(bundle, _proving(progress))
         parity = measure_parity(
-            Bundle(staged, manifest, base=options.output),
-            options.tolerances,
-            lambda step: progress(f"proving parity: {step}"),
-            groups=MODELS,
+            bundle, options.tolerances, _proving(progress), expected=expected, groups=MODELS
         )
         notes += [
             f"{why_failed(candidate)}: this runtime's own verdict; the file is judged in ONNX Runtime"
@@ -259,11 +270,10 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             if not candidate.judges_file
         ]
         if parity.status is Status.PASSED:
-            path = staged / "parity.json"
-            path.write_text(dump_json(parity), encoding="utf-8")
-            report = record_file(path, weights[0].file.sha256)
             manifest = dataclasses.replace(
-                manifest, results={"parity": report, **kept.parity_of(engines, parent)}
+                manifest,
+                reference_outputs=expected.stage(staged, parent),
+                results={"parity": _stage_parity(staged, parity, parent), **kept.parity_of(engines, parent)},
             )
             commit(options.output, staged, manifest, force=options.force)
     return ExportReport(
