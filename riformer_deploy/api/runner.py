@@ -27,7 +27,7 @@ def only_runner(bundle: Bundle, group: Group, *, files: Collection[str] | None =
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
-    selected = select_candidates(bundle, (group,), gpu=GpuOptions(required=True))
+    selected = select_candidates(bundle, (group,), keep_memory=False, gpu=GpuOptions(required=True))
     able = [item for item in selected.candidates if files is None or item.file in files]
     if not able:
         unfit = EngineUnfitError if group is Group.ENGINE else BundleError

@@ -113,14 +113,17 @@ def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact) -> CandidateSet:
     return CandidateSet(candidates=(lowered,), skipped=(Skipped(name=title, reason=reason),))
 
 
-def _onnx_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
+def _onnx_candidates(bundle: Bundle, threads: int | None, *, keep_memory: bool) -> CandidateSet:
+    def load(path: Path) -> Runtime:
+        return OnnxRuntime(path, threads=threads, keep_memory=keep_memory)
+
     selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
         if artifact.precision is Precision.BF16:
             selected += _bf16_candidates(bundle, artifact)
         else:
             kind = RuntimeKind.ONNX_RUNTIME
-            run = _graph(bundle, artifact, kind, lambda path: OnnxRuntime(path, threads=threads))
+            run = _graph(bundle, artifact, kind, load)
             selected += CandidateSet(candidates=(run,))
     return selected
 
@@ -151,6 +154,7 @@ def select_candidates(
     *,
     threads: int | None = None,
     folded: bool = True,
+    keep_memory: bool = True,
     gpu: GpuOptions | None = None,
 ) -> CandidateSet:
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
@@ -159,6 +163,7 @@ def select_candidates(
         bundle: Whose.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
+        keep_memory: Whether ONNX Runtime keeps memory between runs, which takes more of it.
         threads: CPU threads of each; None leaves the choice to the backend.
         gpu: How engines are run; None means the defaults.
 
@@ -173,7 +178,7 @@ def select_candidates(
             case Group.COMPILED:
                 selected += _compiled_candidates(bundle, threads)
             case Group.ONNX:
-                selected += _onnx_candidates(bundle, threads)
+                selected += _onnx_candidates(bundle, threads, keep_memory=keep_memory)
             case Group.OPENVINO:
                 selected += _openvino_candidates(bundle, threads)
             case Group.ENGINE:
