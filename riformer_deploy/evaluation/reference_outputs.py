@@ -150,7 +150,7 @@ class StoredReference:
     def load(cls, path: Path) -> StoredReference:
         """Read them; raises BundleError where the file is not one of :meth:`save`'s."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             return cls(
                 outputs=ReferenceOutputs(

@@ -167,7 +167,7 @@ def test_parity_is_judged_by_the_reference_that_the_bundle_keeps(
 
 def _figures(candidates: tuple[CandidateParity, ...]) -> dict[str, float | None]:
     """Relative L2 errors by what they are of."""
-    found = {}
+    found: dict[str, float | None] = {}
     for item in candidates:
         found |= {f"{item.name} {output.name}": output.deviation.relative_l2 for output in item.outputs}
         found |= {f"{item.name} {stage.tensor}": stage.deviation.relative_l2 for stage in item.stages}
