@@ -47,8 +47,9 @@ def _stages_verdict(candidate: CandidateParity) -> str:
 def print_parity(result: ParityResult) -> None:
     """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
     inputs = result.inputs
+    stored = ", as kept in the bundle" if result.reference_stored else ""
     say(
-        f"Reference: {result.reference}; {sum(inputs.batches)} images of {inputs.image_size_px[0]}x"
+        f"Reference: {result.reference}{stored}; {sum(inputs.batches)} images of {inputs.image_size_px[0]}x"
         f"{inputs.image_size_px[1]} px in batches {', '.join(map(str, inputs.batches))}, {inputs.description}"
     )
     print_table(

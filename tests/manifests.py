@@ -7,7 +7,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, TensorSpec, WeightsArtifact
+from riformer_deploy.bundle.artifacts import (
+    FileRecord,
+    GraphContents,
+    OnnxArtifact,
+    TensorSpec,
+    WeightsArtifact,
+)
 from riformer_deploy.bundle.engine_metadata import (
     BatchProfile,
     BuildSettings,
@@ -43,6 +49,7 @@ def graph_of(file: FileRecord, batch: int | str = "batch") -> OnnxArtifact:
         opset=20,
         inputs=(TensorSpec(name="images", dtype="float32", shape=(batch, 3, 64, 96)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=(batch, 2)),),
+        contents=GraphContents(producer="pytorch", parameters=9, flops=18, nodes=(), provenance={}),
         lowering=LoweringConfig(),
     )
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from .. import options, output
 
 
-def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+def doctor(
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Import the slow packages, too: a broken one shows only then."),
+    ] = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     """Say what this machine can do, and the command that installs what is missing."""
     from riformer_deploy.api.doctor import examine
 
-    report = examine()
+    report = examine(thorough=thorough)
     if json:
         output.print_json(report)
         return

@@ -75,7 +75,11 @@ def accuracy_bundle(
     require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
     selected = select_candidates(
-        bundle, options.groups, folded=False, gpu=GpuOptions(required=True, cuda_graphs=(False,))
+        bundle,
+        options.groups,
+        folded=False,
+        keep_memory=False,  # all artifacts are open at once
+        gpu=GpuOptions(required=True, cuda_graphs=(False,)),
     )
     if not selected.candidates:
         unfit = EngineUnfitError if set(options.groups) == {Group.ENGINE} else RuntimeFailureError

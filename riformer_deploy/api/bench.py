@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from riformer_deploy.api.parity import synthetic_inputs
+from riformer_deploy.api.parity_reference import synthetic_inputs
 from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
@@ -63,13 +61,9 @@ def bench_bundle(
             details=[f"{item.name}: {item.reason}" for item in selected.skipped],
         )
     warn_of_failures(bundle, selected.candidates)
-    threads = torch.get_num_threads()
-    try:
-        result = measure_latency(
-            selected.candidates, images, inputs, options, skipped=selected.skipped, progress=progress
-        )
-    finally:
-        torch.set_num_threads(threads)
+    result = measure_latency(
+        selected.candidates, images, inputs, options, skipped=selected.skipped, progress=progress
+    )
     with recording_failures("latency"):
         store_result(bundle, "latency", result)
     return result

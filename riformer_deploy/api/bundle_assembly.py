@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
@@ -24,6 +25,7 @@ from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
+from riformer_deploy.export.onnx_graph import graph_contents
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
@@ -176,6 +178,7 @@ def _stage_graph(
         opset=graph.opset,
         inputs=taken,
         outputs=given,
+        contents=graph_contents(onnx.load(path)),
         lowering=resolved,
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from dataclasses import dataclass
 from enum import StrEnum
 
 from riformer_deploy.bundle.rtx_support import rtx_support
-from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
+from riformer_deploy.common.dependencies import PACKAGES, installed_version, require, require_installed
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.system.machine import Machine, describe_machine
@@ -56,7 +57,12 @@ class DoctorReport:
     findings: tuple[Finding, ...]
 
 
-_REQUIRED = {"torch": "everything", "onnx": "export", "onnxscript": "export", "onnxsim": "export"}
+_REQUIRED = {
+    "torch": "export, and what PyTorch runs",
+    "onnx": "export, and looking into graphs",
+    "onnxscript": "export",
+    "onnxsim": "export",
+}
 _OPTIONAL = {
     "onnxruntime": ("ONNX Runtime", "proving and timing ONNX files"),
     "openvino": ("OpenVINO", "running ONNX files fastest on a CPU"),
@@ -66,18 +72,29 @@ _OPTIONAL = {
     "pynvml": ("nvidia-ml-py", "the GPU's clocks beside its latencies"),
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
 }
+_SLOW = {"openvino"}
+"""Of the optional packages, those that take long to import; of the required ones, all do."""
+_NOT_IMPORTED = "not imported; --thorough does"
 
 
-def _required(name: str) -> Finding:
+def _see(name: str, *, imports: bool) -> None:
+    """Import a module, or only find it; raises whatever a broken or missing one raises."""
+    if imports:
+        importlib.import_module(name)
+    elif importlib.util.find_spec(name) is None:
+        raise ImportError(f"there is no module {name}")
+
+
+def _required(name: str, *, imports: bool) -> Finding:
     try:
         version = importlib.metadata.version(name)
-        importlib.import_module(name)
+        _see(name, imports=imports)
     except importlib.metadata.PackageNotFoundError:
         health, version, detail = Health.MISSING, None, "not installed"
     except Exception as err:  # noqa: BLE001  # a broken installation raises anything; that is the finding
         health, detail = Health.UNUSABLE, f"cannot be imported: {err}"
     else:
-        health, detail = Health.OK, ""
+        health, detail = Health.OK, "" if imports else _NOT_IMPORTED
     return Finding(
         name=name,
         needed_for=_REQUIRED[name],
@@ -88,18 +105,21 @@ def _required(name: str) -> Finding:
     )
 
 
-def _optional(module: str) -> Finding:
+def _optional(module: str, *, imports: bool) -> Finding:
     name, needed_for = _OPTIONAL[module]
     version = installed_version(module)
     health, detail, remedy = Health.OK, "", ""
     try:
-        imported = require(module)
+        if not imports:
+            require_installed(module)
+            detail = _NOT_IMPORTED
+        imported = require(module) if imports else None
     except MissingDependencyError as err:
         health = Health.MISSING if version is None else Health.UNUSABLE
         detail = "not installed" if version is None else err.message
         remedy = PACKAGES[module].install_command + ("" if version is None else " --force-reinstall")
     else:
-        if module == "onnxruntime":
+        if imported is not None and module == "onnxruntime":
             detail = "providers: " + ", ".join(imported.get_available_providers())
     return Finding(
         name=name, needed_for=needed_for, health=health, version=version, detail=detail, remedy=remedy
@@ -130,8 +150,13 @@ def _rtx_note(gpu: Gpu) -> str:
     return f"; TensorRT-RTX {version} does not support it"
 
 
-def examine() -> DoctorReport:
-    """Look at this machine; a thing that is missing is a finding, never an error."""
+def examine(*, thorough: bool = False) -> DoctorReport:
+    """Look at this machine; a thing that is missing is a finding, never an error.
+
+    Args:
+        thorough: Import PyTorch and the other packages that take long, too: that one is broken shows only
+            then. Otherwise it is looked up whether they are installed.
+    """
     driver = query_driver()
     gpus = [
         Finding(
@@ -144,5 +169,6 @@ def examine() -> DoctorReport:
         )
         for gpu in driver.gpus
     ]
-    packages = [*map(_required, _REQUIRED), *map(_optional, _OPTIONAL)]
+    packages = [_required(name, imports=thorough) for name in _REQUIRED]
+    packages += [_optional(name, imports=thorough or name not in _SLOW) for name in _OPTIONAL]
     return DoctorReport(machine=describe_machine(), findings=(*packages, _driver(driver), *gpus))

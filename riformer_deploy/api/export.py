@@ -16,6 +16,7 @@ from riformer_deploy.api.bundle_assembly import (
     stage_weights,
 )
 from riformer_deploy.api.parity import MODELS, measure_parity
+from riformer_deploy.api.parity_reference import ParityReference, parity_reference
 from riformer_deploy.api.previous_bundle import dropped_notes, read_previous_bundle, refuse_losses
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.lowering_config import LoweringConfig
@@ -29,7 +30,6 @@ from riformer_deploy.common.enums import Precision, WeightSet
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.version import VERSION
-from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
@@ -37,12 +37,11 @@ from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
-from riformer_deploy.export.option_checks import check_config, check_opset, refuse_unused
-from riformer_deploy.model.network import RIFormer, model_from_state
+from riformer_deploy.export.option_checks import check_opset, refuse_unused
+from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import Variant
-from riformer_deploy.quantization.accuracy_control import calibrate_for, parity_images, restore_accuracy
-from riformer_deploy.quantization.calibration import CalibrationResult
+from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 
@@ -165,58 +164,22 @@ def _load(options: ExportOptions) -> Checkpoint:
     return checkpoint
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Calibrated:
-    """Configs that hold the gate, and the images behind them.
-
-    Attributes:
-        lowerings: One for each precision.
-        result: The calibration, where a precision needs one.
-        samples: Real images that parity runs on.
-    """
-
-    lowerings: tuple[LoweringConfig, ...]
-    result: CalibrationResult | None
-    samples: CalibrationSet | None
-
-
-def _calibrated(
-    training: RIFormer,
-    folded: RIFormer,
-    model: ModelRecord,
-    source: Source,
-    options: ExportOptions,
-    notes: list[str],
-    progress: Progress,
-) -> _Calibrated:
-    """Calibrate, and exclude layers where the gate asks for it."""
-    for config in options.lowerings:
-        check_config(config, folded)
-    images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
-    result, remarks = calibrate_for(folded, source.weights_sha256, model, options.lowerings, images, progress)
-    samples, more = parity_images(result, images, model)
-    notes += (*remarks, *more)
-    lowerings = []
-    for config in options.lowerings:
-        chosen = config
-        if result is not None and options.gate is not None and config.precision.is_quantized:
-            chosen, text = restore_accuracy(folded, training, model, result, config, options.gate, progress)
-            notes.append(text)
-        lowerings.append(chosen)
-    return _Calibrated(lowerings=tuple(lowerings), result=result, samples=samples)
-
-
-def _prove(bundle: Bundle, options: ExportOptions, notes: list[str], progress: Progress) -> ParityResult:
+def _prove(
+    bundle: Bundle, expected: ParityReference, options: ExportOptions, notes: list[str], progress: Progress
+) -> ParityResult:
     """Measure the parity of a staged bundle's models, with a note for each runtime that fails by itself."""
-    parity = measure_parity(
-        bundle, options.tolerances, lambda step: progress(f"proving parity: {step}"), groups=MODELS
-    )
+    parity = measure_parity(bundle, options.tolerances, progress, expected=expected, groups=MODELS)
     notes += [
         f"{why_failed(candidate)}: this runtime's own verdict; the file is judged in ONNX Runtime"
         for candidate in parity.failed
         if not candidate.judges_file
     ]
     return parity
+
+
+def _proving(progress: Progress) -> Progress:
+    """Steps of the parity report as steps of the export."""
+    return lambda step: progress(f"proving parity: {step}")
 
 
 def _report(
@@ -267,7 +230,11 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     notes += dropped_notes(previous.lost)
     training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
     folded = fold(training)
-    calibrated = _calibrated(training, folded, model, source, options, notes, progress)
+    images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
+    calibrated = calibrate_lowerings(
+        training, folded, model, source.weights_sha256, options.lowerings, images, options.gate, progress
+    )
+    notes += calibrated.notes
     with staging(output) as staged:
         progress("fusing")
         weights = stage_weights(staged, checkpoint)
@@ -292,9 +259,12 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             samples=stage_samples(staged, calibrated.samples, parent) or previous.samples,
             libraries=library_versions(),
         )
-        parity = _prove(Bundle(staged, manifest, base=output), options, notes, progress)
+        bundle, proving = Bundle(staged, manifest, base=output), _proving(progress)
+        expected = parity_reference(bundle, proving)
+        parity = _prove(bundle, expected, options, notes, proving)
         if parity.status is Status.PASSED:
             results = {"parity": stage_parity(staged, parity, parent), **kept.results}
-            manifest = dataclasses.replace(manifest, results=results)
+            outputs = expected.stage(staged, parent)
+            manifest = dataclasses.replace(manifest, results=results, reference_outputs=outputs)
             commit(output, staged, manifest, force=options.force)
     return _report(options, manifest, parity, notes)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from riformer_deploy.api.runner import only_runner
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime, run_all
 from riformer_deploy.backends.candidates import Group
+from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
+from riformer_deploy.common.errors import BundleConflictError, BundleError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.data.image_files import PictureFiles
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
+from riformer_deploy.data.transforms import Images
 
 _LAST = "backbone.norm6"
 
@@ -49,6 +54,9 @@ class FeatureOptions:
         batch: Pictures at a time.
         workers: Threads that decode; None takes one a core.
         force: Replace ``output`` if it exists.
+        group: What runs the model. PyTorch gives everything; ONNX Runtime and OpenVINO give pooled features
+            where a graph was exported with that output, and the maps of any graph; an engine pooled features
+            alone.
     """
 
     output: Path | str
@@ -56,14 +64,57 @@ class FeatureOptions:
     batch: int = 32
     workers: int | None = None
     force: bool = False
+    group: Group = Group.TORCH
 
     def __post_init__(self) -> None:
         if self.stage not in (None, 1, 2, 3, 4):
             raise OptionError(f"--stage must be 1, 2, 3 or 4, got {self.stage}.")
+        if self.stage is not None and self.group is Group.ENGINE:
+            raise OptionError(
+                "An engine does not show its stages.", remedy="Leave --stage out, or choose another --with."
+            )
+
+
+def _runner(bundle: Bundle, options: FeatureOptions) -> Candidate:
+    """The model to run; for pooled features of a graph or an engine one that gives them."""
+    if options.group is Group.TORCH or options.stage is not None:
+        return only_runner(bundle, options.group)
+    artifacts: tuple[OnnxArtifact | EngineArtifact, ...] = (*bundle.manifest.onnx, *bundle.manifest.engines)
+    able = {item.file.path for item in artifacts if any(out.name == "features" for out in item.outputs)}
+    if not able:
+        raise BundleError(
+            f"No model of {bundle.directory} gives features.",
+            remedy="Export one with --output-form features, or say --with torch.",
+        )
+    return only_runner(bundle, options.group, files=able)
+
+
+class _Tapped:
+    """A runtime whose output is what one of its blocks gives."""
+
+    def __init__(self, runtime: Runtime, tensor: str) -> None:
+        self._runtime, self._tensor = runtime, tensor
+
+    def run(self, images: Images) -> Outputs:
+        return {"features": self._runtime.tap(images, (self._tensor,))[self._tensor]}
+
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
+        return self._runtime.tap(images, tensors)
+
+    def close(self) -> None:
+        self._runtime.close()
+
+
+def _opened(candidate: Candidate, options: FeatureOptions, blocks: Sequence[Sequence[str]]) -> Runtime:
+    """The candidate's runtime as one that gives ``features``: what was asked for, or what is left to pool."""
+    runtime = candidate.open()
+    if options.stage is not None:
+        return _Tapped(runtime, blocks[options.stage - 1][-1])
+    return _Tapped(runtime, _LAST) if options.group is Group.TORCH else runtime
 
 
 def extract_features(directory: Path | str, pictures: PictureFiles, options: FeatureOptions) -> FeatureReport:
-    """Write features of pictures, computed by PyTorch in float32 with the bundle's first weights.
+    """Write features of pictures, computed by PyTorch in float32 with the bundle's first weights if not told.
 
     Args:
         directory: The bundle.
@@ -74,11 +125,12 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
         The report; pictures that cannot be used are in its ``broken``.
 
     Raises:
-        BundleError: It is not a bundle, or a file was changed.
+        BundleError: It is not a bundle, a file was changed, or nothing in it gives them with ``group``.
         BundleConflictError: ``output`` exists and ``force`` was not given.
         ImageError: None of the pictures can be used; then nothing is written.
         OptionError: ``output`` cannot be written.
         RuntimeFailureError: The model cannot run.
+        MissingDependencyError: What runs it is not installed.
     """
     output = Path(options.output)
     if output.exists() and (not options.force or output.is_dir()):
@@ -88,15 +140,15 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     loader = LoaderOptions(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers)
-    candidate = only_runner(bundle, Group.TORCH)
-    tensor = _LAST if options.stage is None else model.architecture.block_names[options.stage - 1][-1]
+    candidate = _runner(bundle, options)
     names, parts, broken = [], [], []
-    with contextlib.closing(candidate.open()) as runtime:
+    with contextlib.closing(_opened(candidate, options, model.architecture.block_names)) as runtime:
         for part in load_batches(pictures, loader):
             broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
             if part.usable:
-                maps = runtime.tap(part.images, (tensor,))[tensor]
-                parts.append(maps.mean((2, 3)) if options.stage is None else maps)
+                given = run_all(runtime, part.images, candidate.batches)["features"]
+                pooled = options.stage is not None or given.ndim == 2
+                parts.append(given if pooled else given.mean((2, 3)))
                 names += [pictures.name_of(index) for index in part.usable]
     if not parts:
         raise ImageError("None of the pictures can be used.", details=[item.reason for item in broken])

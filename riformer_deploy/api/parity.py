@@ -1,56 +1,26 @@
-"""The report of parity: which images and models take part, and what of it is kept where."""
+"""`verify parity`: what takes part in a bundle's parity report, and what of it is kept where."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
+from riformer_deploy.api.parity_reference import ParityReference, parity_reference
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidates import Group, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
-from riformer_deploy.backends.stored_models import reference
+from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import InputForm, Precision
-from riformer_deploy.common.errors import (
-    OptionError,
-)
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import Images, normalise, pixels_of
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import (
     CandidateParity,
-    Inputs,
     ParityResult,
     files_status,
 )
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
-
-PARITY_BATCHES = (2, 1, 3, 8)
-"""Batches that a dynamic graph must take, one file for all; stages are compared on the first."""
-PARITY_SEED = 20230406
-_FEWEST_IMAGES = 8
-"""A graph of fixed batch runs as often as it takes to see so many."""
-
-
-def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> Inputs:
-    """The record of synthetic images.
-
-    Args:
-        size: Height and width, pixels.
-        batches: Sizes of the batches, in order.
-        seed: Of their generator.
-    """
-    return Inputs(
-        description="synthetic, normalised: white noise and smooth waves in turn",
-        image_size_px=size,
-        batches=batches,
-        seed=seed,
-    )
-
 
 MODELS = (Group.TORCH, Group.ONNX, Group.OPENVINO)
 """What the parity report of an export covers."""
@@ -58,38 +28,12 @@ PARITY_GROUPS = (*MODELS, Group.ENGINE)
 """What a parity report covers."""
 
 
-def _stored(bundle: Bundle) -> Images | None:
-    """The bundle's own samples; None where it has none, or a graph takes pictures and they are not."""
-    model, samples = bundle.manifest.model, bundle.manifest.samples
-    if samples is None:
-        return None
-    stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
-    if any(artifact.lowering.input_form is InputForm.UINT8 for artifact in bundle.manifest.onnx):
-        try:
-            pixels_of(stored, model.preprocessing)
-        except OptionError:
-            return None
-    return stored
-
-
-def _parity_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
-    """The bundle's own samples where it has enough of them, else synthetic images."""
-    size, count, stored = bundle.manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
-    if stored is not None and len(stored) >= count:
-        inputs = Inputs(
-            description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
-        )
-        return np.ascontiguousarray(stored[:count]), inputs
-    pixels = synthetic_pixels(count, size, seed=seed)
-    return normalise(pixels, bundle.manifest.model.preprocessing), synthetic_inputs(size, batches, seed)
-
-
 def measure_parity(
     bundle: Bundle,
     tolerances: dict[Precision, Tolerance],
     progress: Progress = silent,
     *,
-    seed: int = PARITY_SEED,
+    expected: ParityReference | None = None,
     gpu: GpuOptions | None = None,
     groups: tuple[Group, ...] = PARITY_GROUPS,
 ) -> ParityResult:
@@ -99,33 +43,38 @@ def measure_parity(
         bundle: Open, or still staged.
         tolerances: Limits by precision.
         progress: Called with each step.
-        seed: Of the images.
+        expected: What the reference gives; None runs it.
         gpu: How engines are run; None means the defaults.
         groups: What is compared.
 
     Raises:
         BundleIntegrityError: A file is not the one that was recorded.
         RuntimeFailureError: A model cannot be loaded or run.
-        MissingDependencyError: ONNX Runtime is not installed.
+        MissingDependencyError: ONNX Runtime is not installed; or PyTorch, where the bundle keeps no
+            outputs of the reference.
     """
     manifest = bundle.manifest
-    fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
-    batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
-    images, inputs = _parity_images(bundle, batches, seed)
+    expected = expected or parity_reference(bundle, progress)
     selected = select_candidates(bundle, groups, gpu=gpu)
     task = ParityTask(
         reference=reference(bundle),
         candidates=selected.candidates,
         tolerances=tolerances,
         blocks=manifest.model.architecture.block_names,
-        images=images,
-        inputs=inputs,
+        images=expected.images,
+        inputs=expected.inputs,
         skipped=selected.skipped,
+        expected=expected.outputs,
+        bisect=not expected.stored,
     )
     result = verify_parity(task, progress)
     ran = {candidate.artifact_sha256 for candidate in result.candidates}
-    unproven = tuple(engine.name for engine in manifest.engines if engine.file.sha256 not in ran)
-    return dataclasses.replace(result, unproven=unproven)
+    return dataclasses.replace(
+        result,
+        unproven=tuple(engine.name for engine in manifest.engines if engine.file.sha256 not in ran),
+        reference_stored=expected.stored,
+        stored_reference_relative_l2=expected.stored_relative_l2,
+    )
 
 
 def results_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from riformer_deploy.backends.base import Candidate
 from riformer_deploy.backends.candidates import _LOG, Group, require_backends, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
@@ -10,12 +12,13 @@ from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
 
 
-def only_runner(bundle: Bundle, group: Group) -> Candidate:
+def only_runner(bundle: Bundle, group: Group, *, files: Collection[str] | None = None) -> Candidate:
     """The first model of a group that has not failed parity, for work that one model does.
 
     Args:
         bundle: Whose; one of its models that failed its stored parity is left out with a warning.
         group: Which kind.
+        files: The bundle's files that can do the work; None for any.
 
     Raises:
         BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
@@ -24,8 +27,9 @@ def only_runner(bundle: Bundle, group: Group) -> Candidate:
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
-    selected = select_candidates(bundle, (group,), gpu=GpuOptions(required=True))
-    if not selected.candidates:
+    selected = select_candidates(bundle, (group,), keep_memory=False, gpu=GpuOptions(required=True))
+    able = [item for item in selected.candidates if files is None or item.file in files]
+    if not able:
         unfit = EngineUnfitError if group is Group.ENGINE else BundleError
         raise unfit(
             f"{bundle.directory} holds nothing that runs here with {group}.",
@@ -33,7 +37,7 @@ def only_runner(bundle: Bundle, group: Group) -> Candidate:
             remedy="Choose another --with.",
         )
     failed: list[str] = []
-    for candidate in selected.candidates:
+    for candidate in able:
         failure = stored_failure(bundle, candidate)
         if failure is None:
             for text in failed:

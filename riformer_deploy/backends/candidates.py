@@ -12,22 +12,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
-import torch
-
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
 from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
-from riformer_deploy.backends.pytorch import PyTorchRuntime
-from riformer_deploy.backends.stored_models import stored_model
-from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
+from riformer_deploy.backends.pytorch_candidates import (
+    lowered_candidate,
+    weights_candidate,
+    without_pytorch,
+)
+from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import Precision, Role, RuntimeKind
-from riformer_deploy.export.lowering import lower
+from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.model.architecture import Form
-from riformer_deploy.model.reparameterize import fold
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,25 +68,6 @@ def chosen_groups(
     return tuple(groups)
 
 
-def _torch(
-    bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
-) -> Candidate:
-    def start() -> Runtime:
-        model = stored_model(bundle, weights, torch.float32)
-        return PyTorchRuntime(
-            fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads
-        )
-
-    return Candidate(
-        name=f"PyTorch float32, {form} form" + (", torch.compile" if compiled else ""),
-        precision=Precision.FP32,
-        artifact_sha256=weights.file.sha256,
-        open=start,
-        role=Role.BASELINE,
-        file=weights.file.path,
-    )
-
-
 _TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
 
 
@@ -105,43 +85,45 @@ def _graph(
     )
 
 
-def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
-    """The module that a graph was exported from, rebuilt from the bundle's record."""
-    weights = bundle.manifest.weights[0]
-
-    def start() -> Runtime:
-        folded = fold(stored_model(bundle, weights, torch.float32))
-        model = lower(folded, artifact.lowering, bundle.manifest.model.preprocessing)
-        runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=model.input_dtype)
-        return adapt_input(runtime, bundle, artifact.lowering)
-
-    return Candidate(
-        name=f"PyTorch {artifact.precision}, lowered",
-        precision=artifact.precision,
-        artifact_sha256=weights.file.sha256,
-        open=start,
-        file=artifact.file.path,
-    )
-
-
 def _torch_candidates(bundle: Bundle, threads: int | None, *, folded: bool) -> CandidateSet:
+    if skipped := without_pytorch("PyTorch"):
+        return CandidateSet(skipped=(skipped,))
     weights = bundle.manifest.weights
-    found = [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
+    found = [weights_candidate(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
     if folded:
-        found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
+        found.append(weights_candidate(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
     return CandidateSet(candidates=tuple(found))
 
 
-def _onnx_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
+def _compiled_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
+    if skipped := without_pytorch("PyTorch, torch.compile"):
+        return CandidateSet(skipped=(skipped,))
+    reference = bundle.manifest.weights[0]
+    compiled = weights_candidate(bundle, reference, Form.FOLDED, compiled=True, threads=threads)
+    return CandidateSet(candidates=(compiled,))
+
+
+def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact) -> CandidateSet:
+    """In place of a bfloat16 graph, which ONNX Runtime cannot run on the CPU, the module behind it."""
+    lowered, reason = lowered_candidate(bundle, artifact), "ONNX Runtime has no CPU kernels for bfloat16"
+    title = f"{_TITLES[RuntimeKind.ONNX_RUNTIME]} {artifact.precision}"
+    if skipped := without_pytorch(lowered.name):
+        return CandidateSet(skipped=(Skipped(name=title, reason=reason), skipped))
+    reason += "; the module it was exported from took part"
+    return CandidateSet(candidates=(lowered,), skipped=(Skipped(name=title, reason=reason),))
+
+
+def _onnx_candidates(bundle: Bundle, threads: int | None, *, keep_memory: bool) -> CandidateSet:
+    def load(path: Path) -> Runtime:
+        return OnnxRuntime(path, threads=threads, keep_memory=keep_memory)
+
     selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
         if artifact.precision is Precision.BF16:
-            reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
-            skipped = Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason)
-            selected += CandidateSet(candidates=(_lowered(bundle, artifact),), skipped=(skipped,))
+            selected += _bf16_candidates(bundle, artifact)
         else:
             kind = RuntimeKind.ONNX_RUNTIME
-            run = _graph(bundle, artifact, kind, lambda path: OnnxRuntime(path, threads=threads))
+            run = _graph(bundle, artifact, kind, load)
             selected += CandidateSet(candidates=(run,))
     return selected
 
@@ -172,6 +154,7 @@ def select_candidates(
     *,
     threads: int | None = None,
     folded: bool = True,
+    keep_memory: bool = True,
     gpu: GpuOptions | None = None,
 ) -> CandidateSet:
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
@@ -180,23 +163,22 @@ def select_candidates(
         bundle: Whose.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
+        keep_memory: Whether ONNX Runtime keeps memory between runs, which takes more of it.
         threads: CPU threads of each; None leaves the choice to the backend.
         gpu: How engines are run; None means the defaults.
 
     Raises:
         BundleError: The bundle holds no engine where ``gpu`` requires one.
     """
-    weights = bundle.manifest.weights
     selected = CandidateSet()
     for group in dict.fromkeys(groups):
         match group:
             case Group.TORCH:
                 selected += _torch_candidates(bundle, threads, folded=folded)
             case Group.COMPILED:
-                compiled = _torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads)
-                selected += CandidateSet(candidates=(compiled,))
+                selected += _compiled_candidates(bundle, threads)
             case Group.ONNX:
-                selected += _onnx_candidates(bundle, threads)
+                selected += _onnx_candidates(bundle, threads, keep_memory=keep_memory)
             case Group.OPENVINO:
                 selected += _openvino_candidates(bundle, threads)
             case Group.ENGINE:
@@ -217,6 +199,8 @@ def require_backends(groups: Sequence[Group]) -> None:
     Raises:
         MissingDependencyError: It is not.
     """
+    if Group.TORCH in groups or Group.COMPILED in groups:
+        require("torch")
     if Group.ONNX in groups:
         require("onnxruntime")
     if Group.OPENVINO in groups:

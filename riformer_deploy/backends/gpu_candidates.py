@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import assert_never
-
-import torch
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
-from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
-from riformer_deploy.backends.stored_models import stored_model
+from riformer_deploy.backends.pytorch_candidates import pytorch_baselines
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
+from riformer_deploy.common.enums import Baselines, DeviceLayer, RuntimeKind
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.export.layers import torch_dtype
-from riformer_deploy.model.architecture import Form
-from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.preflight import Mismatch, preflight_here, require_fit
@@ -134,92 +125,6 @@ def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     return selected
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TorchBaseline:
-    """One way of running the weights with PyTorch on a GPU; ``mode`` None is eager."""
-
-    precision: Precision
-    channels_last: bool = False
-    mode: CompileMode | None = None
-    conv_1x1_as_mm: bool = False
-
-    @property
-    def name(self) -> str:
-        dtype = str(torch_dtype(self.precision)).removeprefix("torch.")
-        parts = [f"PyTorch {dtype}, GPU"]
-        parts += ["channels last"] if self.channels_last else []
-        parts += ["eager"] if self.mode is None else [f"torch.compile {self.mode} with CUDA graphs"]
-        parts += ["1x1 convolutions as matrix products"] if self.conv_1x1_as_mm else []
-        return ", ".join(parts)
-
-
-_FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
-_COMPILED = {"channels_last": True, "conv_1x1_as_mm": True}
-_QUICK = (
-    _TorchBaseline(precision=Precision.FP32),
-    _TorchBaseline(precision=Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-    _TorchBaseline(precision=Precision.FP16, channels_last=True),
-    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-    _TorchBaseline(precision=Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-)
-_STRONG = (
-    *_QUICK,
-    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, **_COMPILED),
-)
-_ALL = (
-    *(
-        _TorchBaseline(precision=precision, channels_last=channels_last)
-        for precision, channels_last in product(_FLOATS, (False, True))
-    ),
-    *(
-        _TorchBaseline(
-            precision=precision, channels_last=channels_last, mode=mode, conv_1x1_as_mm=conv_1x1_as_mm
-        )
-        for mode, precision, channels_last, conv_1x1_as_mm in product(
-            CompileMode, _FLOATS, (False, True), (False, True)
-        )
-    ),
-)
-
-
-def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
-    match baselines:
-        case Baselines.NONE:
-            return ()
-        case Baselines.QUICK:
-            return _QUICK
-        case Baselines.STRONG:
-            return _STRONG
-        case Baselines.ALL:
-            return _ALL
-        case _:
-            assert_never(baselines)
-
-
-def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBaseline) -> Candidate:
-    """Eager in deploy form, as mmpretrain runs it; compiled in the folded form, which gains most by it."""
-
-    def start() -> Runtime:
-        model = stored_model(bundle, weights, torch.float32)
-        compiled = baseline.mode is not None
-        return CudaPyTorchRuntime(
-            fold(model) if compiled else model,
-            dtype=torch_dtype(baseline.precision),
-            compiled=compiled,
-            channels_last=baseline.channels_last,
-            mode=baseline.mode or CompileMode.REDUCE_OVERHEAD,
-            conv_1x1_as_mm=baseline.conv_1x1_as_mm,
-        )
-
-    return Candidate(
-        name=baseline.name,
-        precision=baseline.precision,
-        artifact_sha256=weights.file.sha256,
-        open=start,
-        role=Role.BASELINE,
-    )
-
-
 def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     """The baselines that engines are measured against; nobody where there is no GPU.
 
@@ -229,17 +134,7 @@ def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     """
     if not query_driver().gpus:
         return CandidateSet()
-    return _pytorch_baselines(bundle, options.baselines) + _onnx_baselines(bundle, options.layer)
-
-
-def _pytorch_baselines(bundle: Bundle, baselines: Baselines) -> CandidateSet:
-    if not torch.cuda.is_available():
-        reason = f"PyTorch {torch.__version__} is built without CUDA, or its CUDA is newer than the driver"
-        return CandidateSet(skipped=(Skipped(name="PyTorch, GPU", reason=reason),))
-    weights: Sequence[WeightsArtifact] = bundle.manifest.weights
-    deploy = next(item for item in weights if item.form is Form.DEPLOY)
-    ways = _torch_baselines(baselines)
-    return CandidateSet(candidates=tuple(_torch_baseline(bundle, deploy, way) for way in ways))
+    return pytorch_baselines(bundle, options.baselines) + _onnx_baselines(bundle, options.layer)
 
 
 def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:

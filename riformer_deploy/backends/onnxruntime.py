@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.dependencies import require
@@ -24,6 +23,8 @@ class OnnxRuntime:
     Args:
         path: The model.
         threads: Intra-op threads; None leaves the choice to ONNX Runtime.
+        keep_memory: Keep what a run needed for the next one, which takes several times the memory of one run;
+            else it is given back after each.
         provider: ``CPU_PROVIDER``, or ``CUDA_PROVIDER``, which then runs every node, float32 never as TF32.
         stream: Handle of the CUDA stream to run on; None lets ONNX Runtime make its own.
 
@@ -37,12 +38,14 @@ class OnnxRuntime:
         path: Path,
         *,
         threads: int | None = None,
+        keep_memory: bool = True,
         provider: str = CPU_PROVIDER,
         stream: int | None = None,
     ) -> None:
         self._path = path
         self._stream = stream
         self._threads = threads
+        self._keep_memory = keep_memory
         self._provider = provider
         self._session: Any = self._load(str(path))
         self._input = self._session.get_inputs()[0].name
@@ -55,6 +58,7 @@ class OnnxRuntime:
         # Errors; warnings about fused initialisers are noise here. The CUDA provider also prints plans that
         # it tries and does without as errors; what it cannot do without is raised.
         options.log_severity_level = 4 if self._provider == CUDA_PROVIDER else 3
+        options.enable_cpu_mem_arena = self._keep_memory
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
@@ -104,6 +108,7 @@ class OnnxRuntime:
 
         Raises:
             RuntimeFailureError: The graph has no such value, or ONNX Runtime failed.
+            MissingDependencyError: ``onnx`` is not installed.
         """
         wanted = tuple(tensors)
         if self._session is not None and (self._tapped is None or self._tapped[0] != wanted):
@@ -118,6 +123,7 @@ class OnnxRuntime:
 
 def _with_outputs(path: Path, tensors: Sequence[str]) -> bytes:
     """The model with more outputs, serialised; raises RuntimeFailureError for unknown names."""
+    onnx = require("onnx")  # what only runs a file does without
     try:
         model = onnx.load(path)
     except Exception as err:  # protobuf's and the system's errors

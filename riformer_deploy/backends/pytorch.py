@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -44,6 +45,27 @@ def failing(what: str) -> Iterator[None]:
         raise RuntimeFailureError(f"PyTorch {what}: {brief(err)}") from err
 
 
+class _ProcessThreads:
+    """PyTorch's intra-op threads, one setting for the process: as found once the last user is through."""
+
+    def __init__(self) -> None:
+        self._found, self._users = 0, 0
+
+    def hold(self, threads: int) -> None:
+        if self._users == 0:
+            self._found = torch.get_num_threads()
+        self._users += 1
+        torch.set_num_threads(threads)
+
+    def release(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            torch.set_num_threads(self._found)
+
+
+_THREADS = _ProcessThreads()
+
+
 class PyTorchRuntime:
     """Runs a module.
 
@@ -53,7 +75,8 @@ class PyTorchRuntime:
         forward: What to call instead of the module itself; it gives the outputs named.
         dtype: What the images are cast to; None takes the type of the model's first parameter.
         compiled: Run the module, and the cast of its images, through ``torch.compile``.
-        threads: Intra-op threads; this is PyTorch's setting for the whole process.
+        threads: Intra-op threads, of the whole process until every runtime that asked for some is closed;
+            None leaves the setting alone.
         device: Where the module is moved to; other than ``cpu`` for a subclass, which feeds it.
         channels_last: Keep weights and images in NHWC order.
     """
@@ -70,8 +93,6 @@ class PyTorchRuntime:
         device: str = "cpu",
         channels_last: bool = False,
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self._device = torch.device(device)
         self._outputs = tuple(outputs)
@@ -88,6 +109,12 @@ class PyTorchRuntime:
                 self._forward: Forward = compile_module(self, eager, self._options())
             else:
                 self._forward = eager if forward is None else _Cast(forward, dtype, layout)
+        self._threads: Callable[[], object] | None = None
+        if threads is not None:
+            _THREADS.hold(threads)
+            finalizer = weakref.finalize(self, _THREADS.release)  # once, also where nobody closes it
+            finalizer.atexit = False
+            self._threads = finalizer
 
     def _configure(self) -> None:
         """Settings of PyTorch's for the whole process."""
@@ -159,6 +186,8 @@ class PyTorchRuntime:
 
     def close(self) -> None:
         """Let go of the model."""
+        if self._threads is not None:
+            self._threads()
         forget(self)
         self._model = None
         self._forward = self._eager = nn.Identity()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 import numpy as np
 import torch
@@ -12,17 +11,9 @@ from torch import Tensor, nn
 from riformer_deploy.backends.base import DeviceTimes, WarmTime
 from riformer_deploy.backends.pytorch import PyTorchRuntime, as_array, as_tuple, failing
 from riformer_deploy.backends.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
+from riformer_deploy.common.enums import CompileMode
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
-
-
-class CompileMode(StrEnum):
-    """How hard PyTorch's compiler tries; either way what it makes runs as CUDA graphs."""
-
-    REDUCE_OVERHEAD = "reduce-overhead"
-    """Kernels as PyTorch's defaults choose them."""
-    MAX_AUTOTUNE = "max-autotune"
-    """Kernels that were the fastest of several; choosing them takes minutes."""
 
 
 class _CurrentStream:

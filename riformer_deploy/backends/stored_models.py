@@ -1,4 +1,4 @@
-"""What candidates are made of: the bundle's weights as models, and graphs fed what they take."""
+"""Weights files as models."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ from pathlib import Path
 
 import torch
 
-from riformer_deploy.backends.base import (
-    Candidate,
-    Runtime,
-)
-from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.artifacts import WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
-from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.model.network import RIFormer, model_from_state
 
@@ -52,26 +46,3 @@ def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
         CheckpointError: As ``load_checkpoint``.
     """
     return _model(load_checkpoint(path), dtype)
-
-
-def reference(bundle: Bundle) -> Candidate:
-    """What everything is compared with: the bundle's first weights, in float64.
-
-    Args:
-        bundle: Its first weights are the training form, or the deploy form where the checkpoint
-            held no other.
-    """
-    weights = bundle.manifest.weights[0]
-
-    def start() -> Runtime:
-        model = stored_model(bundle, weights, torch.float64)
-        return PyTorchRuntime(
-            model, outputs=("logits", "probabilities", "features"), forward=model.all_outputs
-        )
-
-    return Candidate(
-        name=f"PyTorch float64, {weights.form} form",
-        precision=Precision.FP32,
-        artifact_sha256=weights.file.sha256,
-        open=start,
-    )

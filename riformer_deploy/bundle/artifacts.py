@@ -64,6 +64,40 @@ class WeightsArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeCount:
+    """Nodes of one type that compute in one precision.
+
+    Attributes:
+        op_type: ONNX's name of the operator.
+        dtype: Type of the first output.
+        count: How many.
+    """
+
+    op_type: str
+    dtype: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphContents:
+    """What a graph holds, so that a bundle can be described without reading its graphs.
+
+    Attributes:
+        producer: Who wrote it.
+        parameters: Number of floating-point values and of int8 and float8 weights stored.
+        flops: Multiply-adds of one image; None where a shape is unknown.
+        nodes: Nodes by type and precision.
+        provenance: The file's ``metadata_props``.
+    """
+
+    producer: str
+    parameters: int
+    flops: int | None
+    nodes: tuple[NodeCount, ...]
+    provenance: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnnxArtifact:
     """An exported graph.
 
@@ -72,6 +106,7 @@ class OnnxArtifact:
         opset: Version of the default operator set.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
+        contents: What else is in it.
         lowering: How it came to its precision: enough to rebuild the model that it was exported from.
     """
 
@@ -79,6 +114,7 @@ class OnnxArtifact:
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    contents: GraphContents
     lowering: LoweringConfig
 
     def __post_init__(self) -> None:

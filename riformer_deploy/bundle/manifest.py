@@ -68,6 +68,8 @@ class Manifest:
         onnx: Exported graphs.
         engines: TensorRT engines built from them; one per precision and backend.
         samples: Normalised images that parity reports run on, float32 (N, 3, H, W); None for synthetic ones.
+        reference_outputs: The reference's outputs on the images of parity reports, float64 (``.npz``); None
+            where none were kept.
         results: Files of evidence, by kind (``parity``, ``latency``).
         libraries: Versions of the libraries that took part.
     """
@@ -81,6 +83,7 @@ class Manifest:
     onnx: tuple[OnnxArtifact, ...]
     engines: tuple[EngineArtifact, ...] = ()
     samples: FileRecord | None = None
+    reference_outputs: FileRecord | None = None
     results: dict[str, FileRecord] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
 
@@ -105,6 +108,6 @@ class Manifest:
         """Every file of the bundle but ``bundle.json`` itself."""
         weights = (artifact.file for artifact in self.weights)
         graphs = (artifact.file for artifact in self.onnx)
-        samples = () if self.samples is None else (self.samples,)
+        parity = tuple(item for item in (self.samples, self.reference_outputs) if item is not None)
         engines = (record for artifact in self.engines for record in artifact.files)
-        return (*weights, *graphs, *engines, *samples, *self.results.values())
+        return (*weights, *graphs, *engines, *parity, *self.results.values())

@@ -37,6 +37,8 @@ class OptionalPackage:
 PACKAGES = {
     package.module: package
     for package in (
+        OptionalPackage(module="torch", distributions=("torch",), minimum="2.9"),
+        OptionalPackage(module="onnx", distributions=("onnx",), minimum="1.18"),
         OptionalPackage(
             module="onnxruntime",
             distributions=("onnxruntime", "onnxruntime-gpu"),
@@ -96,15 +98,17 @@ def installed_version(module: str) -> str | None:
     return None if found is None else found[1]
 
 
-def require(module: str, submodule: str = "") -> ModuleType:
-    """Import an optional package, or a module of it.
+def require_installed(module: str) -> str:
+    """See that an optional package is installed and new enough; nothing is imported.
 
     Args:
         module: A key of :data:`PACKAGES`.
-        submodule: Its name below ``module``; empty for the package itself.
+
+    Returns:
+        Name and version of the distribution, for messages.
 
     Raises:
-        MissingDependencyError: It is absent, too old, or fails to import.
+        MissingDependencyError: It is absent or too old.
     """
     package = PACKAGES[module]
     found = _installed(module)
@@ -122,10 +126,24 @@ def require(module: str, submodule: str = "") -> ModuleType:
             f"{name} {version} is too old: {package.minimum} or newer is needed.",
             remedy=f"Run: {package.install_command} --upgrade",
         )
+    return f"{name} {version}"
+
+
+def require(module: str, submodule: str = "") -> ModuleType:
+    """Import an optional package, or a module of it.
+
+    Args:
+        module: A key of :data:`PACKAGES`.
+        submodule: Its name below ``module``; empty for the package itself.
+
+    Raises:
+        MissingDependencyError: It is absent, too old, or fails to import.
+    """
+    named = require_installed(module)
     try:
         return importlib.import_module(f"{module}.{submodule}" if submodule else module)
     except Exception as err:  # broken binaries raise anything
         raise MissingDependencyError(
-            f"{name} {version} is installed but cannot be imported: {err}",
+            f"{named} is installed but cannot be imported: {err}",
             remedy="Run `riformer-deploy doctor` to see what this machine offers.",
         ) from err

@@ -141,6 +141,15 @@ class Baselines(StrEnum):
     """Every combination of type, layout and compiler options; compiling them takes many minutes."""
 
 
+class CompileMode(StrEnum):
+    """How hard PyTorch's compiler tries; either way what it makes runs as CUDA graphs."""
+
+    REDUCE_OVERHEAD = "reduce-overhead"
+    """Kernels as PyTorch's defaults choose them."""
+    MAX_AUTOTUNE = "max-autotune"
+    """Kernels that were the fastest of several; choosing them takes minutes."""
+
+
 class WeightSet(StrEnum):
     """Which of a checkpoint's sets of weights was taken."""
 

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import Images, normalise
 
 FEWEST = 64
 """With fewer images a range is a matter of luck."""
@@ -39,7 +37,7 @@ class CalibrationSet:
     count: int
     content_sha256: str
     warnings: tuple[str, ...]
-    batches: Callable[[], Iterator[Tensor]]
+    batches: Callable[[], Iterator[Images]]
 
     def spread(self, count: int) -> NDArray[np.float32]:
         """``count`` images spread evenly over all of them, or all where there are not as many."""
@@ -49,7 +47,7 @@ class CalibrationSet:
         taken: list[NDArray[np.float32]] = []
         for batch in self.batches():
             while following is not None and following < seen + len(batch):
-                taken.append(batch[following - seen].numpy())
+                taken.append(batch[following - seen])
                 following = next(wanted, None)
             seen += len(batch)
             if following is None:
@@ -90,10 +88,10 @@ def random_set(preprocessing: Preprocessing, seed: int = 0) -> CalibrationSet:
     size = preprocessing.crop_px
     digest = hashlib.sha256(f"random {seed} {RANDOM_IMAGES} {preprocessing!r}".encode())
 
-    def batches() -> Iterator[Tensor]:
+    def batches() -> Iterator[Images]:
         pixels, step = synthetic_pixels(RANDOM_IMAGES, size, seed=seed), batch_size(size)
         for start in range(0, RANDOM_IMAGES, step):
-            yield torch.from_numpy(normalise(pixels[start : start + step], preprocessing))
+            yield normalise(pixels[start : start + step], preprocessing)
 
     return CalibrationSet(
         source="random",

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from riformer_deploy.common.errors import CalibrationError, ImageError, OptionError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.data.decoding import EXTENSIONS, decode_image
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import fit, normalise
+from riformer_deploy.data.transforms import Images, fit, normalise
 
 _NAMES = ("images", "calibration_images")
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -139,11 +137,11 @@ def npz_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = False)
             raise CalibrationError(f"{path} holds images with values that are not finite.")
         distinct |= {hashlib.sha256(row.tobytes()).digest() for row in rows}
 
-    def batches() -> Iterator[Tensor]:
+    def batches() -> Iterator[Images]:
         again = start.copy()
         for rows in _stream(path, array.name, step):
             again.update(rows.tobytes())
-            yield torch.from_numpy(normalise(rows, preprocessing) if raw else rows.copy())
+            yield normalise(rows, preprocessing) if raw else rows.copy()
         if again.digest() != digest.digest():
             raise CalibrationError(f"{path} changed while it was being read.")
 
@@ -198,7 +196,7 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
             else "Give a folder of JPEG, PNG, WebP, BMP, TIFF or PPM pictures.",
         )
 
-    def batches() -> Iterator[Tensor]:
+    def batches() -> Iterator[Images]:
         step = batch_size(preprocessing.crop_px)
         for start in range(0, len(good), step):
             pictures = []
@@ -209,7 +207,7 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
                     raise CalibrationError(f"A calibration image vanished: {err.message}") from err
                 if hashlib.sha256(pictures[-1].tobytes()).digest() != content:
                     raise CalibrationError(f"{file} changed while it was being used.")
-            yield torch.from_numpy(normalise(pictures, preprocessing))
+            yield normalise(pictures, preprocessing)
 
     return CalibrationSet(
         source=path.resolve().name,

@@ -9,21 +9,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.backends.base import (
-    ANY_BATCH,
-    BatchRange,
-    Candidate,
-    Outputs,
-    Runtime,
-    Skipped,
-    graph_of,
-    run_all,
-)
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime, Skipped, graph_of
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.comparison import compare_outputs, compare_taps, status
+from riformer_deploy.evaluation.reference_outputs import (
+    TAPPED,
+    ReferenceOutputs,
+    run_batches,
+    run_reference,
+)
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
@@ -38,11 +34,6 @@ from riformer_deploy.system.machine import describe_machine
 
 _LOG = logging.getLogger(__name__)
 
-_CHUNK = 8
-"""Images that the reference runs at once: in float64 its activations are large."""
-_TAPPED = 2
-"""Images whose stages and blocks are compared."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ParityTask:
@@ -56,6 +47,8 @@ class ParityTask:
         images: Every image, (N, 3, H, W) float32; as many as ``inputs.batches`` add up to.
         inputs: Where they come from and how they are split.
         skipped: Artifacts that take no part, with the reason; listed in the result.
+        expected: What the reference gives on these images, where it has been run already.
+        bisect: Whether the reference is opened to find the first block that is out, which needs PyTorch.
     """
 
     reference: Candidate
@@ -65,24 +58,18 @@ class ParityTask:
     images: Images
     inputs: Inputs
     skipped: Sequence[Skipped] = ()
+    expected: ReferenceOutputs | None = None
+    bisect: bool = True
 
     @property
     def sample(self) -> Images:
         """The first batch, which every candidate takes."""
         return self.images[: self.inputs.batches[0]]
 
-
-def _run_batches(
-    runtime: Runtime, images: Images, batches: Sequence[int], taken: BatchRange = ANY_BATCH
-) -> Outputs:
-    """Outputs of all images, run batch by batch, in sizes that the model takes, and put together again."""
-    parts: dict[str, list[np.ndarray]] = {}
-    start = 0
-    for size in batches:
-        for name, values in run_all(runtime, images[start : start + size], taken).items():
-            parts.setdefault(name, []).append(values)
-        start += size
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    @property
+    def tapped(self) -> Images:
+        """Those of it whose stages and blocks are compared."""
+        return self.sample[:TAPPED]
 
 
 def _repeated(task: ParityTask, true: Outputs, further: Sequence[int]) -> tuple[Images, Outputs]:
@@ -94,11 +81,7 @@ def _repeated(task: ParityTask, true: Outputs, further: Sequence[int]) -> tuple[
 
 def _taps(runtime: Runtime, images: Images, tensors: Sequence[str]) -> Outputs:
     """Taps of the first images alone: activations are large."""
-    return {name: values[:_TAPPED] for name, values in runtime.tap(images, tensors).items()}
-
-
-def _chunks(count: int) -> list[int]:
-    return [_CHUNK] * (count // _CHUNK) + ([count % _CHUNK] if count % _CHUNK else [])
+    return {name: values[:TAPPED] for name, values in runtime.tap(images, tensors).items()}
 
 
 def _first_bad_block(
@@ -112,7 +95,7 @@ def _first_bad_block(
     reference = task.reference.open()
     try:
         for names in task.blocks[: out[0]] if out else task.blocks:
-            true = reference.tap(task.sample[:_TAPPED], names)
+            true = reference.tap(task.tapped, names)
             judged = compare_taps(true, _taps(runtime, task.sample, names), tolerance)
             bad = next((name for name in names if judged[name].status is Status.FAILED), None)
             if bad is not None:
@@ -128,13 +111,13 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
     try:
         sizes = (*task.inputs.batches, *candidate.parity_batches)
         images, expected = _repeated(task, true, candidate.parity_batches)
-        got = _run_batches(runtime, images, sizes, candidate.batches)
+        got = run_batches(runtime, images, sizes, candidate.batches)
         outputs = compare_outputs(expected, got, tolerance)
-        seen = _taps(runtime, task.sample, list(taps)) if candidate.observable else {}
+        seen = _taps(runtime, task.sample, list(taps)) if candidate.observable and taps else {}
         stages = tuple(compare_taps({name: taps[name] for name in seen}, seen, tolerance).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
-        looked = candidate.observable and not passed
+        looked = candidate.observable and task.bisect and not passed
         block = _first_bad_block(task, runtime, stages, tolerance) if looked else None
     finally:
         runtime.close()
@@ -169,24 +152,14 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
             that are not finite, so that nothing can be compared with it.
         MissingDependencyError: A candidate's backend is not installed.
     """
-    progress(task.reference.name)
-    reference = task.reference.open()
-    try:
-        true = _run_batches(reference, task.images, _chunks(len(task.images)))
-        taps = reference.tap(task.sample[:_TAPPED], [stage[-1] for stage in task.blocks])
-    finally:
-        reference.close()
-    endless = [name for name, values in {**true, **taps}.items() if not np.isfinite(values).all()]
-    if endless:
-        raise RuntimeFailureError(
-            f"The reference ({task.reference.name}) overflows on these images, so nothing can be proven.",
-            details=endless,
-            remedy="Check the checkpoint's weights; values this large come of a diverged training.",
-        )
+    expected = task.expected
+    if expected is None:
+        progress(task.reference.name)
+        expected = run_reference(task.reference, task.images, task.tapped, task.blocks)
     judged = []
     for candidate in task.candidates:
         progress(candidate.name)
-        judged.append(_compare(task, candidate, true, taps))
+        judged.append(_compare(task, candidate, expected.outputs, expected.stages))
         _LOG.info("parity of %s: %s", candidate.name, judged[-1].status)
     return ParityResult(
         schema=RESULT_SCHEMA,

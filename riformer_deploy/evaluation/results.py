@@ -153,6 +153,10 @@ class ParityResult:
         status: Whether the files are right: passed if every candidate that judges a file did and there was at
             least one. A runtime that only has a verdict of its own may have failed.
         unproven: Engines of the bundle that no candidate ran.
+        reference_stored: Whether the reference's outputs are those that the bundle keeps, since PyTorch is
+            not installed here; then no single block is named.
+        stored_reference_relative_l2: Largest relative L2 distance of the outputs that the bundle keeps from
+            those computed here; None where there are not both.
     """
 
     schema: int
@@ -166,6 +170,8 @@ class ParityResult:
     skipped: tuple[Skipped, ...]
     status: Status
     unproven: tuple[str, ...] = ()
+    reference_stored: bool = False
+    stored_reference_relative_l2: float | None = None
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "parity")

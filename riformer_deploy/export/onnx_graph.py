@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from math import prod
 
 import onnx
 
-from riformer_deploy.bundle.artifacts import TensorSpec
+from riformer_deploy.bundle.artifacts import GraphContents, NodeCount, TensorSpec
 
 _FREE = frozenset(
     {
@@ -19,21 +18,6 @@ _FREE = frozenset(
 )  # fmt: skip
 """Operators that fvcore's counting gives no cost; any other that is not counted makes the sum unknown."""
 _NORM_FLOPS, _POOL_FLOPS = 5, 1  # per value, as riformer_deploy.model.flops counts them
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeCount:
-    """Nodes of one type that compute in one precision.
-
-    Attributes:
-        op_type: ONNX's name of the operator.
-        dtype: Type of the first output.
-        count: How many.
-    """
-
-    op_type: str
-    dtype: str
-    count: int
 
 
 def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
@@ -134,3 +118,25 @@ def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:
     }
     counts = Counter((node.op_type, types.get(node.output[0], "unknown")) for node in graph.graph.node)
     return tuple(NodeCount(op_type=op, dtype=dtype, count=n) for (op, dtype), n in sorted(counts.items()))
+
+
+def graph_contents(graph: onnx.ModelProto) -> GraphContents:
+    """What a graph holds beside its inputs and outputs.
+
+    Args:
+        graph: A valid one.
+    """
+    kinds = onnx.TensorProto
+    floating = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.DOUBLE}
+    quantized = {kinds.INT8, kinds.FLOAT8E4M3FN}
+    return GraphContents(
+        producer=f"{graph.producer_name} {graph.producer_version}".strip(),
+        parameters=sum(
+            prod(tensor.dims)
+            for tensor in graph.graph.initializer
+            if tensor.data_type in floating or (tensor.data_type in quantized and len(tensor.dims) > 1)
+        ),
+        flops=graph_flops(graph),
+        nodes=node_counts(graph),
+        provenance={item.key: item.value for item in graph.metadata_props},
+    )

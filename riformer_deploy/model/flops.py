@@ -1,17 +1,14 @@
-"""Parameters and multiply-adds, counted on the module itself without running it."""
+"""Parameters and multiply-adds, from the shape of the network alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.model.architecture import Architecture, Form
-from riformer_deploy.model.network import empty_model
+
+_NORM_FLOPS, _POOL_FLOPS = 5, 1
+"""Per value; fvcore's convention, which mmengine's ``get_model_complexity_info`` follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +28,15 @@ class Complexity:
     image_size_px: tuple[int, int]
 
 
-# FlopCounterMode counts two per multiply-add; these return twice fvcore's figure to match.
-def _norm_flops(shape: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * 5 * prod(shape)
+def _sides_after(sides: tuple[int, int], *, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """Height and width of what a convolution gives."""
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
+    return height, width
 
 
-def _pool_flops(shape: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * prod(shape)
+def _block_flops(form: Form, dim: int, hidden: int, pixels: int) -> int:
+    affine = dim * pixels if form is Form.TRAINING else 0
+    return affine + 2 * _NORM_FLOPS * dim * pixels + 2 * dim * hidden * pixels
 
 
 def complexity(architecture: Architecture, form: Form, image_size_px: tuple[int, int]) -> Complexity:
@@ -48,16 +47,15 @@ def complexity(architecture: Architecture, form: Form, image_size_px: tuple[int,
         form: The form to count.
         image_size_px: Height and width of the image, at least 3 each.
     """
-    model = empty_model(architecture, form)
-    aten = torch.ops.aten
-    counter = FlopCounterMode(
-        display=False,
-        custom_mapping={aten.native_group_norm: _norm_flops, aten.mean: _pool_flops},
-    )
-    with counter, torch.inference_mode():
-        model(torch.empty(1, 3, *image_size_px, device="meta"))
-    return Complexity(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        flops=counter.get_total_flops() // 2,
-        image_size_px=image_size_px,
-    )
+    shapes = architecture.shapes(form)
+    sides = _sides_after(image_size_px, kernel=7, stride=4, padding=2)
+    flops = prod(sides) * prod(shapes["backbone.patch_embed.proj.weight"])
+    for stage, count in enumerate(architecture.layers):
+        if stage > 0:
+            sides = _sides_after(sides, kernel=3, stride=2, padding=1)
+            flops += prod(sides) * prod(shapes[f"backbone.network.{2 * stage - 1}.proj.weight"])
+        dim, hidden = architecture.embed_dims[stage], architecture.hidden_dims[stage]
+        flops += count * _block_flops(form, dim, hidden, prod(sides))
+    last = architecture.embed_dims[-1]
+    flops += (_NORM_FLOPS + _POOL_FLOPS) * last * prod(sides) + last * architecture.num_classes
+    return Complexity(parameters=sum(map(prod, shapes.values())), flops=flops, image_size_px=image_size_px)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import ModelRecord
@@ -12,6 +13,7 @@ from riformer_deploy.common.errors import GateError
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import CalibrationSource
+from riformer_deploy.export.option_checks import check_config
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
 from riformer_deploy.quantization.sensitivity import (
@@ -159,3 +161,62 @@ def restore_accuracy(
         f"excluded for it, in {config.base}: {', '.join(added)}" if added else "no layer had to be excluded"
     )
     return dataclasses.replace(config, exclude_layers=tuple(sorted(excluded))), text
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedLowerings:
+    """Configs that hold the gate, and the images behind them.
+
+    Attributes:
+        lowerings: One for each that was asked for, in order.
+        result: The calibration, where a precision needs one.
+        samples: Real images that parity runs on.
+        notes: What the user should know of the images and of layers that were excluded.
+    """
+
+    lowerings: tuple[LoweringConfig, ...]
+    result: CalibrationResult | None
+    samples: CalibrationSet | None
+    notes: tuple[str, ...]
+
+
+def calibrate_lowerings(
+    training: RIFormer,
+    folded: RIFormer,
+    record: ModelRecord,
+    weights_sha256: str,
+    lowerings: Sequence[LoweringConfig],
+    images: CalibrationSource,
+    gate: Gate | None,
+    progress: Progress,
+) -> CalibratedLowerings:
+    """Calibrate a model, and exclude layers where a gate asks for it.
+
+    Args:
+        training: The reference of the gate.
+        folded: The same model in folded form, float32.
+        record: The model's.
+        weights_sha256: Of its weights.
+        lowerings: What is going to be made.
+        images: Which calibration images.
+        gate: What int8 and fp8 must hold to; None for none.
+        progress: Called with each step.
+
+    Raises:
+        OptionError: A config cannot be honoured, or int8 or fp8 were asked for without images.
+        CalibrationError: The images cannot be used.
+        GateError: The gate cannot be held, whatever is excluded.
+    """
+    for config in lowerings:
+        check_config(config, folded)
+    result, remarks = calibrate_for(folded, weights_sha256, record, lowerings, images, progress)
+    samples, more = parity_images(result, images, record)
+    notes, chosen = [*remarks, *more], []
+    for config in lowerings:
+        if result is not None and gate is not None and config.precision.is_quantized:
+            gated, text = restore_accuracy(folded, training, record, result, config, gate, progress)
+            notes.append(text)
+            chosen.append(gated)
+        else:
+            chosen.append(config)
+    return CalibratedLowerings(lowerings=tuple(chosen), result=result, samples=samples, notes=tuple(notes))

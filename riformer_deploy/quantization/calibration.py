@@ -133,7 +133,7 @@ def _told(images: CalibrationSet, text: str, progress: Progress) -> BatchSource:
         done = 0
         for batch in images.batches():
             progress(f"calibrating, {text}: {done} of {images.count} images")
-            yield batch
+            yield torch.from_numpy(batch)
             done += len(batch)
 
     return batches

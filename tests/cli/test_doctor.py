@@ -14,12 +14,13 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.system.cuda_driver import Driver
 
 Run = Callable[..., CompletedProcess[str]]
+OPTIONAL = [package for name, package in dependencies.PACKAGES.items() if name not in ("torch", "onnx")]
 
 
 @pytest.fixture
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.version
-    absent = {name for package in dependencies.PACKAGES.values() for name in package.distributions}
+    absent = {name for package in OPTIONAL for name in package.distributions}
 
     def version(name: str) -> str:
         if name in absent:
@@ -43,10 +44,18 @@ def test_json_is_the_report_and_nothing_else(cli: Run) -> None:
 def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> None:
     ran = cli("doctor")
     assert (ran.returncode, ran.stderr) == (0, "")
-    for package in dependencies.PACKAGES.values():
+    for package in OPTIONAL:
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
     assert ran.stdout.count(" missing ") == 8
+
+
+def test_slow_packages_are_imported_only_where_that_is_asked_for(cli: Run) -> None:
+    for options, detail in (((), "not imported; --thorough does"), (("--thorough",), "")):
+        report = load_json(DoctorReport, cli("doctor", "--json", *options).stdout)
+        found = {finding.name: finding for finding in report.findings}
+        for name in ("torch", "onnx", "onnxscript", "onnxsim"):
+            assert (found[name].health, found[name].detail) == (Health.OK, detail)
 
 
 @pytest.mark.usefixtures("bare_machine")

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
-from riformer_deploy.backends.stored_models import model_of, reference
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer

@@ -17,7 +17,7 @@ from riformer_deploy.api.bench import bench_bundle
 from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
-from riformer_deploy.backends.stored_models import reference
+from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -17,8 +18,8 @@ from riformer_deploy.system.cuda_driver import Driver, Gpu
 H200 = Gpu(name="NVIDIA H200", compute_capability="9.0", memory_bytes=139 * 2**30)
 
 
-def _finding(name: str) -> Finding:
-    (found,) = [finding for finding in examine().findings if finding.name == name]
+def _finding(name: str, *, thorough: bool = False) -> Finding:
+    (found,) = [finding for finding in examine(thorough=thorough).findings if finding.name == name]
     return found
 
 
@@ -68,6 +69,29 @@ def test_this_machine_is_described_without_an_error_and_survives_json() -> None:
         (found,) = [finding for finding in report.findings if finding.name == name]
         assert (found.health, found.remedy) == (Health.OK, "")
         assert found.version == importlib.metadata.version(name)
+
+
+def test_a_required_package_whose_module_is_gone_is_unusable_without_importing_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    found = _finding("torch")
+    assert (found.health, found.version) == (Health.UNUSABLE, importlib.metadata.version("torch"))
+    assert "there is no module torch" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("version", "health", "detail"),
+    [("2026.4", Health.OK, "not imported; --thorough does"), ("2023.1", Health.UNUSABLE, "too old")],
+)
+def test_an_optional_package_that_is_slow_is_looked_up_and_not_imported(
+    pretend: Callable[..., None], version: str, health: Health, detail: str
+) -> None:
+    pretend("openvino", version, RuntimeError("imported"))
+    found = _finding("OpenVINO")
+    assert (found.health, found.version) == (health, version)
+    assert detail in found.detail
 
 
 def test_onnx_runtime_is_told_with_its_providers() -> None:
@@ -138,7 +162,7 @@ def test_a_required_package_that_fails_to_import_is_a_finding_too(
 ) -> None:
     version = importlib.metadata.version("onnxsim")
     pretend("onnxsim", None, failure)
-    found = _finding("onnxsim")
+    found = _finding("onnxsim", thorough=True)
     assert (found.health, found.version) == (Health.UNUSABLE, version)
     assert str(failure) in found.detail
     assert "pip install" in found.remedy

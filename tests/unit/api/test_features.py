@@ -9,9 +9,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.api.features import FeatureOptions, extract_features
+from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.stored_models import model_of
-from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
+from riformer_deploy.bundle.lowering_config import LoweringConfig
+from riformer_deploy.common.enums import OutputForm
+from riformer_deploy.common.errors import BundleConflictError, BundleError, ImageError, OptionError
 from riformer_deploy.data.image_files import PictureFiles
 
 
@@ -77,6 +81,49 @@ def test_nothing_usable_writes_nothing(digits_bundle: Path, tmp_path: Path) -> N
         extract_features(digits_bundle, PictureFiles(paths=(tmp_path / "a",)), FeatureOptions(output=output))
     assert "no such file" in caught.value.details[0]
     assert not output.exists()
+
+
+@pytest.fixture(scope="session")
+def features_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The tiny model exported with pooled features as its output, at batch 2; read only."""
+    output = tmp_path_factory.mktemp("bundles") / "features"
+    lowering = LoweringConfig(output_form=OutputForm.FEATURES)
+    export_checkpoint(
+        ExportOptions(
+            checkpoint=tiny_checkpoint, output=output, image_size_px=(64, 64), lowerings=(lowering,), batch=2
+        )
+    )
+    return output
+
+
+@pytest.mark.parametrize("stage", [None, 3])
+@pytest.mark.parametrize("group", [Group.ONNX, Group.OPENVINO])
+def test_graphs_give_what_pytorch_gives_also_at_a_fixed_batch(
+    pictures: PictureFiles, features_bundle: Path, tmp_path: Path, group: Group, stage: int | None
+) -> None:
+    if group is Group.OPENVINO:
+        pytest.importorskip("openvino", reason="openvino is not installed")
+    found = []
+    for number, runs in enumerate((Group.TORCH, group)):
+        output = tmp_path / f"{number}.npz"
+        report = extract_features(
+            features_bundle, pictures, FeatureOptions(output=output, group=runs, stage=stage, batch=3)
+        )
+        with np.load(output) as stored:
+            found.append(stored[report.array])
+    assert len(found[0]) == 5
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+def test_pooled_features_of_a_graph_need_that_output_and_stages_of_an_engine_nothing_has(
+    pictures: PictureFiles, digits_bundle: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "f.npz"
+    with pytest.raises(BundleError, match="gives features") as caught:
+        extract_features(digits_bundle, pictures, FeatureOptions(output=output, group=Group.ONNX))
+    assert "--output-form features" in caught.value.remedy
+    with pytest.raises(OptionError, match="does not show its stages"):
+        FeatureOptions(output=output, group=Group.ENGINE, stage=1)
 
 
 def test_there_are_four_stages() -> None:

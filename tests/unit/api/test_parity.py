@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from riformer_deploy.api.bench import bench_bundle
-from riformer_deploy.api.parity import PARITY_BATCHES, measure_parity, verify_bundle
+from riformer_deploy.api.parity import measure_parity, verify_bundle
+from riformer_deploy.api.parity_reference import PARITY_BATCHES
 from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.results import store_result

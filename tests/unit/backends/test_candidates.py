@@ -13,7 +13,8 @@ from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.candidates import Group, chosen_groups, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
-from riformer_deploy.backends.stored_models import model_of, reference
+from riformer_deploy.backends.pytorch_candidates import reference
+from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind

@@ -13,18 +13,17 @@ import torch
 
 from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
-from riformer_deploy.backends import gpu_candidates
+from riformer_deploy.backends import gpu_candidates, pytorch_opening
 from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, Outputs, Runtime, WarmTime, graph_of
 from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
-from riformer_deploy.backends.pytorch_cuda import CompileMode
-from riformer_deploy.backends.stored_models import reference
+from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
+from riformer_deploy.common.enums import Baselines, CompileMode, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images, normalise
@@ -517,7 +516,7 @@ def test_a_baseline_is_run_as_it_says(bundle: Bundle, monkeypatch: pytest.Monkey
         made.append((model.form, options))
         return "runtime"
 
-    monkeypatch.setattr(gpu_candidates, "CudaPyTorchRuntime", note)
+    monkeypatch.setattr(pytorch_opening, "CudaPyTorchRuntime", note)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     candidates = baseline_candidates(bundle, GpuOptions()).candidates
     for item in candidates:

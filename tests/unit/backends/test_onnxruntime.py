@@ -32,6 +32,13 @@ def test_one_file_takes_every_batch_and_scores_as_pytorch(
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_giving_memory_back_between_runs_changes_no_bit(path: Path) -> None:
+    kept, given_back = OnnxRuntime(path), OnnxRuntime(path, keep_memory=False)
+    for batch in (8, 1, 8):
+        images = synthetic_images(batch, (64, 48), seed=2)
+        np.testing.assert_array_equal(given_back.run(images)["logits"], kept.run(images)["logits"])
+
+
 def test_taps_are_what_pytorchs_hooks_see(
     path: Path, tiny_checkpoint: Path, tiny_architecture: Architecture
 ) -> None:

@@ -127,11 +127,18 @@ def test_a_compiled_model_scores_as_the_eager_one() -> None:
     assert compiled.tap(images, ["1"])["1"].shape == (2, 4, 6, 6)
 
 
-def test_threads_are_set_where_they_are_asked_for(tiny_model: RIFormer) -> None:
-    PyTorchRuntime(tiny_model, threads=2)
-    assert torch.get_num_threads() == 2
-    PyTorchRuntime(tiny_model)
-    assert torch.get_num_threads() == 2
+def test_threads_are_set_where_they_are_asked_for_until_the_last_who_asked_is_closed(
+    tiny_model: RIFormer,
+) -> None:
+    found = torch.get_num_threads()
+    first, other = PyTorchRuntime(tiny_model, threads=found + 2), PyTorchRuntime(tiny_model)
+    assert torch.get_num_threads() == found + 2
+    second = PyTorchRuntime(tiny_model, threads=found + 1)
+    for runtime in (first, first, other):
+        runtime.close()
+        assert torch.get_num_threads() == found + 1
+    second.close()
+    assert torch.get_num_threads() == found
 
 
 @pytest.mark.parametrize("tapped", [False, True], ids=["run", "tap"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,7 +25,7 @@ def _pixels(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def _all(images: CalibrationSet) -> NDArray[np.float32]:
-    return torch.cat(list(images.batches())).numpy()
+    return np.concatenate(list(images.batches()))
 
 
 @pytest.fixture

@@ -162,7 +162,12 @@ def test_a_stored_config_rebuilds_the_very_same_model(tiny_model: RIFormer, prec
     folded = fold(tiny_model)
     batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     images = CalibrationSet(
-        source="a", random=False, count=2, content_sha256="", warnings=(), batches=lambda: iter([batch])
+        source="a",
+        random=False,
+        count=2,
+        content_sha256="",
+        warnings=(),
+        batches=lambda: iter([batch.numpy()]),
     )
     measured = measure(folded, images, "key", CalibrationConfig(method=Method.MSE, residual=True))
     asked = LoweringConfig(

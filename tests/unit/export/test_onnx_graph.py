@@ -9,11 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from riformer_deploy.bundle.artifacts import NodeCount
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
-from riformer_deploy.export.onnx_graph import NodeCount, graph_flops, node_counts, opset_of, spec_of
+from riformer_deploy.export.onnx_graph import graph_flops, node_counts, opset_of, spec_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import RIFormer

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
+from riformer_deploy.model.network import empty_model
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 
@@ -42,3 +45,22 @@ def test_folding_takes_parameters_away_and_no_norm(tiny_architecture: Architectu
     training, deploy, folded = (complexity(tiny_architecture, form, (48, 64)) for form in Form)
     assert training.parameters > deploy.parameters > folded.parameters
     assert deploy.flops == folded.flops < training.flops
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 101)])
+@pytest.mark.parametrize("form", list(Form))
+def test_the_count_is_what_pytorch_counts_while_it_runs_the_module(
+    tiny_architecture: Architecture, form: Form, size: tuple[int, int]
+) -> None:
+    model = empty_model(tiny_architecture, form)
+    aten = torch.ops.aten
+    # PyTorch counts two per multiply-add, and gives norms and pooling no cost of their own.
+    per_value = {
+        aten.native_group_norm: lambda shape, *_, **__: 2 * 5 * shape.numel(),
+        aten.mean: lambda shape, *_, **__: 2 * shape.numel(),
+    }
+    with FlopCounterMode(display=False, custom_mapping=per_value) as counter, torch.inference_mode():
+        model(torch.empty(1, 3, *size, device="meta"))
+    found = complexity(tiny_architecture, form, size)
+    assert 2 * found.flops == counter.get_total_flops()
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())

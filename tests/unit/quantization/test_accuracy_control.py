@@ -46,9 +46,14 @@ def _record(model: RIFormer) -> ModelRecord:
 def test_a_gate_that_cannot_be_held_names_what_is_in_the_way(
     tiny_model: RIFormer, config: LoweringConfig, remedy: str
 ) -> None:
-    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).numpy()
     images = CalibrationSet(
-        source="", random=False, count=2, content_sha256="", warnings=(), batches=lambda: iter([batch])
+        source="",
+        random=False,
+        count=2,
+        content_sha256="",
+        warnings=(),
+        batches=lambda: iter([batch]),
     )
     folded = fold(tiny_model)
     measured = measure(folded, images, "key", CalibrationConfig(residual=config.quantize_residual))

@@ -26,9 +26,14 @@ QUICK = CalibrationConfig(method=Method.MAX)
 
 
 def _images(content: str = "some", scale: float = 1.0) -> CalibrationSet:
-    batch = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * scale
+    batch = (torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * scale).numpy()
     return CalibrationSet(
-        source="", random=False, count=4, content_sha256=content, warnings=(), batches=lambda: iter([batch])
+        source="",
+        random=False,
+        count=4,
+        content_sha256=content,
+        warnings=(),
+        batches=lambda: iter([batch]),
     )
 
 

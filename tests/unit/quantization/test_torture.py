@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -139,12 +139,9 @@ class Case:
             )
             self.true: NDArray[np.float64] = wide(torch.from_numpy(images).double()).numpy()
 
-        def batches() -> Iterator[Tensor]:
-            yield torch.from_numpy(images)
-
         source = CalibrationSet(
             source="torture", random=False, count=len(images), content_sha256="0" * 64, warnings=(),
-            batches=batches,
+            batches=lambda: iter([images]),
         )  # fmt: skip
         self.source = source
         self.result = self._result(CalibrationConfig(method=Method.MSE))

@@ -1,0 +1,52 @@
+"""What a checkpoint is."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from riformer_deploy.api.inspections import CheckpointInspection
+from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
+from riformer_deploy.common.errors import OptionError
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.flops import complexity
+
+_TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
+"""Entries of ``meta`` worth showing."""
+
+
+def inspect_checkpoint(path: Path) -> CheckpointInspection:
+    """Say what a checkpoint holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: It is not usable.
+    """
+    checkpoint = load_checkpoint(path)
+    notes = list(checkpoint.notes)
+    try:
+        preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)
+    except OptionError as err:
+        preprocessing = None
+        notes.append(err.message)
+    cost = complexity(checkpoint.architecture, Form.DEPLOY, preprocessing.crop_px) if preprocessing else None
+    return CheckpointInspection(
+        kind="checkpoint",
+        path=str(path),
+        sha256=checkpoint.sha256,
+        variants=tuple(variant.name for variant in checkpoint.variants),
+        architecture=checkpoint.architecture,
+        form=checkpoint.form,
+        weights=checkpoint.weights,
+        stored_dtypes=checkpoint.stored_dtypes,
+        parameters=sum(value.numel() for value in checkpoint.state.values()),
+        deploy_parameters=sum(prod(shape) for shape in checkpoint.architecture.shapes(Form.DEPLOY).values()),
+        preprocessing=preprocessing,
+        flops=cost.flops if cost else None,
+        class_names=checkpoint.class_names,
+        training={key: str(checkpoint.meta[key]) for key in _TOLD if key in checkpoint.meta},
+        notes=tuple(notes),
+    )

@@ -1,0 +1,112 @@
+"""Opens what PyTorch runs of a bundle: imported when the first such candidate is opened."""
+
+from __future__ import annotations
+
+import torch
+
+from riformer_deploy.backends.base import Runtime
+from riformer_deploy.backends.input_adapter import adapt_input
+from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
+from riformer_deploy.backends.stored_models import stored_model
+from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import (
+    CompileMode,
+    Precision,
+)
+from riformer_deploy.export.layers import torch_dtype
+from riformer_deploy.export.lowering import lower
+from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.reparameterize import fold
+
+
+def open_reference(bundle: Bundle, weights: WeightsArtifact) -> Runtime:
+    """Weights in the form that they are stored in, in float64, with every output.
+
+    Args:
+        bundle: Whose.
+        weights: Which.
+
+    Raises:
+        BundleIntegrityError: The file was changed.
+    """
+    model = stored_model(bundle, weights, torch.float64)
+    return PyTorchRuntime(model, outputs=("logits", "probabilities", "features"), forward=model.all_outputs)
+
+
+def open_weights(
+    bundle: Bundle, weights: WeightsArtifact, form: Form, *, compiled: bool, threads: int | None
+) -> Runtime:
+    """Weights in float32 on the CPU.
+
+    Args:
+        bundle: Whose.
+        weights: Which.
+        form: Their own form, or folded.
+        compiled: Run them through ``torch.compile``.
+        threads: CPU threads; None leaves the choice to PyTorch.
+
+    Raises:
+        BundleIntegrityError: The file was changed.
+        RuntimeFailureError: PyTorch cannot prepare the model.
+    """
+    model = stored_model(bundle, weights, torch.float32)
+    return PyTorchRuntime(fold(model) if form is Form.FOLDED else model, compiled=compiled, threads=threads)
+
+
+def open_lowered(bundle: Bundle, artifact: OnnxArtifact) -> Runtime:
+    """The module that a floating-point graph was exported from, rebuilt from the bundle's record.
+
+    Args:
+        bundle: Whose.
+        artifact: The graph.
+
+    Raises:
+        BundleIntegrityError: The weights' file was changed.
+    """
+    folded = fold(stored_model(bundle, bundle.manifest.weights[0], torch.float32))
+    model = lower(folded, artifact.lowering, bundle.manifest.model.preprocessing)
+    runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=model.input_dtype)
+    return adapt_input(runtime, bundle, artifact.lowering)
+
+
+def open_on_gpu(
+    bundle: Bundle,
+    weights: WeightsArtifact,
+    precision: Precision,
+    *,
+    mode: CompileMode | None,
+    channels_last: bool,
+    conv_1x1_as_mm: bool,
+) -> Runtime:
+    """Weights on the GPU: eager in their own form, compiled in the folded form, which gains most by it.
+
+    Args:
+        bundle: Whose.
+        weights: Which.
+        precision: What they compute in.
+        mode: How they are compiled; None is eager.
+        channels_last: Keep weights and images in NHWC order.
+        conv_1x1_as_mm: Compile 1x1 convolutions as matrix products.
+
+    Raises:
+        BundleIntegrityError: The file was changed.
+        RuntimeFailureError: PyTorch cannot prepare the model.
+    """
+    model = stored_model(bundle, weights, torch.float32)
+    return CudaPyTorchRuntime(
+        model if mode is None else fold(model),
+        dtype=torch_dtype(precision),
+        compiled=mode is not None,
+        channels_last=channels_last,
+        mode=mode or CompileMode.REDUCE_OVERHEAD,
+        conv_1x1_as_mm=conv_1x1_as_mm,
+    )
+
+
+def gpu_problem() -> str | None:
+    """Why PyTorch cannot use the GPU; None where it can."""
+    if torch.cuda.is_available():
+        return None
+    return f"PyTorch {torch.__version__} is built without CUDA, or its CUDA is newer than the driver"
