@@ -46,7 +46,7 @@ def test_json_is_the_report_and_the_bundle_is_named_after_the_checkpoint(
     found = _files(tmp_path / "tiny")
     del found["bundle.json"]
     assert found == recorded
-    assert set(found) == {"training.pth", "deploy.pth", "model.fp32.onnx", "parity.json"}
+    assert set(found) == {"training.pth", "deploy.pth", "model.fp32.onnx", "parity.json", "reference.npz"}
     stored = (tmp_path / "tiny" / "parity.json").read_text(encoding="utf-8")
     assert load_json(ParityResult, stored) == report.parity
 
