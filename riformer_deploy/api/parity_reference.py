@@ -21,7 +21,7 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import Images, normalise, pixels_of
+from riformer_deploy.data.transforms import Images, normalize, pixels_of
 from riformer_deploy.evaluation.reference_outputs import (
     SAME_RELATIVE_L2,
     TAPPED,
@@ -31,7 +31,7 @@ from riformer_deploy.evaluation.reference_outputs import (
     run_reference,
 )
 from riformer_deploy.evaluation.results import (
-    Inputs,
+    InputImages,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ _FEWEST_IMAGES = 8
 """A graph of fixed batch runs as often as it takes to see so many."""
 
 
-def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> Inputs:
+def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> InputImages:
     """The record of synthetic images.
 
     Args:
@@ -51,7 +51,7 @@ def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int)
         batches: Sizes of the batches, in order.
         seed: Of their generator.
     """
-    return Inputs(
+    return InputImages(
         description="synthetic, normalised: white noise and smooth waves in turn",
         image_size_px=size,
         batches=batches,
@@ -88,7 +88,7 @@ class ParityReference:
 
     images: Images
     pixels: NDArray[np.uint8] | None
-    inputs: Inputs
+    inputs: InputImages
     outputs: ReferenceOutputs
     stored: bool
     stored_relative_l2: float | None
@@ -109,20 +109,20 @@ class ParityReference:
 
 def _parity_images(
     bundle: Bundle, seed: int, kept: NDArray[np.uint8] | None
-) -> tuple[Images, NDArray[np.uint8] | None, Inputs]:
+) -> tuple[Images, NDArray[np.uint8] | None, InputImages]:
     """The bundle's own samples where it has enough, else the synthetic pictures that it keeps or new ones."""
     manifest = bundle.manifest
     fixed = [artifact.batch for artifact in manifest.onnx if artifact.batch is not None]
     batches = (fixed[0],) * -(-_FEWEST_IMAGES // fixed[0]) if fixed else PARITY_BATCHES
     size, count, stored = manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
     if stored is not None and len(stored) >= count:
-        inputs = Inputs(
+        inputs = InputImages(
             description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
         )
         return np.ascontiguousarray(stored[:count]), None, inputs
     if seed != PARITY_SEED or kept is None or kept.shape != (count, *size, 3):
         kept = synthetic_pixels(count, size, seed=seed)
-    images = normalise(kept, manifest.model.preprocessing)
+    images = normalize(kept, manifest.model.preprocessing)
     return images, kept, synthetic_inputs(size, batches, seed)
 
 

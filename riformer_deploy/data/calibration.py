@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import Images, normalise
+from riformer_deploy.data.transforms import Images, normalize
 
 FEWEST = 64
 """With fewer images a range is a matter of luck."""
@@ -91,7 +91,7 @@ def random_set(preprocessing: Preprocessing, seed: int = 0) -> CalibrationSet:
     def batches() -> Iterator[Images]:
         pixels, step = synthetic_pixels(RANDOM_IMAGES, size, seed=seed), batch_size(size)
         for start in range(0, RANDOM_IMAGES, step):
-            yield normalise(pixels[start : start + step], preprocessing)
+            yield normalize(pixels[start : start + step], preprocessing)
 
     return CalibrationSet(
         source="random",

@@ -13,7 +13,6 @@ from riformer_deploy.backends.base import Candidate, Outputs, Runtime, Skipped, 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import Images
-from riformer_deploy.evaluation.comparison import compare_outputs, compare_taps, status
 from riformer_deploy.evaluation.reference_outputs import (
     TAPPED,
     ReferenceOutputs,
@@ -23,12 +22,13 @@ from riformer_deploy.evaluation.reference_outputs import (
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
-    Inputs,
+    InputImages,
     ParityResult,
     StageParity,
     Status,
     files_status,
 )
+from riformer_deploy.evaluation.tensor_comparison import compare_outputs, compare_taps, status
 from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import describe_machine
 
@@ -56,7 +56,7 @@ class ParityTask:
     tolerances: Mapping[Precision, Tolerance]
     blocks: tuple[tuple[str, ...], ...]
     images: Images
-    inputs: Inputs
+    inputs: InputImages
     skipped: Sequence[Skipped] = ()
     expected: ReferenceOutputs | None = None
     bisect: bool = True

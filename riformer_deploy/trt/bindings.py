@@ -1,4 +1,4 @@
-"""The bindings of one flavour of TensorRT, and what they log."""
+"""The bindings of one flavor of TensorRT, and what they log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.common.dependencies import require
 
 if TYPE_CHECKING:
-    # Made by tests/conformance from what each flavour offers; for mypy anywhere else it is Any.
+    # Made by tests/conformance from what each flavor offers; for mypy anywhere else it is Any.
     from tensorrt_api import ILogger, Module, Severity
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class TensorRT:
     """Bindings that were imported.
 
     Attributes:
-        backend: The flavour.
+        backend: The flavor.
         module: Its Python module.
         version: Its exact version.
         cuda: Major version of CUDA that its libraries were made for, or None where not known.
@@ -37,7 +37,7 @@ class TensorRT:
     version: str
     cuda: int | None
 
-    # What only some flavours have; mypy is told of each flavour whether it has it (tests/conformance).
+    # What only some flavors have; mypy is told of each flavor whether it has it (tests/conformance).
 
     @property
     def has_compute_capabilities(self) -> bool:
@@ -69,7 +69,7 @@ def cuda_of(backend: TensorRTFlavor) -> int | None:
     """Major version of CUDA that the installed libraries were made for; nothing is imported.
 
     Args:
-        backend: The flavour; its libraries come in distributions such as ``tensorrt-cu13``.
+        backend: The flavor; its libraries come in distributions such as ``tensorrt-cu13``.
     """
     prefix = backend.module
     for distribution in importlib.metadata.distributions():
@@ -80,7 +80,7 @@ def cuda_of(backend: TensorRTFlavor) -> int | None:
 
 
 def load(backend: TensorRTFlavor) -> TensorRT:
-    """Import the bindings of a flavour.
+    """Import the bindings of a flavor.
 
     Args:
         backend: Which.
@@ -100,7 +100,7 @@ class Log:
     """What TensorRT says while this lives, in order.
 
     TensorRT has one logger at a time: the one of the first builder or runtime serves all others until the
-    last of them is gone, and must outlive them. So each flavour gets one for the life of the process, and
+    last of them is gone, and must outlive them. So each flavor gets one for the life of the process, and
     every log hears all that is said.
 
     Args:
@@ -139,7 +139,7 @@ class Log:
 
 @functools.cache
 def _logger(module: Module) -> tuple[ILogger, weakref.WeakSet[Log]]:
-    """The one ``ILogger`` of this flavour, and who listens to it."""
+    """The one ``ILogger`` of this flavor, and who listens to it."""
     listening: weakref.WeakSet[Log] = weakref.WeakSet()
 
     if not TYPE_CHECKING:

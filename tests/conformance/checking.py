@@ -1,4 +1,4 @@
-"""Our code checked by mypy against the stubs of one flavour of TensorRT."""
+"""Our code checked by mypy against the stubs of one flavor of TensorRT."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.gpu import FakeGpu
 from tests.fakes.tensorrt import bindings
 
 CAPABILITIES = tuple(name for name in vars(TensorRT) if name.startswith("has_"))
-"""The properties that say what only some flavours have."""
+"""The properties that say what only some flavors have."""
 _CONFIG = """
 [mypy]
 strict = true
@@ -33,40 +33,40 @@ def sources_of(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
 
 
-def problems_of(flavour: str, sources: Mapping[str, str], folder: Path) -> list[str]:
-    """What mypy refuses in our code where a flavour is installed: lacking members, wrong arguments, ``Any``.
+def problems_of(flavor: str, sources: Mapping[str, str], folder: Path) -> list[str]:
+    """What mypy refuses in our code where a flavor is installed: lacking members, wrong arguments, ``Any``.
 
-    What stands behind a capability that the flavour lacks is not checked.
+    What stands behind a capability that the flavor lacks is not checked.
 
     Args:
-        flavour: One of :data:`~tests.fakes.api.FLAVOURS`.
+        flavor: One of :data:`~tests.fakes.api.FLAVORS`.
         sources: Text of each module of ``riformer_deploy/trt``, by file name.
         folder: Where to work; mypy's cache stays there for the next call.
     """
-    return _errors(flavour, sources, folder, marked=False)
+    return _errors(flavor, sources, folder, marked=False)
 
 
-def uses_in(flavour: str, sources: Mapping[str, str], folder: Path) -> set[tuple[str, str]]:
+def uses_in(flavor: str, sources: Mapping[str, str], folder: Path) -> set[tuple[str, str]]:
     """Class and name of every function and attribute of TensorRT's objects that mypy sees our code use.
 
     Args:
-        flavour: As for :func:`problems_of`.
+        flavor: As for :func:`problems_of`.
         sources: Likewise.
         folder: Likewise.
     """
-    text = "\n".join(_errors(flavour, sources, folder, marked=True))
+    text = "\n".join(_errors(flavor, sources, folder, marked=True))
     return set(re.findall(r'Invalid self argument "(\w+)" to attribute function "(\w+)"', text))
 
 
-def _errors(flavour: str, sources: Mapping[str, str], folder: Path, *, marked: bool) -> list[str]:
+def _errors(flavor: str, sources: Mapping[str, str], folder: Path, *, marked: bool) -> list[str]:
     package = folder / "riformer_deploy" / "trt"
     package.mkdir(parents=True, exist_ok=True)
     (package.parent / "__init__.py").touch()
     for name, text in sources.items():
         (package / name).write_text(text, encoding="utf-8")
-    write_stub(flavour, folder, marked=marked)
+    write_stub(flavor, folder, marked=marked)
     (folder / "mypy.ini").write_text(_CONFIG, encoding="utf-8")
-    trt = bindings(flavour, FakeGpu())
+    trt = bindings(flavor, FakeGpu())
     known = [f"--always-{str(getattr(trt, name)).lower()}={name}" for name in CAPABILITIES]
     files = [f"{MODULE}.pyi", *(f"riformer_deploy/trt/{name}" for name in sources)]
     command = [sys.executable, "-m", "mypy", "--config-file=mypy.ini", *known, *files]

@@ -1,8 +1,8 @@
-"""Stub files of what one flavour of TensorRT offers, made from ``tests/data/trt-api``.
+"""Stub files of what one flavor of TensorRT offers, made from ``tests/data/trt-api``.
 
 ``riformer_deploy/trt`` imports the types of TensorRT's objects from ``tensorrt_api``, a module that exists
 for type checkers only; this writes it. ``Module`` in it is TensorRT's Python module: it has the classes of
-one flavour. Classes that other flavours have can be named in annotations, and are empty.
+one flavor. Classes that other flavors have can be named in annotations, and are empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.fakes.api import FLAVOURS, PROPERTIES, SEVERITIES, ClassApi, Signature, api_of
+from tests.fakes.api import FLAVORS, PROPERTIES, SEVERITIES, ClassApi, Signature, api_of
 
 MODULE = "tensorrt_api"
 _OTHER = {
@@ -42,22 +42,22 @@ _ABSTRACT = {"ILogger", "IProgressMonitor"}
 """Classes whose methods TensorRT calls: ours must have all of them."""
 
 
-def write_stub(flavour: str, folder: Path, *, marked: bool) -> None:
-    """Write ``tensorrt_api.pyi`` of a flavour.
+def write_stub(flavor: str, folder: Path, *, marked: bool) -> None:
+    """Write ``tensorrt_api.pyi`` of a flavor.
 
     Args:
-        flavour: One of :data:`~tests.fakes.api.FLAVOURS`.
+        flavor: One of :data:`~tests.fakes.api.FLAVORS`.
         folder: Where to.
         marked: Make every use of a function or attribute an error that names it, and leave its type as it is.
     """
-    api = api_of(flavour)
+    api = api_of(flavor)
     here = [*api.enums, *api.classes]
-    elsewhere = {name for item in map(api_of, FLAVOURS) for name in (*item.enums, *item.classes)} - {*here}
+    elsewhere = {name for item in map(api_of, FLAVORS) for name in (*item.enums, *item.classes)} - {*here}
     known = {*here, "Dims", "Severity"}
     lines = ['# mypy: disable-error-code="explicit-any, type-arg"', "import abc", "import typing"]
     for name, members in (*api.enums.items(), ("Severity", SEVERITIES)):
         lines += _enum(name, members)
-    for item in (*api.classes.values(), ClassApi(flavour=flavour, name="Dims", members={})):
+    for item in (*api.classes.values(), ClassApi(flavor=flavor, name="Dims", members={})):
         lines += _class(item, known, marked=marked)
     lines += [f"class {name}: ..." for name in sorted(elsewhere)]
     lines += [f"_{name} = {name}" for name in sorted(known)]  # members may have the name of a class

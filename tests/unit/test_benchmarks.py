@@ -17,8 +17,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.common.enums import Precision, Role
-from riformer_deploy.evaluation.latency_summary import summarise
-from riformer_deploy.evaluation.results import Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.latency_summary import summarize
+from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples, Timing
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import empty_model
 from riformer_deploy.model.variants import VARIANTS
@@ -62,7 +62,7 @@ def _targets(
             LatencySamples(
                 name=item.name, batch=1, timing=Timing.COMPUTE, samples_ms=(item.median_ms,) * 6,
                 preparation_ms=1.0, artifact_sha256="", warning=item.warning, role=item.role,
-                summary=summarise(np.array((item.median_ms,) * 6), 1),
+                summary=summarize(np.array((item.median_ms,) * 6), 1),
             )
             for item in series
         )  # fmt: skip
@@ -75,7 +75,7 @@ def _targets(
         result = LatencyResult(
             schema=1, kind="latency", created_utc="", machine=describe_machine(), threads=1, rounds=6,
             repeats=1, samples=samples, skipped=(), process_peak_rss_bytes=1,
-            inputs=Inputs(description="", image_size_px=(8, 8), batches=(1,), seed=0),
+            inputs=InputImages(description="", image_size_px=(8, 8), batches=(1,), seed=0),
         )  # fmt: skip
         timed = Timed(what="", variant=variant, precision=Precision.FP16, candidates=facts, result=result)
         suite.latency.append(timed)

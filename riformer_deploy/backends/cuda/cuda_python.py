@@ -128,7 +128,7 @@ class CudaPythonDevice:
         """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaGraphExecDestroy, graph)
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaStreamSynchronize, self._stream)
 

@@ -117,7 +117,7 @@ class PyCudaDevice:
     def free_graph(self, graph: Any) -> None:
         """Nothing: there is no graph."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._stream.synchronize)
 

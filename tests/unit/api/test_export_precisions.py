@@ -197,7 +197,7 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Lowering
         )
 
 
-def test_bfloat16_is_judged_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
+def test_bfloat16_is_compared_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
     with pytest.raises(OptionError, match="needs opset 22"):
         export("bf16")
     forms = LoweringConfig(
@@ -302,7 +302,7 @@ def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
     assert int8 == dataclasses.replace(float8, method=Method.MSE)
 
 
-def test_samples_are_calibration_images_and_proofs_run_on_them(precise_bundle: Path) -> None:
+def test_samples_are_calibration_images_and_parity_reports_run_on_them(precise_bundle: Path) -> None:
     manifest = Bundle.open(precise_bundle).manifest
     assert manifest.samples is not None
     assert np.load(precise_bundle / manifest.samples.path).shape == (32, 3, 64, 64)

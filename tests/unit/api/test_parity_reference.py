@@ -72,7 +72,7 @@ def test_with_pytorch_the_reference_is_run_again_and_agrees(
     assert caplog.text == ""
 
 
-def test_kept_outputs_that_are_not_the_reference_s_are_warned_of_and_not_judged_by(
+def test_kept_outputs_that_are_not_the_reference_s_are_warned_of_and_not_compared_by(
     tiny_bundle_copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = _kept(tiny_bundle_copy)
@@ -87,7 +87,9 @@ def test_kept_outputs_that_are_not_the_reference_s_are_warned_of_and_not_judged_
 
 
 @pytest.mark.usefixtures("no_torch")
-def test_without_pytorch_outputs_and_stages_are_judged_and_no_block_is_named(tiny_bundle_copy: Path) -> None:
+def test_without_pytorch_outputs_and_stages_are_compared_and_no_block_is_named(
+    tiny_bundle_copy: Path,
+) -> None:
     kept = _kept(tiny_bundle_copy)
     last = list(kept.outputs.stages)[-1]
     stages = {**kept.outputs.stages, last: kept.outputs.stages[last] + 1.0}
@@ -101,7 +103,7 @@ def test_without_pytorch_outputs_and_stages_are_judged_and_no_block_is_named(tin
 
 
 @pytest.mark.usefixtures("no_torch")
-def test_without_pytorch_and_without_stages_only_outputs_are_judged_which_is_said(
+def test_without_pytorch_and_without_stages_only_outputs_are_compared_which_is_said(
     tiny_bundle_copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = _kept(tiny_bundle_copy)
@@ -114,7 +116,7 @@ def test_without_pytorch_and_without_stages_only_outputs_are_judged_which_is_sai
 
 @pytest.mark.usefixtures("no_torch")
 @pytest.mark.parametrize("other", ["none", "of other images"])
-def test_without_pytorch_a_bundle_that_keeps_nothing_on_these_images_cannot_be_judged(
+def test_without_pytorch_a_bundle_that_keeps_nothing_on_these_images_cannot_be_compared(
     tiny_bundle_copy: Path, other: str
 ) -> None:
     kept = _kept(tiny_bundle_copy)

@@ -23,7 +23,7 @@ def _profile(low: int, middle: int, high: int) -> BatchProfile:
     return BatchProfile(minimum=low, optimum=middle, maximum=high)
 
 
-def test_a_flavour_knows_its_module_and_its_label() -> None:
+def test_a_flavor_knows_its_module_and_its_label() -> None:
     assert [(backend.module, backend.label) for backend in TensorRTFlavor] == [
         ("tensorrt", "TensorRT"),
         ("tensorrt_rtx", "TensorRT-RTX"),
@@ -111,7 +111,7 @@ def test_an_engine_needs_a_profile() -> None:
         engine_of(profiles=())
 
 
-def test_an_engine_with_the_passport_of_another_graphs_engine_is_refused() -> None:
+def test_an_engine_with_the_engine_metadata_of_another_graphs_engine_is_refused() -> None:
     artifact = engine_of()
     other = dataclasses.replace(artifact.metadata, onnx_sha256="f" * 64)
     with pytest.raises(ValueError, match=r"model\.fp32\.tensorrt\.engine has the engine metadata of another"):

@@ -15,7 +15,7 @@ from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
-from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
+from riformer_deploy.evaluation.results import CandidateParity, InputImages, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
@@ -42,7 +42,7 @@ def task(tiny_architecture: Architecture, tiny_state: State) -> ParityTask:
         tolerances=TOLERANCES,
         blocks=tiny_architecture.block_names,
         images=synthetic_images(sum(BATCHES), SIZE, seed=4),
-        inputs=Inputs(description="test", image_size_px=SIZE, batches=BATCHES, seed=4),
+        inputs=InputImages(description="test", image_size_px=SIZE, batches=BATCHES, seed=4),
     )
 
 
@@ -52,7 +52,7 @@ def _against(task: ParityTask, model: RIFormer, **changes: object) -> CandidateP
     return result.candidates[0]
 
 
-def test_the_folded_model_is_within_the_default_budget(task: ParityTask) -> None:
+def test_the_folded_model_is_within_the_default_tolerance(task: ParityTask) -> None:
     result = verify_parity(task)
     (candidate,) = result.candidates
     assert result.status is candidate.status is Status.PASSED
@@ -102,7 +102,7 @@ def test_a_wrong_stem_is_seen_from_the_first_block_on(
 
 @pytest.mark.parametrize("key", ["head.fc.bias", "backbone.network.4.0.mlp.fc2.bias"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_fail_whatever_the_budget(
+def test_values_that_are_not_finite_fail_whatever_the_tolerance(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State, key: str, value: float
 ) -> None:
     tiny_state[key][3] = value
@@ -127,7 +127,7 @@ def test_swapped_classes_fail_and_the_flips_are_counted(
     assert decisions.top1_agreement == 0
 
 
-def test_a_loosened_budget_passes_what_the_default_fails_and_says_whose_it_is(
+def test_a_loosened_tolerance_passes_what_the_default_fails_and_says_whose_it_is(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State
 ) -> None:
     tiny_state["backbone.network.4.0.mlp.fc1.weight"].reshape(-1)[0] += 1e-2
@@ -203,7 +203,7 @@ BLOCKS = tuple((f"backbone.network.{i}.0", f"backbone.network.{i}.1") for i in (
     ],
     ids=["early, smaller at its stage's end", "within a stage", "far before the stage that fails"],
 )
-def test_the_first_block_that_is_out_is_named_even_where_its_stage_ends_within_the_budget(
+def test_the_first_block_that_is_out_is_named_even_where_its_stage_ends_within_the_tolerance(
     task: ParityTask, noise: dict[str, float], bad: str
 ) -> None:
     full = {f"backbone.network.{name}": value for name, value in noise.items()}

@@ -13,7 +13,7 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
-from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
+from riformer_deploy.evaluation.results import CandidateParity, InputImages, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 
 SIZE = (2, 2)
@@ -71,7 +71,7 @@ def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateP
         tolerances=TOLERANCES,
         blocks=BLOCKS,
         images=np.arange(count, dtype=np.float32).repeat(12).reshape(count, 3, *SIZE),
-        inputs=Inputs(description="test", image_size_px=SIZE, batches=BATCHES, seed=None),
+        inputs=InputImages(description="test", image_size_px=SIZE, batches=BATCHES, seed=None),
     )
     (found,) = verify_parity(task).candidates
     assert runtime.closed == 1
@@ -79,7 +79,7 @@ def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateP
 
 
 @pytest.mark.parametrize("observable", [False, True])
-def test_stages_are_judged_only_where_they_can_be_seen(*, observable: bool) -> None:
+def test_stages_are_compared_only_where_they_can_be_seen(*, observable: bool) -> None:
     found = _judged(Scores(observable=observable))
     assert found.status is Status.PASSED
     assert [stage.tensor for stage in found.stages] == [stage[-1] for stage in BLOCKS if observable]
@@ -103,7 +103,7 @@ def test_a_wrong_engine_fails_and_no_block_is_looked_for() -> None:
     ],
     ids=["any", "one", "four", "two or three"],
 )
-def test_every_image_is_judged_in_sizes_that_the_engine_takes(batches: BatchRange, seen: list[int]) -> None:
+def test_every_image_is_compared_in_sizes_that_the_engine_takes(batches: BatchRange, seen: list[int]) -> None:
     runtime = Scores(batches=batches, observable=False)
     assert _judged(runtime).status is Status.PASSED
     assert runtime.seen == seen

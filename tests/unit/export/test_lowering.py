@@ -18,7 +18,7 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
@@ -102,7 +102,7 @@ def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
     assert 100 * lost <= 0.3
 
 
-def test_fp8_that_clips_is_worse_than_its_budget_and_range_costs_nothing(
+def test_fp8_that_clips_is_worse_than_its_tolerance_and_range_costs_nothing(
     digits_folded: RIFormer,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
@@ -216,7 +216,7 @@ def test_fp16_of_golden_weights_is_within_1e_3_of_float64_at_both_sizes(
         assert _golden_error(repository, variant, found) <= 1e-3, variant.name
 
 
-def test_fp16_of_golden_s12_keeps_its_budget_in_onnx_runtime(
+def test_fp16_of_golden_s12_keeps_its_tolerance_in_onnx_runtime(
     golden: ModuleType, filled: Callable[..., dict[str, Tensor]], repository: Path, tmp_path: Path
 ) -> None:
     variant, path = VARIANTS["riformer-s12_in1k"], tmp_path / "model.onnx"
@@ -254,7 +254,7 @@ def test_uint8_pictures_are_normalised_in_the_model(digits_folded: RIFormer, ord
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     plain = lower(digits_folded, LoweringConfig(), preprocessing)
     model = lower(digits_folded, LoweringConfig(input_form=InputForm.UINT8), preprocessing)
-    expected = plain(torch.from_numpy(normalise(pixels, preprocessing)))
+    expected = plain(torch.from_numpy(normalize(pixels, preprocessing)))
     torch.testing.assert_close(model(torch.from_numpy(pixels)), expected, rtol=1e-5, atol=1e-5)
 
 

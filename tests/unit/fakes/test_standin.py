@@ -79,7 +79,7 @@ def test_it_is_in_place_for_a_while_only() -> None:
 
 
 @pytest.mark.usefixtures("there")
-def test_engines_of_every_precision_hold_their_budgets_plain_and_as_a_graph(with_engines: Path) -> None:
+def test_engines_of_every_precision_hold_their_tolerances_plain_and_as_a_graph(with_engines: Path) -> None:
     bundle = Bundle.open(with_engines)
     assert {engine.metadata.backend_version for engine in bundle.manifest.engines} == {VERSION}
     result = measure_parity(bundle, TOLERANCES, groups=(Group.ENGINE,))
@@ -162,7 +162,7 @@ def test_memory_that_was_freed_is_not_computed_on(with_engines: Path) -> None:
         context.execute(device.stream)
         device.free(buffers["logits"])
         with pytest.raises(ProtocolError, match="no such memory"):
-            device.synchronise()
+            device.synchronize()
 
 
 def test_a_capture_before_the_first_run_is_refused(with_engines: Path) -> None:

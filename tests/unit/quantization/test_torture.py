@@ -240,7 +240,7 @@ def _check(case: Case, got: NDArray[np.floating], precision: Precision) -> None:
 @pytest.mark.parametrize("norm", NormForm)
 @pytest.mark.parametrize(("precision", "base"), LANES, ids=_LANE_NAMES)
 @pytest.mark.parametrize("name", CASES)
-def test_the_module_is_finite_and_within_its_budget(
+def test_the_module_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], name: str, precision: Precision, base: Precision, norm: NormForm
 ) -> None:
     case = case_of(name)
@@ -262,7 +262,7 @@ FORMS = [
 @pytest.mark.parametrize(("norm", "mlp", "norm2", "narrow"), FORMS)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.BF16])
 @pytest.mark.parametrize("name", CASES)
-def test_the_module_in_every_other_form_is_finite_and_within_its_budget(
+def test_the_module_in_every_other_form_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case],
     name: str,
     precision: Precision,
@@ -352,7 +352,7 @@ _ORT_NAMES = [name for name, lane in zip(_LANE_NAMES, LANES, strict=True) if lan
 
 @pytest.mark.parametrize("norm", NormForm)
 @pytest.mark.parametrize(("precision", "base"), _ORT_LANES, ids=_ORT_NAMES)
-def test_the_graph_is_finite_and_within_its_budget(
+def test_the_graph_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, precision: Precision, base: Precision, norm: NormForm
 ) -> None:
     """One graph, calibrated on every kind of image at once, run on each kind."""
@@ -376,7 +376,7 @@ def test_the_graph_is_finite_and_within_its_budget(
         (NormForm.GROUP, MlpForm.CONV, Norm2Form.FOLDED),
     ],
 )
-def test_the_graph_with_norms_in_half_is_finite_and_within_its_budget(
+def test_the_graph_with_norms_in_half_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, norm: NormForm, mlp: MlpForm, norm2: Norm2Form
 ) -> None:
     everything = case_of(ALL_AT_ONCE)
@@ -389,7 +389,7 @@ def test_the_graph_with_norms_in_half_is_finite_and_within_its_budget(
 
 @pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8, Precision.FP8])
 @pytest.mark.parametrize("name", ["weights stem times 3e4", "weights branch times 3e4"])
-def test_the_graph_of_scaled_weights_is_finite_and_within_its_budget(
+def test_the_graph_of_scaled_weights_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, name: str, base: Precision
 ) -> None:
     case = case_of(name)

@@ -1,4 +1,4 @@
-"""Our code uses what every flavour has, or asks first; and the check that says so can fail."""
+"""Our code uses what every flavor has, or asks first; and the check that says so can fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.trt.builder import BuildRequest, build_plan
 from riformer_deploy.trt.engine import _DTYPES, Engine, validity
 from tests.conformance.checking import CAPABILITIES, problems_of, sources_of, uses_in
-from tests.fakes.api import FLAVOURS, SEVERITIES, api_of
+from tests.fakes.api import FLAVORS, SEVERITIES, api_of
 from tests.fakes.gpu import FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings
 from tests.fakes.trt_building import write_graph
@@ -27,15 +27,15 @@ def sources(repository: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each flavour, in which mypy keeps its cache."""
-    return {flavour: tmp_path_factory.mktemp(flavour) for flavour in FLAVOURS}
+    """A folder for each flavor, in which mypy keeps its cache."""
+    return {flavor: tmp_path_factory.mktemp(flavor) for flavor in FLAVORS}
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 def test_every_member_that_is_used_is_there_and_every_call_is_taken(
-    flavour: str, sources: dict[str, str], work: dict[str, Path]
+    flavor: str, sources: dict[str, str], work: dict[str, Path]
 ) -> None:
-    assert problems_of(flavour, sources, work[flavour]) == []
+    assert problems_of(flavor, sources, work[flavor]) == []
 
 
 def test_no_other_module_touches_tensorrt(repository: Path) -> None:
@@ -47,26 +47,26 @@ def test_no_other_module_touches_tensorrt(repository: Path) -> None:
     assert not any("getattr(" in others[package / "trt" / name] for name in touching)  # mypy cannot follow it
 
 
-def test_each_capability_is_some_flavour_s_and_not_every_one_s() -> None:
+def test_each_capability_is_some_flavor_s_and_not_every_one_s() -> None:
     has = {
-        name: {flavour for flavour in FLAVOURS if getattr(bindings(flavour, FakeGpu()), name)}
+        name: {flavor for flavor in FLAVORS if getattr(bindings(flavor, FakeGpu()), name)}
         for name in CAPABILITIES
     }
     assert len(has) == 5
-    assert all(flavours and flavours != set(FLAVOURS) for flavours in has.values())
+    assert all(flavors and flavors != set(FLAVORS) for flavors in has.values())
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 def test_what_is_used_at_run_time_is_what_mypy_sees_used(
-    flavour: str, sources: dict[str, str], work: dict[str, Path], tmp_path: Path
+    flavor: str, sources: dict[str, str], work: dict[str, Path], tmp_path: Path
 ) -> None:
     gpu = FakeGpu()
-    trt = bindings(flavour, gpu)
+    trt = bindings(flavor, gpu)
     settings = BuildSettings(
         workspace_bytes=1,
         optimization_level=1,
         hardware_compatibility=HardwareCompatibility.AMPERE_PLUS,
-        compute_capabilities=("8.9",) if "rtx" in flavour else (),
+        compute_capabilities=("8.9",) if "rtx" in flavor else (),
     )
     request = BuildRequest(
         onnx=write_graph(tmp_path / "model.onnx"),
@@ -87,25 +87,25 @@ def test_what_is_used_at_run_time_is_what_mypy_sees_used(
     for name, buffer in zip(shapes, buffers, strict=True):
         context.bind(name, buffer.address)
     context.execute(device.stream)
-    assert context.capturable(device.stream) == ("rtx" in flavour)
-    device.synchronise()
+    assert context.capturable(device.stream) == ("rtx" in flavor)
+    device.synchronize()
     assert (engine.num_layers, engine.memory_bytes) == (7, 4096)
     assert '"Layers"' in engine.layers_json()
-    assert (engine.runtime_cache() is None) == ("rtx" not in flavour)
+    assert (engine.runtime_cache() is None) == ("rtx" not in flavor)
     context.close()
     engine.close()
     for buffer in buffers:
         device.free(buffer)
     device.close()
-    assert (validity(trt, plan) is None) == ("rtx" not in flavour)
+    assert (validity(trt, plan) is None) == ("rtx" not in flavor)
     gpu.assert_at_rest()
     assert len(trt.module.used) >= 40
-    assert trt.module.used <= uses_in(flavour, sources, work[flavour])
+    assert trt.module.used <= uses_in(flavor, sources, work[flavor])
 
 
 def test_rtx_names_what_is_wrong_with_a_plan() -> None:
     gpu = FakeGpu()
-    rtx = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
+    rtx = next(flavor for flavor in FLAVORS if "rtx" in flavor)
     found = validity(bindings(rtx, gpu), b"no plan")
     assert found is not None
     assert found[0] == "INVALID"
@@ -113,9 +113,9 @@ def test_rtx_names_what_is_wrong_with_a_plan() -> None:
     assert validity(bindings(rtx, gpu, has_driver=False), b"no plan") is None
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_names_that_are_compared_as_text_exist(flavour: str) -> None:
-    api = api_of(flavour)
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_names_that_are_compared_as_text_exist(flavor: str) -> None:
+    api = api_of(flavor)
     assert _DTYPES.keys() <= set(api.enums["DataType"])
     assert {"ERROR", "INTERNAL_ERROR", "INFO", "VERBOSE"} <= set(SEVERITIES)
     if "ComputeCapability" in api.enums:
@@ -240,21 +240,21 @@ MUTATIONS = [
     ),
     ("builder.py", "(module: Module, target", "(module: Any, target", ALL, 'Explicit "Any" is not allowed'),
 ]
-"""File, text, what takes its place, the flavours in which that is wrong, and what mypy says of it there.
+"""File, text, what takes its place, the flavors in which that is wrong, and what mypy says of it there.
 
 Each is another line, so that one run of mypy tells of all.
 """
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_a_name_or_call_that_a_flavour_lacks_is_found_for_that_flavour_and_no_other(
-    flavour: str, sources: dict[str, str], work: dict[str, Path]
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_a_name_or_call_that_a_flavor_lacks_is_found_for_that_flavor_and_no_other(
+    flavor: str, sources: dict[str, str], work: dict[str, Path]
 ) -> None:
     mutated = {**sources, "builder.py": "from typing import Any\n" + sources["builder.py"]}
     for file, old, new, _, _ in MUTATIONS:
         assert mutated[file].count(old) == 1, old
         mutated[file] = mutated[file].replace(old, new)
-    found = problems_of(flavour, mutated, work[flavour])
-    version = flavour.rpartition("-")[2]
-    expected = {said for *_, flavours, said in MUTATIONS if version in flavours.split()}
+    found = problems_of(flavor, mutated, work[flavor])
+    version = flavor.rpartition("-")[2]
+    expected = {said for *_, flavors, said in MUTATIONS if version in flavors.split()}
     assert {said for *_, said in MUTATIONS if any(said in problem for problem in found)} == expected
