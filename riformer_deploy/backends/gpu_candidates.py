@@ -28,7 +28,8 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.preflight import Mismatch, preflight_here, require_fit
+from riformer_deploy.trt.fit_checks import Mismatch
+from riformer_deploy.trt.preflight import preflight_here, require_fit
 from riformer_deploy.trt.runtime_cache import runtime_cache_of
 
 
