@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options, output
-from ..accuracy_tables import print_accuracy
+from ..tables.accuracy import print_accuracy
 
 
 def accuracy(

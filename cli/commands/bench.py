@@ -9,7 +9,7 @@ import typer
 from riformer_deploy.common.enums import Baselines, DeviceLayer
 
 from .. import options, output
-from ..latency_tables import print_latency
+from ..tables.latency import print_latency
 
 
 def bench(

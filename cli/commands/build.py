@@ -10,6 +10,7 @@ import typer
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 
 from .. import options, output
+from ..tables.build import print_build
 
 
 def build(
@@ -75,8 +76,6 @@ def build(
     from riformer_deploy.bundle.engine_metadata import BuildSettings, TensorRTFlavor
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.trt.build_options import BuildOptions
-
-    from ..engine_tables import print_build
 
     asked = BuildOptions(
         precisions=tuple(precision or ()),

@@ -10,7 +10,7 @@ import typer
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision
 
 from .. import options, output
-from ..tables import print_parity
+from ..tables.parity import print_parity
 
 SYNTHETIC = (
     "parity ran on synthetic images, which can be far from what the model was trained on; "

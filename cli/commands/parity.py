@@ -7,7 +7,7 @@ import typer
 from riformer_deploy.common.enums import DeviceLayer
 
 from .. import options, output
-from ..tables import print_parity
+from ..tables.parity import print_parity
 
 
 def parity(

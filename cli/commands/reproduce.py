@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options, output
-from ..accuracy_tables import print_reproduction
+from ..tables.accuracy import print_reproduction
 
 
 def reproduce(

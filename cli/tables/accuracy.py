@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .output import note, print_table, say
+from ..output import note, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.api.reproduce import Reproduction

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from riformer_deploy.backends.graph_state import titled
 
-from .output import number, print_table, say
+from ..output import number, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.evaluation.latency_comparison import Comparison
