@@ -24,14 +24,14 @@ from _suite import CandidateFacts, Suite, Timed
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends.base import Candidate
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS, GpuOptions
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
-from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
+from riformer_deploy.common.enums import Baselines, DeviceLayer, Group, Precision
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency

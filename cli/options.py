@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 
 from riformer_deploy.common.enums import (
     DeviceLayer,
+    Group,
     InputForm,
     Method,
     MlpForm,
@@ -32,8 +34,8 @@ class WeightsChoice(StrEnum):
     RAW = "raw"
 
 
-class Backend(StrEnum):
-    """``--with``: what runs a model."""
+class RunnerChoice(StrEnum):
+    """``--with``: the groups of candidates that predict and that accuracy is measured of."""
 
     TORCH = "torch"
     ONNX = "onnx"
@@ -41,8 +43,8 @@ class Backend(StrEnum):
     ENGINE = "engine"
 
 
-class EngineBackend(StrEnum):
-    """``--backend``."""
+class FlavorChoice(StrEnum):
+    """``--backend``: a flavor of TensorRT, or the one that fits the machine."""
 
     AUTO = "auto"
     TENSORRT = "tensorrt"
@@ -110,6 +112,62 @@ def parse_profile(text: str) -> BatchProfile:
     if not 1 <= low <= middle <= high:
         raise typer.BadParameter(f"{text!r} is not a profile: it must be 1 <= MIN <= OPT <= MAX")
     return BatchProfile(minimum=low, optimum=middle, maximum=high)
+
+
+def chosen_groups(
+    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
+) -> tuple[Group, ...]:
+    """The groups that a command line asks for; none named means all.
+
+    Args:
+        torch: PyTorch was named.
+        onnx: ONNX Runtime was named.
+        openvino: OpenVINO was named.
+        engine: TensorRT was named; it brings what engines are measured against.
+        compiled: PyTorch, where it takes part, is to be compiled too.
+    """
+    everything = not (torch or onnx or openvino or engine)
+    groups: list[Group] = []
+    if torch or everything:
+        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
+    if onnx or everything:
+        groups.append(Group.ONNX)
+    if openvino or everything:
+        groups.append(Group.OPENVINO)
+    if engine or everything:
+        groups += [Group.GPU, Group.ENGINE]
+    return tuple(groups)
+
+
+def chosen_bundle(path: Path | None) -> Path:
+    """The bundle that was named, or, where none was, the current folder or the one bundle in it.
+
+    Args:
+        path: As named.
+
+    Raises:
+        BundleError: None was named, and there is none here, or several.
+    """
+    from riformer_deploy.bundle.store import find_bundle
+
+    return find_bundle(path)
+
+
+def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+    """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
+
+    Args:
+        arguments: As given.
+
+    Returns:
+        The pictures, and the bundle or None.
+    """
+    from riformer_deploy.bundle.store import is_bundle
+
+    last = Path(arguments[-1])
+    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
+        return tuple(arguments[:-1]), last
+    return tuple(arguments), None
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

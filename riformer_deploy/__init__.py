@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from riformer_deploy.api.parity import verify_bundle
     from riformer_deploy.api.predict import predict_images
     from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
-    from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
     from riformer_deploy.bundle.store import Bundle
     from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
     from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
-    from riformer_deploy.common.enums import Precision, WeightSet
+    from riformer_deploy.common.enums import Group, Precision, WeightSet
     from riformer_deploy.common.errors import RIFormerDeployError
     from riformer_deploy.data.image_files import PictureFiles, find_pictures
     from riformer_deploy.evaluation.latency import BenchOptions
@@ -57,7 +56,7 @@ _HOMES = {
     "ExportOptions": "api.export",
     "FeatureOptions": "api.features",
     "Form": "model.architecture",
-    "Group": "backends.candidates",
+    "Group": "common.enums",
     "PictureFiles": "data.image_files",
     "Precision": "common.enums",
     "RIFormer": "model.network",

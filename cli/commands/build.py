@@ -19,8 +19,8 @@ def build(
         list[Precision] | None,
         typer.Option(help="Precisions to build.", show_default="every model of the bundle"),
     ] = None,
-    backend: Annotated[options.EngineBackend, typer.Option(help="The flavour of TensorRT.")] = (
-        options.EngineBackend.AUTO
+    backend: Annotated[options.FlavorChoice, typer.Option(help="The flavour of TensorRT.")] = (
+        options.FlavorChoice.AUTO
     ),
     profile: Annotated[
         list[str] | None,
@@ -72,14 +72,17 @@ def build(
     debug: options.Debug = False,
 ) -> None:
     """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
-    from riformer_deploy.api.build import build_engines, trtexec_lines
-    from riformer_deploy.bundle.engine_metadata import BuildSettings, TensorRTFlavor
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.trt.build_options import BuildOptions
+    from riformer_deploy.api.build import (
+        BuildOptions,
+        BuildSettings,
+        TensorRTFlavor,
+        build_engines,
+        trtexec_lines,
+    )
 
     asked = BuildOptions(
         precisions=tuple(precision or ()),
-        backend=None if backend is options.EngineBackend.AUTO else TensorRTFlavor(backend),
+        backend=None if backend is options.FlavorChoice.AUTO else TensorRTFlavor(backend),
         profiles=tuple(options.parse_profile(text) for text in profile or ()),
         image_size_px=None if image_size is None else options.parse_image_size(image_size),
         settings=BuildSettings(
@@ -93,7 +96,7 @@ def build(
         ),
         timing_cache=timing_cache,
     )
-    directory = find_bundle(bundle)
+    directory = options.chosen_bundle(bundle)
     if print_trtexec:
         lines = trtexec_lines(directory, asked)
         if json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision, WeightSet
 
 from .. import options, output
 from ..tables.parity import print_parity
@@ -82,16 +82,20 @@ def export(
     fixed = options.parse_batch(batch)
     form, topk = options.parse_output(output_form)
 
-    from riformer_deploy.api.export import ExportOptions, export_checkpoint
-    from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
-    from riformer_deploy.common.enums import WeightSet
-    from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
-    from riformer_deploy.evaluation.results import Status
-    from riformer_deploy.evaluation.tolerances import changed_tolerances
-    from riformer_deploy.export.config import PrecisionOptions
-    from riformer_deploy.export.onnx_export import DEFAULT_OPSET
-    from riformer_deploy.model.variants import get_variant
-    from riformer_deploy.quantization.sensitivity import Gate
+    from riformer_deploy.api.export import (
+        AS_FOUND,
+        DEFAULT_OPSET,
+        DownloadOptions,
+        ExportOptions,
+        Gate,
+        PrecisionOptions,
+        Status,
+        changed_tolerances,
+        export_checkpoint,
+        get_variant,
+        named_checkpoint,
+        parse_changes,
+    )
 
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)

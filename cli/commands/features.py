@@ -26,14 +26,11 @@ def features(
     debug: options.Debug = False,
 ) -> None:
     """Write features of pictures: files, folders or quoted patterns; the last argument may be a bundle."""
-    from riformer_deploy.api.features import FeatureOptions, extract_features
-    from riformer_deploy.api.predict import split_bundle
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.data.image_files import find_pictures
+    from riformer_deploy.api.features import FeatureOptions, extract_features, find_pictures
 
-    arguments, bundle = split_bundle(images)
+    arguments, bundle = options.split_bundle(images)
     asked = FeatureOptions(output=target, stage=stage, batch=batch, workers=workers, force=force)
-    report = extract_features(find_bundle(bundle), find_pictures(arguments), asked)
+    report = extract_features(options.chosen_bundle(bundle), find_pictures(arguments), asked)
     if json:
         output.print_json(report)
     else:

@@ -26,17 +26,16 @@ def sensitivity(
     debug: options.Debug = False,
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
-    from riformer_deploy.api.sensitivity import bundle_sensitivity
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.data.calibration_files import CalibrationSource
-    from riformer_deploy.export.config import PrecisionOptions
+    from riformer_deploy.api.sensitivity import CalibrationSource, PrecisionOptions, bundle_sensitivity
 
     asked = PrecisionOptions(
         method=method, equalize=equalize, int8_base=Precision(int8_base) if int8_base is not None else None
     )
     images = CalibrationSource(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
-        report = bundle_sensitivity(find_bundle(bundle), images, asked, Precision(precision), progress)
+        report = bundle_sensitivity(
+            options.chosen_bundle(bundle), images, asked, Precision(precision), progress
+        )
     for text in report.warnings:
         output.note(text)
     if json:

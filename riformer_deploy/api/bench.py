@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from riformer_deploy.api.parity import synthetic_inputs
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import (
     EngineUnfitError,
 )
@@ -22,6 +23,13 @@ from riformer_deploy.evaluation.parity_failures import warn_of_failures
 from riformer_deploy.evaluation.results import (
     LatencyResult,
 )
+
+__all__ = [
+    "BenchOptions",
+    "GpuOptions",
+    "LatencyResult",
+    "bench_bundle",
+]
 
 
 def bench_bundle(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
+    BatchProfile,
     BuildSettings,
     EngineArtifact,
     EngineMetadata,
@@ -42,6 +43,16 @@ from riformer_deploy.trt.build_options import (
 from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.trtexec import command_lines
+
+__all__ = [
+    "BatchProfile",
+    "BuildOptions",
+    "BuildReport",
+    "BuildSettings",
+    "TensorRTFlavor",
+    "build_engines",
+    "trtexec_lines",
+]
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,15 +6,22 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = [
+    "FeatureOptions",
+    "FeatureReport",
+    "extract_features",
+    "find_pictures",
+]
+
 import numpy as np
 
 from riformer_deploy.api.predict import UnusableImage
 from riformer_deploy.api.runner import only_runner
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
-from riformer_deploy.data.image_files import PictureFiles
+from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, load_batches
 
 _LAST = "backbone.norm6"

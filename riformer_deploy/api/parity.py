@@ -5,15 +5,27 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+__all__ = [
+    "MODELS",
+    "GpuOptions",
+    "ParityResult",
+    "Status",
+    "changed_tolerances",
+    "measure_parity",
+    "results_by_kind",
+    "synthetic_inputs",
+    "verify_bundle",
+]
+
 import numpy as np
 
 from riformer_deploy.backends.base import Skipped
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import InputForm, Precision
+from riformer_deploy.common.enums import Group, InputForm, Precision
 from riformer_deploy.common.errors import (
     OptionError,
 )
@@ -25,9 +37,10 @@ from riformer_deploy.evaluation.results import (
     CandidateParity,
     Inputs,
     ParityResult,
+    Status,
     files_status,
 )
-from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, changed_tolerances
 
 PARITY_BATCHES = (2, 1, 3, 8)
 """Batches that a dynamic graph must take, one file for all; stages are compared on the first."""

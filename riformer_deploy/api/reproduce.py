@@ -24,8 +24,17 @@ from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
-from riformer_deploy.model.variants import Variant
+from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
 from riformer_deploy.system.machine import Machine, describe_machine
+
+__all__ = [
+    "VARIANTS",
+    "ReproduceOptions",
+    "ReproducedModel",
+    "Reproduction",
+    "get_variant",
+    "reproduce_table",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

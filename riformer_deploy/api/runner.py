@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from riformer_deploy.backends.base import Candidate
-from riformer_deploy.backends.candidates import _LOG, Group, require_backends, select_candidates
+from riformer_deploy.backends.candidates import require_backends, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
+
+_LOG = logging.getLogger(__name__)
 
 
 def only_runner(bundle: Bundle, group: Group) -> Candidate:

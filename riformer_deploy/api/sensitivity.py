@@ -22,6 +22,13 @@ from riformer_deploy.quantization.sensitivity import (
     rank_layers,
 )
 
+__all__ = [
+    "CalibrationSource",
+    "PrecisionOptions",
+    "SensitivityReport",
+    "bundle_sensitivity",
+]
+
 
 def bundle_sensitivity(
     directory: Path,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
@@ -25,6 +24,7 @@ from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import (
+    Group,
     InputForm,
     MlpForm,
     Norm2Form,
@@ -40,43 +40,6 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.reparameterize import fold
 
 _LOG = logging.getLogger(__name__)
-
-
-class Group(StrEnum):
-    """Kinds of candidates that a command can ask for."""
-
-    TORCH = "torch"
-    COMPILED = "compiled"
-    ONNX = "onnx"
-    OPENVINO = "openvino"
-    GPU = "gpu"
-    """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
-    ENGINE = "engine"
-
-
-def chosen_groups(
-    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
-) -> tuple[Group, ...]:
-    """The groups that a command line asks for; none named means all.
-
-    Args:
-        torch: PyTorch was named.
-        onnx: ONNX Runtime was named.
-        openvino: OpenVINO was named.
-        engine: TensorRT was named; it brings what engines are measured against.
-        compiled: PyTorch, where it takes part, is to be compiled too.
-    """
-    everything = not (torch or onnx or openvino or engine)
-    groups: list[Group] = []
-    if torch or everything:
-        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
-    if onnx or everything:
-        groups.append(Group.ONNX)
-    if openvino or everything:
-        groups.append(Group.OPENVINO)
-    if engine or everything:
-        groups += [Group.GPU, Group.ENGINE]
-    return tuple(groups)
 
 
 def _torch(

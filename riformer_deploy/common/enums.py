@@ -109,6 +109,18 @@ class Role(StrEnum):
     """What is judged: an artifact of the bundle in a runtime."""
 
 
+class Group(StrEnum):
+    """Kinds of candidates that a command can ask for."""
+
+    TORCH = "torch"
+    COMPILED = "compiled"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    GPU = "gpu"
+    """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
+    ENGINE = "engine"
+
+
 class RuntimeKind(StrEnum):
     """What runs a model."""
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import typer
 from riformer_deploy_cli import options
 
-from riformer_deploy.common.enums import OutputForm
+from riformer_deploy.common.enums import Group, OutputForm
 
 
 @pytest.mark.parametrize(
@@ -95,3 +98,35 @@ def test_what_is_no_profile_is_refused_with_what_it_should_be(text: str, said: s
     with pytest.raises(typer.BadParameter, match=said) as caught:
         options.parse_profile(text)
     assert repr(text) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "groups"),
+    [
+        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.GPU, Group.ENGINE)),
+        ("compiled", tuple(Group)),
+        ("torch", (Group.TORCH,)),
+        ("onnx compiled", (Group.ONNX,)),
+        ("torch onnx engine compiled", (*(Group.TORCH, Group.COMPILED, Group.ONNX), Group.GPU, Group.ENGINE)),
+        ("engine", (Group.GPU, Group.ENGINE)),
+        ("openvino", (Group.OPENVINO,)),
+    ],
+)
+def test_a_command_line_chooses_groups_and_none_named_means_all(
+    asked: str, groups: tuple[Group, ...]
+) -> None:
+    words: Callable[[str], bool] = asked.split().__contains__
+    found = options.chosen_groups(
+        torch=words("torch"),
+        onnx=words("onnx"),
+        openvino=words("openvino"),
+        engine=words("engine"),
+        compiled=words("compiled"),
+    )
+    assert found == groups
+
+
+def test_the_last_argument_may_be_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert options.split_bundle(["a.png", str(tiny_bundle)]) == (("a.png",), tiny_bundle)
+    assert options.split_bundle(["a.png", str(tmp_path)]) == (("a.png", str(tmp_path)), None)
+    assert options.split_bundle([str(tiny_bundle)]) == ((str(tiny_bundle),), None)

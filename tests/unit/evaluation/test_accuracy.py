@@ -21,9 +21,8 @@ from PIL import Image
 
 from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
 from riformer_deploy.backends.base import BatchRange, Candidate, Outputs
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
@@ -243,7 +242,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
-from riformer_deploy.backends.candidates import Group
+from riformer_deploy.common.enums import Group
 def count(done, total):
     if done >= 100:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.api.parity import verify_bundle
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
-from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
