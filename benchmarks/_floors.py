@@ -24,7 +24,7 @@ def floor_rows(timed: Timed, model: ModelRecord, ceiling: Ceiling) -> list[Any]:
     for series in timed.result.samples:
         if series.timing is not Timing.COMPUTE:
             continue
-        stored = STORED_AS[timed.candidates[series.name].precision]
+        stored = STORED_AS[series.config.precision]
         layers = layers_of(model.architecture, model.preprocessing.crop_px[0], series.batch, stored)
         floor = floor_of(layers, ceiling, stored)
         if floor is None:

@@ -10,10 +10,11 @@ import torch
 from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.backends.base import Candidate, Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
-from riformer_deploy.common.enums import NormForm, Precision
+from riformer_deploy.common.enums import NormForm, Precision, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.preprocessing import Preprocessing
@@ -63,32 +64,43 @@ def _candidates(model: RIFormer, folder: Path, threads: int) -> list[Candidate]:
     folded, naive = fold(model), naive_export(model, folder / "naive.onnx", _SIZE[0])
     half = fold(model).to(torch.bfloat16)
     fp32, bf16 = Precision.FP32, Precision.BF16
-    candidates: list[tuple[str, Precision, Callable[[], Runtime]]] = [
-        (_EAGER, fp32, lambda: PyTorchRuntime(model, threads=threads)),
-        ("PyTorch eager fp32, folded", fp32, lambda: PyTorchRuntime(folded, threads=threads)),
-        (
-            "PyTorch compiled fp32, folded", fp32,
+    torch_, onnx_ = RuntimeKind.PYTORCH, RuntimeKind.ONNX_RUNTIME
+    candidates = [
+        _candidate(_EAGER, torch_, fp32, lambda: PyTorchRuntime(model, threads=threads)),
+        _candidate(
+            "PyTorch eager fp32, folded", torch_, fp32, lambda: PyTorchRuntime(folded, threads=threads)
+        ),
+        _candidate(
+            "PyTorch compiled fp32, folded", torch_, fp32,
             lambda: PyTorchRuntime(folded, compiled=True, threads=threads),
         ),
-        (
-            "PyTorch eager bf16, folded", bf16,
+        _candidate(
+            "PyTorch eager bf16, folded", torch_, bf16,
             lambda: PyTorchRuntime(half, dtype=torch.bfloat16, threads=threads),
         ),
-        (
-            "PyTorch compiled bf16, folded", bf16,
+        _candidate(
+            "PyTorch compiled bf16, folded", torch_, bf16,
             lambda: PyTorchRuntime(half, dtype=torch.bfloat16, compiled=True, threads=threads),
         ),
-        (f"ONNX Runtime, {_NAIVE}", fp32, lambda: OnnxRuntime(naive, threads=threads)),
-        (f"OpenVINO, {_NAIVE}", fp32, lambda: OpenVinoRuntime(naive, threads=threads)),
+        _candidate(f"ONNX Runtime, {_NAIVE}", onnx_, fp32, lambda: OnnxRuntime(naive, threads=threads)),
+        _candidate(
+            f"OpenVINO, {_NAIVE}", RuntimeKind.OPENVINO, fp32, lambda: OpenVinoRuntime(naive, threads=threads)
+        ),
     ]  # fmt: skip
     for name, (precision, path) in _graphs(model, folder).items():
         if precision is not Precision.BF16:  # ONNX Runtime has no CPU kernels for it
-            candidates.append((f"ONNX Runtime {name}", precision, _opener(OnnxRuntime, path, threads)))
-        candidates.append((f"OpenVINO {name}", precision, _opener(OpenVinoRuntime, path, threads)))
-    return [
-        Candidate(name=name, precision=precision, artifact_sha256="", open=start)
-        for name, precision, start in candidates
-    ]
+            start = _opener(OnnxRuntime, path, threads)
+            candidates.append(_candidate(f"ONNX Runtime {name}", onnx_, precision, start))
+        start = _opener(OpenVinoRuntime, path, threads)
+        candidates.append(_candidate(f"OpenVINO {name}", RuntimeKind.OPENVINO, precision, start))
+    return candidates
+
+
+def _candidate(
+    label: str, runtime: RuntimeKind, precision: Precision, start: Callable[[], Runtime]
+) -> Candidate:
+    config = CandidateConfig(runtime=runtime, precision=precision, label=label)
+    return Candidate(config=config, artifact_sha256="", open=start)
 
 
 def _opener(kind: Callable[..., Runtime], path: Path, threads: int) -> Callable[[], Runtime]:

@@ -36,11 +36,11 @@ def print_accuracy(result: AccuracyResult) -> None:
     if result.comparisons:
         gate = "-" if result.max_drop_points is None else f"{result.max_drop_points:g}"
         print_table(
-            f"Against {result.comparisons[0].baseline}, picture by picture",
+            f"Against {result.comparisons[0].baseline.name}, picture by picture",
             ("artifact", ">lost", ">gained", ">changed", ">drop, points", ">p", ">may drop", "verdict"),
             [
                 (
-                    item.name,
+                    item.config.name,
                     str(item.lost),
                     str(item.gained),
                     str(item.changed),

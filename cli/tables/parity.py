@@ -92,7 +92,8 @@ def _say_verdict(result: ParityResult) -> None:
     from riformer_deploy.evaluation.parity_failures import why_failed
 
     count = len(result.unproven)
-    more = f"; {count} engine{'s' * (count > 1)} NOT proven: {', '.join(result.unproven)}" if count else ""
+    names = ", ".join(engine.name for engine in result.unproven)
+    more = f"; {count} engine{'s' * (count > 1)} NOT proven: {names}" if count else ""
     images = "synthetic images" if result.inputs.seed is not None else result.inputs.description
     for candidate in result.failed:
         whose = "" if candidate.judges_file else ", this runtime's own verdict"

@@ -21,11 +21,11 @@ import numpy as np
 
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidates import select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_candidates import GpuOptions, config_of
 from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Group, InputForm, Precision
+from riformer_deploy.common.enums import Group, InputForm, Precision, RuntimeKind
 from riformer_deploy.common.errors import (
     OptionError,
 )
@@ -137,7 +137,7 @@ def measure_parity(
     )
     result = verify_parity(task, progress)
     ran = {candidate.artifact_sha256 for candidate in result.candidates}
-    unproven = tuple(engine.name for engine in manifest.engines if engine.file.sha256 not in ran)
+    unproven = tuple(config_of(e, graphs=False) for e in manifest.engines if e.file.sha256 not in ran)
     return dataclasses.replace(result, unproven=unproven)
 
 
@@ -152,9 +152,8 @@ def results_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityRes
         By kind: ``parity``, and ``EngineArtifact.parity_kind`` of each engine that ran.
     """
     engines = {engine.file.sha256: engine for engine in bundle.manifest.engines}
-    names = {engine.name for engine in engines.values()}
     models = tuple(c for c in result.candidates if c.artifact_sha256 not in engines)
-    missed = tuple(item for item in result.skipped if item.name.partition(",")[0] not in names)
+    missed = tuple(item for item in result.skipped if item.config.runtime is not RuntimeKind.TENSORRT)
     parts = {"parity": _part(result, models, missed)} if models else {}
     for sha256, engine in engines.items():
         if ways := tuple(c for c in result.candidates if c.artifact_sha256 == sha256):

@@ -57,7 +57,7 @@ def bundle_sensitivity(
     bundle = Bundle.open(directory)
     record, source = bundle.manifest.model, bundle.manifest.source
     given = images.open(record.preprocessing, str(precision))
-    reference = model_of(bundle.path_of(bundle.manifest.weights[0].file))
+    reference = model_of(bundle.path_of(bundle.manifest.reference.file))
     folded = fold(reference)
     check_options(precision, options, folded)
     config = calibration_config(options, ranges=precision is Precision.INT8)

@@ -14,6 +14,7 @@ from typing import assert_never
 import torch
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
@@ -52,8 +53,9 @@ def _torch(
         )
 
     return Candidate(
-        name=f"PyTorch float32, {form} form" + (", torch.compile" if compiled else ""),
-        precision=Precision.FP32,
+        config=CandidateConfig(
+            runtime=RuntimeKind.PYTORCH, precision=Precision.FP32, form=form, compiled=compiled
+        ),
         artifact_sha256=weights.file.sha256,
         open=start,
         role=Role.BASELINE,
@@ -61,26 +63,21 @@ def _torch(
     )
 
 
-_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
-
-
 def _graph(
     bundle: Bundle, artifact: OnnxArtifact, runtime: RuntimeKind, load: Callable[[Path], Runtime]
 ) -> Candidate:
     return Candidate(
-        name=f"{_TITLES[runtime]} {artifact.precision}",
-        precision=artifact.precision,
+        config=CandidateConfig(runtime=runtime, precision=artifact.precision),
         artifact_sha256=artifact.file.sha256,
         batches=BatchRange.of(artifact.batch),
         open=lambda: adapt_input(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
-        runtime=runtime,
         file=artifact.file.path,
     )
 
 
 def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
     """The module that a floating-point graph was exported from, rebuilt from the bundle's record."""
-    weights, record = bundle.manifest.weights[0], artifact.lowering
+    weights, record = bundle.manifest.reference, artifact.lowering
     plan = LoweringPlan(
         base=torch_dtype(artifact.precision),
         norm=NormForm(record.norm),
@@ -102,8 +99,7 @@ def _lowered(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
         return adapt_input(runtime, bundle, record)
 
     return Candidate(
-        name=f"PyTorch {artifact.precision}, lowered",
-        precision=artifact.precision,
+        config=CandidateConfig(runtime=RuntimeKind.PYTORCH, precision=artifact.precision),
         artifact_sha256=weights.file.sha256,
         open=start,
         file=artifact.file.path,
@@ -114,7 +110,7 @@ def _torch_candidates(bundle: Bundle, threads: int | None, *, folded: bool) -> C
     weights = bundle.manifest.weights
     found = [_torch(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
     if folded:
-        found.append(_torch(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
+        found.append(_torch(bundle, bundle.manifest.reference, Form.FOLDED, compiled=False, threads=threads))
     return CandidateSet(candidates=tuple(found))
 
 
@@ -123,7 +119,8 @@ def _onnx_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
     for artifact in bundle.manifest.onnx:
         if artifact.precision is Precision.BF16:
             reason = "ONNX Runtime has no CPU kernels for bfloat16; the module it was exported from took part"
-            skipped = Skipped(name=f"ONNX Runtime {artifact.precision}", reason=reason)
+            config = CandidateConfig(runtime=RuntimeKind.ONNX_RUNTIME, precision=artifact.precision)
+            skipped = Skipped(config=config, reason=reason)
             selected += CandidateSet(candidates=(_lowered(bundle, artifact),), skipped=(skipped,))
         else:
             kind = RuntimeKind.ONNX_RUNTIME
@@ -136,15 +133,15 @@ def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
     selected = CandidateSet()
     absent = installed_version("openvino") is None
     for artifact in bundle.manifest.onnx:
-        name = f"OpenVINO {artifact.precision}"
+        config = CandidateConfig(runtime=RuntimeKind.OPENVINO, precision=artifact.precision)
         if absent:
             unrun = "; the file itself has not been run" if artifact.precision is Precision.BF16 else ""
             reason = f"OpenVINO is not installed ({PACKAGES['openvino'].install_command}){unrun}"
-            selected += CandidateSet(skipped=(Skipped(name=name, reason=reason),))
+            selected += CandidateSet(skipped=(Skipped(config=config, reason=reason),))
         elif artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16:
             # OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them.
             reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
-            selected += CandidateSet(skipped=(Skipped(name=name, reason=reason),))
+            selected += CandidateSet(skipped=(Skipped(config=config, reason=reason),))
         else:
             kind = RuntimeKind.OPENVINO
             run = _graph(bundle, artifact, kind, lambda path: OpenVinoRuntime(path, threads=threads))
@@ -172,14 +169,14 @@ def select_candidates(
     Raises:
         BundleError: The bundle holds no engine where ``gpu`` requires one.
     """
-    weights = bundle.manifest.weights
     selected = CandidateSet()
     for group in dict.fromkeys(groups):
         match group:
             case Group.TORCH:
                 selected += _torch_candidates(bundle, threads, folded=folded)
             case Group.COMPILED:
-                compiled = _torch(bundle, weights[0], Form.FOLDED, compiled=True, threads=threads)
+                reference = bundle.manifest.reference
+                compiled = _torch(bundle, reference, Form.FOLDED, compiled=True, threads=threads)
                 selected += CandidateSet(candidates=(compiled,))
             case Group.ONNX:
                 selected += _onnx_candidates(bundle, threads)

@@ -10,18 +10,27 @@ from typing import assert_never
 import torch
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
-from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
+from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.artifacts import LoweringRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision, Role, RuntimeKind
+from riformer_deploy.common.enums import (
+    Baselines,
+    CompileMode,
+    DeviceLayer,
+    Precision,
+    Processor,
+    Role,
+    RuntimeKind,
+)
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.export.config import torch_dtype
 from riformer_deploy.model.architecture import Form
@@ -67,6 +76,17 @@ def _findings(bundle: Bundle, engine: EngineArtifact, layer: DeviceLayer) -> tup
     return found
 
 
+def config_of(engine: EngineArtifact, *, graphs: bool) -> CandidateConfig:
+    """What an engine is as a candidate, plain or launched as a CUDA graph."""
+    return CandidateConfig(
+        runtime=RuntimeKind.TENSORRT,
+        precision=engine.precision,
+        processor=Processor.GPU,
+        flavor=engine.metadata.backend,
+        cuda_graph=graphs,
+    )
+
+
 def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, graphs: bool) -> Candidate:
     path = bundle.place_of(engine.file)
 
@@ -87,14 +107,12 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
 
     profiles = engine.metadata.profiles
     return Candidate(
-        name=engine.name + (", CUDA graph" if graphs else ""),
-        precision=engine.precision,
+        config=config_of(engine, graphs=graphs),
         artifact_sha256=engine.file.sha256,
         batches=BatchRange(ranges=tuple((p.minimum, p.maximum) for p in profiles)),
         parity_batches=tuple(sorted({size for p in profiles for size in (p.minimum, p.optimum, p.maximum)})),
         observable=False,
         open=start,
-        runtime=RuntimeKind.TENSORRT,
         file=engine.file.path,
     )
 
@@ -120,61 +138,62 @@ def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
         bundle.path_of(engine.file)
         findings = _findings(bundle, engine, options.layer)
         if findings:
-            skipped = Skipped(name=engine.name, reason=" ".join(map(str, findings)))
+            config = config_of(engine, graphs=False)
+            skipped = Skipped(config=config, reason=" ".join(map(str, findings)))
             selected += CandidateSet(skipped=(skipped,))
             continue
         # PyCUDA cannot capture graphs; TensorRT-RTX captures them itself.
         unable = options.layer is DeviceLayer.PYCUDA and engine.metadata.backend is TensorRTFlavor.TENSORRT
         for graphs in options.cuda_graphs:
             if graphs and unable:
-                skipped = Skipped(name=f"{engine.name}, CUDA graph", reason="PyCUDA captures no CUDA graphs")
+                config = config_of(engine, graphs=True)
+                skipped = Skipped(config=config, reason="PyCUDA captures no CUDA graphs")
                 selected += CandidateSet(skipped=(skipped,))
             else:
                 selected += CandidateSet(candidates=(_engine(bundle, engine, options, graphs=graphs),))
     return selected
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TorchBaseline:
+def _way(
+    precision: Precision,
+    *,
+    mode: CompileMode | None = None,
+    channels_last: bool = False,
+    conv_1x1_as_mm: bool = False,
+) -> CandidateConfig:
     """One way of running the weights with PyTorch on a GPU; ``mode`` None is eager."""
-
-    precision: Precision
-    channels_last: bool = False
-    mode: CompileMode | None = None
-    conv_1x1_as_mm: bool = False
-
-    @property
-    def name(self) -> str:
-        dtype = str(torch_dtype(self.precision)).removeprefix("torch.")
-        parts = [f"PyTorch {dtype}, GPU"]
-        parts += ["channels last"] if self.channels_last else []
-        parts += ["eager"] if self.mode is None else [f"torch.compile {self.mode} with CUDA graphs"]
-        parts += ["1x1 convolutions as matrix products"] if self.conv_1x1_as_mm else []
-        return ", ".join(parts)
+    compiled = mode is not None
+    return CandidateConfig(
+        runtime=RuntimeKind.PYTORCH,
+        precision=precision,
+        processor=Processor.GPU,
+        form=Form.FOLDED if compiled else Form.DEPLOY,
+        compiled=compiled,
+        mode=mode,
+        channels_last=channels_last,
+        conv_1x1_as_mm=conv_1x1_as_mm,
+    )
 
 
 _FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
-_COMPILED = {"channels_last": True, "conv_1x1_as_mm": True}
 _QUICK = (
-    _TorchBaseline(precision=Precision.FP32),
-    _TorchBaseline(precision=Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-    _TorchBaseline(precision=Precision.FP16, channels_last=True),
-    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-    _TorchBaseline(precision=Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
+    _way(Precision.FP32),
+    _way(Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, channels_last=True, conv_1x1_as_mm=True),
+    _way(Precision.FP16, channels_last=True),
+    _way(Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, channels_last=True, conv_1x1_as_mm=True),
+    _way(Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, channels_last=True, conv_1x1_as_mm=True),
 )
 _STRONG = (
     *_QUICK,
-    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, **_COMPILED),
+    _way(Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, channels_last=True, conv_1x1_as_mm=True),
 )
 _ALL = (
     *(
-        _TorchBaseline(precision=precision, channels_last=channels_last)
+        _way(precision, channels_last=channels_last)
         for precision, channels_last in product(_FLOATS, (False, True))
     ),
     *(
-        _TorchBaseline(
-            precision=precision, channels_last=channels_last, mode=mode, conv_1x1_as_mm=conv_1x1_as_mm
-        )
+        _way(precision, channels_last=channels_last, mode=mode, conv_1x1_as_mm=conv_1x1_as_mm)
         for mode, precision, channels_last, conv_1x1_as_mm in product(
             CompileMode, _FLOATS, (False, True), (False, True)
         )
@@ -182,7 +201,7 @@ _ALL = (
 )
 
 
-def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
+def _torch_baselines(baselines: Baselines) -> tuple[CandidateConfig, ...]:
     match baselines:
         case Baselines.NONE:
             return ()
@@ -196,24 +215,22 @@ def _torch_baselines(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
             assert_never(baselines)
 
 
-def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBaseline) -> Candidate:
+def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, way: CandidateConfig) -> Candidate:
     """Eager in deploy form, as mmpretrain runs it; compiled in the folded form, which gains most by it."""
 
     def start() -> Runtime:
         model = stored_model(bundle, weights, torch.float32)
-        compiled = baseline.mode is not None
         return CudaPyTorchRuntime(
-            fold(model) if compiled else model,
-            dtype=torch_dtype(baseline.precision),
-            compiled=compiled,
-            channels_last=baseline.channels_last,
-            mode=baseline.mode or CompileMode.REDUCE_OVERHEAD,
-            conv_1x1_as_mm=baseline.conv_1x1_as_mm,
+            fold(model) if way.form is Form.FOLDED else model,
+            dtype=torch_dtype(way.precision),
+            compiled=way.compiled,
+            channels_last=way.channels_last,
+            mode=way.mode or CompileMode.REDUCE_OVERHEAD,
+            conv_1x1_as_mm=way.conv_1x1_as_mm,
         )
 
     return Candidate(
-        name=baseline.name,
-        precision=baseline.precision,
+        config=way,
         artifact_sha256=weights.file.sha256,
         open=start,
         role=Role.BASELINE,
@@ -233,22 +250,34 @@ def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
 
 
 def _pytorch_baselines(bundle: Bundle, baselines: Baselines) -> CandidateSet:
+    ways = _torch_baselines(baselines)
     if not torch.cuda.is_available():
         reason = f"PyTorch {torch.__version__} is built without CUDA, or its CUDA is newer than the driver"
-        return CandidateSet(skipped=(Skipped(name="PyTorch, GPU", reason=reason),))
+        return CandidateSet(skipped=tuple(Skipped(config=way, reason=reason) for way in ways))
     weights: Sequence[WeightsArtifact] = bundle.manifest.weights
     deploy = next(item for item in weights if item.form is Form.DEPLOY)
-    ways = _torch_baselines(baselines)
     return CandidateSet(candidates=tuple(_torch_baseline(bundle, deploy, way) for way in ways))
 
 
-def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
-    title = "ONNX Runtime CUDA"
+def _without_cuda_provider() -> str | None:
+    """Why ONNX Runtime cannot run on a GPU here, or None where it can."""
     if installed_version("onnxruntime") is None:
-        return CandidateSet(skipped=(Skipped(name=title, reason="ONNX Runtime is not installed"),))
+        return "ONNX Runtime is not installed"
     if CUDA_PROVIDER not in require("onnxruntime").get_available_providers():
-        reason = "this ONNX Runtime has no CUDA provider (pip install onnxruntime-gpu)"
-        return CandidateSet(skipped=(Skipped(name=title, reason=reason),))
+        return "this ONNX Runtime has no CUDA provider (pip install onnxruntime-gpu)"
+    return None
+
+
+def _onnx_config(artifact: OnnxArtifact) -> CandidateConfig:
+    return CandidateConfig(
+        runtime=RuntimeKind.ONNX_RUNTIME, precision=artifact.precision, processor=Processor.GPU
+    )
+
+
+def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
+    if (reason := _without_cuda_provider()) is not None:
+        graphs = bundle.manifest.onnx
+        return CandidateSet(skipped=tuple(Skipped(config=_onnx_config(g), reason=reason) for g in graphs))
     selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
 
@@ -257,12 +286,10 @@ def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
             return adapt_input(runtime, bundle, artifact.lowering)
 
         candidate = Candidate(
-            name=f"{title} {artifact.precision}",
-            precision=artifact.precision,
+            config=_onnx_config(artifact),
             artifact_sha256=artifact.file.sha256,
             batches=BatchRange.of(artifact.batch),
             open=start,
-            runtime=RuntimeKind.ONNX_RUNTIME,
             file=artifact.file.path,
         )
         selected += CandidateSet(candidates=(candidate,))

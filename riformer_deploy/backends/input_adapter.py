@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from riformer_deploy.backends.base import (
     DeviceTimed,
@@ -23,7 +24,7 @@ from riformer_deploy.common.enums import InputForm, Precision
 from riformer_deploy.data.transforms import Images, pixels_of
 
 
-class _AdaptedRuntime:
+class _AdaptedRuntime(Runtime, GraphLaunched):
     """A runtime that takes images in another form than the normalised float32 that others take.
 
     What the last images became is remembered, so that a benchmark's timed calls do not convert.
@@ -38,22 +39,26 @@ class _AdaptedRuntime:
             self._last = images, self._convert(images)
         return self._last[1]
 
+    @override
     def run(self, images: Images) -> Outputs:
         return self._runtime.run(self._converted(images))
 
+    @override
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         return self._runtime.tap(self._converted(images), tensors)
 
     @property
+    @override
     def graph_states(self) -> Mapping[int, GraphState]:
         return self._runtime.graph_states if isinstance(self._runtime, GraphLaunched) else {}
 
+    @override
     def close(self) -> None:
         self._last = None
         self._runtime.close()
 
 
-class _AdaptedDeviceRuntime(_AdaptedRuntime):
+class _AdaptedDeviceRuntime(_AdaptedRuntime, DeviceTimed):
     """Likewise, for a runtime that keeps time on a device."""
 
     def __init__(
@@ -62,9 +67,11 @@ class _AdaptedDeviceRuntime(_AdaptedRuntime):
         super().__init__(runtime, convert)
         self._timed = timed
 
+    @override
     def device_times(self, images: Images) -> DeviceTimes:
         return self._timed.device_times(self._converted(images))
 
+    @override
     def warm_time(self, images: Images, inferences: int) -> WarmTime:
         return self._timed.warm_time(self._converted(images), inferences)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+from typing_extensions import override
 
-from riformer_deploy.backends.base import Outputs
+from riformer_deploy.backends.base import Outputs, Runtime
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
@@ -18,7 +19,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """An ONNX file in ONNX Runtime.
 
     Args:
@@ -84,17 +85,11 @@ class OnnxRuntime:
             ) from err
         return results
 
+    @override
     def run(self, images: Images) -> Outputs:
-        """Every output of the graph.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised.
-
-        Raises:
-            RuntimeFailureError: ONNX Runtime failed, for example on a shape that the graph refuses.
-        """
         return dict(zip(self._outputs, self._call(self._session, self._outputs, images), strict=True))
 
+    @override
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Inner tensors by name; they run in a second session, in which they are outputs too.
 
@@ -111,6 +106,7 @@ class OnnxRuntime:
         session = self._tapped[1] if self._tapped is not None else None
         return dict(zip(wanted, self._call(session, list(wanted), images), strict=True))
 
+    @override
     def close(self) -> None:
         """Destroy the sessions."""
         self._session = self._tapped = None

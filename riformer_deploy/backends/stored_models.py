@@ -10,11 +10,12 @@ from riformer_deploy.backends.base import (
     Candidate,
     Runtime,
 )
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.artifacts import WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.model.network import RIFormer, model_from_state
 
@@ -55,13 +56,12 @@ def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:
 
 
 def reference(bundle: Bundle) -> Candidate:
-    """What everything is compared with: the bundle's first weights, in float64.
+    """What everything is compared with: the bundle's reference weights, in float64.
 
     Args:
-        bundle: Its first weights are the training form, or the deploy form where the checkpoint
-            held no other.
+        bundle: Whose.
     """
-    weights = bundle.manifest.weights[0]
+    weights = bundle.manifest.reference
 
     def start() -> Runtime:
         model = stored_model(bundle, weights, torch.float64)
@@ -70,8 +70,12 @@ def reference(bundle: Bundle) -> Candidate:
         )
 
     return Candidate(
-        name=f"PyTorch float64, {weights.form} form",
-        precision=Precision.FP32,
+        config=CandidateConfig(
+            runtime=RuntimeKind.PYTORCH,
+            precision=Precision.FP32,
+            form=weights.form,
+            label=f"PyTorch float64, {weights.form} form",
+        ),
         artifact_sha256=weights.file.sha256,
         open=start,
     )

@@ -140,6 +140,22 @@ class RuntimeKind(StrEnum):
         return self is not RuntimeKind.OPENVINO
 
 
+class Processor(StrEnum):
+    """Where a model runs."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class CompileMode(StrEnum):
+    """How hard PyTorch's compiler tries; either way what it makes runs as CUDA graphs."""
+
+    REDUCE_OVERHEAD = "reduce-overhead"
+    """Kernels as PyTorch's defaults choose them."""
+    MAX_AUTOTUNE = "max-autotune"
+    """Kernels that were the fastest of several; choosing them takes minutes."""
+
+
 class Baselines(StrEnum):
     """Which ways of running the weights with PyTorch on a GPU are measured."""
 

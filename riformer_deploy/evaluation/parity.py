@@ -67,6 +67,11 @@ class ParityTask:
     skipped: Sequence[Skipped] = ()
 
     @property
+    def stage_of(self) -> dict[str, int]:
+        """The number of its stage, from 1, by name of each block."""
+        return {name: number for number, names in enumerate(self.blocks, 1) for name in names}
+
+    @property
     def sample(self) -> Images:
         """The first batch, which every candidate takes."""
         return self.images[: self.inputs.batches[0]]
@@ -113,7 +118,7 @@ def _first_bad_block(
     try:
         for names in task.blocks[: out[0]] if out else task.blocks:
             true = reference.tap(task.sample[:_TAPPED], names)
-            judged = compare_taps(true, _taps(runtime, task.sample, names), tolerance)
+            judged = compare_taps(true, _taps(runtime, task.sample, names), tolerance, task.stage_of)
             bad = next((name for name in names if judged[name].status is Status.FAILED), None)
             if bad is not None:
                 return bad
@@ -131,7 +136,8 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
         got = _run_batches(runtime, images, sizes, candidate.batches)
         outputs = compare_outputs(expected, got, tolerance)
         seen = _taps(runtime, task.sample, list(taps)) if candidate.observable else {}
-        stages = tuple(compare_taps({name: taps[name] for name in seen}, seen, tolerance).values())
+        true_taps = {name: taps[name] for name in seen}
+        stages = tuple(compare_taps(true_taps, seen, tolerance, task.stage_of).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
         looked = candidate.observable and not passed
@@ -139,8 +145,7 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
     finally:
         runtime.close()
     return CandidateParity(
-        name=candidate.name,
-        precision=candidate.precision,
+        config=candidate.config,
         artifact_sha256=candidate.artifact_sha256,
         tolerance=tolerance,
         batches=tuple(dict.fromkeys(sizes)),
@@ -149,7 +154,6 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
         first_bad_block=block,
         status=status(passed=passed),
         graph=graph_of(runtime),
-        runtime=candidate.runtime,
         file=candidate.file,
     )
 

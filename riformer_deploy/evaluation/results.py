@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from riformer_deploy.backends.base import Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
@@ -17,7 +18,7 @@ from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuWatch
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2
 
 
 def _check_header(schema: int, kind: str, expected: str) -> None:
@@ -91,10 +92,9 @@ class CandidateParity:
     """One candidate against the reference.
 
     Attributes:
-        name: Which.
-        precision: What it computes in.
+        config: What was run, and how.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
-        tolerance: The limits it was judged by.
+        tolerance: The limits that it was held to.
         outputs: Every output.
         stages: Every stage; none where the candidate's inside cannot be looked at (an engine).
         first_bad_block: The first block, in the network's order, whose activations are out; only
@@ -102,12 +102,10 @@ class CandidateParity:
         status: Passed if every output and every stage did.
         batches: Batch sizes that it was run with.
         graph: Whether it was the CUDA graph that it was to be, at every batch; None if it was to be none.
-        runtime: What ran it; None in records before runtimes were told apart.
-        file: The bundle's file that its verdict is about; None in the same records.
+        file: The bundle's file that its verdict is about; None for weights of no bundle.
     """
 
-    name: str
-    precision: Precision
+    config: CandidateConfig
     artifact_sha256: str
     tolerance: Tolerance
     outputs: tuple[OutputParity, ...]
@@ -116,13 +114,27 @@ class CandidateParity:
     status: Status
     batches: tuple[int, ...] = ()
     graph: GraphState | None = None
-    runtime: RuntimeKind | None = None
     file: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self.config.precision
+
+    @property
+    def runtime(self) -> RuntimeKind:
+        """What ran it."""
+        return self.config.runtime
 
     @property
     def judges_file(self) -> bool:
         """Whether the verdict is the file's; where not, it is the runtime's alone."""
-        return self.runtime is None or self.runtime.judges_file
+        return self.runtime.judges_file
 
 
 def files_status(candidates: Sequence[CandidateParity]) -> Status:
@@ -165,7 +177,7 @@ class ParityResult:
     candidates: tuple[CandidateParity, ...]
     skipped: tuple[Skipped, ...]
     status: Status
-    unproven: tuple[str, ...] = ()
+    unproven: tuple[CandidateConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "parity")
@@ -201,10 +213,10 @@ class LatencySamples:
     """How long one candidate took for one batch size.
 
     Attributes:
-        name: Which.
+        config: What was run, and how.
         batch: Images per call.
         timing: What was timed.
-        role: What it is in a comparison; every series before there were roles is a candidate's.
+        role: What it is in a comparison.
         samples_ms: Every timed call in order, in milliseconds; warm-up is left out.
         preparation_ms: Loading, compiling and warming up.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
@@ -213,7 +225,7 @@ class LatencySamples:
         graph: Whether it was the CUDA graph that it was to be; None if it was to be none.
     """
 
-    name: str
+    config: CandidateConfig
     batch: int
     samples_ms: tuple[float, ...]
     preparation_ms: float
@@ -223,6 +235,11 @@ class LatencySamples:
     timing: Timing = Timing.CALL
     graph: GraphState | None = None
     role: Role = Role.CANDIDATE
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
 
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
-from riformer_deploy.common.progress import Progress
+from riformer_deploy.common.progress import Progress, Step
 from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
 from riformer_deploy.trt.interruption import interruptible
 
@@ -89,7 +89,7 @@ class _Monitor:
     def step(self, phase: str, number: int) -> bool:
         steps = self._phases.get(phase, number + 1)
         try:
-            self._progress(f"building {self._what}, step {number + 1} of {steps}: {phase}")
+            self._progress(Step(f"building {self._what}", f"step {number + 1} of {steps}: {phase}"))
         except BaseException as err:  # noqa: BLE001  # raised again when the builder has stopped
             self.failure = self.failure or err
             self.cancelled.set()

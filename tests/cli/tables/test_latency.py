@@ -10,9 +10,10 @@ from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Role
 from riformer_deploy.evaluation.latency_summary import summarise
-from riformer_deploy.evaluation.results import Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.results import RESULT_SCHEMA, Inputs, LatencyResult, LatencySamples, Timing
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuState, GpuWatch
+from tests.candidates import labelled
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
@@ -29,7 +30,7 @@ def _samples(
     timing: Timing = Timing.CALL,
 ) -> LatencySamples:
     return LatencySamples(
-        name=name,
+        config=labelled(name),
         batch=batch,
         role=role,
         timing=timing,
@@ -43,7 +44,7 @@ def _samples(
 
 def _latency(*samples: LatencySamples, skipped: tuple[Skipped, ...] = ()) -> LatencyResult:
     return LatencyResult(
-        schema=1,
+        schema=RESULT_SCHEMA,
         kind="latency",
         created_utc="2026-01-01T00:00:00+00:00",
         machine=MACHINE,
@@ -101,7 +102,7 @@ def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skip
         _latency(
             _samples("torch", 1, (10.0, 10.0), None),
             _samples("onnx", 1, (4.0, 9.0), "the second half is 125% slower than the first"),
-            skipped=(Skipped(name="onnx b2", reason="takes batch 2 only, not 1"),),
+            skipped=(Skipped(config=labelled("onnx b2"), reason="takes batch 2 only, not 1"),),
         )
     )
     out = capsys.readouterr().out

@@ -13,6 +13,7 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.system.machine import Machine
+from tests.candidates import labelled
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
@@ -32,7 +33,7 @@ def _cells(text: str, first: str) -> list[list[str]]:
 def test_parity_of_what_ran_plain_does_not_pass_as_a_graphs(
     proven: ParityResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = dataclasses.replace(proven.candidates[0], name="RTX, CUDA graph")
+    named = dataclasses.replace(proven.candidates[0], config=labelled("RTX, CUDA graph"))
     plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
     graph = dataclasses.replace(plain, graph=GraphState.CAPTURABLE)
     print_parity(dataclasses.replace(proven, candidates=(plain, graph)))
@@ -77,7 +78,7 @@ def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_mar
     result = dataclasses.replace(
         proven,
         candidates=tuple(bad if c is good else c for c in proven.candidates),
-        skipped=(Skipped(name="engine", reason="no [gpu] here"),),
+        skipped=(Skipped(config=labelled("engine"), reason="no [gpu] here"),),
         status=Status.FAILED,
     )
     print_parity(result)
@@ -116,6 +117,6 @@ def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
         "(on synthetic images, this runtime's own verdict)",
         "Parity of the files: passed",
     ]
-    engine = dataclasses.replace(bad, stages=(), name="engine")
+    engine = dataclasses.replace(bad, stages=(), config=labelled("engine"))
     print_parity(dataclasses.replace(proven, candidates=(*proven.candidates, engine)))
     assert _cells(capsys.readouterr().out, "engine")[1][-1] == "-"

@@ -19,11 +19,10 @@ from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candida
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
-from riformer_deploy.backends.pytorch_cuda import CompileMode
 from riformer_deploy.backends.stored_models import reference
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Baselines, DeviceLayer, InputForm, Precision, Role
+from riformer_deploy.common.enums import Baselines, CompileMode, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images, normalise

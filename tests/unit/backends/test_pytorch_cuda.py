@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from riformer_deploy.backends import pytorch_cuda
 from riformer_deploy.backends.base import DeviceTimed
-from riformer_deploy.backends.pytorch_cuda import CompileMode, CudaPyTorchRuntime
+from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.backends.timing import EVENTS, OCCUPYING_REPEATS
+from riformer_deploy.common.enums import CompileMode
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.model.network import RIFormer
