@@ -154,7 +154,7 @@ def chosen_bundle(path: Path | None) -> Path:
 
 
 def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
-    """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
+    """The two parts of ``IMAGE... [BUNDLE]``: the last argument is the bundle if it is a bundle's folder.
 
     Args:
         arguments: As given.

@@ -50,11 +50,11 @@ def export(
     quantize_residual: options.QuantizeResidual = False,
     keep: options.Keep = None,
     min_sqnr: Annotated[
-        float | None, typer.Option(help="Spare int8 or fp8 layers until this SQNR (dB) holds.")
+        float | None, typer.Option(help="Exclude int8 or fp8 layers until this SQNR (dB) holds.")
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Spare int8 or fp8 layers until no more first classes (percent) change."),
+        typer.Option(help="Exclude int8 or fp8 layers until no more first classes (percent) change."),
     ] = None,
     norm_form: options.Norm = NormForm.INSTANCE,
     norm_io: options.NormIo = options.NormIoChoice.FP32,

@@ -28,4 +28,4 @@ def print_build(report: BuildReport) -> None:
             for engine in report.engines
         ],
     )
-    say("Prove them with `riformer-deploy verify parity`, on a machine with the GPU that they are for.")
+    say("Verify them with `riformer-deploy verify parity`, on a machine with the GPU that they are for.")

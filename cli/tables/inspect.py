@@ -86,18 +86,18 @@ def _lowering(artifact: OnnxArtifact) -> str:
     parts += [f"{name} kept in fp32: half would overflow" for name in record.float32_blocks]
     if record.calibration is not None:
         images = record.calibration
-        kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
+        kind = "RANDOM images: accuracy is not known" if images.random else f"images of {images.source}"
         ranges = f", {images.method} scales" if artifact.precision.is_quantized else ""
         parts.append(f"calibrated on {images.images} {kind}{ranges}")
     return "; ".join(parts)
 
 
 def _engine(engine: EngineArtifact, found: BundleInspection) -> str:
-    """What an engine was built with, and whether it is proven, in words."""
+    """What an engine was built with, and whether its parity was verified, in words."""
     metadata = engine.metadata
     profiles = ", ".join(map(str, metadata.profiles))
-    proven = _parity(found.engine_parity.get(engine.file.path))
-    return f"{metadata.backend.label} {metadata.backend_version}; batches {profiles}; {proven}"
+    parity = _parity(found.engine_parity.get(engine.file.path))
+    return f"{metadata.backend.label} {metadata.backend_version}; batches {profiles}; {parity}"
 
 
 def _print_bundle(found: BundleInspection) -> None:
@@ -134,9 +134,9 @@ def _print_bundle(found: BundleInspection) -> None:
 
 
 def _parity(parity: EngineParity | None) -> str:
-    """Whether an engine is proven, where and when, in words."""
+    """Whether an engine's parity was verified, where and when, in words."""
     if parity is None:
-        return "NOT proven: run verify parity on its GPU"
+        return "NOT verified: run verify parity on its GPU"
     return f"{parity.status} on {' and '.join(parity.gpus) or 'an unknown GPU'}, {parity.created_utc}"
 
 

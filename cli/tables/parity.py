@@ -91,13 +91,13 @@ def _say_verdict(result: ParityResult) -> None:
     """The closing lines: every candidate that failed, with figure and limit, or that none did."""
     from riformer_deploy.evaluation.parity_failures import why_failed
 
-    count = len(result.unproven)
-    names = ", ".join(engine.name for engine in result.unproven)
-    more = f"; {count} engine{'s' * (count > 1)} NOT proven: {names}" if count else ""
+    count = len(result.unverified)
+    names = ", ".join(engine.name for engine in result.unverified)
+    more = f"; {count} engine{'s' * (count > 1)} NOT verified: {names}" if count else ""
     images = "synthetic images" if result.inputs.seed is not None else result.inputs.description
     for candidate in result.failed:
-        whose = "" if candidate.judges_file else ", this runtime's own verdict"
-        say(f"Parity: failed: {why_failed(candidate)} (on {images}{whose})")
+        scope = "" if candidate.judges_file else ", this runtime's own verdict"
+        say(f"Parity: failed: {why_failed(candidate)} (on {images}{scope})")
     if not result.failed:
         say(f"Parity: {result.status}{more}")
     elif result.status == "passed":

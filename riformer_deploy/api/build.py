@@ -76,7 +76,7 @@ class BuildReport:
 def _read_cache(path: Path | None) -> bytes | None:
     if path is None:
         return None
-    if not os.access(path.parent, os.W_OK):  # told now rather than after minutes of building
+    if not os.access(path.parent, os.W_OK):  # refused now rather than after minutes of building
         raise OptionError(
             f"The timing cache {path} cannot be written: {path.parent} is no folder that can be written to."
         )
@@ -228,7 +228,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     Args:
         directory: The bundle.
         options: What to build, and how.
-        progress: Told of the builder's steps.
+        progress: Called with the builder's steps.
 
     Raises:
         BundleError: It is not a bundle, or a file was changed.
@@ -267,7 +267,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     return BuildReport(
         bundle=str(bundle.directory),
         engines=engines,
-        warnings=(*([unfit] if unfit else []), *(text for _, told in built for text in told)),
+        warnings=(*([unfit] if unfit else []), *(text for _, warnings in built for text in warnings)),
     )
 
 

@@ -75,7 +75,7 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
 
     Args:
         directory: The bundle.
-        pictures: Which.
+        pictures: Files to read.
         options: What and where to.
 
     Returns:

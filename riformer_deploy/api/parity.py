@@ -137,16 +137,16 @@ def measure_parity(
     )
     result = verify_parity(task, progress)
     ran = {candidate.artifact_sha256 for candidate in result.candidates}
-    unproven = tuple(config_of(e, graphs=False) for e in manifest.engines if e.file.sha256 not in ran)
-    return dataclasses.replace(result, unproven=unproven)
+    unverified = tuple(config_of(e, graphs=False) for e in manifest.engines if e.file.sha256 not in ran)
+    return dataclasses.replace(result, unverified=unverified)
 
 
 def results_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityResult]:
     """A result in parts: that of the models, and one for each engine, which only its own GPU can renew.
 
     Args:
-        bundle: Whose.
-        result: What was proven in one run.
+        bundle: The bundle that was verified.
+        result: Of one run.
 
     Returns:
         By kind: ``parity``, and ``EngineArtifact.parity_kind`` of each engine that ran.
@@ -165,7 +165,7 @@ def _part(
     result: ParityResult, candidates: tuple[CandidateParity, ...], skipped: tuple[Skipped, ...]
 ) -> ParityResult:
     return dataclasses.replace(
-        result, candidates=candidates, skipped=skipped, status=files_status(candidates), unproven=()
+        result, candidates=candidates, skipped=skipped, status=files_status(candidates), unverified=()
     )
 
 
@@ -176,7 +176,7 @@ def verify_bundle(
     *,
     gpu: GpuOptions | None = None,
 ) -> ParityResult:
-    """``verify parity``: prove a bundle again, and store the result in it.
+    """``verify parity``: compare a bundle's artifacts with its reference, and store the result in it.
 
     Args:
         directory: The bundle.
@@ -190,7 +190,7 @@ def verify_bundle(
     """
     bundle = Bundle.open(Path(directory))
     result = measure_parity(bundle, TOLERANCES if tolerances is None else tolerances, progress, gpu=gpu)
-    # Evidence under limits of the user's own never takes the place of that under the default ones.
+    # A result under limits of the user's own never takes the place of that under the default ones.
     if any(c.tolerance.stated != "default" for c in result.candidates):
         kinds = {"parity-user": result}
     else:

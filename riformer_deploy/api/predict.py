@@ -58,7 +58,7 @@ class UnusableImage:
     """A picture that could not be used.
 
     Attributes:
-        image: Which.
+        image: The file.
         reason: Why.
     """
 
@@ -100,7 +100,7 @@ def predict_images(
 
     Args:
         directory: The bundle.
-        pictures: Which.
+        pictures: Files to read.
         group: What runs it.
         top: How many classes to give of each.
         batch: Pictures at a time.

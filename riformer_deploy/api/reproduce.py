@@ -145,7 +145,7 @@ def reproduce_table(
     Args:
         options: What to measure.
         progress: Called with each step.
-        count: Told how far a pass is.
+        count: Called with how far a pass is.
 
     Raises:
         DatasetError: The pictures cannot be found, or their labels do not fit the models.

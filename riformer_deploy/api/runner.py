@@ -19,13 +19,13 @@ def only_runner(bundle: Bundle, group: Group) -> Candidate:
     """The first model of a group that has not failed parity, for work that one model does.
 
     Args:
-        bundle: Whose; one of its models that failed its stored parity is left out with a warning.
-        group: Which kind.
+        bundle: Holds the models; one that failed its stored parity is left out with a warning.
+        group: The kind of model.
 
     Raises:
         BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
             reasons are listed.
-        EngineUnfitError: It holds engines, and none fits this machine; likewise.
+        EngineUnfitError: It holds engines, and none fits this machine or all of them failed parity.
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
@@ -48,5 +48,5 @@ def only_runner(bundle: Bundle, group: Group) -> Candidate:
     raise BundleError(
         f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",
         details=failed,
-        remedy="Choose another --with, or judge it anew on this machine: `riformer-deploy verify parity`.",
+        remedy="Choose another --with, or compare it anew on this machine: `riformer-deploy verify parity`.",
     )

@@ -36,7 +36,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceTimes:
-    """The four parts of one inference, in milliseconds; they begin and end at the same points for everybody.
+    """The four parts of one inference, in milliseconds; with the same bounds for every runtime.
 
     Each part but the first is timed by events on the device.
 
@@ -198,7 +198,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSet:
-    """Who takes part.
+    """What takes part in a measurement.
 
     Attributes:
         candidates: Candidates, in order.

@@ -1,6 +1,6 @@
-"""Which models a bundle can put to the test: its artifacts, each behind a runtime.
+"""The models of a bundle that can be compared and timed: its artifacts, each behind a runtime.
 
-Every candidate is loaded from the bundle's own file when its turn comes, so what is judged is what
+Every candidate is loaded from the bundle's own file when its turn comes, so what is measured is what
 is shipped, and one model is in memory at a time.
 """
 
@@ -160,7 +160,7 @@ def select_candidates(
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the artifacts.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
         threads: CPU threads of each; None leaves the choice to the backend.

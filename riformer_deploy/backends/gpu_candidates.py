@@ -121,7 +121,7 @@ def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     """The bundle's engines whose preflight passes, and the others with every reason.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the engines.
         options: How they are run.
 
     Raises:
@@ -238,10 +238,10 @@ def _torch_baseline(bundle: Bundle, weights: WeightsArtifact, way: CandidateConf
 
 
 def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
-    """The baselines that engines are measured against; nobody where there is no GPU.
+    """The baselines that engines are measured against; none where there is no GPU.
 
     Args:
-        bundle: Whose weights and graphs.
+        bundle: Holds the weights and graphs.
         options: Which of them take part.
     """
     if not query_driver().gpus:

@@ -1,4 +1,4 @@
-"""Runtimes of graphs that take something else than normalised float32 images."""
+"""Runtimes of graphs that take something other than normalised float32 images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _AdaptedRuntime(Runtime, GraphLaunched):
 
 
 class _AdaptedDeviceRuntime(_AdaptedRuntime, DeviceTimed):
-    """Likewise, for a runtime that keeps time on a device."""
+    """The same for a runtime that keeps time on a device."""
 
     def __init__(
         self, runtime: Runtime, timed: DeviceTimed, convert: Callable[[Images], NDArray[Any]]
@@ -81,7 +81,7 @@ def adapt_input(runtime: Runtime, bundle: Bundle, lowering: LoweringRecord) -> R
 
     Args:
         runtime: Takes what the graph's input takes.
-        bundle: Whose.
+        bundle: The graph's.
         lowering: How the graph was lowered.
     """
     preprocessing = bundle.manifest.model.preprocessing

@@ -94,7 +94,7 @@ class PyTorchRuntime(Runtime):
         """Settings of PyTorch's for the whole process."""
 
     def _options(self) -> Mapping[str, bool] | None:
-        """What ``torch.compile`` is told; None for its defaults."""
+        """Options of ``torch.compile``; None for its defaults."""
         return None
 
     def _calls(self, images: Images) -> AbstractContextManager[None]:

@@ -24,8 +24,8 @@ def stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -
     """The model of one of the bundle's weights files, which is the recorded one while it is read.
 
     Args:
-        bundle: Whose.
-        weights: Which.
+        bundle: Holds the file.
+        weights: The file's record.
         dtype: Of the parameters.
 
     Raises:
@@ -59,7 +59,7 @@ def reference(bundle: Bundle) -> Candidate:
     """What everything is compared with: the bundle's reference weights, in float64.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the weights.
     """
     weights = bundle.manifest.reference
 

@@ -68,7 +68,7 @@ class Manifest:
         onnx: Exported graphs.
         engines: TensorRT engines built from them; one per precision and backend.
         samples: Normalised images that parity reports run on, float32 (N, 3, H, W); None for synthetic ones.
-        results: Files of evidence, by kind (``parity``, ``latency``).
+        results: Files of results, by kind (``parity``, ``latency``).
         libraries: Versions of the libraries that took part.
     """
 

@@ -151,7 +151,7 @@ def engine_of(bundle: Bundle, path: Path) -> EngineArtifact:
     """The bundle's record of an engine file.
 
     Args:
-        bundle: Whose.
+        bundle: The bundle that is searched.
         path: The file.
 
     Raises:

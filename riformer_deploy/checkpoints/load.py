@@ -54,7 +54,7 @@ class Checkpoint:
         stored_dtypes: Names of the types that the file stored them in.
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
-        std: Likewise ``data_preprocessor.std``.
+        std: ``data_preprocessor.std``, per channel.
         notes: What of the file was left out.
     """
 

@@ -106,7 +106,7 @@ class Role(StrEnum):
     BASELINE = "baseline"
     """What candidates are measured against; the strongest one is what counts."""
     CANDIDATE = "candidate"
-    """What is judged: an artifact of the bundle in a runtime."""
+    """What is compared with them: an artifact of the bundle in a runtime."""
 
 
 class Group(StrEnum):

@@ -1,4 +1,4 @@
-"""The evidence of accuracy as records: counts kept, percentages and verdicts derived from them."""
+"""Accuracy as records: counts, and percentages and verdicts that follow from them."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ class UnusableImage:
     """A picture that could not be used.
 
     Attributes:
-        name: Which.
-        reason: Why.
+        name: Its file, or its place in an array.
+        reason: Why not.
     """
 
     name: str

@@ -105,7 +105,7 @@ def _call_ms(runtime: Runtime, images: Images) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _enter(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped:
+def _prepare(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped:
     start = time.perf_counter()
     runtime = None
     try:
@@ -174,11 +174,11 @@ def _measure_batch(
                 skipped.append(Skipped(config=candidate.config, reason=reason))
                 continue
             progress(f"preparing {candidate.name}, batch {batch}")
-            entered = _enter(candidate, images, options.warmup)
-            if isinstance(entered, Skipped):
-                skipped.append(entered)
+            prepared = _prepare(candidate, images, options.warmup)
+            if isinstance(prepared, Skipped):
+                skipped.append(prepared)
             else:
-                lanes.append(entered)
+                lanes.append(prepared)
         order = random.Random(options.seed)  # noqa: S311  # an order, not a secret
         for number in range(options.rounds):
             progress(Step(f"batch {batch}", f"round {number + 1} of {options.rounds}"))

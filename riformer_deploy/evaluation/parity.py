@@ -1,4 +1,4 @@
-"""Judges candidates against a reference: outputs, stages, and the first block that is out."""
+"""Compares candidates with a reference: outputs, stages, and the first block that is out of tolerance."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TAPPED = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ParityTask:
-    """What to judge.
+    """What to compare with what.
 
     Attributes:
         reference: The training form in float64.
@@ -118,8 +118,8 @@ def _first_bad_block(
     try:
         for names in task.blocks[: out[0]] if out else task.blocks:
             true = reference.tap(task.sample[:_TAPPED], names)
-            judged = compare_taps(true, _taps(runtime, task.sample, names), tolerance, task.stage_of)
-            bad = next((name for name in names if judged[name].status is Status.FAILED), None)
+            compared = compare_taps(true, _taps(runtime, task.sample, names), tolerance, task.stage_of)
+            bad = next((name for name in names if compared[name].status is Status.FAILED), None)
             if bad is not None:
                 return bad
     finally:
@@ -162,7 +162,7 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
     """Compare every candidate with the reference; one model is open at a time.
 
     Args:
-        task: What to judge.
+        task: What to compare with what.
         progress: Called with each step.
 
     Returns:
@@ -183,15 +183,15 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
     endless = [name for name, values in {**true, **taps}.items() if not np.isfinite(values).all()]
     if endless:
         raise RuntimeFailureError(
-            f"The reference ({task.reference.name}) overflows on these images, so nothing can be proven.",
+            f"The reference ({task.reference.name}) overflows on these images: nothing can be compared.",
             details=endless,
             remedy="Check the checkpoint's weights; values this large come of a diverged training.",
         )
-    judged = []
+    compared = []
     for candidate in task.candidates:
         progress(candidate.name)
-        judged.append(_compare(task, candidate, true, taps))
-        _LOG.info("parity of %s: %s", candidate.name, judged[-1].status)
+        compared.append(_compare(task, candidate, true, taps))
+        _LOG.info("parity of %s: %s", candidate.name, compared[-1].status)
     return ParityResult(
         schema=RESULT_SCHEMA,
         kind="parity",
@@ -200,7 +200,7 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
         reference=task.reference.name,
         reference_sha256=task.reference.artifact_sha256,
         inputs=task.inputs,
-        candidates=tuple(judged),
+        candidates=tuple(compared),
         skipped=tuple(task.skipped),
-        status=files_status(judged),
+        status=files_status(compared),
     )

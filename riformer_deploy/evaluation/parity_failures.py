@@ -141,7 +141,7 @@ def warn_of_failures(bundle: Bundle, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         try:
             failure = stored_failure(bundle, candidate)
-        except BundleError as err:  # a measurement needs no evidence of another kind
+        except BundleError as err:  # a measurement of another kind needs no parity
             _LOG.warning("whether parity holds is not known: %s", err.message)
             return
         if failure is not None:

@@ -1,4 +1,4 @@
-"""Evidence as versioned records: raw figures kept, statistics and verdicts derived from them."""
+"""Parity and latency as versioned records: raw figures, and statistics and verdicts that follow from them."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class ParityResult:
         skipped: Those that could not run.
         status: Whether the files are right: passed if every candidate that judges a file did and there was at
             least one. A runtime that only has a verdict of its own may have failed.
-        unproven: Engines of the bundle that no candidate ran.
+        unverified: Engines of the bundle that no candidate ran.
     """
 
     schema: int
@@ -177,7 +177,7 @@ class ParityResult:
     candidates: tuple[CandidateParity, ...]
     skipped: tuple[Skipped, ...]
     status: Status
-    unproven: tuple[CandidateConfig, ...] = ()
+    unverified: tuple[CandidateConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "parity")

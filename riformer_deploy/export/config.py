@@ -210,7 +210,7 @@ def quantizable(model: RIFormer, precision: Precision = Precision.INT8) -> tuple
 
     Args:
         model: In folded form.
-        precision: Which.
+        precision: The precision.
     """
     return tuple(
         name

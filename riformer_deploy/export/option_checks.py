@@ -88,7 +88,7 @@ def check_options(precision: Precision, options: PrecisionOptions, model: RIForm
     Args:
         precision: The precision.
         options: How to lower.
-        model: Whose layers ``options.keep`` names.
+        model: Holds the layers that ``options.keep`` names.
 
     Raises:
         OptionError: It cannot; everything wrong is listed.

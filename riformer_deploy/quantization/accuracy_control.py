@@ -87,7 +87,7 @@ def parity_images(
     given = images.open(record.preprocessing, "parity")
     if given.random:
         return None, ("the calibration images were not used: fp32 and bf16 need none, and these are random",)
-    return given, (*given.warnings, "fp32 and bf16 need no calibration; its images prove parity")
+    return given, (*given.warnings, "fp32 and bf16 need no calibration; parity runs on its images")
 
 
 def calibration_config(options: PrecisionOptions, *, ranges: bool) -> CalibrationConfig:
@@ -135,7 +135,7 @@ def restore_accuracy(
         progress: Called with each step.
 
     Raises:
-        GateError: Not even sparing every layer is enough.
+        GateError: Excluding every layer is not enough.
     """
     progress(f"measuring {precision} for the gate")
     evaluator = evaluator_of(model, reference, record, measured, options, precision)

@@ -30,7 +30,8 @@ def _ranges(precision: Precision, calibration: Calibration, wide: frozenset[str]
     if precision is Precision.INT8:
         if not calibration.ranges:
             raise OptionError(
-                "The calibration holds no ranges for int8.", remedy="Calibrate with Wish(ranges=True)."
+                "The calibration holds no ranges for int8.",
+                remedy="Calibrate with CalibrationConfig(ranges=True).",
             )
         return calibration.ranges
     if not calibration.largest:
@@ -55,7 +56,8 @@ def resolve_lowering(
     Args:
         precision: The precision.
         options: How to lower.
-        calibration: Ranges and peaks; needed for int8 and fp8, and for fp16 or a half base to find overflows.
+        calibration: Ranges and absolute maxima; needed for int8 and fp8, and for fp16 or a half base to find
+            overflows.
 
     Raises:
         OptionError: int8 or fp8 without a calibration, or with one that lacks its ranges or, for int8, those
@@ -84,7 +86,7 @@ def resolve_lowering(
         if options.quantize_residual and not residual:
             raise OptionError(
                 "The calibration holds no ranges of residual inputs, which shall be int8.",
-                remedy="Calibrate with Wish(residual=True).",
+                remedy="Calibrate with CalibrationConfig(residual=True).",
             )
     smoothquant_scales = (
         {

@@ -1,4 +1,4 @@
-"""What quantising each layer alone costs, and which layers to spare so that a gate holds."""
+"""What quantising each layer alone costs, and which layers to exclude so that a gate holds."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def rank_layers(
     Args:
         evaluator: What to measure with.
         calibration_source: What the ranges were calibrated on.
-        progress: Told of each layer.
+        progress: Called with each layer.
     """
     layers = evaluator.layers
     found = []
@@ -199,10 +199,10 @@ def choose_excluded_layers(
         evaluator: What to measure with.
         ranking: Costliest first.
         gate: What must hold.
-        progress: Told of each layer that is excluded.
+        progress: Called with each layer that is excluded.
 
     Returns:
-        The layers to spare, and the cost that is left; every layer where nothing less will do, and
+        The layers to exclude, and the cost that is left; every layer where nothing less will do, and
         then the caller sees by :meth:`Gate.holds` whether even that is enough.
     """
     kept = frozenset(evaluator.options.keep)
@@ -212,7 +212,7 @@ def choose_excluded_layers(
             break
         if item.layer in kept:
             continue
-        progress(f"sparing {item.layer}")
+        progress(f"excluding {item.layer}")
         kept |= {item.layer}
         cost = evaluator.cost(kept)
     return kept, cost
@@ -230,7 +230,7 @@ def evaluator_of(
     options: PrecisionOptions,
     precision: Precision,
 ) -> QuantizedEvaluator:
-    """A meter on the calibration images, against the reference in float64.
+    """An evaluator on the calibration images, against the reference in float64.
 
     Args:
         model: In folded form, float32.

@@ -194,7 +194,7 @@ def check_gpu(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
 
 
 def check_precision(artifact: EngineArtifact, host: Host) -> list[Mismatch]:
-    """Whether the GPU computes in an engine's precision; no GPU is told elsewhere.
+    """Whether the GPU computes in an engine's precision; that there is no GPU is found by :func:`check_gpu`.
 
     Args:
         artifact: The engine.

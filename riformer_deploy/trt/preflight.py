@@ -36,7 +36,7 @@ def this_host() -> Host:
 
 
 Validity = Callable[[bytes], tuple[str, tuple[str, ...]] | None]
-"""As :func:`riformer_deploy.trt.engine.validity`, of the installed bindings."""
+"""What the installed bindings say of a plan, as :func:`riformer_deploy.trt.engine.validity` gives it."""
 
 
 def preflight(
@@ -64,12 +64,12 @@ def preflight(
         *(check_batch(artifact, batch) if batch is not None else ()),
     ]
     if not findings and validity is not None:
-        told = validity(path.read_bytes())
-        if told is not None and told[0] == "INVALID":
+        verdict = validity(path.read_bytes())
+        if verdict is not None and verdict[0] == "INVALID":
             label = artifact.metadata.backend.label
             findings += [
                 Mismatch(problem=f"{label} calls it invalid: {reason}.", remedy=remedy_of(reason, artifact))
-                for reason in told[1] or ("it names no reason",)
+                for reason in verdict[1] or ("it names no reason",)
             ]
     return tuple(findings)
 

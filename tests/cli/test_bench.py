@@ -71,7 +71,7 @@ def test_torch_is_compiled_too_unless_told_otherwise(
         candidates.append(candidate.name)
         return Skipped(config=candidate.config, reason="only its name was wanted")
 
-    monkeypatch.setattr(latency, "_enter", note)
+    monkeypatch.setattr(latency, "_prepare", note)
     ran = cli("bench", tiny_bundle, *QUICK, "--torch")
     assert ran.returncode == 50
     assert "Nothing could be measured" in ran.stderr
