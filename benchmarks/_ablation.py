@@ -43,7 +43,7 @@ def engines(bundle: Bundle, scratch: Path, backend: TensorRTFlavor, batch: int) 
     Args:
         bundle: Holds weights in training form.
         scratch: For graphs and plans.
-        backend: The flavour.
+        backend: The flavor.
         batch: The largest batch.
     """
     side_px = bundle.manifest.model.preprocessing.crop_px[0]

@@ -30,7 +30,7 @@ def copy_rates(device: Device) -> dict[str, Any]:
         device.record(events[1])
         device.to_host(target, there)
         device.record(events[2])
-        device.synchronise()
+        device.synchronize()
         up_ms, down_ms = device.elapsed_ms(events[0], events[1]), device.elapsed_ms(events[1], events[2])
         return {
             "round_trip_is_exact": bool(np.array_equal(source.data, target.data)),

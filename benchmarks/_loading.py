@@ -1,4 +1,4 @@
-"""Whether engines of a flavour load on this GPU: every way of naming the target, with the exact errors."""
+"""Whether engines of a flavor load on this GPU: every way of naming the target, with the exact errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def try_loading(
     Args:
         bundle: Holds a graph in half precision.
         scratch: A folder for the copy that the engine is built into.
-        backend: The flavour.
-        targets: Compute capabilities to build for; none means the flavour's own choice.
+        backend: The flavor.
+        targets: Compute capabilities to build for; none means the flavor's own choice.
 
     Returns:
         What happened, and whether the engine ran.

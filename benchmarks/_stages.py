@@ -35,7 +35,7 @@ from riformer_deploy.common.enums import Baselines, DeviceLayer, Group, Precisio
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
-from riformer_deploy.evaluation.results import Inputs
+from riformer_deploy.evaluation.results import InputImages
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
@@ -52,7 +52,7 @@ class Run:
         variants: The models whose speed is measured, the most important first.
         batches: Ascending.
         awaited: Tells whether bundles may still appear in the folder.
-        runnable: Flavours whose engines load on this GPU.
+        runnable: Flavors whose engines load on this GPU.
         ceiling: The GPU's rates.
     """
 
@@ -128,7 +128,7 @@ class Run:
         return Path(shutil.copytree(bundle, self.scratch / f"{bundle.name}.{title}"))
 
     def loading(self) -> None:
-        """Which flavours' engines load here, for which target; the others are not built again."""
+        """Which flavors' engines load here, for which target; the others are not built again."""
         bundle = self._bundle(DIGITS)
         if bundle is None:
             return
@@ -165,7 +165,7 @@ class Run:
     def _engines(
         self, bundle: Path, profiles: tuple[BatchProfile, ...], precisions: tuple[Precision, ...]
     ) -> Path:
-        """The bundle with engines of every flavour that runs here; none named means every precision."""
+        """The bundle with engines of every flavor that runs here; none named means every precision."""
         copy = self.scratch / f"{bundle.name}.engines"
         if not copy.exists():
             shutil.copytree(bundle, copy)
@@ -243,7 +243,7 @@ class Run:
         result = measure_latency(
             [entry.candidate for entry in entries],
             synthetic_images(batch, size, seed=0),
-            Inputs(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
+            InputImages(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
             self._bench_options(batch),
         )
         facts = tuple(CandidateFacts(config=e.candidate.config, bundle=e.bundle) for e in entries)

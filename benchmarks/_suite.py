@@ -70,7 +70,7 @@ class Suite:
         dry: Whether this is a dry run, whose figures mean nothing.
         devices: Each device layer: what it copies, and how fast.
         engines: What was built.
-        loading: Whether engines of each flavour and target load on this GPU, with the exact errors.
+        loading: Whether engines of each flavor and target load on this GPU, with the exact errors.
         standin: Parity of engines of the stand-in, which is not TensorRT.
         parity: Parity of real engines by bundle.
         latency: In the order of measuring.

@@ -20,7 +20,7 @@ from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
-from riformer_deploy.evaluation.results import Inputs, LatencyResult
+from riformer_deploy.evaluation.results import InputImages, LatencyResult
 from riformer_deploy.export.config import BF16_OPSET, GROUP_NORM_OPSET, PrecisionOptions
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
@@ -138,7 +138,7 @@ def main() -> None:
         result = measure_latency(
             candidates,
             synthetic_images(max(_BATCHES), _SIZE, seed=0),
-            Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
+            InputImages(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
             options,
         )
     medians: dict[str, JsonValue] = {

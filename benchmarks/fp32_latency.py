@@ -17,7 +17,7 @@ from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
-from riformer_deploy.evaluation.results import Inputs
+from riformer_deploy.evaluation.results import InputImages
 from riformer_deploy.export.config import LoweringPlan
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
@@ -61,7 +61,7 @@ def main() -> None:
         result = measure_latency(
             candidates,
             synthetic_images(max(_BATCHES), _SIZE, seed=0),
-            Inputs(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
+            InputImages(description="synthetic", image_size_px=_SIZE, batches=_BATCHES, seed=0),
             options,
         )
     median = {(sample.name, sample.batch): sample.summary.median_ms for sample in result.samples}

@@ -28,7 +28,7 @@ from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact
 from riformer_deploy.export.config import PrecisionOptions
@@ -203,8 +203,8 @@ def main() -> None:
     parser.add_argument("--modelopt", help="a Python interpreter that has nvidia-modelopt[onnx]")
     asked = parser.parse_args()
     with np.load(_DATA) as stored:
-        calibration = normalise(stored["calibration_images"], _PREPROCESSING)
-        images, labels = normalise(stored["val_images"], _PREPROCESSING), stored["val_labels"]
+        calibration = normalize(stored["calibration_images"], _PREPROCESSING)
+        images, labels = normalize(stored["val_images"], _PREPROCESSING), stored["val_labels"]
     with torch.inference_mode():
         model = model_of(_CHECKPOINT, torch.float64)
         parts = np.array_split(images, 25)

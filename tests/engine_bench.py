@@ -1,4 +1,4 @@
-"""An engine of a fake flavour, ready to be run by our runtime."""
+"""An engine of a fake flavor, ready to be run by our runtime."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, 
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.builder import BuildRequest, build_plan
 from riformer_deploy.trt.runtime_cache import RuntimeCache
-from tests.fakes.api import FLAVOURS
+from tests.fakes.api import FLAVORS
 from tests.fakes.gpu import FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings
 from tests.fakes.trt_building import write_graph
 
-RTX = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
-TENSORRT = next(flavour for flavour in FLAVOURS if "rtx" not in flavour)
+RTX = next(flavor for flavor in FLAVORS if "rtx" in flavor)
+TENSORRT = next(flavor for flavor in FLAVORS if "rtx" not in flavor)
 ONE = (BatchProfile(minimum=1, optimum=4, maximum=8),)
 
 
 @dataclass
 class Bench:
-    """A plan of a fake flavour and what runs it."""
+    """A plan of a fake flavor and what runs it."""
 
     trt: TensorRT
     plan: Path
@@ -63,7 +63,7 @@ def expected(images: Any) -> Any:
 
 
 def make_bench(
-    flavour: str,
+    flavor: str,
     folder: Path,
     gpu: FakeGpu,
     *,
@@ -71,8 +71,8 @@ def make_bench(
     settings: BuildSettings = BuildSettings(),  # noqa: B008  # frozen
     **graph: Any,
 ) -> Bench:
-    """A plan, built by that flavour's fake; ``graph`` is as for ``write_graph``."""
-    trt = bindings(flavour, gpu)
+    """A plan, built by that flavor's fake; ``graph`` is as for ``write_graph``."""
+    trt = bindings(flavor, gpu)
     request = BuildRequest(
         onnx=write_graph(folder / "model.onnx", **graph),
         input_name="images",

@@ -19,7 +19,7 @@ def build(
         list[Precision] | None,
         typer.Option(help="Precisions to build.", show_default="every model of the bundle"),
     ] = None,
-    backend: Annotated[options.FlavorChoice, typer.Option(help="The flavour of TensorRT.")] = (
+    backend: Annotated[options.FlavorChoice, typer.Option(help="The flavor of TensorRT.")] = (
         options.FlavorChoice.AUTO
     ),
     profile: Annotated[

@@ -17,7 +17,7 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
 from riformer_deploy.evaluation.results import (
@@ -60,7 +60,7 @@ def bench_bundle(
     bundle = Bundle.open(Path(directory))
     size = bundle.manifest.model.preprocessing.crop_px
     pixels = synthetic_pixels(max(options.batches), size, seed=options.seed)
-    images = normalise(pixels, bundle.manifest.model.preprocessing)
+    images = normalize(pixels, bundle.manifest.model.preprocessing)
     inputs = synthetic_inputs(size, options.batches, options.seed)
     engines = {engine.file.sha256 for engine in bundle.manifest.engines}
     selected = select_candidates(bundle, groups, threads=options.used_threads, gpu=gpu)

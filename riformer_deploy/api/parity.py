@@ -31,11 +31,11 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import Images, normalise, pixels_of
+from riformer_deploy.data.transforms import Images, normalize, pixels_of
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import (
     CandidateParity,
-    Inputs,
+    InputImages,
     ParityResult,
     Status,
     files_status,
@@ -49,7 +49,7 @@ _FEWEST_IMAGES = 8
 """A graph of fixed batch runs as often as it takes to see so many."""
 
 
-def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> Inputs:
+def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int) -> InputImages:
     """The record of synthetic images.
 
     Args:
@@ -57,7 +57,7 @@ def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int)
         batches: Sizes of the batches, in order.
         seed: Of their generator.
     """
-    return Inputs(
+    return InputImages(
         description="synthetic, normalised: white noise and smooth waves in turn",
         image_size_px=size,
         batches=batches,
@@ -85,16 +85,16 @@ def _stored(bundle: Bundle) -> Images | None:
     return stored
 
 
-def _parity_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, Inputs]:
+def _parity_images(bundle: Bundle, batches: tuple[int, ...], seed: int) -> tuple[Images, InputImages]:
     """The bundle's own samples where it has enough of them, else synthetic images."""
     size, count, stored = bundle.manifest.model.preprocessing.crop_px, sum(batches), _stored(bundle)
     if stored is not None and len(stored) >= count:
-        inputs = Inputs(
+        inputs = InputImages(
             description="calibration images of the bundle", image_size_px=size, batches=batches, seed=None
         )
         return np.ascontiguousarray(stored[:count]), inputs
     pixels = synthetic_pixels(count, size, seed=seed)
-    return normalise(pixels, bundle.manifest.model.preprocessing), synthetic_inputs(size, batches, seed)
+    return normalize(pixels, bundle.manifest.model.preprocessing), synthetic_inputs(size, batches, seed)
 
 
 def measure_parity(

@@ -107,7 +107,7 @@ class CudaOnnxRuntime(OnnxRuntime, DeviceTimed):
                 _, binding = self._bindings.popitem()
                 last_to_first.callback(self._device.free, binding.device)
                 last_to_first.callback(self._device.free_host, binding.host)
-            last_to_first.callback(self._device.synchronise)
+            last_to_first.callback(self._device.synchronize)
 
     def _inference(self, images: Images) -> Inference[None]:
         self._bind(images)
@@ -139,7 +139,7 @@ class CudaOnnxRuntime(OnnxRuntime, DeviceTimed):
         inference.stage()
         inference.send()
         inference.fetch(inference.compute())
-        self._device.synchronise()
+        self._device.synchronize()
         return {name: self._bindings[name].array.copy() for name in self._outputs}
 
     @override

@@ -126,18 +126,18 @@ def _bind(device: Device, tensor: EngineTensor, shape: tuple[int, ...]) -> Bindi
 def _run_once(prepared: Prepared, device: Device) -> None:
     """On whatever the buffers hold."""
     prepared.context.execute(device.stream)
-    device.synchronise()
+    device.synchronize()
 
 
 def _capture(prepared: Prepared, device: Device) -> None:
-    device.synchronise()
+    device.synchronize()
     _run_once(prepared, device)  # allocations that no capture may hold
     prepared.graph = device.capture(lambda: prepared.context.execute(device.stream))
     prepared.graph_state = GraphState.CAPTURED
 
 
 def _let_capture(prepared: Prepared, device: Device) -> None:
-    """Run until the flavour replays, and ask whether it can: it falls back silently."""
+    """Run until the flavor replays, and ask whether it can: it falls back silently."""
     _run_once(prepared, device)  # kernels are compiled
     able = prepared.context.capturable(device.stream)
     prepared.graph_state = GraphState.CAPTURABLE if able else GraphState.NOT_CAPTURABLE
@@ -157,7 +157,7 @@ def discard(device: Device, prepared: Prepared) -> None:
         last_to_first.callback(prepared.context.close)
         if prepared.graph is not None:
             last_to_first.callback(device.free_graph, prepared.graph)
-        last_to_first.callback(device.synchronise)
+        last_to_first.callback(device.synchronize)
 
 
 def _free_host(device: Device, binding: Binding) -> None:

@@ -29,7 +29,7 @@ class _CurrentStream:
     def elapsed_ms(self, start: torch.Event, end: torch.Event) -> float:
         return start.elapsed_time(end)
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         torch.cuda.synchronize()
 
 
@@ -118,7 +118,7 @@ class CudaPyTorchRuntime(PyTorchRuntime, DeviceTimed):
 
     def _arrays(self, results: tuple[Tensor, ...]) -> list[np.ndarray]:
         self._fetch(results)
-        self._stream.synchronise()
+        self._stream.synchronize()
         return [as_array(value.clone()) for value in self._fetched]
 
     def _fill(self) -> None:

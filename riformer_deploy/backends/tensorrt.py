@@ -38,7 +38,7 @@ class EngineRuntime(Runtime, DeviceTimed, GraphLaunched):
     Args:
         plan: The plan file; preflight has seen it.
         metadata: The engine's.
-        trt: The bindings of its flavour.
+        trt: The bindings of its flavor.
         device: Where memory and stream come from; closed with the runtime.
         cuda_graphs: Run each shape as a CUDA graph, captured by TensorRT-RTX itself or by us.
         kept: Where kernels that TensorRT-RTX compiled are kept between runs; None keeps none.
@@ -166,7 +166,7 @@ class EngineRuntime(Runtime, DeviceTimed, GraphLaunched):
         self._send(prepared)
         self._compute(prepared)
         self._fetch(prepared)
-        self._device.synchronise()
+        self._device.synchronize()
 
     def input_view(self, batch: int) -> NDArray[Any]:
         """The page-locked memory that images are copied to the GPU from, to be filled by the caller.
@@ -238,7 +238,7 @@ class EngineRuntime(Runtime, DeviceTimed, GraphLaunched):
         )
 
     def _settle(self) -> None:
-        self._device.synchronise()
+        self._device.synchronize()
         self._settled = True
 
     def _keep(self, engine: Engine) -> None:

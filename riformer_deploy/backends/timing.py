@@ -38,7 +38,7 @@ class Stream(Protocol):
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Milliseconds between two recorded events."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the stream."""
 
 
@@ -123,7 +123,7 @@ class StreamTimer:
         stream.record(computed)
         inference.fetch(results)
         stream.record(fetched)
-        stream.synchronise()
+        stream.synchronize()
         return DeviceTimes(
             staging_ms=staging_ms,
             to_device_ms=stream.elapsed_ms(start, sent),
@@ -153,7 +153,7 @@ class StreamTimer:
             inference.compute()
         hidden = not stream.is_done(begun)
         stream.record(computed)
-        stream.synchronise()
+        stream.synchronize()
         return WarmTime(compute_ms=stream.elapsed_ms(begun, computed) / count, launch_hidden=hidden)
 
 

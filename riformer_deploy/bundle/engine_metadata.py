@@ -21,7 +21,7 @@ def has_precision(capability: str, precision: Precision) -> bool:
 
 
 class TensorRTFlavor(StrEnum):
-    """The flavour of TensorRT."""
+    """The flavor of TensorRT."""
 
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
@@ -92,7 +92,7 @@ class EngineMetadata:
     """Where an engine comes from and where it may go.
 
     Attributes:
-        backend: The flavour of TensorRT.
+        backend: The flavor of TensorRT.
         backend_version: Its exact version.
         backend_cuda: Major version of CUDA that its libraries were made for, or None where not known.
         onnx_sha256: Of the graph.

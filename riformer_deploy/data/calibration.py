@@ -13,7 +13,7 @@ from torch import Tensor
 
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_pixels
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 
 FEWEST = 64
 """With fewer images a range is a matter of luck."""
@@ -93,7 +93,7 @@ def random_set(preprocessing: Preprocessing, seed: int = 0) -> CalibrationSet:
     def batches() -> Iterator[Tensor]:
         pixels, step = synthetic_pixels(RANDOM_IMAGES, size, seed=seed), batch_size(size)
         for start in range(0, RANDOM_IMAGES, step):
-            yield torch.from_numpy(normalise(pixels[start : start + step], preprocessing))
+            yield torch.from_numpy(normalize(pixels[start : start + step], preprocessing))
 
     return CalibrationSet(
         source="random",

@@ -21,7 +21,7 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.data.decoding import EXTENSIONS, decode_image
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import fit, normalise
+from riformer_deploy.data.transforms import fit, normalize
 
 _NAMES = ("images", "calibration_images")
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -143,7 +143,7 @@ def npz_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = False)
         again = start.copy()
         for rows in _stream(path, array.name, step):
             again.update(rows.tobytes())
-            yield torch.from_numpy(normalise(rows, preprocessing) if raw else rows.copy())
+            yield torch.from_numpy(normalize(rows, preprocessing) if raw else rows.copy())
         if again.digest() != digest.digest():
             raise CalibrationError(f"{path} changed while it was being read.")
 
@@ -209,7 +209,7 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
                     raise CalibrationError(f"A calibration image vanished: {err.message}") from err
                 if hashlib.sha256(pictures[-1].tobytes()).digest() != content:
                     raise CalibrationError(f"{file} changed while it was being used.")
-            yield torch.from_numpy(normalise(pictures, preprocessing))
+            yield torch.from_numpy(normalize(pictures, preprocessing))
 
     return CalibrationSet(
         source=path.resolve().name,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Picture
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import Images, fit, normalise
+from riformer_deploy.data.transforms import Images, fit, normalize
 from riformer_deploy.system.machine import usable_cores
 
 
@@ -56,7 +56,7 @@ class LoaderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class ImageBatch:
     """Consecutive pictures, ready for the network.
 
     Attributes:
@@ -74,7 +74,7 @@ class Batch:
     broken: dict[int, str]
 
 
-def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -> Generator[Batch]:
+def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -> Generator[ImageBatch]:
     """Every picture from ``start`` on, in order, decoded and normalised up to two batches ahead.
 
     Pillow and NumPy let go of Python's lock while they work, so threads decode beside the model.
@@ -94,7 +94,7 @@ def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -
             fitted = fit(pictures.picture(index), loader.preprocessing, name=name)
         except ImageError as err:
             return err
-        image: NDArray[np.float32] = normalise([fitted], loader.preprocessing)[0]
+        image: NDArray[np.float32] = normalize([fitted], loader.preprocessing)[0]
         return image
 
     count = len(pictures)
@@ -117,7 +117,7 @@ def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -
                     broken[index] = result.message
                 else:
                     ready[index] = result
-            yield Batch(
+            yield ImageBatch(
                 start=first,
                 count=size,
                 usable=tuple(ready),

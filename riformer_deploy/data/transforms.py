@@ -71,7 +71,7 @@ def fit(picture: Picture, preprocessing: Preprocessing, *, name: str = "the pict
     return np.ascontiguousarray(np.asarray(image.crop(box)))
 
 
-def normalise(pictures: Sequence[Rgb] | NDArray[np.uint8], preprocessing: Preprocessing) -> Images:
+def normalize(pictures: Sequence[Rgb] | NDArray[np.uint8], preprocessing: Preprocessing) -> Images:
     """Pictures of one size as the network's input.
 
     Args:
@@ -94,7 +94,7 @@ def pixels_of(images: Images, preprocessing: Preprocessing) -> NDArray[np.uint8]
     """The pictures that normalised images were made of.
 
     Args:
-        images: (N, 3, H, W) float32 from :func:`normalise`.
+        images: (N, 3, H, W) float32 from :func:`normalize`.
         preprocessing: The same.
 
     Returns:

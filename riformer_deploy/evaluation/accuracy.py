@@ -19,7 +19,7 @@ from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
-from riformer_deploy.data.loader import Batch, LoaderOptions, load_batches
+from riformer_deploy.data.loader import ImageBatch, LoaderOptions, load_batches
 from riformer_deploy.evaluation.accuracy_results import (
     TOP,
     AccuracyComparison,
@@ -179,7 +179,7 @@ def _resume_log(task: AccuracyTask) -> Iterator[ResumeLog | None]:
             resume_log.close(finished=finished)
 
 
-def _ask(lanes: Sequence[tuple[Candidate, Runtime]], batch: Batch, dataset: Dataset) -> Answers:
+def _ask(lanes: Sequence[tuple[Candidate, Runtime]], batch: ImageBatch, dataset: Dataset) -> Answers:
     labels = np.array([dataset.samples[number].label for number in batch.usable], dtype=np.int64)
     predicted, places = [], []
     for candidate, runtime in lanes:

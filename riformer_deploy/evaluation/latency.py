@@ -17,8 +17,14 @@ from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipp
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
-from riformer_deploy.evaluation.latency_summary import instability, summarise
-from riformer_deploy.evaluation.results import RESULT_SCHEMA, Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.latency_summary import instability, summarize
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.system.machine import describe_machine, peak_rss_bytes, usable_cores
 from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 
@@ -203,7 +209,7 @@ def _measure_batch(
             preparation_ms=lane.preparation_ms,
             artifact_sha256=lane.candidate.artifact_sha256,
             warning=lane.warning(timing),
-            summary=summarise(np.array(samples), batch),
+            summary=summarize(np.array(samples), batch),
             graph=graph_of(lane.runtime),
         )
         for lane in lanes
@@ -215,7 +221,7 @@ def _measure_batch(
 def measure_latency(
     candidates: Sequence[Candidate],
     images: Images,
-    inputs: Inputs,
+    inputs: InputImages,
     options: BenchOptions,
     *,
     skipped: Sequence[Skipped] = (),

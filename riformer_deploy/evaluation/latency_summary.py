@@ -35,7 +35,7 @@ class LatencySummary:
     images_per_s: float
 
 
-def summarise(samples_ms: np.ndarray, batch: int) -> LatencySummary:
+def summarize(samples_ms: np.ndarray, batch: int) -> LatencySummary:
     """Statistics of raw samples.
 
     Args:

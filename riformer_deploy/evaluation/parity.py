@@ -23,16 +23,16 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.transforms import Images
-from riformer_deploy.evaluation.comparison import compare_outputs, compare_taps, status
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
-    Inputs,
+    InputImages,
     ParityResult,
     StageParity,
     Status,
     files_status,
 )
+from riformer_deploy.evaluation.tensor_comparison import compare_outputs, compare_taps, status
 from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import describe_machine
 
@@ -63,7 +63,7 @@ class ParityTask:
     tolerances: Mapping[Precision, Tolerance]
     blocks: tuple[tuple[str, ...], ...]
     images: Images
-    inputs: Inputs
+    inputs: InputImages
     skipped: Sequence[Skipped] = ()
 
     @property

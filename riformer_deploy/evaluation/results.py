@@ -12,7 +12,7 @@ from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
-from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
+from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
 from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import Machine
@@ -34,7 +34,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class InputImages:
     """What the models were run on.
 
     Attributes:
@@ -173,7 +173,7 @@ class ParityResult:
     machine: Machine
     reference: str
     reference_sha256: str
-    inputs: Inputs
+    inputs: InputImages
     candidates: tuple[CandidateParity, ...]
     skipped: tuple[Skipped, ...]
     status: Status
@@ -244,7 +244,7 @@ class LatencySamples:
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:
             raise ValueError(f"the samples of {self.name} are not times of a batch")
-        if self.summary != summarise(np.array(self.samples_ms), self.batch):
+        if self.summary != summarize(np.array(self.samples_ms), self.batch):
             raise ValueError(f"the summary of {self.name} does not follow from its samples")
 
 
@@ -271,7 +271,7 @@ class LatencyResult:
     kind: str
     created_utc: str
     machine: Machine
-    inputs: Inputs
+    inputs: InputImages
     threads: int
     rounds: int
     repeats: int

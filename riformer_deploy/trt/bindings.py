@@ -1,4 +1,4 @@
-"""The bindings of one flavour of TensorRT, and what they log."""
+"""The bindings of one flavor of TensorRT, and what they log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TensorRT:
     """Bindings that were imported.
 
     Attributes:
-        backend: The flavour.
+        backend: The flavor.
         module: Its Python module.
         version: Its exact version.
         cuda: Major version of CUDA that its libraries were made for, or None where not known.
@@ -36,7 +36,7 @@ def cuda_of(backend: TensorRTFlavor) -> int | None:
     """Major version of CUDA that the installed libraries were made for; nothing is imported.
 
     Args:
-        backend: The flavour; its libraries come in distributions such as ``tensorrt-cu13``.
+        backend: The flavor; its libraries come in distributions such as ``tensorrt-cu13``.
     """
     prefix = backend.module
     for distribution in importlib.metadata.distributions():
@@ -47,7 +47,7 @@ def cuda_of(backend: TensorRTFlavor) -> int | None:
 
 
 def load(backend: TensorRTFlavor) -> TensorRT:
-    """Import the bindings of a flavour.
+    """Import the bindings of a flavor.
 
     Args:
         backend: The flavor.
@@ -67,7 +67,7 @@ class Log:
     """What TensorRT says while this lives, in order.
 
     TensorRT has one logger at a time: the one of the first builder or runtime serves all others until the
-    last of them is gone, and must outlive them. So each flavour gets one for the life of the process, and
+    last of them is gone, and must outlive them. So each flavor gets one for the life of the process, and
     every log hears all that is said.
 
     Args:
@@ -106,7 +106,7 @@ class Log:
 
 @functools.cache
 def _logger(module: Any) -> tuple[Any, weakref.WeakSet[Log]]:
-    """The one ``ILogger`` of this flavour, and who listens to it."""
+    """The one ``ILogger`` of this flavor, and who listens to it."""
     listening: weakref.WeakSet[Log] = weakref.WeakSet()
 
     class Logger(module.ILogger):  # type: ignore[misc]  # the base is known when it is imported

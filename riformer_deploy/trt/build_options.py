@@ -39,7 +39,7 @@ class BuildOptions:
 
     Attributes:
         precisions: Of the bundle's graphs; none means all of them.
-        backend: The flavour; None takes TensorRT where it is installed and there is a GPU, else TensorRT-RTX.
+        backend: The flavor; None takes TensorRT where it is installed and there is a GPU, else TensorRT-RTX.
         profiles: Batch sizes of each optimisation profile; none means 1:8:32.
         image_size_px: Height and width that the graph must have; None takes what it has.
         settings: How.
@@ -71,7 +71,7 @@ class BuildOptions:
 
 
 def choose_backend(wanted: TensorRTFlavor | None, driver: Driver) -> TensorRTFlavor:
-    """The flavour to build with.
+    """The flavor to build with.
 
     Args:
         wanted: What was asked for, or None.
@@ -103,11 +103,11 @@ def choose_backend(wanted: TensorRTFlavor | None, driver: Driver) -> TensorRTFla
 
 
 def refuse_unfit(options: BuildOptions, backend: TensorRTFlavor) -> None:
-    """Refuse options that a flavour has no use for.
+    """Refuse options that a flavor has no use for.
 
     Args:
         options: What was asked for.
-        backend: The flavour.
+        backend: The flavor.
 
     Raises:
         OptionError: There are some; each is listed.
@@ -180,7 +180,7 @@ def unsupported_gpu(backend: TensorRTFlavor, version: str, driver: Driver) -> st
     """Why engines will not run on the machine that builds them, where that is known; else None.
 
     Args:
-        backend: The flavour.
+        backend: The flavor.
         version: Its version.
         driver: This machine's.
     """

@@ -47,7 +47,7 @@ class BuiltPlan:
         build_ms: Duration of the builder's call.
         network_layers: Layers of the parsed network by the type of their first output.
         log: What parser and builder said.
-        timing_cache: Kernel timings for later builds, or None where the flavour has none.
+        timing_cache: Kernel timings for later builds, or None where the flavor has none.
     """
 
     plan: bytes
@@ -60,7 +60,7 @@ class BuiltPlan:
 def compute_capabilities(trt: TensorRT) -> dict[str, Any]:
     """What can be built for, by name: ``8.9``, without that GPU, or ``current``, for the GPU at hand.
 
-    Nothing where the flavour builds for the GPU at hand only.
+    Nothing where the flavor builds for the GPU at hand only.
     """
     if not hasattr(trt.module, "ComputeCapability"):
         return {}

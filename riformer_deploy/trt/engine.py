@@ -94,7 +94,7 @@ class Context:
         self._check(self._context.execute_async_v3(stream), "run")
 
     def capturable(self, stream: int) -> bool:
-        """Whether the flavour says that it can capture CUDA graphs of what it would put on the stream.
+        """Whether the flavor says that it can capture CUDA graphs of what it would put on the stream.
 
         Args:
             stream: Handle of the stream.
@@ -115,7 +115,7 @@ class Engine:
         trt: The bindings.
         plan: The plan; preflight has seen it.
         what: What messages call it.
-        cuda_graphs: Let the flavour capture CUDA graphs itself, where it does (TensorRT-RTX).
+        cuda_graphs: Let the flavor capture CUDA graphs itself, where it does (TensorRT-RTX).
         runtime_cache: Kernels compiled by earlier runs (TensorRT-RTX), or None.
         host_code: Let the plan bring its own runtime, as version-compatible ones do; it runs on the host.
 
@@ -166,11 +166,11 @@ class Engine:
 
     @property
     def captures_graphs(self) -> bool:
-        """Whether the flavour captures CUDA graphs itself."""
+        """Whether the flavor captures CUDA graphs itself."""
         return hasattr(self._trt.module, "CudaGraphStrategy")
 
     def _runtime_config(self, cuda_graphs: bool, cached: bytes | None) -> tuple[Any, Any]:  # noqa: FBT001
-        """What contexts are made with, where the flavour has runtime caches and graphs of its own."""
+        """What contexts are made with, where the flavor has runtime caches and graphs of its own."""
         if not hasattr(self._trt.module, "IRuntimeCache"):
             return None, None
         config = self._engine.create_runtime_config()
@@ -232,7 +232,7 @@ class Engine:
         return text
 
     def runtime_cache(self) -> bytes | None:
-        """Kernels compiled so far, for the next run; None where the flavour compiles none."""
+        """Kernels compiled so far, for the next run; None where the flavor compiles none."""
         serialized = None if self._cache is None else self._cache.serialize()
         return None if serialized is None else bytes(serialized)
 
@@ -244,7 +244,7 @@ class Engine:
 
 
 def validity(trt: TensorRT, plan: bytes) -> tuple[str, tuple[str, ...]] | None:
-    """What the runtime of this flavour thinks of a plan without loading it; a driver must be there.
+    """What the runtime of this flavor thinks of a plan without loading it; a driver must be there.
 
     Args:
         trt: The bindings.

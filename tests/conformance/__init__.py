@@ -1,1 +1,1 @@
-"""Whether our code keeps to what every flavour of TensorRT offers."""
+"""Whether our code keeps to what every flavor of TensorRT offers."""

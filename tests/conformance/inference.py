@@ -45,7 +45,7 @@ class Findings:
 
     Attributes:
         uses: Every member that is used.
-        problems: Members that the flavour lacks, wrong arguments, and names that are made up at run time.
+        problems: Members that the flavor lacks, wrong arguments, and names that are made up at run time.
         untyped: Parameters that may be anything, of which nobody says what they are.
     """
 
@@ -69,10 +69,10 @@ Env = dict[str, Type | None]
 
 
 class Inference:
-    """Expressions of one flavour.
+    """Expressions of one flavor.
 
     Args:
-        api: The flavour's.
+        api: The flavor's.
         sources: Text of each file, by name.
     """
 
@@ -139,7 +139,7 @@ class Inference:
             return None
         self._found.uses.add(Use(owner.name or owner.kind, name))
         if not self._has(owner, name):
-            said = f"{self._where}: {owner.name or 'the module'} of {self._api.flavour} has no {name}"
+            said = f"{self._where}: {owner.name or 'the module'} of {self._api.flavor} has no {name}"
             self._found.problems.add(said)
             return None
         if owner.kind == "module":
@@ -162,7 +162,7 @@ class Inference:
             except TypeError:
                 continue
             return
-        said = f"{self._where}: {method.name}.{method.member} of {self._api.flavour} takes other arguments"
+        said = f"{self._where}: {method.name}.{method.member} of {self._api.flavor} takes other arguments"
         self._found.problems.add(said)
 
     def _of(self, node: ast.expr, env: Env) -> Type | None:

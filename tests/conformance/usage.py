@@ -1,8 +1,8 @@
-"""Which members of TensorRT some source code uses, found by reading it, for one flavour at a time.
+"""Which members of TensorRT some source code uses, found by reading it, for one flavor at a time.
 
 A small type inference: the module is what ``TensorRT.module`` is; from there the signatures of the
 bindings say what each call gives, and calls among our own functions carry types from argument to
-parameter. What stands behind ``hasattr`` is read for those flavours only that have the name.
+parameter. What stands behind ``hasattr`` is read for those flavors only that have the name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
 class Reader(Inference):
-    """Reads sources for one flavour."""
+    """Reads sources for one flavor."""
 
     def read(self) -> Findings:
         """Everything; types settle in a few passes."""

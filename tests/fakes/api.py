@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "trt-api"
-FLAVOURS = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+FLAVORS = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 """``tensorrt-10.16``, ``tensorrt-11.4`` and ``tensorrt_rtx-1.7``."""
 
 OVERLOADS: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -110,7 +110,7 @@ class Signature:
 class ClassApi:
     """A class: its members with their signatures; none for attributes."""
 
-    flavour: str
+    flavor: str
     name: str
     members: Mapping[str, tuple[Signature, ...]]
 
@@ -122,9 +122,9 @@ class ClassApi:
 
 @dataclass(frozen=True)
 class Api:
-    """One flavour."""
+    """One flavor."""
 
-    flavour: str
+    flavor: str
     version: str
     classes: Mapping[str, ClassApi]
     enums: Mapping[str, tuple[str, ...]]
@@ -132,7 +132,7 @@ class Api:
     @property
     def is_rtx(self) -> bool:
         """Whether it is TensorRT-RTX."""
-        return "rtx" in self.flavour
+        return "rtx" in self.flavor
 
 
 def _members(name: str, listed: Mapping[str, str]) -> dict[str, tuple[Signature, ...]]:
@@ -144,18 +144,18 @@ def _members(name: str, listed: Mapping[str, str]) -> dict[str, tuple[Signature,
 
 
 @functools.cache
-def api_of(flavour: str) -> Api:
-    """What a flavour offers.
+def api_of(flavor: str) -> Api:
+    """What a flavor offers.
 
     Args:
-        flavour: One of :data:`FLAVOURS`.
+        flavor: One of :data:`FLAVORS`.
     """
-    stored = json.loads((FOLDER / f"{flavour}.json").read_text(encoding="utf-8"))
+    stored = json.loads((FOLDER / f"{flavor}.json").read_text(encoding="utf-8"))
     listed = {**UNLISTED, **stored["classes"]}
     enums = {name: tuple(members["enum"]) for name, members in listed.items() if "enum" in members}
     classes = {
-        name: ClassApi(flavour=flavour, name=name, members=_members(name, members))
+        name: ClassApi(flavor=flavor, name=name, members=_members(name, members))
         for name, members in listed.items()
         if name not in enums
     }
-    return Api(flavour=flavour, version=stored["version"], classes=classes, enums=enums)
+    return Api(flavor=flavor, version=stored["version"], classes=classes, enums=enums)

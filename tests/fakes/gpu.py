@@ -377,9 +377,9 @@ class FakeDevice:
         graph.destroyed = True
         self._died("graph")
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """As the protocol says."""
-        self._begin("synchronise")
+        self._begin("synchronize")
         self._gpu.wait(self.stream)
 
     def memory_bytes(self) -> tuple[int, int]:

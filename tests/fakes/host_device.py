@@ -81,7 +81,7 @@ class HostDevice:
     def free_graph(self, _graph: Any) -> None:
         raise AssertionError("it captures no graphs")
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         pass
 
     def memory_bytes(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Objects that have the members of one flavour of TensorRT and no other, called as pybind11 allows."""
+"""Objects that have the members of one flavor of TensorRT and no other, called as pybind11 allows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BoundEnum(enum.Enum):
 
 
 def bound_enum(name: str, members: Sequence[str], *, bits: bool = False) -> Any:
-    """An enum of a flavour.
+    """An enum of a flavor.
 
     Args:
         name: Its name.
@@ -45,12 +45,12 @@ class BoundType(type):
         if not name.startswith("_"):
             api = cls.__dict__.get("_api")
             if api is not None and name not in api.members:
-                raise AttributeError(f"{api.flavour}: {api.name} has no {name}")
+                raise AttributeError(f"{api.flavor}: {api.name} has no {name}")
         return super().__getattribute__(name)
 
 
 class Bound(metaclass=BoundType):
-    """An object of TensorRT: its members are those of the flavour, everything else is private (``_``)."""
+    """An object of TensorRT: its members are those of the flavor, everything else is private (``_``)."""
 
     _api: ClassVar[ClassApi]
     _trt: ClassVar[Any]
@@ -59,7 +59,7 @@ class Bound(metaclass=BoundType):
         cls = type(self)
         signatures = cls._api.members.get("__init__", ())
         if not signatures:
-            raise TypeError(f"{cls._api.flavour}: {cls._api.name}: no constructor defined")
+            raise TypeError(f"{cls._api.flavor}: {cls._api.name}: no constructor defined")
         self._init(*_checked(cls, "__init__", signatures, arguments, named))
 
     @classmethod
@@ -78,7 +78,7 @@ class Bound(metaclass=BoundType):
         cls = type(self)
         cls._trt.used.add((cls._api.name, name))
         if name not in cls._api.members:
-            raise AttributeError(f"{cls._api.flavour}: {cls._api.name} has no {name}")
+            raise AttributeError(f"{cls._api.flavor}: {cls._api.name} has no {name}")
         try:
             value = object.__getattribute__(self, name)
         except AttributeError as err:
@@ -94,7 +94,7 @@ class Bound(metaclass=BoundType):
         if not name.startswith("_"):
             cls._trt.used.add((cls._api.name, name))
             if name not in cls._api.members:
-                raise AttributeError(f"{cls._api.flavour}: {cls._api.name} has no {name}")
+                raise AttributeError(f"{cls._api.flavor}: {cls._api.name} has no {name}")
             if not hasattr(cls, name):
                 raise NotImplementedError(f"the fake {cls._api.name} has no {name}")
         object.__setattr__(self, name, value)
@@ -141,7 +141,7 @@ def _checked(
         if found is not None:
             return found
     shown = " or ".join(str(signature.parameters) for signature in signatures)
-    raise TypeError(f"{cls._api.flavour}: {cls._api.name}.{name} takes {shown}, got {arguments!r} {named!r}")
+    raise TypeError(f"{cls._api.flavor}: {cls._api.name}.{name} takes {shown}, got {arguments!r} {named!r}")
 
 
 def callback(target: Bound, name: str, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A module that looks like one flavour of TensorRT and has nothing that this flavour lacks."""
+"""A module that looks like one flavor of TensorRT and has nothing that this flavor lacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FakeTensorRT:
     """The module.
 
     Args:
-        flavour: A name of :data:`tests.fakes.api.FLAVOURS`.
+        flavor: A name of :data:`tests.fakes.api.FLAVORS`.
         gpu: Where its engines run.
         has_driver: Without one, no runtime starts, and no builder but RTX's.
 
@@ -46,8 +46,8 @@ class FakeTensorRT:
 
     _behaviours: ClassVar[Mapping[str, type[Bound]]] = _BEHAVIOURS
 
-    def __init__(self, flavour: str, gpu: FakeGpu, *, has_driver: bool = True) -> None:
-        self._api = api_of(flavour)
+    def __init__(self, flavor: str, gpu: FakeGpu, *, has_driver: bool = True) -> None:
+        self._api = api_of(flavor)
         self._gpu = gpu
         self._has_driver = has_driver
         self._logger: Callable[[], Any] = lambda: None
@@ -72,7 +72,7 @@ class FakeTensorRT:
         self._severity = bound_enum("Severity", SEVERITIES)
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{self._api.flavour} has no {name}")
+        raise AttributeError(f"{self._api.flavor} has no {name}")
 
     def _enter(self, user: Any, kind: str, logger: Any) -> None:
         """A builder or runtime begins; the first one's logger is everybody's until all of them are gone."""
@@ -107,14 +107,14 @@ class FakeTensorRT:
         gpu.owned(kind, thing, last)
 
 
-def bindings(flavour: str, gpu: FakeGpu, **options: Any) -> TensorRT:
+def bindings(flavor: str, gpu: FakeGpu, **options: Any) -> TensorRT:
     """What :func:`riformer_deploy.trt.bindings.load` would give, had it found this fake.
 
     Args:
-        flavour: As for :class:`FakeTensorRT`.
+        flavor: As for :class:`FakeTensorRT`.
         gpu: Likewise.
         options: Likewise.
     """
-    module = FakeTensorRT(flavour, gpu, **options)
-    backend = TensorRTFlavor.TENSORRT_RTX if "rtx" in flavour else TensorRTFlavor.TENSORRT
+    module = FakeTensorRT(flavor, gpu, **options)
+    backend = TensorRTFlavor.TENSORRT_RTX if "rtx" in flavor else TensorRTFlavor.TENSORRT
     return TensorRT(backend=backend, module=module, version=module.__version__, cuda=13)

@@ -195,7 +195,7 @@ class IOptimizationProfile(Bound):
 
 
 class ITimingCache(Bound):
-    """Timings; empty, or those that a fake of the same flavour made."""
+    """Timings; empty, or those that a fake of the same flavor made."""
 
     def _init(self, *arguments: Any) -> None:
         self._content, self._valid = arguments
@@ -246,7 +246,7 @@ class IBuilderConfig(Bound):
         content = bytes(content)
         if self._trt._gpu.refuses("create_timing_cache"):
             return None
-        valid = not content or content.startswith((SAY_TIMING + self._api.flavour).encode())
+        valid = not content or content.startswith((SAY_TIMING + self._api.flavor).encode())
         return self._trt.ITimingCache._made(content, valid)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:  # noqa: FBT001 (TensorRT's own)
@@ -294,10 +294,10 @@ class Builder(Bound):
         if self._trt.build_fails:
             return None
         if config._cache is not None:
-            config._cache._content = f"{SAY_TIMING}{self._api.flavour}, 1 kernel".encode()
+            config._cache._content = f"{SAY_TIMING}{self._api.flavor}, 1 kernel".encode()
         profiles = [list(profile._shapes.values()) for profile in config._profiles]
         plan = {
-            "flavour": self._api.flavour,
+            "flavor": self._api.flavor,
             "tensors": network._graph["tensors"],
             "profiles": profiles,
             "config": config._said(),

@@ -41,7 +41,7 @@ class Plan:
     def __init__(self, content: bytes) -> None:
         self.content = content
         said = json.loads(content.removeprefix(PLAN_MARK))
-        self.flavour: str = said["flavour"]
+        self.flavor: str = said["flavor"]
         self.tensors = {
             item["name"]: Tensor(item["name"], item["dtype"], item["input"], tuple(item["shape"]))
             for item in said["tensors"]
@@ -71,7 +71,7 @@ def sums(plan: Plan, images: NDArray[Any]) -> NDArray[Any]:
 
 
 class Runtime(Bound):
-    """Loads plans of its own flavour."""
+    """Loads plans of its own flavor."""
 
     def _init(self, *arguments: Any) -> None:
         self._trt._enter(self, "runtime", *arguments)
@@ -83,7 +83,7 @@ class Runtime(Bound):
         if self._trt._gpu.refuses("deserialize_cuda_engine"):
             self._trt._say("ERROR", "out of memory")
             return None
-        if not content.startswith(PLAN_MARK) or Plan(content).flavour != self._api.flavour:
+        if not content.startswith(PLAN_MARK) or Plan(content).flavor != self._api.flavor:
             self._trt._say("ERROR", "magic tag does not match")
             return None
         if Plan(content).brings_code and not self.engine_host_code_allowed:
@@ -152,7 +152,7 @@ class EngineInspector(Bound):
 
 
 class IRuntimeCache(Bound):
-    """Kernels of one plan by input shape; refuses what is not of this flavour."""
+    """Kernels of one plan by input shape; refuses what is not of this flavor."""
 
     def _init(self, *arguments: Any) -> None:
         (self._plan,) = arguments
@@ -160,7 +160,7 @@ class IRuntimeCache(Bound):
         self._trt._owned("runtime cache", self)
 
     def _mark(self) -> bytes:
-        return CACHE_MARK + self._api.flavour.encode() + b"\n"
+        return CACHE_MARK + self._api.flavor.encode() + b"\n"
 
     def deserialize(self, content: Any) -> bool:
         content = bytes(content)

@@ -47,16 +47,16 @@ def digits_on_gpu(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session", params=[*TensorRTFlavor, STAND_IN], ids=str)
 def backend(request: pytest.FixtureRequest) -> Iterator[TensorRTFlavor]:
-    """Each flavour that is installed, and the stand-in, which has TensorRT's place meanwhile."""
+    """Each flavor that is installed, and the stand-in, which has TensorRT's place meanwhile."""
     if request.param == STAND_IN:
         with standing_in(request.config.getoption("--stand-in")) as there:
             yield TensorRTFlavor.TENSORRT
             assert not there.gpu.violations
         return
-    flavour = TensorRTFlavor(request.param)
-    if installed_version(flavour.module) is None:
-        pytest.skip(f"{flavour.label} is not installed")
-    yield flavour
+    flavor = TensorRTFlavor(request.param)
+    if installed_version(flavor.module) is None:
+        pytest.skip(f"{flavor.label} is not installed")
+    yield flavor
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_what_is_copied_there_comes_back_and_time_passes(layer: DeviceLayer) -> 
         device.to_device(there, source)
         device.to_host(target, there)
         device.record(end)
-        device.synchronise()
+        device.synchronize()
         assert device.is_done(end)
         np.testing.assert_array_equal(target.data, source.data)
         assert 0 < device.elapsed_ms(start, end) < 1000

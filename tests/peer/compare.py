@@ -25,7 +25,7 @@ from weights import fill  # type: ignore[import-not-found]  # noqa: E402  # besi
 from riformer_deploy.api.fuse import fuse_checkpoint  # noqa: E402
 from riformer_deploy.common.serialization import JsonValue, to_jsonable  # noqa: E402
 from riformer_deploy.data.decoding import decode_image  # noqa: E402
-from riformer_deploy.data.transforms import fit, normalise  # noqa: E402
+from riformer_deploy.data.transforms import fit, normalize  # noqa: E402
 from riformer_deploy.evaluation.classification import first_classes, softmax  # noqa: E402
 from riformer_deploy.model.architecture import Form  # noqa: E402
 from riformer_deploy.model.network import model_from_state  # noqa: E402
@@ -143,7 +143,7 @@ def compare_preprocessing() -> Pixels:
                 difference = int(np.abs(theirs.astype(int) - ours).max())
                 worst[kind] = max(worst.get(kind, 0), difference)
                 adapt_input = preprocessor({"inputs": packed["inputs"][None]})["inputs"].numpy()
-                input_difference = np.abs(adapt_input - normalise([ours], variant.preprocessing)).max()
+                input_difference = np.abs(adapt_input - normalize([ours], variant.preprocessing)).max()
                 worst_input = max(worst_input, float(input_difference))
                 compared += 1
     return Pixels(compared=compared, by_kind=worst, largest_input_difference=worst_input)
@@ -215,7 +215,7 @@ def compare_predictions() -> dict[str, dict[str, float]]:
             apart, others = 0.0, 0
             for path in files:
                 (theirs,) = inferencer(str(path))
-                images = normalise([fit(decode_image(path), variant.preprocessing)], variant.preprocessing)
+                images = normalize([fit(decode_image(path), variant.preprocessing)], variant.preprocessing)
                 with torch.inference_mode():
                     ours = softmax(model(torch.from_numpy(images)).numpy())
                 apart = max(apart, float(np.abs(theirs["pred_scores"] - ours[0]).max()))

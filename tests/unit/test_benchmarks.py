@@ -18,8 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
-from riformer_deploy.evaluation.latency_summary import summarise
-from riformer_deploy.evaluation.results import RESULT_SCHEMA, Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.latency_summary import summarize
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import empty_model
 from riformer_deploy.model.variants import VARIANTS
@@ -68,7 +74,7 @@ def _targets(
             LatencySamples(
                 config=item.config, batch=1, timing=Timing.COMPUTE, samples_ms=(item.median_ms,) * 6,
                 preparation_ms=1.0, artifact_sha256="", warning=item.warning, role=item.role,
-                summary=summarise(np.array((item.median_ms,) * 6), 1),
+                summary=summarize(np.array((item.median_ms,) * 6), 1),
             )
             for item in series
         )  # fmt: skip
@@ -76,7 +82,7 @@ def _targets(
         result = LatencyResult(
             schema=RESULT_SCHEMA, kind="latency", created_utc="", machine=describe_machine(),
             threads=1, rounds=6, repeats=1, samples=samples, skipped=(), process_peak_rss_bytes=1,
-            inputs=Inputs(description="", image_size_px=(8, 8), batches=(1,), seed=0),
+            inputs=InputImages(description="", image_size_px=(8, 8), batches=(1,), seed=0),
         )  # fmt: skip
         timed = Timed(what="", variant=variant, precision=Precision.FP16, candidates=facts, result=result)
         suite.latency.append(timed)

@@ -42,7 +42,7 @@ class Device(Protocol):
     """One stream on the first GPU, in the primary context, which PyTorch uses too.
 
     Every method raises :class:`~riformer_deploy.common.errors.RuntimeFailureError` where the driver refuses.
-    Copies, ``clear`` and ``launch`` return at once; ``synchronise`` waits for them.
+    Copies, ``clear`` and ``launch`` return at once; ``synchronize`` waits for them.
 
     Attributes:
         stream: Its handle.
@@ -97,7 +97,7 @@ class Device(Protocol):
     def free_graph(self, graph: Any) -> None:
         """Destroy a captured graph; the stream must be synchronised."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the stream."""
 
     def memory_bytes(self) -> tuple[int, int]:

@@ -130,7 +130,7 @@ class CudaPythonDevice(Device):
         self._call(self._cuda.cudaGraphExecDestroy, graph)
 
     @override
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         self._call(self._cuda.cudaStreamSynchronize, self._stream)
 
     @override

@@ -124,7 +124,7 @@ class PyCudaDevice(Device):
         """Nothing: there is no graph."""
 
     @override
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         self._call(self._stream.synchronize)
 
     @override

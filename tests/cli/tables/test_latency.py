@@ -9,8 +9,14 @@ from riformer_deploy_cli.tables.latency import print_latency
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Role
-from riformer_deploy.evaluation.latency_summary import summarise
-from riformer_deploy.evaluation.results import RESULT_SCHEMA, Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.latency_summary import summarize
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuState, GpuWatch
 from tests.candidates import labelled
@@ -38,7 +44,7 @@ def _samples(
         preparation_ms=1.0,
         artifact_sha256="0" * 64,
         warning=warning,
-        summary=summarise(np.array(samples_ms), batch),
+        summary=summarize(np.array(samples_ms), batch),
     )
 
 
@@ -48,7 +54,7 @@ def _latency(*samples: LatencySamples, skipped: tuple[Skipped, ...] = ()) -> Lat
         kind="latency",
         created_utc="2026-01-01T00:00:00+00:00",
         machine=MACHINE,
-        inputs=Inputs(description="synthetic", image_size_px=(64, 48), batches=(1, 8), seed=0),
+        inputs=InputImages(description="synthetic", image_size_px=(64, 48), batches=(1, 8), seed=0),
         threads=2,
         rounds=5,
         repeats=1,

@@ -28,7 +28,7 @@ from tests.fakes.trt_running import Plan
 
 VERSION = "99.0+standin"
 """No release of TensorRT: nothing measured with it can be taken for TensorRT's. New enough for us."""
-FLAVOUR = "tensorrt-11.4"
+FLAVOR = "tensorrt-11.4"
 """Whose API it has: it captures no graphs itself, so ours are used."""
 MARK = b"stand-in plan\n"
 
@@ -216,7 +216,7 @@ class StandInTensorRT(FakeTensorRT):
     }
 
     def __init__(self, machine: Machine, gpu: FakeGpu) -> None:
-        super().__init__(FLAVOUR, gpu)
+        super().__init__(FLAVOR, gpu)
         self._machine = machine
         self.__version__ = VERSION
         self.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # find_spec wants one

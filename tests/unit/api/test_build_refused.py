@@ -107,7 +107,7 @@ def test_the_builder_says_itself_what_fp8_needs(fp8_bundle: Path, monkeypatch: p
     assert caught.value.remedy.startswith(_FP8)
 
 
-def test_every_option_that_a_flavour_lacks_is_named_at_once(tiny_bundle: Path) -> None:
+def test_every_option_that_a_flavor_lacks_is_named_at_once(tiny_bundle: Path) -> None:
     options = BuildOptions(
         timing_cache=Path("cache"),
         settings=BuildSettings(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),

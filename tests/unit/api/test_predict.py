@@ -20,7 +20,7 @@ from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
-from riformer_deploy.data.transforms import fit, normalise
+from riformer_deploy.data.transforms import fit, normalize
 from riformer_deploy.evaluation.classification import first_classes, softmax
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import model_from_state
@@ -38,7 +38,7 @@ def test_mmpretrains_predictions_are_reproduced(
     (variant,) = (v for v in VARIANTS.values() if v.config == row["config"])
     model = model_from_state(variant.architecture, Form.TRAINING, filled(variant.architecture))
     picture = decode_image(DATA / row["image"])
-    images = normalise([fit(picture, variant.preprocessing)], variant.preprocessing)
+    images = normalize([fit(picture, variant.preprocessing)], variant.preprocessing)
     for form in (model, fuse(model), fold(model)):
         scores = softmax(PyTorchRuntime(form).run(images)["logits"])
         assert first_classes(scores, 5)[0].tolist() == row["top5_labels"]

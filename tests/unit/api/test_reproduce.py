@@ -12,7 +12,7 @@ from torch import Tensor
 
 from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
-from riformer_deploy.data.transforms import fit, normalise
+from riformer_deploy.data.transforms import fit, normalize
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.network import model_from_state
@@ -73,7 +73,7 @@ def test_models_are_measured_in_both_forms_beside_what_was_published(
         )
         pictures = [fit(picture, variant.preprocessing) for picture in pixels]
         with torch.inference_mode():
-            scores = model(torch.from_numpy(normalise(pictures, variant.preprocessing))).numpy()
+            scores = model(torch.from_numpy(normalize(pictures, variant.preprocessing))).numpy()
         assert row.top1.right == int((scores.argmax(axis=1) == labels).sum())
         cost = complexity(tiny_architecture, row.form, variant.preprocessing.crop_px)
         assert (row.parameters, row.flops, row.images) == (cost.parameters, cost.flops, 21)

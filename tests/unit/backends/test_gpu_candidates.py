@@ -25,10 +25,10 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, CompileMode, DeviceLayer, InputForm, Precision, Role
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.data.transforms import Images, normalise
+from riformer_deploy.data.transforms import Images, normalize
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
-from riformer_deploy.evaluation.results import Inputs, Status, Timing
+from riformer_deploy.evaluation.results import InputImages, Status, Timing
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer
@@ -36,7 +36,7 @@ from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.build_options import BuildOptions
-from tests.fakes.api import FLAVOURS
+from tests.fakes.api import FLAVORS
 from tests.fakes.gpu import COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings
 from tests.manifests import PLAIN
@@ -44,13 +44,13 @@ from tests.manifests import PLAIN
 SIZE = (64, 48)
 GPU = Gpu(name="Fake L4", compute_capability="8.9", memory_bytes=2**34)
 DRIVER = Driver(cuda_version="13.0", gpus=(GPU,), problem=None)
-RTX = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
+RTX = next(flavor for flavor in FLAVORS if "rtx" in flavor)
 NAMES = {TensorRTFlavor.TENSORRT: "TensorRT fp32", TensorRTFlavor.TENSORRT_RTX: "TensorRT-RTX fp32"}
 
 
 @dataclass
 class Machine:
-    """A machine with a GPU and the bindings of some flavours; what is on it can be changed."""
+    """A machine with a GPU and the bindings of some flavors; what is on it can be changed."""
 
     gpu: FakeGpu
     installed: dict[TensorRTFlavor, TensorRT]
@@ -76,7 +76,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
     """TensorRT 10.16 and TensorRT-RTX, both fakes, on a fake L4."""
-    fakes = [bindings(flavour, gpu) for flavour in (FLAVOURS[0], RTX)]
+    fakes = [bindings(flavor, gpu) for flavor in (FLAVORS[0], RTX)]
     made = Machine(gpu, {fake.backend: fake for fake in fakes})
     for module in (build, gpu_candidates, preflight):
         monkeypatch.setattr(module, "load", made.load)
@@ -89,7 +89,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
 
 @pytest.fixture
 def bundle(machine: Machine, tiny_bundle_copy: Path, onnx_of: Callable[[Path], Path]) -> Bundle:
-    """The tiny model's bundle with an engine of either flavour, which compute what its graph does."""
+    """The tiny model's bundle with an engine of either flavor, which compute what its graph does."""
     for backend, trt in machine.installed.items():
         build_engines(tiny_bundle_copy, BuildOptions(backend=backend))
         graph = OnnxRuntime(onnx_of(tiny_bundle_copy))
@@ -145,7 +145,7 @@ def _task(bundle: Bundle) -> ParityTask:
         tolerances=TOLERANCES,
         blocks=bundle.manifest.model.architecture.block_names,
         images=synthetic_images(sum(batches), SIZE, seed=1),
-        inputs=Inputs(description="test", image_size_px=SIZE, batches=batches, seed=1),
+        inputs=InputImages(description="test", image_size_px=SIZE, batches=batches, seed=1),
     )
 
 
@@ -190,7 +190,7 @@ def test_a_graph_that_rtx_cannot_capture_at_one_batch_does_not_pass_as_one(
 def test_times_of_a_graph_that_rtx_cannot_capture_are_told_apart(bundle: Bundle, machine: Machine) -> None:
     machine.installed[TensorRTFlavor.TENSORRT_RTX].module.capturable = lambda shape: shape[0] != 2
     options = BenchOptions(batches=(1, 2), rounds=5, repeats=1, warmup=1)
-    inputs = Inputs(description="test", image_size_px=SIZE, batches=(1, 2), seed=0)
+    inputs = InputImages(description="test", image_size_px=SIZE, batches=(1, 2), seed=0)
     images = synthetic_images(2, SIZE, seed=0)
     result = measure_latency(engine_candidates(bundle, GpuOptions()).candidates, images, inputs, options)
     assert {(item.name, item.batch): item.graph for item in result.samples} == {
@@ -226,7 +226,7 @@ def test_engines_are_timed_on_the_device_and_by_the_call(bundle: Bundle, machine
     candidates = engine_candidates(bundle, GpuOptions()).candidates
     images = synthetic_images(64, SIZE, seed=0)
     options = BenchOptions(batches=(2, 64), rounds=5, repeats=1, warmup=1)
-    inputs = Inputs(description="test", image_size_px=SIZE, batches=(2, 64), seed=0)
+    inputs = InputImages(description="test", image_size_px=SIZE, batches=(2, 64), seed=0)
     result = measure_latency(candidates, images, inputs, options)
     series = {(item.name, item.timing): item.samples_ms for item in result.samples}
     assert len(series) == 4 * len(Timing)
@@ -426,7 +426,7 @@ def test_an_engine_is_fed_what_its_graph_takes_and_stays_one_that_keeps_time(
     timed = Timed()
     bundle = Bundle.open(tiny_bundle)
     runtime = adapt_input(timed, bundle, lowering)
-    images = normalise(np.full((2, *SIZE, 3), 77, np.uint8), bundle.manifest.model.preprocessing)
+    images = normalize(np.full((2, *SIZE, 3), 77, np.uint8), bundle.manifest.model.preprocessing)
     assert isinstance(runtime, DeviceTimed)
     runtime.run(images)
     assert runtime.device_times(images).compute_ms == 2

@@ -42,7 +42,7 @@ class Clock:
     def elapsed_ms(self, start: int, end: int) -> float:
         return self.times[end] - self.times[start]
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         self.log.append("wait")
 
 

@@ -15,7 +15,7 @@ from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, 
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.trt.runtime_cache import RuntimeCache
 from tests.engine_bench import RTX, TENSORRT, Bench, MakeBench, expected, images_of
-from tests.fakes.api import FLAVOURS
+from tests.fakes.api import FLAVORS
 from tests.fakes.gpu import CLEAR_MS, COMPUTE_MS, COPY_TO_DEVICE_MS, COPY_TO_HOST_MS, FakeGpu
 from tests.fakes.tensorrt import bindings
 
@@ -131,9 +131,9 @@ def test_a_type_that_numpy_has_not_is_an_error_when_the_engine_is_loaded(bench_o
     bench.gpu.assert_at_rest()
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_a_static_engine_takes_its_own_batch_and_no_other(bench_of: MakeBench, flavour: str) -> None:
-    bench = bench_of(flavour, profiles=(), shape=(2, 3, 4, 4))
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_a_static_engine_takes_its_own_batch_and_no_other(bench_of: MakeBench, flavor: str) -> None:
+    bench = bench_of(flavor, profiles=(), shape=(2, 3, 4, 4))
     bench.metadata = replace(bench.metadata, profiles=(BatchProfile(minimum=2, optimum=2, maximum=2),))
     runtime = bench.start()
     np.testing.assert_array_equal(runtime.run(images_of(2))["logits"], expected(images_of(2)))
@@ -142,12 +142,12 @@ def test_a_static_engine_takes_its_own_batch_and_no_other(bench_of: MakeBench, f
     runtime.close()
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("graphs", [False, True], ids=["plain", "CUDA graph"])
 def test_a_plan_may_bring_its_runtime_only_where_the_passport_says_so(
-    bench_of: MakeBench, flavour: str, *, graphs: bool
+    bench_of: MakeBench, flavor: str, *, graphs: bool
 ) -> None:
-    bench = bench_of(flavour, settings=BuildSettings(version_compatible=True))
+    bench = bench_of(flavor, settings=BuildSettings(version_compatible=True))
     runtime = bench.start(cuda_graphs=graphs)
     runtime.run(images_of(1))
     runtime.close()
@@ -157,17 +157,17 @@ def test_a_plan_may_bring_its_runtime_only_where_the_passport_says_so(
     assert caught.value.details == ("the plan brings a runtime, and host code is not allowed",)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("graphs", [False, True], ids=["plain", "CUDA graph"])
 def test_of_several_profiles_the_one_that_is_tuned_nearest_runs(
-    bench_of: MakeBench, monkeypatch: pytest.MonkeyPatch, flavour: str, *, graphs: bool
+    bench_of: MakeBench, monkeypatch: pytest.MonkeyPatch, flavor: str, *, graphs: bool
 ) -> None:
     profiles = (
         BatchProfile(minimum=1, optimum=1, maximum=1),
         BatchProfile(minimum=1, optimum=8, maximum=32),
         BatchProfile(minimum=16, optimum=64, maximum=64),
     )
-    bench = bench_of(flavour, profiles=profiles)
+    bench = bench_of(flavor, profiles=profiles)
     selected: list[int] = []
     select = bench.module.IExecutionContext.set_optimization_profile_async
 
@@ -318,8 +318,8 @@ def test_kernels_that_cannot_be_written_are_no_failure(rtx: Bench, tmp_path: Pat
 def test_kernels_are_not_kept_where_the_gpu_failed(rtx: Bench, kept: RuntimeCache) -> None:
     runtime = rtx.start(kept=kept)
     runtime.run(images_of(1))
-    rtx.gpu.refusals["synchronise"] = 0
-    with pytest.raises(RuntimeFailureError, match="synchronise failed"):
+    rtx.gpu.refusals["synchronize"] = 0
+    with pytest.raises(RuntimeFailureError, match="synchronize failed"):
         runtime.close()
     rtx.gpu.assert_at_rest()
     assert not kept.path.exists()
@@ -513,7 +513,7 @@ def test_a_capture_that_fails_leaves_nothing(tensorrt: Bench, call: str, after: 
 
 
 @pytest.mark.usefixtures("no_collection")
-@pytest.mark.parametrize("call", ["synchronise", "free_graph", "free", "free_host", "free_event"])
+@pytest.mark.parametrize("call", ["synchronize", "free_graph", "free", "free_host", "free_event"])
 def test_what_cannot_be_freed_does_not_keep_the_rest_alive(tensorrt: Bench, call: str) -> None:
     runtime = tensorrt.start(cuda_graphs=True)
     runtime.run(images_of(2))
@@ -548,7 +548,7 @@ def test_two_engines_at_once_each_say_their_own_errors_and_either_may_go_first(b
     bench.gpu.assert_at_rest()
 
 
-def test_the_backend_of_a_fake_is_that_of_its_flavour() -> None:
-    found = {flavour: bindings(flavour, FakeGpu()).backend for flavour in FLAVOURS}
+def test_the_backend_of_a_fake_is_that_of_its_flavor() -> None:
+    found = {flavor: bindings(flavor, FakeGpu()).backend for flavor in FLAVORS}
     assert [*found.values()].count(TensorRTFlavor.TENSORRT_RTX) == 1
     assert found[RTX] is TensorRTFlavor.TENSORRT_RTX

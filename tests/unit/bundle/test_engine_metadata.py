@@ -23,7 +23,7 @@ def _profile(low: int, middle: int, high: int) -> BatchProfile:
     return BatchProfile(minimum=low, optimum=middle, maximum=high)
 
 
-def test_a_flavour_knows_its_module_and_its_label() -> None:
+def test_a_flavor_knows_its_module_and_its_label() -> None:
     assert [(backend.module, backend.label) for backend in TensorRTFlavor] == [
         ("tensorrt", "TensorRT"),
         ("tensorrt_rtx", "TensorRT-RTX"),

@@ -15,7 +15,7 @@ from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.calibration_files import calibration_set, folder_set, npz_set
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 
 SIZE = (16, 12)
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=SIZE)
@@ -53,12 +53,12 @@ def folder(tmp_path: Path) -> Path:
 def test_pictures_of_an_npz_are_normalised_and_in_order(save: Callable[..., Path]) -> None:
     pixels = _pixels(100)
     found = npz_set(save(images=pixels), PLAIN)
-    assert np.array_equal(_all(found), normalise(pixels, PLAIN))
+    assert np.array_equal(_all(found), normalize(pixels, PLAIN))
     assert (found.count, found.warnings, found.random, found.source) == (100, (), False, "set.npz")
 
 
 def test_floats_of_an_npz_are_taken_as_they_are(save: Callable[..., Path]) -> None:
-    images = normalise(_pixels(70), PLAIN)
+    images = normalize(_pixels(70), PLAIN)
     assert np.array_equal(_all(npz_set(save(anything=images, count=np.array(3)), PLAIN)), images)
 
 
@@ -139,7 +139,7 @@ def test_a_folder_is_read_with_its_subfolders_and_cropped(folder: Path) -> None:
     found = folder_set(folder, PLAIN)
     first = np.asarray(Image.open(folder / "000.png"))[1:17, 4:16]
     assert found.count == len(_all(found)) == 70
-    assert np.array_equal(_all(found)[:1], normalise([first], PLAIN))
+    assert np.array_equal(_all(found)[:1], normalize([first], PLAIN))
     assert found.warnings == ()
 
 

@@ -11,7 +11,7 @@ from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Rgb
 from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 
 SMALL = Preprocessing(resize_short_edge_px=None, crop_px=(2, 2))
 
@@ -49,7 +49,7 @@ def test_pictures_come_in_order_whoever_is_ready_first(workers: int, batch: int)
     assert [number for part in batches for number in part.usable] == list(range(11))
     assert [part.count for part in batches] == [min(batch, 11 - i) for i in range(0, 11, batch)]
     images = np.concatenate([part.images for part in batches])
-    expected = normalise([np.full((2, 2, 3), number, np.uint8) for number in range(11)], SMALL)
+    expected = normalize([np.full((2, 2, 3), number, np.uint8) for number in range(11)], SMALL)
     np.testing.assert_array_equal(images, expected)
     assert threading.get_ident() not in pictures.threads
 

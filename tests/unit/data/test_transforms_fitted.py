@@ -11,7 +11,7 @@ from PIL import Image
 from riformer_deploy.common.errors import ImageError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import fit, normalise, resized_size
+from riformer_deploy.data.transforms import fit, normalize, resized_size
 from riformer_deploy.model.variants import VARIANTS
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -101,7 +101,7 @@ def test_a_line_that_would_be_resized_beyond_all_memory_is_refused() -> None:
 
 def test_normalisation_is_torchs_in_float32() -> None:
     pictures = [noise(5, 7, seed) for seed in range(3)]
-    found = normalise(pictures, S12)
+    found = normalize(pictures, S12)
     mean, std = np.array(S12.mean, np.float32), np.array(S12.std, np.float32)
     expected = ((np.stack(pictures).astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(found, expected)
@@ -115,4 +115,4 @@ def test_the_means_belong_to_the_channels_in_the_networks_order() -> None:
     bgr = Preprocessing(
         resize_short_edge_px=None, crop_px=(1, 1), mean=(1, 2, 3), std=(1, 2, 4), channel_order="BGR"
     )
-    assert normalise([picture], bgr).ravel().tolist() == [29.0, 9.0, 1.75]
+    assert normalize([picture], bgr).ravel().tolist() == [29.0, 9.0, 1.75]

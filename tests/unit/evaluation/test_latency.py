@@ -15,12 +15,12 @@ from riformer_deploy.common.errors import MissingDependencyError, OptionError, R
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.latency_summary import instability
-from riformer_deploy.evaluation.results import Inputs, LatencyResult
+from riformer_deploy.evaluation.results import InputImages, LatencyResult
 from tests.candidates import labelled
 
 OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((4, 3, 8, 8), dtype=np.float32)
-INPUTS = Inputs(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
+INPUTS = InputImages(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
 
 
 @dataclass

@@ -7,8 +7,14 @@ import pytest
 
 from riformer_deploy.common.enums import Role
 from riformer_deploy.evaluation.latency_comparison import compare_latency, strongest_baseline
-from riformer_deploy.evaluation.latency_summary import summarise
-from riformer_deploy.evaluation.results import RESULT_SCHEMA, Inputs, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.latency_summary import summarize
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.system.machine import Machine
 from tests.candidates import labelled
 
@@ -35,7 +41,7 @@ def series(
         preparation_ms=1.0,
         artifact_sha256="0" * 64,
         warning=warning,
-        summary=summarise(np.array(values), batch),
+        summary=summarize(np.array(values), batch),
     )
 
 
@@ -45,7 +51,7 @@ def result(*samples: LatencySamples) -> LatencyResult:
         kind="latency",
         created_utc="2026-01-01T00:00:00+00:00",
         machine=MACHINE,
-        inputs=Inputs(description="synthetic", image_size_px=(64, 48), batches=(2,), seed=0),
+        inputs=InputImages(description="synthetic", image_size_px=(64, 48), batches=(2,), seed=0),
         threads=2,
         rounds=6,
         repeats=1,

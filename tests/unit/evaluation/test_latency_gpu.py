@@ -16,13 +16,13 @@ from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation import latency
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
-from riformer_deploy.evaluation.results import Inputs, LatencyResult, Timing
+from riformer_deploy.evaluation.results import InputImages, LatencyResult, Timing
 from riformer_deploy.system.nvml import GpuState
 from tests.candidates import labelled
 
 OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)
-INPUTS = Inputs(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
+INPUTS = InputImages(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
 COOL = GpuState(
     name="Fake L4",
     driver="580.1",

@@ -15,7 +15,7 @@ from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
-from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
+from riformer_deploy.evaluation.results import CandidateParity, InputImages, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
@@ -43,7 +43,7 @@ def task(tiny_architecture: Architecture, tiny_state: State) -> ParityTask:
         tolerances=TOLERANCES,
         blocks=tiny_architecture.block_names,
         images=synthetic_images(sum(BATCHES), SIZE, seed=4),
-        inputs=Inputs(description="test", image_size_px=SIZE, batches=BATCHES, seed=4),
+        inputs=InputImages(description="test", image_size_px=SIZE, batches=BATCHES, seed=4),
     )
 
 

@@ -12,7 +12,7 @@ from riformer_deploy.backends.base import ANY_BATCH, BatchRange, Candidate, Outp
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
-from riformer_deploy.evaluation.results import CandidateParity, Inputs, Status
+from riformer_deploy.evaluation.results import CandidateParity, InputImages, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from tests.candidates import labelled
 
@@ -75,7 +75,7 @@ def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateP
         tolerances=TOLERANCES,
         blocks=BLOCKS,
         images=np.arange(count, dtype=np.float32).repeat(12).reshape(count, 3, *SIZE),
-        inputs=Inputs(description="test", image_size_px=SIZE, batches=BATCHES, seed=None),
+        inputs=InputImages(description="test", image_size_px=SIZE, batches=BATCHES, seed=None),
     )
     (found,) = verify_parity(task).candidates
     assert runtime.closed == 1

@@ -12,12 +12,12 @@ import pytest
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.evaluation.latency_summary import LatencySummary, summarise
+from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
-    Inputs,
+    InputImages,
     LatencyResult,
     LatencySamples,
     OutputParity,
@@ -31,7 +31,7 @@ from riformer_deploy.system.machine import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})
-INPUTS = Inputs(description="noise", image_size_px=(64, 96), batches=(2, 1), seed=None)
+INPUTS = InputImages(description="noise", image_size_px=(64, 96), batches=(2, 1), seed=None)
 GOOD = Deviation(
     finite=True, max_abs=0.1, max_relative=1 / 3, relative_l2=1e-7, sqnr_db=140.0, cosine=1.0,
     elementwise_used=0.25,
@@ -50,7 +50,7 @@ def samples(*values: float, batch: int = 2) -> LatencySamples:
         preparation_ms=1.5,
         artifact_sha256="a" * 64,
         warning=None,
-        summary=summarise(np.array(values), batch),
+        summary=summarize(np.array(values), batch),
     )
 
 
@@ -111,7 +111,7 @@ def test_statistics_of_a_case_worked_by_hand() -> None:
     # 1..101 shuffled: the k-th percentile of 101 values is the value k + 1
     values = np.random.default_rng(0).permutation(np.arange(1.0, 102.0))
     # ranks 101 / 2 -+ 0.98 sqrt(101): 40.65 down to 40 and 60.35 up to 61, counted from 0
-    assert summarise(values, 4) == LatencySummary(
+    assert summarize(values, 4) == LatencySummary(
         median_ms=51.0,
         ci95_ms=(41.0, 62.0),
         p90_ms=91.0,
@@ -123,21 +123,21 @@ def test_statistics_of_a_case_worked_by_hand() -> None:
 
 
 def test_percentiles_between_samples_are_interpolated() -> None:
-    found = summarise(np.array([4.0, 1.0, 3.0, 2.0]), 1)
+    found = summarize(np.array([4.0, 1.0, 3.0, 2.0]), 1)
     assert (found.median_ms, found.min_ms, found.images_per_s) == (2.5, 1.0, 400.0)
     assert [found.p90_ms, found.p95_ms] == pytest.approx([3.7, 3.85])
 
 
 def test_the_samples_keep_their_order() -> None:
     values = np.array([3.0, 1.0, 2.0])
-    summarise(values, 1)
+    summarize(values, 1)
     assert values.tolist() == [3, 1, 2]
 
 
 def exact_coverage(count: int) -> float:
     """That the interval holds the median of any continuous distribution: how many samples lie below it
     is binomial."""
-    interval = summarise(np.arange(1.0, count + 1), 1).ci95_ms
+    interval = summarize(np.arange(1.0, count + 1), 1).ci95_ms
     assert interval is not None
     low, high = interval
     holding = sum(math.comb(count, below) for below in range(int(low), int(high)))
@@ -154,14 +154,14 @@ def test_the_confidence_interval_holds_the_median_95_times_in_100(counts: Iterab
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_samples_too_few_for_such_an_interval_have_none(count: int) -> None:
     # even from the smallest to the largest it holds the median 1 - 2 / 2**5 = 93.75 times in 100
-    assert summarise(np.arange(1.0, count + 1), 1).ci95_ms is None
+    assert summarize(np.arange(1.0, count + 1), 1).ci95_ms is None
 
 
 @pytest.mark.parametrize("count", [15, 30, 200])
 def test_the_confidence_interval_covers_in_a_simulation(count: int) -> None:
     rng = np.random.default_rng(count)
     trials = 1500
-    intervals = np.array([summarise(rng.lognormal(0, 1, count), 1).ci95_ms for _ in range(trials)])
+    intervals = np.array([summarize(rng.lognormal(0, 1, count), 1).ci95_ms for _ in range(trials)])
     covered = np.mean((intervals[:, 0] <= 1) & (intervals[:, 1] >= 1))  # a lognormal's median is 1
     assert covered == pytest.approx(exact_coverage(count), abs=3 * math.sqrt(0.05 * 0.95 / trials))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import InputForm, NormForm, OutputForm, Precision
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import normalise
+from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.export.config import LoweringPlan, PrecisionOptions
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
@@ -212,7 +212,7 @@ def test_uint8_pictures_are_normalised_in_the_model(digits_folded: RIFormer, ord
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     plain = lower(digits_folded, LoweringPlan(), preprocessing)
     model = lower(digits_folded, LoweringPlan(input_form=InputForm.UINT8), preprocessing)
-    expected = plain(torch.from_numpy(normalise(pixels, preprocessing)))
+    expected = plain(torch.from_numpy(normalize(pixels, preprocessing)))
     torch.testing.assert_close(model(torch.from_numpy(pixels)), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -161,7 +161,7 @@ def test_memory_that_was_freed_is_not_computed_on(with_engines: Path) -> None:
         context.execute(device.stream)
         device.free(buffers["logits"])
         with pytest.raises(ProtocolError, match="no such memory"):
-            device.synchronise()
+            device.synchronize()
 
 
 def test_a_capture_before_the_first_run_is_refused(with_engines: Path) -> None:

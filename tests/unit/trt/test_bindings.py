@@ -10,14 +10,14 @@ import pytest
 from riformer_deploy.bundle.engine_metadata import TensorRTFlavor
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.trt.bindings import Log, TensorRT, cuda_of, load, started
-from tests.fakes.api import FLAVOURS, SEVERITIES
+from tests.fakes.api import FLAVORS, SEVERITIES
 from tests.fakes.gpu import FakeGpu
 from tests.fakes.tensorrt import bindings
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=FLAVORS)
 def trt(request: pytest.FixtureRequest) -> TensorRT:
-    """A fake of each flavour."""
+    """A fake of each flavor."""
     return bindings(request.param, FakeGpu())
 
 
@@ -68,7 +68,7 @@ def test_a_log_may_keep_the_last_messages_only(trt: TensorRT) -> None:
 
 
 def test_what_cannot_start_is_none_with_the_reason_in_the_log() -> None:
-    trt = bindings(FLAVOURS[0], FakeGpu(), has_driver=False)
+    trt = bindings(FLAVORS[0], FakeGpu(), has_driver=False)
     log = Log(trt)
     assert started(trt.module.Builder, log) is None
     assert started(trt.module.Runtime, log) is None

@@ -17,7 +17,7 @@ H200 = Driver(
 
 
 def _only(monkeypatch: pytest.MonkeyPatch, *installed: TensorRTFlavor) -> None:
-    """Pretend that these flavours, and no others, are installed."""
+    """Pretend that these flavors, and no others, are installed."""
     real = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -66,7 +66,7 @@ def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
         (TensorRTFlavor.TENSORRT_RTX, NO_GPU, tuple(TensorRTFlavor), TensorRTFlavor.TENSORRT_RTX),
     ],
 )
-def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
+def test_the_flavor_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
     wanted: TensorRTFlavor | None,
     driver: Driver,
@@ -88,7 +88,7 @@ def test_the_flavour_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
         (TensorRTFlavor.TENSORRT, "10.16.1.11", "9.0", False),
     ],
 )
-def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
+def test_a_gpu_that_the_flavor_does_not_support_is_known_when_it_builds(
     backend: TensorRTFlavor, version: str, capability: str, *, warned: bool
 ) -> None:
     gpu = Gpu(name="Some GPU", compute_capability=capability, memory_bytes=1)
@@ -110,7 +110,7 @@ def test_a_gpu_that_the_flavour_does_not_support_is_known_when_it_builds(
     ],
     ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
 )
-def test_without_a_flavour_that_works_here_the_commands_that_install_one_are_told(
+def test_without_a_flavor_that_works_here_the_commands_that_install_one_are_told(
     monkeypatch: pytest.MonkeyPatch,
     driver: Driver,
     installed: tuple[TensorRTFlavor, ...],

@@ -15,19 +15,19 @@ from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan, compute_capabilities
-from tests.fakes.api import FLAVOURS
+from tests.fakes.api import FLAVORS
 from tests.fakes.gpu import FakeGpu
 from tests.fakes.tensorrt import bindings
 from tests.fakes.trt_building import PLAN_MARK, STEPS, write_graph
 
-RTX = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
-TENSORRT = [flavour for flavour in FLAVOURS if flavour != RTX]
+RTX = next(flavor for flavor in FLAVORS if "rtx" in flavor)
+TENSORRT = [flavor for flavor in FLAVORS if flavor != RTX]
 PROFILE = BatchProfile(minimum=1, optimum=4, maximum=8)
 
 
 @dataclass
 class Yard:
-    """Builds with a fake flavour, and remembers what it was told."""
+    """Builds with a fake flavor, and remembers what it was told."""
 
     trt: TensorRT
     request: BuildRequest
@@ -50,9 +50,9 @@ MakeYard = Callable[..., Yard]
 
 @pytest.fixture
 def yard_of(tmp_path: Path) -> MakeYard:
-    """``yard_of(flavour, **options)``."""
+    """``yard_of(flavor, **options)``."""
 
-    def make(flavour: str, **options: Any) -> Yard:
+    def make(flavor: str, **options: Any) -> Yard:
         request = BuildRequest(
             onnx=write_graph(tmp_path / "model.onnx", layers=("HALF", "FLOAT", "", "HALF")),
             input_name="images",
@@ -60,14 +60,14 @@ def yard_of(tmp_path: Path) -> MakeYard:
             profiles=(PROFILE,),
             settings=BuildSettings(),
         )
-        return Yard(bindings(flavour, FakeGpu(), **options), request)
+        return Yard(bindings(flavor, FakeGpu(), **options), request)
 
     return make
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=FLAVORS)
 def yard(request: pytest.FixtureRequest, yard_of: MakeYard) -> Iterator[Yard]:
-    """Each flavour; the builder is gone at the end and no rule was broken."""
+    """Each flavor; the builder is gone at the end and no rule was broken."""
     made = yard_of(request.param)
     yield made
     assert not made.trt.module._gpu.violations
@@ -161,9 +161,9 @@ def test_a_compute_capability_that_does_not_take_is_an_error(yard_of: MakeYard) 
         yard.said(compute_capabilities=("8.9", "12.0"))
 
 
-@pytest.mark.parametrize("flavour", TENSORRT)
-def test_tensorrt_builds_for_the_gpu_that_is_there(yard_of: MakeYard, flavour: str) -> None:
-    yard = yard_of(flavour)
+@pytest.mark.parametrize("flavor", TENSORRT)
+def test_tensorrt_builds_for_the_gpu_that_is_there(yard_of: MakeYard, flavor: str) -> None:
+    yard = yard_of(flavor)
     assert compute_capabilities(yard.trt) == {}
     with pytest.raises(OptionError, match=r"for the GPU that it runs on only; not for 8\.9") as caught:
         yard.said(compute_capabilities=("8.9",))
@@ -224,10 +224,10 @@ def test_no_plan_is_an_error_with_the_builders_words_and_what_may_help(
     assert remedy in caught.value.remedy
 
 
-@pytest.mark.parametrize("flavour", TENSORRT)
-def test_without_a_driver_the_builder_does_not_start_and_says_why(yard_of: MakeYard, flavour: str) -> None:
+@pytest.mark.parametrize("flavor", TENSORRT)
+def test_without_a_driver_the_builder_does_not_start_and_says_why(yard_of: MakeYard, flavor: str) -> None:
     with pytest.raises(RuntimeFailureError, match="cannot start a builder") as caught:
-        yard_of(flavour, has_driver=False).build()
+        yard_of(flavor, has_driver=False).build()
     assert caught.value.details == ("CUDA initialization failure with error: 35",)
     assert "doctor" in caught.value.remedy
 
@@ -239,7 +239,7 @@ def test_rtx_builds_without_a_driver(yard_of: MakeYard) -> None:
 def test_timings_go_from_one_build_to_the_next(yard: Yard) -> None:
     first = yard.build(timing_cache=b"").timing_cache
     assert first is not None
-    assert yard.trt.module._api.flavour.encode() in first
+    assert yard.trt.module._api.flavor.encode() in first
     assert yard.build(timing_cache=first).timing_cache == first
 
 

@@ -48,7 +48,7 @@ class Rig:
         self.gpu.log.clear()
         for _ in range(count):
             assert self.context.execute_async_v3(self.device.stream)
-            self.device.synchronise()
+            self.device.synchronize()
         return self.gpu.log
 
 

@@ -13,7 +13,7 @@ from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.trt.bindings import Log, TensorRT
 from riformer_deploy.trt.builder import BuildRequest, build_plan
-from tests.fakes.api import FLAVOURS
+from tests.fakes.api import FLAVORS
 from tests.fakes.gpu import POISON, FakeDevice, FakeGpu, ProtocolError
 from tests.fakes.tensorrt import bindings
 from tests.fakes.trt_building import write_graph
@@ -46,7 +46,7 @@ class Rig:
         assert self.context.execute_async_v3(self.device.stream)
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=FLAVORS)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Rig:
     """Everything that is needed to break a rule; what is left over is not looked at."""
     trt = bindings(request.param, FakeGpu())
@@ -65,7 +65,7 @@ def test_nothing_is_computed_before_the_stream_is_waited_for(rig: Rig) -> None:
     rig.ready()
     rig.execute()
     assert set(rig.gpu.memory[rig.logits.address]) == {POISON}
-    rig.device.synchronise()
+    rig.device.synchronize()
     images = rig.gpu.memory[rig.images.address].view(np.float32).reshape(SHAPE).astype(np.float64)
     logits = rig.gpu.memory[rig.logits.address].view(np.float32).reshape(2, 5)
     np.testing.assert_array_equal(logits[:, 1], (2 * images.sum(axis=(1, 2, 3))).astype(np.float32))
@@ -102,7 +102,7 @@ def _freed_buffer(rig: Rig) -> None:
     rig.ready()
     rig.device.free(rig.images)
     rig.execute()
-    rig.device.synchronise()
+    rig.device.synchronize()
 
 
 def _freed_early(rig: Rig) -> None:
@@ -139,7 +139,7 @@ def _cold_capture(rig: Rig) -> None:
 
 
 def _wait_in_capture(rig: Rig) -> None:
-    rig.device.capture(rig.device.synchronise)
+    rig.device.capture(rig.device.synchronize)
 
 
 def _allocate_in_capture(rig: Rig) -> None:
@@ -158,7 +158,7 @@ def _capture_behind_work(rig: Rig) -> None:
 def _graph(rig: Rig) -> Any:
     rig.ready()
     rig.execute()
-    rig.device.synchronise()
+    rig.device.synchronize()
     return rig.device.capture(rig.execute)
 
 
@@ -166,7 +166,7 @@ def _graph_of_freed_memory(rig: Rig) -> None:
     graph = _graph(rig)
     rig.device.free(rig.images)
     rig.device.launch(graph)
-    rig.device.synchronise()
+    rig.device.synchronize()
 
 
 def _graph_freed_early(rig: Rig) -> None:
@@ -192,7 +192,7 @@ def _stream_with_buffers(rig: Rig) -> None:
 def _stream_with_context(rig: Rig) -> None:
     rig.ready()
     rig.execute()
-    rig.device.synchronise()
+    rig.device.synchronize()
     rig.device.free(rig.images)
     rig.device.free(rig.logits)
     rig.device.close()
@@ -246,7 +246,7 @@ def test_a_graph_computes_at_each_launch_at_the_addresses_of_its_capture(rig: Ri
     rig.gpu.memory[rig.images.address].view(np.float32)[...] = 1
     rig.device.launch(graph)
     assert rig.gpu.memory[rig.logits.address].view(np.float32)[0] != 48
-    rig.device.synchronise()
+    rig.device.synchronize()
     assert rig.gpu.memory[rig.logits.address].view(np.float32)[0] == 48
     assert set(rig.gpu.memory[elsewhere.address]) == {POISON}
 
@@ -307,17 +307,17 @@ NAMES: list[tuple[str, str, Callable[[Rig], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("flavours", "said", "use"), NAMES, ids=[said for _, said, _ in NAMES])
-def test_names_that_a_flavour_lacks_are_refused(
-    rig: Rig, flavours: str, said: str, use: Callable[[Rig], object]
+@pytest.mark.parametrize(("flavors", "said", "use"), NAMES, ids=[said for _, said, _ in NAMES])
+def test_names_that_a_flavor_lacks_are_refused(
+    rig: Rig, flavors: str, said: str, use: Callable[[Rig], object]
 ) -> None:
-    if any(rig.trt.module._api.flavour.endswith(f"-{number}") for number in flavours.split()):
+    if any(rig.trt.module._api.flavor.endswith(f"-{number}") for number in flavors.split()):
         with pytest.raises(AttributeError, match=said):
             use(rig)
     else:
         try:
             use(rig)
-        except NotImplementedError as err:  # the flavour has it, the fake does not do it
+        except NotImplementedError as err:  # the flavor has it, the fake does not do it
             assert "the fake" in str(err)  # noqa: PT017
 
 

@@ -1,4 +1,4 @@
-"""The real bindings of every flavour against what we took from them, and against what our code uses.
+"""The real bindings of every flavor against what we took from them, and against what our code uses.
 
 TensorRT's wheels hold bindings without the libraries, which only come from NVIDIA; stubs of the nine
 functions that they are linked to are enough to import them. ``make test`` fetches the wheels.
@@ -21,7 +21,7 @@ import pytest
 
 from tests.conformance import probe
 from tests.conformance.usage import Reader, sources_of
-from tests.fakes.api import FLAVOURS, FOLDER, OVERLOADS, PROPERTIES, SEVERITIES, UNLISTED, api_of
+from tests.fakes.api import FLAVORS, FOLDER, OVERLOADS, PROPERTIES, SEVERITIES, UNLISTED, api_of
 
 WHEELS = Path(sys.prefix) / "trt-bindings"
 PYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
@@ -40,8 +40,8 @@ STUB(initLibNvInferPlugins)
 LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")
 
 
-def _listed(flavour: str) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads((FOLDER / f"{flavour}.json").read_text(encoding="utf-8"))
+def _listed(flavor: str) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((FOLDER / f"{flavor}.json").read_text(encoding="utf-8"))
     return stored
 
 
@@ -74,24 +74,24 @@ def _probed(module: str, environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
-def flavour(request: pytest.FixtureRequest) -> str:
-    """Each flavour."""
+@pytest.fixture(scope="module", params=FLAVORS)
+def flavor(request: pytest.FixtureRequest) -> str:
+    """Each flavor."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def real(flavour: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the real bindings of the flavour offer."""
-    if "rtx" in flavour:
+def real(flavor: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the real bindings of the flavor offer."""
+    if "rtx" in flavor:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
         return _probed("tensorrt_rtx", {})
-    environment = _stubbed(tmp_path_factory.mktemp(flavour), _listed(flavour)["version"])
+    environment = _stubbed(tmp_path_factory.mktemp(flavor), _listed(flavor)["version"])
     return _probed("tensorrt_bindings", environment)
 
 
 def _plain(text: str) -> str:
-    """Without namespaces: the module's own is another in each flavour."""
+    """Without namespaces: the module's own is another in each flavor."""
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
 
 
@@ -101,15 +101,15 @@ def _signatures(text: str) -> list[str]:
     return [_plain(re.sub(r"^\d+\. ", "", line)) for line in lines if " -> " in line and "(self: " in line]
 
 
-def test_the_version_is_the_listed_one(flavour: str, real: dict[str, Any]) -> None:
-    assert real["version"] == _listed(flavour)["version"]
+def test_the_version_is_the_listed_one(flavor: str, real: dict[str, Any]) -> None:
+    assert real["version"] == _listed(flavor)["version"]
 
 
 def test_every_listed_class_has_exactly_the_listed_members_and_signatures(
-    flavour: str, real: dict[str, Any]
+    flavor: str, real: dict[str, Any]
 ) -> None:
     differing = []
-    for name, members in _listed(flavour)["classes"].items():
+    for name, members in _listed(flavor)["classes"].items():
         found = real["classes"][name]
         if "enum" in members:
             differing += [] if sorted(found["enum"]) == members["enum"] else [name]
@@ -123,9 +123,9 @@ def test_every_listed_class_has_exactly_the_listed_members_and_signatures(
 
 
 def test_every_member_that_our_code_uses_is_in_the_real_bindings(
-    flavour: str, real: dict[str, Any], repository: Path
+    flavor: str, real: dict[str, Any], repository: Path
 ) -> None:
-    uses = Reader(api_of(flavour), sources_of(repository / "riformer_deploy" / "trt")).read().uses
+    uses = Reader(api_of(flavor), sources_of(repository / "riformer_deploy" / "trt")).read().uses
     classes = real["classes"]
     enums = {name: [*found["enum"], "name", "value"] for name, found in classes.items() if "enum" in found}
     missing = [
@@ -137,26 +137,24 @@ def test_every_member_that_our_code_uses_is_in_the_real_bindings(
     assert len(uses) > 70
 
 
-def test_signatures_that_we_wrote_down_ourselves_are_the_real_ones(
-    flavour: str, real: dict[str, Any]
-) -> None:
+def test_signatures_that_we_wrote_down_ourselves_are_the_real_ones(flavor: str, real: dict[str, Any]) -> None:
     ours = [(name, member, text) for (name, member), texts in OVERLOADS.items() for text in texts]
     ours += [(name, member, text) for name, members in UNLISTED.items() for member, text in members.items()]
     for name, member, text in ours:
-        assert _plain(text) in _signatures(real["classes"][name][member]), f"{flavour}: {name}.{member}"
+        assert _plain(text) in _signatures(real["classes"][name][member]), f"{flavor}: {name}.{member}"
     for (name, member), result in PROPERTIES.items():
         assert _plain(real["classes"][name][member]).strip().endswith(f"-> {result}")
     assert tuple(real["severities"]) == SEVERITIES
 
 
 def test_a_null_pointer_from_tensorrt_is_the_type_error_that_we_look_for(
-    flavour: str, real: dict[str, Any]
+    flavor: str, real: dict[str, Any]
 ) -> None:
-    starts_without_gpu = "rtx" in flavour
+    starts_without_gpu = "rtx" in flavor
     assert real["null pointers"].keys() == (set() if starts_without_gpu else {"Builder", "Runtime"})
     assert all("nullptr" in text for text in real["null pointers"].values())
 
 
 def test_the_wheels_that_are_fetched_are_those_of_the_listed_versions(repository: Path) -> None:
     (line,) = re.findall(r"^TRT_BINDINGS \?= (.*)$", (repository / "Makefile").read_text(), re.MULTILINE)
-    assert line.split() == [_listed(flavour)["version"] for flavour in FLAVOURS if "rtx" not in flavour]
+    assert line.split() == [_listed(flavor)["version"] for flavor in FLAVORS if "rtx" not in flavor]

@@ -1,4 +1,4 @@
-"""Our code uses what every flavour has, or asks first; and the check that says so can fail."""
+"""Our code uses what every flavor has, or asks first; and the check that says so can fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from riformer_deploy.trt.builder import BuildRequest, build_plan
 from riformer_deploy.trt.engine import _DTYPES, Engine, validity
 from tests.conformance.inference import Findings, Use
 from tests.conformance.usage import Reader, sources_of
-from tests.fakes.api import FLAVOURS, SEVERITIES, api_of
+from tests.fakes.api import FLAVORS, SEVERITIES, api_of
 from tests.fakes.gpu import FakeDevice, FakeGpu
 from tests.fakes.tensorrt import bindings
 from tests.fakes.trt_building import write_graph
@@ -25,23 +25,23 @@ def sources(repository: Path) -> dict[str, str]:
     return sources_of(repository / "riformer_deploy" / "trt")
 
 
-def _read(flavour: str, sources: dict[str, str]) -> Findings:
-    return Reader(api_of(flavour), sources).read()
+def _read(flavor: str, sources: dict[str, str]) -> Findings:
+    return Reader(api_of(flavor), sources).read()
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 def test_every_member_that_is_used_is_there_and_every_call_is_taken(
-    flavour: str, sources: dict[str, str]
+    flavor: str, sources: dict[str, str]
 ) -> None:
-    found = _read(flavour, sources)
+    found = _read(flavor, sources)
     assert not found.problems
     assert not found.untyped
     assert Use("IExecutionContext", "execute_async_v3") in found.uses
-    assert (Use("IRuntimeConfig", "set_runtime_cache") in found.uses) == ("rtx" in flavour)
+    assert (Use("IRuntimeConfig", "set_runtime_cache") in found.uses) == ("rtx" in flavor)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_no_other_module_touches_tensorrt(repository: Path, flavour: str) -> None:
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_no_other_module_touches_tensorrt(repository: Path, flavor: str) -> None:
     others = {
         path.name: path.read_text(encoding="utf-8")
         for folder in ("riformer_deploy", "riformer_deploy/backends", "riformer_deploy/backends/cuda")
@@ -49,21 +49,21 @@ def test_no_other_module_touches_tensorrt(repository: Path, flavour: str) -> Non
         if "TensorRT" in path.read_text(encoding="utf-8")
     }
     assert "engine.py" in others
-    found = _read(flavour, others)
+    found = _read(flavor, others)
     assert not found.uses
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavor", FLAVORS)
 def test_what_is_used_at_run_time_was_found_by_reading(
-    flavour: str, sources: dict[str, str], tmp_path: Path
+    flavor: str, sources: dict[str, str], tmp_path: Path
 ) -> None:
     gpu = FakeGpu()
-    trt = bindings(flavour, gpu)
+    trt = bindings(flavor, gpu)
     settings = BuildSettings(
         workspace_bytes=1,
         optimization_level=1,
         hardware_compatibility=HardwareCompatibility.AMPERE_PLUS,
-        compute_capabilities=("8.9",) if "rtx" in flavour else (),
+        compute_capabilities=("8.9",) if "rtx" in flavor else (),
     )
     request = BuildRequest(
         onnx=write_graph(tmp_path / "model.onnx"),
@@ -84,26 +84,26 @@ def test_what_is_used_at_run_time_was_found_by_reading(
     for name, buffer in zip(shapes, buffers, strict=True):
         context.bind(name, buffer.address)
     context.execute(device.stream)
-    assert context.capturable(device.stream) == ("rtx" in flavour)
-    device.synchronise()
+    assert context.capturable(device.stream) == ("rtx" in flavor)
+    device.synchronize()
     assert (engine.num_layers, engine.memory_bytes) == (7, 4096)
     assert '"Layers"' in engine.layers_json()
-    assert (engine.runtime_cache() is None) == ("rtx" not in flavour)
+    assert (engine.runtime_cache() is None) == ("rtx" not in flavor)
     context.close()
     engine.close()
     for buffer in buffers:
         device.free(buffer)
     device.close()
-    assert (validity(trt, plan) is None) == ("rtx" not in flavour)
+    assert (validity(trt, plan) is None) == ("rtx" not in flavor)
     gpu.assert_at_rest()
-    read = {(use.owner, use.member) for use in _read(flavour, sources).uses}
+    read = {(use.owner, use.member) for use in _read(flavor, sources).uses}
     assert len(trt.module.used) >= 40
     assert trt.module.used <= read
 
 
 def test_rtx_names_what_is_wrong_with_a_plan() -> None:
     gpu = FakeGpu()
-    rtx = next(flavour for flavour in FLAVOURS if "rtx" in flavour)
+    rtx = next(flavor for flavor in FLAVORS if "rtx" in flavor)
     found = validity(bindings(rtx, gpu), b"no plan")
     assert found is not None
     assert found[0] == "INVALID"
@@ -111,9 +111,9 @@ def test_rtx_names_what_is_wrong_with_a_plan() -> None:
     assert validity(bindings(rtx, gpu, has_driver=False), b"no plan") is None
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_names_that_are_compared_as_text_exist(flavour: str) -> None:
-    api = api_of(flavour)
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_names_that_are_compared_as_text_exist(flavor: str) -> None:
+    api = api_of(flavor)
     assert _DTYPES.keys() <= set(api.enums["DataType"])
     assert {"ERROR", "INTERNAL_ERROR", "INFO", "VERBOSE"} <= set(SEVERITIES)
     if "ComputeCapability" in api.enums:
@@ -185,16 +185,16 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "flavours", "said"), MUTATIONS, ids=[f"{m[0]}-{m[2][:30]}" for m in MUTATIONS]
+    ("file", "old", "new", "flavors", "said"), MUTATIONS, ids=[f"{m[0]}-{m[2][:30]}" for m in MUTATIONS]
 )
-def test_a_name_or_call_that_a_flavour_lacks_is_found_for_that_flavour_and_no_other(
-    sources: dict[str, str], file: str, old: str, new: str, flavours: str, said: str
+def test_a_name_or_call_that_a_flavor_lacks_is_found_for_that_flavor_and_no_other(
+    sources: dict[str, str], file: str, old: str, new: str, flavors: str, said: str
 ) -> None:
     assert old in sources[file]
     mutated = {**sources, file: sources[file].replace(old, new)}
-    for flavour in FLAVOURS:
-        problems = _read(flavour, mutated).problems
-        if flavour.rpartition("-")[2] in flavours.split():
+    for flavor in FLAVORS:
+        problems = _read(flavor, mutated).problems
+        if flavor.rpartition("-")[2] in flavors.split():
             assert problems
             with pytest.raises(AssertionError, match=said):
                 assert not problems, " ".join(problems)
@@ -204,5 +204,5 @@ def test_a_name_or_call_that_a_flavour_lacks_is_found_for_that_flavour_and_no_ot
 
 def test_a_parameter_that_could_be_anything_is_found(sources: dict[str, str]) -> None:
     mutated = sources["building.py"].replace("(network: Any)", "(network: Any, more: Any = None)")
-    found = _read(FLAVOURS[0], {**sources, "building.py": mutated})
+    found = _read(FLAVORS[0], {**sources, "building.py": mutated})
     assert found.untyped == {"_network_layers(more)"}

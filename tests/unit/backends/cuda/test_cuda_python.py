@@ -109,7 +109,7 @@ CALLS: list[Callable[[CudaPythonDevice, Any], object]] = [
     lambda device, _: device.capture(lambda: None),
     lambda device, cuda: device.launch(cuda.cudaGraphExec_t(0)),
     lambda device, cuda: device.free_graph(cuda.cudaGraphExec_t(0)),
-    lambda device, _: device.synchronise(),
+    lambda device, _: device.synchronize(),
     lambda device, _: device.memory_bytes(),
     lambda device, _: device.close(),
 ]

@@ -60,7 +60,7 @@ def test_what_is_copied_to_the_device_and_back_is_the_same_once_it_is_waited_for
     device.to_device(memory, source)
     device.to_host(target, memory)
     assert set(target.data) == {7}
-    device.synchronise()
+    device.synchronize()
     np.testing.assert_array_equal(target.data, values)
     _free(device, memory, source, target)
 
@@ -72,7 +72,7 @@ def test_device_memory_is_cleared_in_order(device: Device) -> None:
     device.clear(memory)
     device.to_host(target, memory)
     assert target.data.all()
-    device.synchronise()
+    device.synchronize()
     assert not target.data.any()
     _free(device, memory, source, target)
 
@@ -112,7 +112,7 @@ def test_an_event_is_done_once_the_stream_has_reached_it_and_asking_does_not_wai
     device.record(event)
     assert not device.is_done(event)
     assert set(target.data) == {7}
-    device.synchronise()
+    device.synchronize()
     assert device.is_done(event)
     device.free_event(event)
     event = None  # PyCUDA destroys what nobody refers to
@@ -135,12 +135,12 @@ def test_a_captured_graph_runs_when_it_is_launched_and_as_often(device: Device) 
 
     graph = device.capture(work)
     target.data[...] = 0
-    device.synchronise()
+    device.synchronize()
     assert not target.data.any()
     for value in (3, 5):
         source.data[...] = value
         device.launch(graph)
-        device.synchronise()
+        device.synchronize()
         assert set(target.data) == {value}
     device.free_graph(graph)
     _free(device, memory, source, target)
@@ -153,7 +153,7 @@ def test_a_capture_that_breaks_is_left_and_its_cause_kept(device: Device) -> Non
 
     with pytest.raises(ValueError if device.captures_graphs else RuntimeFailureError):
         device.capture(broken)
-    device.synchronise()  # which is an error inside a capture
+    device.synchronize()  # which is an error inside a capture
     if device.captures_graphs:
         device.free_graph(device.capture(lambda: None))
 
@@ -189,7 +189,7 @@ CALLS: dict[DeviceLayer, list[tuple[str, Callable[[Device], Any]]]] = {
         ("cudaMalloc", lambda device: device.allocate(8)),
         ("cudaHostAlloc", lambda device: device.allocate_host(8)),
         ("cudaEventCreate", lambda device: device.event()),
-        ("cudaStreamSynchronize", lambda device: device.synchronise()),
+        ("cudaStreamSynchronize", lambda device: device.synchronize()),
         ("cudaStreamBeginCapture", lambda device: device.capture(lambda: None)),
         ("cudaStreamEndCapture", lambda device: device.capture(lambda: None)),
         ("cudaGraphInstantiate", lambda device: device.capture(lambda: None)),
@@ -198,7 +198,7 @@ CALLS: dict[DeviceLayer, list[tuple[str, Callable[[Device], Any]]]] = {
         ("mem_alloc", lambda device: device.allocate(8)),
         ("pagelocked_empty", lambda device: device.allocate_host(8)),
         ("Event", lambda device: device.event()),
-        ("synchronize", lambda device: device.synchronise()),
+        ("synchronize", lambda device: device.synchronize()),
         ("mem_get_info", lambda device: device.memory_bytes()),
     ],
 }
@@ -245,7 +245,7 @@ def test_a_capture_that_breaks_and_cannot_be_ended_keeps_its_cause(
 
     with pytest.raises(ValueError, match="inside"):
         device.capture(broken)
-    device.synchronise()
+    device.synchronize()
     device.close()
 
 
