@@ -13,6 +13,8 @@ from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.backends.tensorrt import EngineRuntime
+
+# Internals: forms are built without this toolkit's own export, which api always runs.
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, EngineMetadata, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision, Processor, Role, RuntimeKind

@@ -7,6 +7,7 @@ from typing import Any
 from _roofline import STORED_AS, Ceiling, floor_of, layers_of
 from _suite import Timed
 
+# Internals: floors follow from the model's shape.
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.evaluation.results import Timing

@@ -21,23 +21,24 @@ from _loading import targets_tried, try_loading
 from _roofline import Ceiling, measure_ceiling
 from _suite import CandidateFacts, Suite, Timed
 
-from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.bench import BenchOptions
+from riformer_deploy.api.build import BatchProfile, BuildOptions, TensorRTFlavor, build_engines
 from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS, GpuOptions
+
+# Internals: chosen candidates are measured beside each other; api measures what one bundle holds.
 from riformer_deploy.bundle.artifacts import MANIFEST
-from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Group, Precision, RuntimeKind
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
 
 

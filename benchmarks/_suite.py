@@ -20,6 +20,8 @@ from riformer_deploy.common.dependencies import PACKAGES, installed_version
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+
+# Internals: raw results are kept as they were measured.
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult
 from riformer_deploy.system.nvml import GpuState, read_gpu
 

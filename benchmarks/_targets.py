@@ -10,6 +10,8 @@ from _suite import Suite
 
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue
+
+# Internals: targets are computed from raw samples.
 from riformer_deploy.evaluation.latency_comparison import speed_up
 from riformer_deploy.evaluation.results import LatencySamples, ParityResult, Status, Timing
 

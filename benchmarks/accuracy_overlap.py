@@ -18,6 +18,8 @@ from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue
+
+# Internals: decoding and inference are timed apart; api does both in one pass.
 from riformer_deploy.data.class_names import imagenet_names
 from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.data.loader import LoaderOptions, load_batches

@@ -16,6 +16,8 @@ from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.enums import NormForm, Precision, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+
+# Internals: graphs are made in every form without a bundle around them.
 from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images

@@ -26,6 +26,8 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
+
+# Internals: graphs are made from the same calibration as those of other tools.
 from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalize
