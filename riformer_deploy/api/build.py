@@ -179,10 +179,11 @@ def _stage(
     inside = _looked_into(trt, built.plan, stem, options.settings) if driver.gpus else None
     layers: FileRecord | None = None
     if inside is not None:
-        metadata = dataclasses.replace(metadata, engine_layers=inside[0])
-        account = staged / f"{stem}.layers.json"
-        account.write_text(inside[1], encoding="utf-8")
-        layers = record_file(account, record.sha256)
+        count, account = inside
+        metadata = dataclasses.replace(metadata, engine_layers=count)
+        layers_file = staged / f"{stem}.layers.json"
+        layers_file.write_text(account, encoding="utf-8")
+        layers = record_file(layers_file, record.sha256)
     artifact = EngineArtifact(
         file=record,
         precision=graph.precision,

@@ -32,12 +32,13 @@ class _AdaptedRuntime(Runtime, GraphLaunched):
 
     def __init__(self, runtime: Runtime, convert: Callable[[Images], NDArray[Any]]) -> None:
         self._runtime, self._convert = runtime, convert
-        self._last: tuple[Images, NDArray[Any]] | None = None
+        self._last_images: Images | None = None
+        self._last_converted: NDArray[Any] = np.empty(0)
 
     def _converted(self, images: Images) -> NDArray[Any]:
-        if self._last is None or self._last[0] is not images:
-            self._last = images, self._convert(images)
-        return self._last[1]
+        if self._last_images is not images:
+            self._last_images, self._last_converted = images, self._convert(images)
+        return self._last_converted
 
     @override
     def run(self, images: Images) -> Outputs:
@@ -54,7 +55,7 @@ class _AdaptedRuntime(Runtime, GraphLaunched):
 
     @override
     def close(self) -> None:
-        self._last = None
+        self._last_images, self._last_converted = None, np.empty(0)
         self._runtime.close()
 
 

@@ -48,7 +48,8 @@ class OnnxRuntime(Runtime):
         self._session: Any = self._load(str(path))
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self._tapped: tuple[tuple[str, ...], Any] | None = None
+        self._tapped: Any = None
+        self._tapped_names: tuple[str, ...] | None = None
 
     def _load(self, model: str | bytes) -> Any:
         ort = require("onnxruntime")
@@ -101,10 +102,9 @@ class OnnxRuntime(Runtime):
             RuntimeFailureError: The graph has no such value, or ONNX Runtime failed.
         """
         wanted = tuple(tensors)
-        if self._session is not None and (self._tapped is None or self._tapped[0] != wanted):
-            self._tapped = (wanted, self._load(_with_outputs(self._path, wanted)))
-        session = self._tapped[1] if self._tapped is not None else None
-        return dict(zip(wanted, self._call(session, list(wanted), images), strict=True))
+        if self._session is not None and wanted != self._tapped_names:
+            self._tapped, self._tapped_names = self._load(_with_outputs(self._path, wanted)), wanted
+        return dict(zip(wanted, self._call(self._tapped, list(wanted), images), strict=True))
 
     @override
     def close(self) -> None:

@@ -35,7 +35,8 @@ class OpenVinoRuntime(Runtime):
         source = self._compiled.input(0)
         self._dtype = source.get_element_type().to_dtype()
         self._outputs = [output.get_any_name() for output in self._compiled.outputs]
-        self._tapped: tuple[tuple[str, ...], Any] | None = None
+        self._tapped: Any = None
+        self._tapped_names: tuple[str, ...] | None = None
 
     def _compile(self, tensors: tuple[str, ...]) -> Any:
         # Without the hint the plugin may run float32 graphs in bfloat16 on CPUs that are faster in it.
@@ -88,9 +89,9 @@ class OpenVinoRuntime(Runtime):
             RuntimeFailureError: The graph has no such value, or OpenVINO failed.
         """
         wanted = tuple(tensors)
-        if self._compiled is not None and (self._tapped is None or self._tapped[0] != wanted):
-            self._tapped = (wanted, self._compile(wanted))
-        results = self._call(self._tapped[1] if self._tapped is not None else None, images)
+        if self._compiled is not None and wanted != self._tapped_names:
+            self._tapped, self._tapped_names = self._compile(wanted), wanted
+        results = self._call(self._tapped, images)
         return {name: _array(results, name).astype(np.float32) for name in wanted}
 
     @override

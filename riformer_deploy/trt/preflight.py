@@ -64,12 +64,12 @@ def preflight(
         *(check_batch(artifact, batch) if batch is not None else ()),
     ]
     if not findings and validity is not None:
-        verdict = validity(path.read_bytes())
-        if verdict is not None and verdict[0] == "INVALID":
+        verdict, reasons = validity(path.read_bytes()) or ("", ())
+        if verdict == "INVALID":
             label = artifact.metadata.backend.label
             findings += [
                 Mismatch(problem=f"{label} calls it invalid: {reason}.", remedy=remedy_of(reason, artifact))
-                for reason in verdict[1] or ("it names no reason",)
+                for reason in reasons or ("it names no reason",)
             ]
     return tuple(findings)
 

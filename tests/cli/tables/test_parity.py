@@ -117,6 +117,6 @@ def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
         "(on synthetic images, this runtime's own verdict)",
         "Parity of the files: passed",
     ]
-    engine = dataclasses.replace(bad, stages=(), config=labelled("engine"))
+    engine = dataclasses.replace(bad, stages=(), config=labelled("engine", RuntimeKind.OPENVINO))
     print_parity(dataclasses.replace(proven, candidates=(*proven.candidates, engine)))
     assert _cells(capsys.readouterr().out, "engine")[1][-1] == "-"

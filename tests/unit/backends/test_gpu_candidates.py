@@ -460,8 +460,9 @@ def test_rivals_that_cannot_run_are_named_with_the_reason(
     selected = baseline_candidates(bundle, GpuOptions())
     assert selected.candidates == ()
     reasons = {item.name: item.reason for item in selected.skipped}
-    assert "without CUDA" in reasons["PyTorch, GPU"]
-    assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
+    assert len(reasons) == 7  # six ways of running PyTorch, and one graph
+    assert "without CUDA" in reasons["PyTorch float16, GPU, channels last, eager"]
+    assert "no CUDA provider" in reasons["ONNX Runtime CUDA fp32"]
     machine.packages.clear()
     assert baseline_candidates(bundle, GpuOptions()).skipped[-1].reason == "ONNX Runtime is not installed"
 
