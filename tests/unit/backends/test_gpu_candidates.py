@@ -108,10 +108,11 @@ def test_each_engine_enters_twice_and_says_what_it_takes(bundle: Bundle) -> None
     assert [item.name for item in selected.candidates] == [
         name for both in NAMES.values() for name in (both, f"{both}, CUDA graph")
     ]
-    hashes = {engine.name: engine.file.sha256 for engine in bundle.manifest.engines}
+    hashes = {engine.metadata.backend: engine.file.sha256 for engine in bundle.manifest.engines}
     for item in selected.candidates:
         assert (item.batches.ranges, item.observable) == (((1, 32),), False)
-        assert item.artifact_sha256 == hashes[item.name.partition(",")[0]]
+        assert item.config.flavor is not None
+        assert item.artifact_sha256 == hashes[item.config.flavor]
         assert item.precision is Precision.FP32
 
 
