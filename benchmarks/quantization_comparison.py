@@ -62,7 +62,7 @@ Images = NDArray[np.float32]
 
 
 def _ours(folder: Path) -> dict[str, Path]:
-    """Our files, lowered and written as ``export`` does; the parity report is the judgement here."""
+    """Our files, lowered and written as ``export`` does; they are compared here, with no parity report."""
     choices = {
         "fp32": (Precision.FP32, PrecisionOptions()),
         "fp16": (Precision.FP16, PrecisionOptions()),

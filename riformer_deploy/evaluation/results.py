@@ -191,7 +191,7 @@ class ParityResult:
 
 
 class Timing(StrEnum):
-    """What was timed; ``DeviceTimes`` of ``runtimes.base`` says where each part begins and ends."""
+    """What was timed; ``DeviceTimes`` of ``backends.base`` says where each part begins and ends."""
 
     CALL = "call"
     """From the call to the outputs on the host, by the host's clock: copies and Python included."""

@@ -155,7 +155,7 @@ def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run
     assert found["provenance"]["precision"] == "fp8"
 
 
-def test_a_gate_names_what_it_spares_and_one_that_cannot_hold_exits_1_with_nothing_written(
+def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_nothing_written(
     export: Export, cli: Run, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3)))

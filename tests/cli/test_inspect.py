@@ -190,7 +190,7 @@ ENGINE = "model.fp32.tensorrt-rtx.engine"
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_an_engine_as_text_tells_its_passport_and_what_keeps_it_from_running_here(
+def test_an_engine_as_text_tells_its_engine_metadata_and_what_keeps_it_from_running_here(
     cli: Run, engine_bundle: Path
 ) -> None:
     ran = cli("inspect", engine_bundle / ENGINE)

@@ -135,7 +135,7 @@ def test_a_folder_with_no_bundle_in_it_is_told_how_to_make_one(
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fail_the_proof(
+def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fail_the_parity_report(
     cli: Run, engine_bundle_copy: Path
 ) -> None:
     ran = cli("verify", "parity", engine_bundle_copy)
@@ -150,7 +150,7 @@ def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fa
 
 
 @pytest.mark.usefixtures("noisy_openvino")
-def test_another_runtimes_failure_passes_the_export_fails_the_proof_and_keeps_predict_from_it(
+def test_another_runtimes_failure_passes_the_export_fails_the_parity_report_and_keeps_predict_from_it(
     cli: Run, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     bundle, line = tmp_path / "out", "OpenVINO fp32 (model.fp32.onnx), logits: |difference| up to "

@@ -64,7 +64,7 @@ def test_preflight_passes_for_engines_built_here(engines: Bundle) -> None:
         assert preflight(engine, engines.path_of(engine.file), this_host()) == ()
 
 
-def test_every_engine_is_within_its_budget_plain_and_as_a_graph(engines: Bundle) -> None:
+def test_every_engine_is_within_its_tolerance_plain_and_as_a_graph(engines: Bundle) -> None:
     result = measure_parity(engines, TOLERANCES, groups=(Group.ENGINE,))
     assert len(result.candidates) == 2 * len(engines.manifest.engines)
     assert {candidate.name: candidate.status for candidate in result.candidates} == {

@@ -57,7 +57,7 @@ def built_copy(tmp_path: Path, built: tuple[Path, BuildReport]) -> Path:
     return Path(shutil.copytree(built[0], tmp_path / "built"))
 
 
-def test_the_passport_says_what_an_engine_is_made_of_and_for(built: tuple[Path, BuildReport]) -> None:
+def test_the_engine_metadata_says_what_an_engine_is_made_of_and_for(built: tuple[Path, BuildReport]) -> None:
     directory, report = built
     manifest = Bundle.open(directory).manifest
     assert report.bundle == str(directory)

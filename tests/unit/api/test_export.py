@@ -50,7 +50,7 @@ def _content(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_a_bundle_holds_weights_graph_and_proof_each_with_its_parent(
+def test_a_bundle_holds_weights_graph_and_parity_report_each_with_its_parent(
     tiny_bundle: Path, tiny_checkpoint: Path
 ) -> None:
     bundle = Bundle.open(tiny_bundle)

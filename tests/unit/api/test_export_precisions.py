@@ -188,7 +188,7 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Precisio
         )
 
 
-def test_bfloat16_is_judged_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
+def test_bfloat16_is_compared_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
     with pytest.raises(OptionError, match="needs opset 22"):
         export("bf16")
     forms = PrecisionOptions(
@@ -240,7 +240,7 @@ def test_models_that_would_be_lost_are_named_and_dropped_only_by_force(
     assert [item.precision for item in Bundle.open(tmp_path / "out").manifest.onnx] == ["fp16"]
 
 
-def test_a_gate_spares_layers_by_name_and_an_impossible_one_fails(
+def test_a_gate_excludes_layers_by_name_and_an_impossible_one_fails(
     tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
 ) -> None:
     asked = ExportOptions(
@@ -288,7 +288,7 @@ def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
     assert int8 == dataclasses.replace(float8, method="mse")
 
 
-def test_samples_are_calibration_images_and_proofs_run_on_them(precise_bundle: Path) -> None:
+def test_samples_are_calibration_images_and_parity_reports_run_on_them(precise_bundle: Path) -> None:
     manifest = Bundle.open(precise_bundle).manifest
     assert manifest.samples is not None
     assert np.load(precise_bundle / manifest.samples.path).shape == (32, 3, 64, 64)

@@ -223,7 +223,7 @@ def test_what_is_nothing_of_ours_is_refused_by_kind_and_name(
         assert str(path) in str(caught.value)
 
 
-def test_a_bundle_is_told_with_its_graphs_its_cost_and_its_stored_proof(
+def test_a_bundle_is_told_with_its_graphs_its_cost_and_its_stored_parity_report(
     tiny_bundle: Path, onnx_of: Callable[[Path], Path], tiny_architecture: Architecture
 ) -> None:
     found = inspect_file(str(tiny_bundle))
@@ -235,7 +235,7 @@ def test_a_bundle_is_told_with_its_graphs_its_cost_and_its_stored_proof(
     assert (found.parity, found.parity_utc) == (Status.PASSED, stored.created_utc)
 
 
-def test_a_changed_graph_or_proof_of_a_bundle_is_not_described(tiny_bundle_copy: Path) -> None:
+def test_a_changed_graph_or_parity_report_of_a_bundle_is_not_described(tiny_bundle_copy: Path) -> None:
     for name in ("model.fp32.onnx", "parity.json"):
         (tiny_bundle_copy / name).write_bytes(b"{}")
     found = inspect_file(tiny_bundle_copy)

@@ -88,7 +88,7 @@ def test_a_wrong_classifier_fails_and_no_block_is_blamed(tiny_bundle_copy: Path)
     assert found.first_bad_block is None
 
 
-def test_a_graph_that_gives_nan_fails_under_the_loosest_budget(tiny_bundle_copy: Path) -> None:
+def test_a_graph_that_gives_nan_fails_under_the_loosest_tolerance(tiny_bundle_copy: Path) -> None:
     _damage(tiny_bundle_copy, "backbone.network.4.1.mlp.fc2.bias", lambda values: values.fill(np.nan))
     found = _graph_verdict(tiny_bundle_copy, LOOSE)
     assert found.status is Status.FAILED
@@ -96,7 +96,9 @@ def test_a_graph_that_gives_nan_fails_under_the_loosest_budget(tiny_bundle_copy:
     assert found.outputs[0].deviation.finite is False
 
 
-def test_a_loosened_budget_passes_a_damaged_graph_and_is_marked_as_the_users(tiny_bundle_copy: Path) -> None:
+def test_a_loosened_tolerance_passes_a_damaged_graph_and_is_marked_as_the_users(
+    tiny_bundle_copy: Path,
+) -> None:
     _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     found = _graph_verdict(tiny_bundle_copy, LOOSE)
     assert (found.status, found.tolerance.stated) == (Status.PASSED, "user")
@@ -140,7 +142,7 @@ def test_a_failed_verification_is_stored_as_failed(tiny_bundle_copy: Path) -> No
     Bundle.open(tiny_bundle_copy).path_of(Bundle.open(tiny_bundle_copy).manifest.results["parity"])
 
 
-def test_benching_stores_the_result_beside_the_proof(tiny_bundle_copy: Path) -> None:
+def test_benching_stores_the_result_beside_the_parity_report(tiny_bundle_copy: Path) -> None:
     parity = Bundle.open(tiny_bundle_copy).manifest.results["parity"]
     result = bench_bundle(tiny_bundle_copy, (Group.TORCH, Group.ONNX), QUICK)
     bundle = Bundle.open(tiny_bundle_copy)
@@ -219,7 +221,7 @@ def test_benching_gives_back_the_threads_that_it_found(tiny_bundle_copy: Path, *
     assert torch.get_num_threads() == 2
 
 
-def test_proof_under_limits_of_the_users_own_is_kept_beside_that_under_the_default_ones(
+def test_parity_report_under_limits_of_the_users_own_is_kept_beside_that_under_the_default_ones(
     tiny_bundle_copy: Path,
 ) -> None:
     before = Bundle.open(tiny_bundle_copy).manifest.results["parity"]

@@ -55,13 +55,13 @@ def test_the_reference_is_the_training_form_in_float64(tiny_bundle: Path) -> Non
     ],
     ids=["torch", "compiled", "onnx", "none"],
 )
-def test_a_group_gives_its_contestants(tiny_bundle: Path, groups: list[Group], names: list[str]) -> None:
+def test_a_group_gives_its_candidates(tiny_bundle: Path, groups: list[Group], names: list[str]) -> None:
     found = select_candidates(Bundle.open(tiny_bundle), groups).candidates
     assert [item.name for item in found] == names
     assert {item.precision for item in found} <= {Precision.FP32}
 
 
-def test_every_contestant_runs_the_file_that_it_names(tiny_bundle: Path) -> None:
+def test_every_candidate_runs_the_file_that_it_names(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     images = synthetic_images(2, (64, 48), seed=0)
     expected = reference(bundle).open().run(images)["logits"]

@@ -150,7 +150,7 @@ def _task(bundle: Bundle) -> ParityTask:
     )
 
 
-def test_every_engine_is_judged_against_the_reference_and_leaves_nothing(
+def test_every_engine_is_compared_against_the_reference_and_leaves_nothing(
     bundle: Bundle, machine: Machine
 ) -> None:
     result = verify_parity(_task(bundle))
@@ -447,13 +447,13 @@ def test_what_is_known_of_its_graphs_is_known_of_an_engine_that_is_fed(tiny_bund
     assert graph_of(adapt_input(Timed(), bundle, half)) is graph_of(Timed()) is None
 
 
-def test_there_are_no_rivals_without_a_gpu(bundle: Bundle, machine: Machine) -> None:
+def test_there_are_no_baselines_without_a_gpu(bundle: Bundle, machine: Machine) -> None:
     machine.driver = Driver(cuda_version=None, gpus=(), problem="none")
     selected = baseline_candidates(bundle, GpuOptions())
     assert (selected.candidates, selected.skipped) == ((), ())
 
 
-def test_rivals_that_cannot_run_are_named_with_the_reason(
+def test_baselines_that_cannot_run_are_named_with_the_reason(
     bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -36,7 +36,7 @@ def test_outputs_and_blocks_are_those_of_onnx_runtime(
         assert ours.run(images[:batch])["logits"].shape == (batch, 10)
 
 
-def test_float8_is_within_its_budget(
+def test_float8_is_within_its_tolerance(
     fp8_bundle: Path, digits_inputs: NDArray[np.float32], digits_reference: NDArray[np.float64]
 ) -> None:
     runtime = OpenVinoRuntime(fp8_bundle / "model.fp8.onnx", threads=1)

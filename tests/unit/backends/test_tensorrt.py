@@ -144,7 +144,7 @@ def test_a_static_engine_takes_its_own_batch_and_no_other(bench_of: MakeBench, f
 
 @pytest.mark.parametrize("flavor", FLAVORS)
 @pytest.mark.parametrize("graphs", [False, True], ids=["plain", "CUDA graph"])
-def test_a_plan_may_bring_its_runtime_only_where_the_passport_says_so(
+def test_a_plan_may_bring_its_runtime_only_where_the_engine_metadata_says_so(
     bench_of: MakeBench, flavor: str, *, graphs: bool
 ) -> None:
     bench = bench_of(flavor, settings=BuildSettings(version_compatible=True))

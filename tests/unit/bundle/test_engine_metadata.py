@@ -111,7 +111,7 @@ def test_an_engine_needs_a_profile() -> None:
         engine_of(profiles=())
 
 
-def test_an_engine_with_the_passport_of_another_graphs_engine_is_refused() -> None:
+def test_an_engine_with_the_engine_metadata_of_another_graphs_engine_is_refused() -> None:
     artifact = engine_of()
     other = dataclasses.replace(artifact.metadata, onnx_sha256="f" * 64)
     with pytest.raises(ValueError, match=r"model\.fp32\.tensorrt\.engine has the engine metadata of another"):

@@ -221,7 +221,7 @@ def test_a_server_that_lies_about_the_length_does_no_harm(
         assert names(options.folder) == []
 
 
-def test_an_answer_of_unknown_length_is_judged_by_its_hash(
+def test_an_answer_of_unknown_length_is_compared_by_its_hash(
     server: Server, variant: Variant, options: DownloadOptions
 ) -> None:
     def unsaid(handler: Handler, _number: int) -> bool:

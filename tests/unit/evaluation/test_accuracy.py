@@ -194,7 +194,7 @@ def test_answers_about_anything_else_are_not_taken_up(
     assert model.seen[0] == 0
 
 
-def test_a_folder_that_cannot_hold_a_journal_only_costs_the_journal(
+def test_a_folder_that_cannot_hold_a_resume_log_only_costs_the_resume_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = measure_accuracy(task(entry("base", Knowing({})), resume_folder=tmp_path / "gone")).result

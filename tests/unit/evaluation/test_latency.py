@@ -66,7 +66,7 @@ def _measure(candidates: Sequence[Candidate], options: BenchOptions = OPTIONS) -
     return measure_latency(candidates, IMAGES, INPUTS, options)
 
 
-def test_every_contestant_has_one_turn_per_round_with_one_untimed_call_before_the_timed_ones() -> None:
+def test_every_candidate_has_one_turn_per_round_with_one_untimed_call_before_the_timed_ones() -> None:
     log: list[str] = []
     result = _measure(_recorders(log, "ABC"))
     assert log[:6] == ["A2", "A2", "B2", "B2", "C2", "C2"]  # warming up
@@ -121,7 +121,7 @@ def test_samples_are_real_times_of_the_timed_calls_alone() -> None:
     assert samples.summary.images_per_s == pytest.approx(2000 / np.median(samples.samples_ms))
 
 
-def test_a_contestant_of_another_fixed_batch_is_left_out_with_the_reason(
+def test_a_candidate_of_another_fixed_batch_is_left_out_with_the_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log: list[str] = []
@@ -138,7 +138,7 @@ def _cannot_open() -> Runtime:
     raise RuntimeFailureError("no kernel image", details=["sm_00"])
 
 
-def test_a_contestant_that_cannot_be_loaded_or_run_is_left_out_with_the_reason() -> None:
+def test_a_candidate_that_cannot_be_loaded_or_run_is_left_out_with_the_reason() -> None:
     log: list[str] = []
     result = _measure([_candidate("O", _cannot_open), *_recorders(log, "AB", B=1)])
     assert [item.name for item in result.samples] == ["A"]
@@ -149,7 +149,7 @@ def test_a_contestant_that_cannot_be_loaded_or_run_is_left_out_with_the_reason()
     assert log.count("B closed") == log.count("A closed") == 1
 
 
-def test_a_contestant_that_breaks_down_in_the_rounds_does_not_take_the_others_figures_along() -> None:
+def test_a_candidate_that_breaks_down_in_the_rounds_does_not_take_the_others_figures_along() -> None:
     log: list[str] = []
     result = _measure(_recorders(log, "AB", B=9))
     assert [item.name for item in result.samples] == ["A"]

@@ -29,7 +29,7 @@ def test_figures_of_a_case_worked_by_hand() -> None:
     )
 
 
-def test_the_tolerance_is_judged_value_by_value_not_at_the_largest_error() -> None:
+def test_the_tolerance_is_compared_value_by_value_not_at_the_largest_error() -> None:
     # errors 0.5 on 0 and 1 on 1000: the smaller one is out
     found = deviation(array(0, 1000), array(0.5, 1001), rtol=1e-2, atol=0.25)
     assert found.max_abs == 1.0

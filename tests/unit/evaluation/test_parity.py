@@ -53,7 +53,7 @@ def _against(task: ParityTask, model: RIFormer, **changes: object) -> CandidateP
     return result.candidates[0]
 
 
-def test_the_folded_model_is_within_the_default_budget(task: ParityTask) -> None:
+def test_the_folded_model_is_within_the_default_tolerance(task: ParityTask) -> None:
     result = verify_parity(task)
     (candidate,) = result.candidates
     assert result.status is candidate.status is Status.PASSED
@@ -103,7 +103,7 @@ def test_a_wrong_stem_is_seen_from_the_first_block_on(
 
 @pytest.mark.parametrize("key", ["head.fc.bias", "backbone.network.4.0.mlp.fc2.bias"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_fail_whatever_the_budget(
+def test_values_that_are_not_finite_fail_whatever_the_tolerance(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State, key: str, value: float
 ) -> None:
     tiny_state[key][3] = value
@@ -128,7 +128,7 @@ def test_swapped_classes_fail_and_the_flips_are_counted(
     assert decisions.top1_agreement == 0
 
 
-def test_a_loosened_budget_passes_what_the_default_fails_and_says_whose_it_is(
+def test_a_loosened_tolerance_passes_what_the_default_fails_and_says_whose_it_is(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State
 ) -> None:
     tiny_state["backbone.network.4.0.mlp.fc1.weight"].reshape(-1)[0] += 1e-2
@@ -204,7 +204,7 @@ BLOCKS = tuple((f"backbone.network.{i}.0", f"backbone.network.{i}.1") for i in (
     ],
     ids=["early, smaller at its stage's end", "within a stage", "far before the stage that fails"],
 )
-def test_the_first_block_that_is_out_is_named_even_where_its_stage_ends_within_the_budget(
+def test_the_first_block_that_is_out_is_named_even_where_its_stage_ends_within_the_tolerance(
     task: ParityTask, noise: dict[str, float], bad: str
 ) -> None:
     full = {f"backbone.network.{name}": value for name, value in noise.items()}

@@ -83,7 +83,7 @@ def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateP
 
 
 @pytest.mark.parametrize("observable", [False, True])
-def test_stages_are_judged_only_where_they_can_be_seen(*, observable: bool) -> None:
+def test_stages_are_compared_only_where_they_can_be_seen(*, observable: bool) -> None:
     found = _judged(Scores(observable=observable))
     assert found.status is Status.PASSED
     assert [stage.tensor for stage in found.stages] == [stage[-1] for stage in BLOCKS if observable]
@@ -107,7 +107,7 @@ def test_a_wrong_engine_fails_and_no_block_is_looked_for() -> None:
     ],
     ids=["any", "one", "four", "two or three"],
 )
-def test_every_image_is_judged_in_sizes_that_the_engine_takes(batches: BatchRange, seen: list[int]) -> None:
+def test_every_image_is_compared_in_sizes_that_the_engine_takes(batches: BatchRange, seen: list[int]) -> None:
     runtime = Scores(batches=batches, observable=False)
     assert _judged(runtime).status is Status.PASSED
     assert runtime.seen == seen

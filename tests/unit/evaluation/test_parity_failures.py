@@ -122,7 +122,7 @@ def test_a_stored_failure_is_of_this_file_in_this_runtime(tiny_bundle_copy: Path
     assert stored_failure(bundle, dataclasses.replace(openvino, artifact_sha256="of another file")) is None
 
 
-def test_an_engine_is_looked_up_in_its_own_proof(engine_bundle_copy: Path) -> None:
+def test_an_engine_is_looked_up_in_its_own_parity_report(engine_bundle_copy: Path) -> None:
     bundle = Bundle.open(engine_bundle_copy)
     (engine,) = bundle.manifest.engines
     (candidate,) = select_candidates(bundle, [Group.ONNX]).candidates

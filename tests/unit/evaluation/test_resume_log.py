@@ -82,7 +82,7 @@ def test_nothing_after_a_damaged_line_is_believed(damage: object, path: Path) ->
     resume_log.close(finished=False)
 
 
-def test_two_passes_do_not_write_one_journal(path: Path) -> None:
+def test_two_passes_do_not_write_one_resume_log(path: Path) -> None:
     resume_log = ResumeLog(path, "k")
     with pytest.raises(BundleError, match="Another pass"):
         ResumeLog(path, "k")

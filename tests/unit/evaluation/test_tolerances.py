@@ -14,7 +14,7 @@ from riformer_deploy.export.quantized_layers import FLOAT8, quantize
 FP32 = TOLERANCES[Precision.FP32]
 
 
-def test_every_precision_has_a_budget_stated_by_default() -> None:
+def test_every_precision_has_a_tolerance_stated_by_default() -> None:
     assert set(TOLERANCES) == set(Precision)
     assert {tolerance.stated for tolerance in TOLERANCES.values()} == {"default"}
 

@@ -97,7 +97,7 @@ def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
     assert 100 * lost <= 0.3
 
 
-def test_fp8_that_clips_is_worse_than_its_budget_and_range_costs_nothing(
+def test_fp8_that_clips_is_worse_than_its_tolerance_and_range_costs_nothing(
     digits_folded: RIFormer,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
@@ -176,7 +176,7 @@ def test_fp16_of_golden_weights_is_within_1e_3_of_float64_at_both_sizes(
         assert _golden_error(repository, variant, found) <= 1e-3, variant.name
 
 
-def test_fp16_of_golden_s12_keeps_its_budget_in_onnx_runtime(
+def test_fp16_of_golden_s12_keeps_its_tolerance_in_onnx_runtime(
     golden: ModuleType, filled: Callable[..., dict[str, Tensor]], repository: Path, tmp_path: Path
 ) -> None:
     variant, path = VARIANTS["riformer-s12_in1k"], tmp_path / "model.onnx"

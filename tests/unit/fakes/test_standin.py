@@ -78,7 +78,7 @@ def test_it_is_in_place_for_a_while_only() -> None:
 
 
 @pytest.mark.usefixtures("there")
-def test_engines_of_every_precision_hold_their_budgets_plain_and_as_a_graph(with_engines: Path) -> None:
+def test_engines_of_every_precision_hold_their_tolerances_plain_and_as_a_graph(with_engines: Path) -> None:
     bundle = Bundle.open(with_engines)
     assert {engine.metadata.backend_version for engine in bundle.manifest.engines} == {VERSION}
     result = measure_parity(bundle, TOLERANCES, groups=(Group.ENGINE,))

@@ -80,7 +80,7 @@ def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer)
         assert each.ranges == _calibrate(folded, [], CalibrationConfig(method=method)).ranges
 
 
-def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
+def test_absolute_maxima_see_images_activations_and_weights(folded: RIFormer) -> None:
     seen = float(_images().spread(4).max())
     assert _calibrate(folded, []).abs_max["backbone.patch_embed.proj"] >= abs(seen)
     folded.get_parameter("backbone.patch_embed.proj.bias")[0] = -70000.0
@@ -91,7 +91,7 @@ def test_peaks_see_images_activations_and_weights(folded: RIFormer) -> None:
     assert abs_max["backbone.network.4.1"] >= 80000
 
 
-def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2_takes(
+def test_absolute_maxima_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2_takes(
     folded: RIFormer,
 ) -> None:
     block = "backbone.network.4.1"
@@ -114,7 +114,7 @@ def test_peaks_see_a_norms_weights_and_if_asked_for_fc1s_product_with_what_norm2
     assert calibrate(folded, "others", _images(), QUICK).abs_max[block] >= 80000
 
 
-def test_peaks_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:
+def test_absolute_maxima_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:
     """The bias undoes what the weight makes too large for half, which stores the product all the same."""
     block = "backbone.network.4.1"
     norm = folded.get_submodule(f"{block}.norm_reparam")
@@ -198,7 +198,7 @@ def test_the_key_depends_on_weights_images_wish_and_version(
     assert len(set(keys)) == len(keys)
 
 
-def test_without_ranges_one_pass_looks_for_peaks(folded: RIFormer) -> None:
+def test_without_ranges_one_pass_looks_for_absolute_maxima(folded: RIFormer) -> None:
     said: list[str] = []
     found = _calibrate(folded, said, CalibrationConfig(ranges=False))
     assert (found.ranges, found.residual_ranges, found.smoothquant_scales) == ({}, {}, {})

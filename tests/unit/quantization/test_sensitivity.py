@@ -63,7 +63,7 @@ def test_an_impossible_gate_is_refused(limits: dict[str, float]) -> None:
         Gate(**limits)
 
 
-def test_the_damaged_layer_is_ranked_first_and_spared_first(evaluator: QuantizedEvaluator) -> None:
+def test_the_damaged_layer_is_ranked_first_and_excluded_first(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.2.1.mlp.fc2"
     ranges = {**evaluator.calibration.ranges, worst: evaluator.calibration.ranges[worst] * 40}
     evaluator = dataclasses.replace(
@@ -102,7 +102,7 @@ def test_fp8_is_measured_on_its_own_layers_alone(evaluator: QuantizedEvaluator) 
     assert cost.sqnr_db >= 38
 
 
-def test_every_layer_is_spared_where_nothing_less_will_do(evaluator: QuantizedEvaluator) -> None:
+def test_every_layer_is_excluded_where_nothing_less_will_do(evaluator: QuantizedEvaluator) -> None:
     half = dataclasses.replace(evaluator, options=PrecisionOptions(int8_base=Precision.FP16))
     ranking = rank_layers(
         dataclasses.replace(half, images=half.images[:2], reference=half.reference[:2]), "test"

@@ -238,7 +238,7 @@ def _check(case: Case, got: NDArray[np.floating], precision: Precision) -> None:
 @pytest.mark.parametrize("norm", NormForm)
 @pytest.mark.parametrize(("precision", "base"), LANES, ids=_LANE_NAMES)
 @pytest.mark.parametrize("name", CASES)
-def test_the_module_is_finite_and_within_its_budget(
+def test_the_module_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], name: str, precision: Precision, base: Precision, norm: NormForm
 ) -> None:
     case = case_of(name)
@@ -260,7 +260,7 @@ FORMS = [
 @pytest.mark.parametrize(("norm", "mlp", "norm2", "narrow"), FORMS)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.BF16])
 @pytest.mark.parametrize("name", CASES)
-def test_the_module_in_every_other_form_is_finite_and_within_its_budget(
+def test_the_module_in_every_other_form_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case],
     name: str,
     precision: Precision,
@@ -288,7 +288,7 @@ def test_a_product_that_half_cannot_hold_keeps_its_block_in_float32(case_of: Cal
     assert before < after
 
 
-def test_only_what_must_be_is_spared(case_of: Callable[[str], Case]) -> None:
+def test_only_what_must_be_is_excluded(case_of: Callable[[str], Case]) -> None:
     """Rounding errors of constant images are all alike and do not average; nothing else needs sparing."""
     excluded = {name: case_of(name).excluded(NormForm.INSTANCE, Precision.FP32) for name in CASES}
     layers = set(quantizable(case_of("images ordinary").folded))
@@ -350,7 +350,7 @@ _ORT_NAMES = [name for name, lane in zip(_LANE_NAMES, LANES, strict=True) if lan
 
 @pytest.mark.parametrize("norm", NormForm)
 @pytest.mark.parametrize(("precision", "base"), _ORT_LANES, ids=_ORT_NAMES)
-def test_the_graph_is_finite_and_within_its_budget(
+def test_the_graph_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, precision: Precision, base: Precision, norm: NormForm
 ) -> None:
     """One graph, calibrated on every kind of image at once, run on each kind."""
@@ -374,7 +374,7 @@ def test_the_graph_is_finite_and_within_its_budget(
         (NormForm.GROUP, MlpForm.CONV, Norm2Form.FOLDED),
     ],
 )
-def test_the_graph_with_norms_in_half_is_finite_and_within_its_budget(
+def test_the_graph_with_norms_in_half_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, norm: NormForm, mlp: MlpForm, norm2: Norm2Form
 ) -> None:
     everything = case_of(ALL_AT_ONCE)
@@ -387,7 +387,7 @@ def test_the_graph_with_norms_in_half_is_finite_and_within_its_budget(
 
 @pytest.mark.parametrize("base", [Precision.FP16, Precision.INT8, Precision.FP8])
 @pytest.mark.parametrize("name", ["weights stem times 3e4", "weights branch times 3e4"])
-def test_the_graph_of_scaled_weights_is_finite_and_within_its_budget(
+def test_the_graph_of_scaled_weights_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, name: str, base: Precision
 ) -> None:
     case = case_of(name)
