@@ -11,7 +11,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
-from riformer_deploy.data.loader import LoaderOptions, load_batches
+from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
 
@@ -51,19 +51,6 @@ class Prediction:
 
     image: str
     guesses: tuple[Guess, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnusableImage:
-    """A picture that could not be used.
-
-    Attributes:
-        image: The file.
-        reason: Why.
-    """
-
-    image: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import CountCallback, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
-from riformer_deploy.data.loader import LoaderOptions
+from riformer_deploy.data.loader import LoaderOptions, UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share, UnusableImage
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share
 from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
@@ -171,7 +171,7 @@ def reproduce_table(
         )
         result = measure_accuracy(task, count).result
         record = result.dataset
-        broken |= {item.name: item for item in result.broken}
+        broken |= {item.image: item for item in result.broken}
         for entry, measured in zip(entries, result.artifacts, strict=True):
             rows[entry.variant.name, entry.form] = _row(entry, measured)
     assert record is not None  # noqa: S101  # there is at least one variant

@@ -56,6 +56,19 @@ class LoaderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnusableImage:
+    """A picture that could not be used.
+
+    Attributes:
+        image: Its file, or its place in an array.
+        reason: Why not.
+    """
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageBatch:
     """Consecutive pictures, ready for the network.
 

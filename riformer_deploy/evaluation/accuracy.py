@@ -19,7 +19,7 @@ from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
-from riformer_deploy.data.loader import ImageBatch, LoaderOptions, load_batches
+from riformer_deploy.data.loader import ImageBatch, LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.evaluation.accuracy_results import (
     TOP,
     AccuracyComparison,
@@ -27,7 +27,6 @@ from riformer_deploy.evaluation.accuracy_results import (
     ArtifactAccuracy,
     DatasetRecord,
     Published,
-    UnusableImage,
     compare_accuracy,
     share_of,
 )
@@ -203,7 +202,7 @@ def _ask(lanes: Sequence[tuple[Candidate, Runtime]], batch: ImageBatch, dataset:
 
 def _result(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyResult:
     broken = tuple(
-        UnusableImage(name=task.dataset.name_of(int(number)), reason=why)
+        UnusableImage(image=task.dataset.name_of(int(number)), reason=why)
         for number, why in answers.broken.items()
     )
     if not answers.usable:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.data.loader import UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
 from riformer_deploy.evaluation.results import Status
@@ -176,19 +177,6 @@ class Published:
     variant: str
     top1_percent: float
     top5_percent: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnusableImage:
-    """A picture that could not be used.
-
-    Attributes:
-        name: Its file, or its place in an array.
-        reason: Why not.
-    """
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def test_broken_pictures_are_counted_named_and_left_out_of_every_figure(tmp_path
     samples = tuple(Sample(name=f"{n}.png", label=0, path=tmp_path / f"{n}.png") for n in range(6))
     data = Dataset(location="here", layout="made", samples=samples, total=6, identity="x")
     measured = measure_accuracy(task(entry("base", Knowing({0: 3})), data=data))
-    assert [item.name for item in measured.result.broken] == ["2.png", "4.png"]
+    assert [item.image for item in measured.result.broken] == ["2.png", "4.png"]
     assert measured.result.artifacts[0].images == 4
     assert measured.result.artifacts[0].top1.right == 3
     rows = list(csv.reader(io.StringIO(answers_table(measured, data))))
