@@ -9,7 +9,7 @@ import typer
 
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 
-from .. import options, output
+from .. import options, output, parsing
 from ..tables.build import print_build
 
 
@@ -83,10 +83,10 @@ def build(
     asked = BuildOptions(
         precisions=tuple(precision or ()),
         backend=None if backend is options.FlavorChoice.AUTO else TensorRTFlavor(backend),
-        profiles=tuple(options.parse_profile(text) for text in profile or ()),
-        image_size_px=None if image_size is None else options.parse_image_size(image_size),
+        profiles=tuple(parsing.parse_profile(text) for text in profile or ()),
+        image_size_px=None if image_size is None else parsing.parse_image_size(image_size),
         settings=BuildSettings(
-            workspace_bytes=None if workspace is None else options.parse_size(workspace),
+            workspace_bytes=None if workspace is None else parsing.parse_size(workspace),
             optimization_level=opt_level,
             tf32=tf32,
             refittable=refittable,

@@ -9,7 +9,7 @@ import typer
 
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision, WeightSet
 
-from .. import options, output
+from .. import options, output, parsing
 from ..tables.parity import print_parity
 
 SYNTHETIC = (
@@ -78,9 +78,9 @@ def export(
     debug: options.Debug = False,
 ) -> None:
     """Turn a checkpoint into a bundle: fused weights, ONNX, and the parity report that they agree."""
-    size = options.parse_image_size(image_size) if image_size is not None else None
-    fixed = options.parse_batch(batch)
-    form, topk = options.parse_output(output_form)
+    size = parsing.parse_image_size(image_size) if image_size is not None else None
+    fixed = parsing.parse_batch(batch)
+    form, topk = parsing.parse_output(output_form)
 
     from riformer_deploy.api.export import (
         AS_FOUND,
