@@ -8,13 +8,16 @@ import torch
 from _common import naive_export
 
 from riformer_deploy.backends.base import Candidate, Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.backends.tensorrt import EngineRuntime
+
+# Internals: forms are built without this toolkit's own export, which api always runs.
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, EngineMetadata, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import DeviceLayer, Precision, Role
+from riformer_deploy.common.enums import DeviceLayer, Precision, Processor, Role, RuntimeKind
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold, fuse
 from riformer_deploy.trt.bindings import load
@@ -22,7 +25,7 @@ from riformer_deploy.trt.builder import BuildRequest, build_plan
 
 
 def _forms(bundle: Bundle) -> dict[str, RIFormer]:
-    model = model_of(bundle.path_of(bundle.manifest.weights[0].file))
+    model = model_of(bundle.path_of(bundle.manifest.reference.file))
     return {"training": model, "deploy": fuse(model), "folded": fold(model)}
 
 
@@ -58,7 +61,16 @@ def _as_module(name: str, form: RIFormer, *, compiled: bool) -> Candidate:
         return CudaPyTorchRuntime(copy, dtype=torch.float16, compiled=compiled, channels_last=True)
 
     title = f"PyTorch float16, channels last, {name} form, {'compiled' if compiled else 'eager'}"
-    return Candidate(name=title, precision=Precision.FP16, artifact_sha256="", open=start, role=Role.BASELINE)
+    config = CandidateConfig(
+        runtime=RuntimeKind.PYTORCH,
+        precision=Precision.FP16,
+        processor=Processor.GPU,
+        form=form.form,
+        compiled=compiled,
+        channels_last=True,
+        label=title,
+    )
+    return Candidate(config=config, artifact_sha256="", open=start, role=Role.BASELINE)
 
 
 def _as_engine(
@@ -87,4 +99,13 @@ def _as_engine(
         return EngineRuntime(plan, metadata, trt, open_device(DeviceLayer.CUDA_PYTHON), cuda_graphs=True)
 
     title = f"{backend.label} fp32, {name} form, plain export, CUDA graph"
-    return Candidate(name=title, precision=Precision.FP32, artifact_sha256="", open=start)
+    config = CandidateConfig(
+        runtime=RuntimeKind.TENSORRT,
+        precision=Precision.FP32,
+        processor=Processor.GPU,
+        form=form.form,
+        flavor=backend,
+        cuda_graph=True,
+        label=title,
+    )
+    return Candidate(config=config, artifact_sha256="", open=start)

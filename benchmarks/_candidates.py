@@ -1,29 +1,29 @@
-"""What the GPU suite's result says of what it timed."""
+"""What the GPU suite times."""
 
 from __future__ import annotations
 
-from _suite import CandidateFacts
+from dataclasses import dataclass
 
 from riformer_deploy.backends.base import Candidate
 from riformer_deploy.common.enums import Precision
 
 
-def by_name(candidates: list[Candidate]) -> dict[str, tuple[Candidate, CandidateFacts]]:
-    """Candidates of no bundle, with what the result says of them."""
-    return {candidate.name: (candidate, facts_of(candidate, None)) for candidate in candidates}
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is timed, and whose it is.
 
-
-def facts_of(candidate: Candidate, bundle: str | None, *, is_engine: bool = False) -> CandidateFacts:
-    """What the result says of a candidate.
-
-    Args:
+    Attributes:
         candidate: What is timed.
         bundle: The bundle that its artifact is from, or None.
-        is_engine: Whether it runs a TensorRT engine.
     """
-    return CandidateFacts(
-        precision=candidate.precision, role=candidate.role, bundle=bundle, is_engine=is_engine
-    )
+
+    candidate: Candidate
+    bundle: str | None
+
+
+def baselines_of(candidates: list[Candidate]) -> list[Entry]:
+    """Candidates of no bundle."""
+    return [Entry(candidate=candidate, bundle=None) for candidate in candidates]
 
 
 def belongs_beside(offered: Precision, measured: Precision) -> bool:

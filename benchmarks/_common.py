@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+
+# Internals: weights of published shapes, and the machine's description.
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.system.machine import describe_machine
 

@@ -7,6 +7,7 @@ from typing import Any
 from _roofline import STORED_AS, Ceiling, floor_of, layers_of
 from _suite import Timed
 
+# Internals: floors follow from the model's shape.
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.evaluation.results import Timing
@@ -24,7 +25,7 @@ def floor_rows(timed: Timed, model: ModelRecord, ceiling: Ceiling) -> list[Any]:
     for series in timed.result.samples:
         if series.timing is not Timing.COMPUTE:
             continue
-        stored = STORED_AS[timed.candidates[series.name].precision]
+        stored = STORED_AS[series.config.precision]
         layers = layers_of(model.architecture, model.preprocessing.crop_px[0], series.batch, stored)
         floor = floor_of(layers, ceiling, stored)
         if floor is None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.build import BatchProfile, BuildOptions, BuildSettings, TensorRTFlavor, build_engines
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.tensorrt import EngineRuntime
-from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings, TensorRTFlavor
+
+# Internals: loading is tried step by step, with each step's error.
+from riformer_deploy.bundle.engine_metadata import CURRENT
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import DeviceLayer, Precision
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.build_options import BuildOptions
 from riformer_deploy.trt.preflight import preflight_here
 
 

@@ -12,6 +12,8 @@ from statistics import median
 import torch
 
 from riformer_deploy.common.enums import Precision
+
+# Internals: every layer's shape counts.
 from riformer_deploy.model.architecture import Architecture
 
 _LARGE_BYTES = 2**30

@@ -13,7 +13,7 @@ from typing import Any
 
 import _ablation
 import torch
-from _candidates import belongs_beside, by_name, facts_of
+from _candidates import Entry, baselines_of, belongs_beside
 from _copies import copy_rates
 from _floors import floor_rows
 from _forms import DEFAULT, DIGITS, FORMS, bundle_name
@@ -21,23 +21,24 @@ from _loading import targets_tried, try_loading
 from _roofline import Ceiling, measure_ceiling
 from _suite import CandidateFacts, Suite, Timed
 
-from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.bench import BenchOptions
+from riformer_deploy.api.build import BatchProfile, BuildOptions, TensorRTFlavor, build_engines
 from riformer_deploy.api.parity import measure_parity
-from riformer_deploy.backends.base import Candidate
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS, GpuOptions
+
+# Internals: chosen candidates are measured beside each other; api measures what one bundle holds.
 from riformer_deploy.bundle.artifacts import MANIFEST
-from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
-from riformer_deploy.common.enums import Baselines, DeviceLayer, Precision
+from riformer_deploy.common.enums import Baselines, DeviceLayer, Group, Precision, RuntimeKind
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.trt.build_options import BuildOptions
 from tests.fakes.standin.installing import standing_in
 
 
@@ -193,11 +194,9 @@ class Run:
         single = BatchProfile(minimum=1, optimum=1, maximum=1)
         return (single, BatchProfile(minimum=2, optimum=most, maximum=most)) if most > 1 else (single,)
 
-    def _candidates(
-        self, variant: str, precision: Precision, baselines: Baselines
-    ) -> dict[str, tuple[Candidate, CandidateFacts]]:
-        """Artifacts of one precision in every form with their bundles, and the baselines, by name."""
-        found: dict[str, tuple[Candidate, CandidateFacts]] = {}
+    def _candidates(self, variant: str, precision: Precision, baselines: Baselines) -> list[Entry]:
+        """Artifacts of one precision in every form with their bundles, and the baselines, each once."""
+        found: dict[CandidateConfig, Entry] = {}
         for form, what in FORMS.items():
             if precision not in what.precisions:
                 continue
@@ -210,18 +209,16 @@ class Run:
             selected = others + select_candidates(opened, (Group.ENGINE,), gpu=gpu)
             skipped = selected.skipped[0 if form == DEFAULT else len(others.skipped) :]
             self.suite.left_out += [f"{path.name}: {item.name}: {item.reason}" for item in skipped]
-            engines = {item.file.sha256 for item in opened.manifest.engines}
-            artifacts = engines | {item.file.sha256 for item in opened.manifest.onnx}
             for candidate in selected.candidates:
-                if candidate.artifact_sha256 not in artifacts:  # a baseline, which has no form
-                    if belongs_beside(candidate.precision, precision):
-                        facts = facts_of(candidate, None)
-                        found.setdefault(candidate.name, (candidate, facts))
-                elif candidate.precision is precision:
-                    named = dataclasses.replace(candidate, name=f"{candidate.name}, form {form}")
-                    is_engine = candidate.artifact_sha256 in engines
-                    found[named.name] = (named, facts_of(candidate, path.name, is_engine=is_engine))
-        return found
+                config = candidate.config
+                if config.runtime is RuntimeKind.PYTORCH:  # a baseline, which has no form
+                    if belongs_beside(config.precision, precision):
+                        found.setdefault(config, Entry(candidate=candidate, bundle=None))
+                elif config.precision is precision:
+                    told = dataclasses.replace(config, label=f"{config.name}, form {form}")
+                    candidate_of_form = dataclasses.replace(candidate, config=told)
+                    found[told] = Entry(candidate=candidate_of_form, bundle=path.name)
+        return list(found.values())
 
     def latency(
         self, variant: str, precision: Precision, batch: int, baselines: Baselines = Baselines.QUICK
@@ -232,25 +229,25 @@ class Run:
         if not self.suite.fits(name, 40 if baselines is Baselines.QUICK else 150):
             return
         with self.suite.stage(name):
-            candidates = self._candidates(variant, precision, baselines)
-            self._time(name, variant, precision, candidates, batch)
+            entries = self._candidates(variant, precision, baselines)
+            self._time(name, variant, precision, entries, batch)
 
     def _time(
         self,
         what: str,
         variant: str,
         precision: Precision,
-        candidates: dict[str, tuple[Candidate, CandidateFacts]],
+        entries: list[Entry],
         batch: int,
     ) -> None:
         size = self._default(variant).manifest.model.preprocessing.crop_px
         result = measure_latency(
-            [candidate for candidate, _ in candidates.values()],
+            [entry.candidate for entry in entries],
             synthetic_images(batch, size, seed=0),
             InputImages(description="synthetic", image_size_px=size, batches=(batch,), seed=0),
             self._bench_options(batch),
         )
-        facts = {name: known for name, (_, known) in candidates.items()}
+        facts = tuple(CandidateFacts(config=e.candidate.config, bundle=e.bundle) for e in entries)
         self.suite.latency.append(
             Timed(what=what, variant=variant, precision=precision, candidates=facts, result=result)
         )
@@ -276,13 +273,13 @@ class Run:
             what = f"ablation, PyTorch {'compiled' if compiled else 'eager'}, batch {batch}"
             if self.suite.fits(what, 60 if compiled else 15):
                 with self.suite.stage(what):
-                    forms = by_name(_ablation.modules(bundle, compiled=compiled))
+                    forms = baselines_of(_ablation.modules(bundle, compiled=compiled))
                     self._time(what, variant, Precision.FP16, forms, batch)
         for backend in self.runnable:
             what = f"ablation, {backend.label}, plain exports, batch {batch}"
             if self.suite.fits(what, 40):
                 with self.suite.stage(what):
-                    forms = by_name(_ablation.engines(bundle, self.scratch, backend, batch))
+                    forms = baselines_of(_ablation.engines(bundle, self.scratch, backend, batch))
                     self._time(what, variant, Precision.FP32, forms, batch)
 
     def roofline(self) -> None:

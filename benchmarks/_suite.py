@@ -15,29 +15,28 @@ from pathlib import Path
 import torch
 from _common import result_header
 
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.common.dependencies import PACKAGES, installed_version
-from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RIFormerDeployError
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+
+# Internals: raw results are kept as they were measured.
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult
 from riformer_deploy.system.nvml import GpuState, read_gpu
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateFacts:
-    """What was timed under a name.
+    """What was timed, and whose it is.
 
     Attributes:
-        precision: What it computes in.
-        role: Candidate or baseline.
+        config: What was run, and how.
         bundle: The bundle that its artifact is from; None for a baseline.
-        is_engine: Whether a TensorRT engine is run.
     """
 
-    precision: Precision
-    role: Role
+    config: CandidateConfig
     bundle: str | None
-    is_engine: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +47,19 @@ class Timed:
         what: In words.
         variant: The model.
         precision: The candidates'; baselines may have another.
-        candidates: What was timed, by name.
+        candidates: What was timed.
         result: What was measured.
     """
 
     what: str
     variant: str
     precision: Precision
-    candidates: dict[str, CandidateFacts]
+    candidates: tuple[CandidateFacts, ...]
     result: LatencyResult
+
+    def bundle_of(self, config: CandidateConfig) -> str | None:
+        """The bundle that a candidate's artifact is from; None for a baseline."""
+        return next(known.bundle for known in self.candidates if known.config == config)
 
 
 @dataclass(kw_only=True)

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from _common import target
 from _forms import DIGITS
-from _suite import CandidateFacts, Suite
+from _suite import Suite
 
-from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue
+
+# Internals: targets are computed from raw samples.
 from riformer_deploy.evaluation.latency_comparison import speed_up
 from riformer_deploy.evaluation.results import LatencySamples, ParityResult, Status, Timing
 
@@ -19,15 +21,17 @@ NOT_MEASURED = "not measured"
 _HALF = (Precision.FP16, Precision.BF16)
 
 
-def _kernels(suite: Suite, batch: int) -> list[tuple[LatencySamples, CandidateFacts]]:
-    """Kernels with a cold L2 cache of the suite's first variant in half precision, of every measurement."""
+def _kernels(suite: Suite, batch: int) -> list[tuple[LatencySamples, str | None]]:
+    """Kernels with a cold L2 cache of the suite's first variant in half precision, of every measurement.
+
+    Beside each the bundle that its artifact is from.
+    """
     return [
-        (series, timed.candidates[series.name])
+        (series, timed.bundle_of(series.config))
         for timed in suite.latency
         if timed.variant == suite.latency[0].variant
         for series in timed.result.samples
-        if (series.timing, series.batch) == (Timing.COMPUTE, batch)
-        and timed.candidates[series.name].precision in _HALF
+        if (series.timing, series.batch) == (Timing.COMPUTE, batch) and series.config.precision in _HALF
     ]
 
 
@@ -38,9 +42,11 @@ def _fastest(series: Iterable[LatencySamples]) -> LatencySamples | None:
 def _speed_up(suite: Suite, batch: int, *, engines: bool) -> JsonValue:
     """Kernels of the strongest baseline over those of our fastest engine, or of our fastest ONNX file."""
     kernels = _kernels(suite, batch)
-    baseline = _fastest(series for series, facts in kernels if facts.role is Role.BASELINE)
+    baseline = _fastest(series for series, _ in kernels if series.role is Role.BASELINE)
     ours = _fastest(
-        series for series, facts in kernels if facts.bundle is not None and facts.is_engine is engines
+        series
+        for series, bundle in kernels
+        if bundle is not None and (series.config.runtime is RuntimeKind.TENSORRT) is engines
     )
     if baseline is None or ours is None:
         return NOT_MEASURED

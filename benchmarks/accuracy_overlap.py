@@ -14,10 +14,13 @@ from _common import random_state, target, write_result
 from PIL import Image
 
 from riformer_deploy.backends.base import Candidate, Outputs, Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue
+
+# Internals: decoding and inference are timed apart; api does both in one pass.
 from riformer_deploy.data.class_names import imagenet_names
 from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
 from riformer_deploy.data.loader import LoaderOptions, load_batches
@@ -77,7 +80,8 @@ def _measure(dataset: Dataset, runtime: Runtime) -> dict[str, list[float]]:
     """Seconds of decoding alone, inference alone and the whole pass, taking turns."""
     loader = LoaderOptions(preprocessing=VARIANTS["riformer-s12_in1k"].preprocessing, batch=_BATCH, workers=1)
     images = synthetic_images(_BATCH, (224, 224), seed=0)
-    candidate = Candidate(name="S12", precision=Precision.FP32, artifact_sha256="", open=lambda: runtime)
+    config = CandidateConfig(runtime=RuntimeKind.PYTORCH, precision=Precision.FP32, label="S12")
+    candidate = Candidate(config=config, artifact_sha256="", open=lambda: runtime)
     task = AccuracyTask(candidates=[candidate], dataset=dataset, loader=loader)
     work: dict[str, Callable[[], object]] = {
         "decoding": lambda: sum(part.count for part in load_batches(dataset, loader)),

@@ -10,12 +10,15 @@ import torch
 from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.backends.base import Candidate, Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import NormForm, Precision
+from riformer_deploy.common.enums import NormForm, Precision, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
+
+# Internals: graphs are made in every form without a bundle around them.
 from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
@@ -34,8 +37,16 @@ from riformer_deploy.quantization.resolving import resolve_lowering
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
 _BATCHES = (1, 8)
-_EAGER = "PyTorch eager fp32, training form"
-_NAIVE = "the naive export fp32"
+_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
+
+
+def _config(label: str, runtime: RuntimeKind, precision: Precision) -> CandidateConfig:
+    return CandidateConfig(runtime=runtime, precision=precision, label=label)
+
+
+def _ours(runtime: RuntimeKind, precision: Precision, norm: NormForm) -> CandidateConfig:
+    """One of our files in a runtime."""
+    return _config(f"{_TITLES[runtime]} {precision} {norm}", runtime, precision)
 
 
 def _opset(precision: Precision, norm: NormForm) -> int:
@@ -45,8 +56,8 @@ def _opset(precision: Precision, norm: NormForm) -> int:
     return max(DEFAULT_OPSET, GROUP_NORM_OPSET) if norm is NormForm.GROUP else DEFAULT_OPSET
 
 
-def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
-    """Our files by name: every norm form of every precision."""
+def _graphs(model: RIFormer, folder: Path) -> dict[tuple[Precision, NormForm], Path]:
+    """Our files: every norm form of every precision."""
     folded = fold(model)
     images = random_set(_PREPROCESSING)
     measured = measure(folded, images, "benchmark", CalibrationConfig())
@@ -58,60 +69,66 @@ def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
             path = folder / f"{precision}.{norm}.onnx"
             options = OnnxOptions(image_size_px=_SIZE, opset=_opset(precision, norm))
             export_onnx(lower(folded, config, _PREPROCESSING), path, options, {})
-            files[f"{precision} {norm}"] = (precision, path)
+            files[precision, norm] = path
     return files
 
 
 def _candidates(model: RIFormer, folder: Path, threads: int) -> list[Candidate]:
     folded, naive = fold(model), naive_export(model, folder / "naive.onnx", _SIZE[0])
     half = fold(model).to(torch.bfloat16)
-    fp32, bf16 = Precision.FP32, Precision.BF16
-    candidates: list[tuple[str, Precision, Callable[[], Runtime]]] = [
-        (_EAGER, fp32, lambda: PyTorchRuntime(model, threads=threads)),
-        ("PyTorch eager fp32, folded", fp32, lambda: PyTorchRuntime(folded, threads=threads)),
-        (
-            "PyTorch compiled fp32, folded", fp32,
-            lambda: PyTorchRuntime(folded, compiled=True, threads=threads),
+    fp32, bf16, pytorch = Precision.FP32, Precision.BF16, RuntimeKind.PYTORCH
+    starts: dict[CandidateConfig, Callable[[], Runtime]] = {
+        _EAGER: lambda: PyTorchRuntime(model, threads=threads),
+        _config("PyTorch eager fp32, folded", pytorch, fp32): lambda: PyTorchRuntime(folded, threads=threads),
+        _config("PyTorch compiled fp32, folded", pytorch, fp32): lambda: PyTorchRuntime(
+            folded, compiled=True, threads=threads
         ),
-        (
-            "PyTorch eager bf16, folded", bf16,
-            lambda: PyTorchRuntime(half, dtype=torch.bfloat16, threads=threads),
+        _config("PyTorch eager bf16, folded", pytorch, bf16): lambda: PyTorchRuntime(
+            half, dtype=torch.bfloat16, threads=threads
         ),
-        (
-            "PyTorch compiled bf16, folded", bf16,
-            lambda: PyTorchRuntime(half, dtype=torch.bfloat16, compiled=True, threads=threads),
+        _config("PyTorch compiled bf16, folded", pytorch, bf16): lambda: PyTorchRuntime(
+            half, dtype=torch.bfloat16, compiled=True, threads=threads
         ),
-        (f"ONNX Runtime, {_NAIVE}", fp32, lambda: OnnxRuntime(naive, threads=threads)),
-        (f"OpenVINO, {_NAIVE}", fp32, lambda: OpenVinoRuntime(naive, threads=threads)),
-    ]  # fmt: skip
-    for name, (precision, path) in _graphs(model, folder).items():
+        _NAIVE[RuntimeKind.ONNX_RUNTIME]: _opener(OnnxRuntime, naive, threads),
+        _NAIVE[RuntimeKind.OPENVINO]: _opener(OpenVinoRuntime, naive, threads),
+    }
+    for (precision, norm), path in _graphs(model, folder).items():
         if precision is not Precision.BF16:  # ONNX Runtime has no CPU kernels for it
-            candidates.append((f"ONNX Runtime {name}", precision, _opener(OnnxRuntime, path, threads)))
-        candidates.append((f"OpenVINO {name}", precision, _opener(OpenVinoRuntime, path, threads)))
-    return [
-        Candidate(name=name, precision=precision, artifact_sha256="", open=start)
-        for name, precision, start in candidates
-    ]
+            starts[_ours(RuntimeKind.ONNX_RUNTIME, precision, norm)] = _opener(OnnxRuntime, path, threads)
+        starts[_ours(RuntimeKind.OPENVINO, precision, norm)] = _opener(OpenVinoRuntime, path, threads)
+    return [Candidate(config=config, artifact_sha256="", open=start) for config, start in starts.items()]
 
 
 def _opener(kind: Callable[..., Runtime], path: Path, threads: int) -> Callable[[], Runtime]:
     return lambda: kind(path, threads=threads)
 
 
-def _targets(result: LatencyResult, names: list[str]) -> dict[str, JsonValue]:
+_EAGER = _config("PyTorch eager fp32, training form", RuntimeKind.PYTORCH, Precision.FP32)
+_NAIVE = {
+    runtime: _config(f"{title}, the naive export fp32", runtime, Precision.FP32)
+    for runtime, title in _TITLES.items()
+}
+
+
+def _targets(result: LatencyResult) -> dict[str, JsonValue]:
     """Ratios of medians, each within one batch size."""
-    median = {(sample.name, sample.batch): sample.summary.median_ms for sample in result.samples}
     found: dict[str, JsonValue] = {}
     for batch in _BATCHES:
-        files = [name for name in names if (name, batch) in median and "PyTorch" not in name]
-        ours = [name for name in files if _NAIVE not in name]
-        best = min(ours, key=lambda name: median[name, batch])
-        ratio = median[_EAGER, batch] / median[best, batch]
-        found[f"batch {batch}: eager over the best artifact ({best})"] = target(ratio, 7.0, at_most=False)
-        for backend in ("ONNX Runtime", "OpenVINO"):
-            default = median[f"{backend} fp32 instance", batch]
-            found[f"batch {batch}, {backend}: naive export over our default fp32"] = target(
-                median[f"{backend}, {_NAIVE}", batch] / default, 1.0, at_most=False
+        median = {item.config: item.summary.median_ms for item in result.samples if item.batch == batch}
+        ours = [
+            config
+            for config in median
+            if config.runtime is not RuntimeKind.PYTORCH and config not in _NAIVE.values()
+        ]
+        best = min(ours, key=median.__getitem__)
+        ratio = median[_EAGER] / median[best]
+        found[f"batch {batch}: eager over the best artifact ({best.name})"] = target(
+            ratio, 7.0, at_most=False
+        )
+        for runtime, title in _TITLES.items():
+            default = median[_ours(runtime, Precision.FP32, NormForm.INSTANCE)]
+            found[f"batch {batch}, {title}: naive export over our default fp32"] = target(
+                median[_NAIVE[runtime]] / default, 1.0, at_most=False
             )
     return found
 
@@ -151,7 +168,7 @@ def main() -> None:
             "file_bytes": sizes,
             "latency": to_jsonable(result),
         },
-        _targets(result, [item.name for item in candidates]),
+        _targets(result),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from _common import interleaved_s, medians, peak_rss_of, random_state, target, write_result
 
+# Internals: the bare exporter is timed beside api's export.
 from riformer_deploy.model.variants import VARIANTS
 
 _BARE = """

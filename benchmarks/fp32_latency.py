@@ -9,11 +9,14 @@ from pathlib import Path
 from _common import naive_export, random_state, target, write_result
 
 from riformer_deploy.backends.base import Candidate, Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import to_jsonable
+
+# Internals: the graph is measured without a bundle around it.
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
@@ -44,15 +47,20 @@ def main() -> None:
             fold(model), LoweringConfig(), Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
         )
         export_onnx(lowered, ours, OnnxOptions(image_size_px=_SIZE), {})
-        runtimes: dict[str, Callable[[], Runtime]] = {
-            _EAGER: lambda: PyTorchRuntime(model, threads=threads),
-            _COMPILED: lambda: PyTorchRuntime(model, compiled=True, threads=threads),
-            _NAIVE: lambda: OnnxRuntime(naive, threads=threads),
-            _OURS: lambda: OnnxRuntime(ours, threads=threads),
+        pytorch, onnx = RuntimeKind.PYTORCH, RuntimeKind.ONNX_RUNTIME
+        runtimes: dict[str, tuple[RuntimeKind, Callable[[], Runtime]]] = {
+            _EAGER: (pytorch, lambda: PyTorchRuntime(model, threads=threads)),
+            _COMPILED: (pytorch, lambda: PyTorchRuntime(model, compiled=True, threads=threads)),
+            _NAIVE: (onnx, lambda: OnnxRuntime(naive, threads=threads)),
+            _OURS: (onnx, lambda: OnnxRuntime(ours, threads=threads)),
         }
         candidates = [
-            Candidate(name=name, precision=Precision.FP32, artifact_sha256="", open=start)
-            for name, start in runtimes.items()
+            Candidate(
+                config=CandidateConfig(runtime=kind, precision=Precision.FP32, label=name),
+                artifact_sha256="",
+                open=start,
+            )
+            for name, (kind, start) in runtimes.items()
         ]
         result = measure_latency(
             candidates,

@@ -20,11 +20,13 @@ import torch
 from _common import random_state
 from _forms import DEFAULT, DIGITS, FORMS, SMALL, Form, bundle_name
 
-from riformer_deploy.api.export import ExportOptions, export_checkpoint
+from riformer_deploy.api.export import ExportOptions, changed_tolerances, export_checkpoint
+
+# Internals: default tolerances and published names.
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.evaluation.tolerances import TOLERANCES, changed_tolerances
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.model.variants import VARIANTS
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -26,6 +26,7 @@ from _stages import Run
 from _suite import Suite
 from _targets import targets_of
 
+# Internals: published names, and whether there is a GPU.
 from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.system.cuda_driver import query_driver
 from tests.fakes.standin.installing import standing_in

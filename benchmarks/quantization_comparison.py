@@ -14,6 +14,7 @@ import functools
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Method, Precision
 from riformer_deploy.common.serialization import JsonValue
+
+# Internals: graphs are made from the same calibration as those of other tools.
 from riformer_deploy.data.calibration_files import calibration_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import normalize
@@ -59,7 +62,7 @@ Images = NDArray[np.float32]
 
 
 def _ours(folder: Path) -> dict[str, Path]:
-    """Our files, lowered and written as ``export`` does; the parity report is the judgement here."""
+    """Our files, lowered and written as ``export`` does; they are compared here, with no parity report."""
     choices = {
         "fp32": LoweringConfig(),
         "fp16": LoweringConfig(precision=Precision.FP16),
@@ -141,32 +144,41 @@ def _attempt(make: Callable[[], object]) -> str | None:
     return None
 
 
+class _Tool(StrEnum):
+    """Whose quantisation ours is compared with."""
+
+    ONNX_RUNTIME = "ONNX Runtime"
+    MODELOPT = "ModelOpt"
+
+
 def _baselines(
     sources: dict[str, Path], folder: Path, images: Images, modelopt: str | None
-) -> tuple[dict[str, Path], dict[str, JsonValue]]:
-    """The baselines' files by name, and by name why there is none."""
+) -> tuple[dict[_Tool, dict[str, Path]], dict[str, JsonValue]]:
+    """The baselines' files by tool and name, and by name why there is none."""
     stored = folder / "images.npy"
     np.save(stored, images)
-    todo: dict[str, Callable[[Path], object]] = {}
+    todo: dict[tuple[_Tool, str], Callable[[Path], object]] = {}
     for form, source in sources.items():
         for method in ("MinMax", "Entropy", "Percentile"):
             for what, layers in (("default operators", None), ("Conv and Gemm", ["Conv", "Gemm"])):
                 name = f"ONNX Runtime quantize_static {method}, {what}, {form}"
-                todo[name] = functools.partial(_onnxruntime, source, images, method, layers)
+                todo[_Tool.ONNX_RUNTIME, name] = functools.partial(
+                    _onnxruntime, source, images, method, layers
+                )
         for method in ("max", "entropy"):
-            todo[f"ModelOpt {method}, {form}"] = functools.partial(
+            todo[_Tool.MODELOPT, f"ModelOpt {method}, {form}"] = functools.partial(
                 _modelopt, modelopt, source, stored, method
             )
-    files: dict[str, Path] = {}
+    files: dict[_Tool, dict[str, Path]] = {tool: {} for tool in _Tool}
     failures: dict[str, JsonValue] = {}
-    for number, (name, make) in enumerate(todo.items()):
+    for number, ((tool, name), run) in enumerate(todo.items()):
         path = folder / f"baseline{number}.onnx"
-        if name.startswith("ModelOpt") and modelopt is None:
+        if tool is _Tool.MODELOPT and modelopt is None:
             failures[name] = "not run: no --modelopt was given"
             continue
-        reason = _attempt(functools.partial(make, path))
+        reason = _attempt(functools.partial(run, path))
         if reason is None:
-            files[name] = path
+            files[tool][name] = path
         else:
             failures[name] = reason
     return files, failures
@@ -196,7 +208,7 @@ def _paired(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> JsonValue:
 
 
 def main() -> None:
-    """Quantise, judge, compare."""
+    """Quantise and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--modelopt", help="a Python interpreter that has nvidia-modelopt[onnx]")
     asked = parser.parse_args()
@@ -215,18 +227,18 @@ def main() -> None:
             "our folded export": files[f"{_OURS} fp32"],
         }
         theirs, failures = _baselines(sources, folder, calibration, asked.modelopt)
-        judged = {
-            name: _compare(path, images, true, labels)
-            for name, path in {"naive export fp32": sources["naive export"], **files, **theirs}.items()
-        }
-    ours = judged[f"{_OURS} int8, mse"]
+        everything = {"naive export fp32": sources["naive export"], **files}
+        for of_tool in theirs.values():
+            everything |= of_tool
+        compared = {name: _compare(path, images, true, labels) for name, path in everything.items()}
+    ours = compared[f"{_OURS} int8, mse"]
     exact = 100 * float((true.argmax(1) == labels).mean())
     targets: dict[str, JsonValue] = {
         "our SQNR, dB": target(ours["sqnr_db"], 38.5, at_most=False),
         "top-1 lost, points": target(exact - ours["top1_percent"], 0.3),
     }
-    for baseline in ("ONNX Runtime", "ModelOpt"):
-        rows = [row for name, row in judged.items() if name.startswith(baseline)]
+    for baseline in _Tool:
+        rows = [compared[name] for name in theirs[baseline]]
         if rows:
             best = max(row["sqnr_db"] for row in rows)
             smallest = min(row["file_bytes"] for row in rows)
@@ -245,9 +257,9 @@ def main() -> None:
             "reference_top1_percent": exact,
             "judged": {
                 name: {key: value for key, value in row.items() if key != "right"}
-                for name, row in judged.items()
+                for name, row in compared.items()
             },
-            "paired_with_ours": {name: _paired(ours, row) for name, row in judged.items()},
+            "paired_with_ours": {name: _paired(ours, row) for name, row in compared.items()},
             "failed": failures,
         },
         targets,

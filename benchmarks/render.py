@@ -10,6 +10,9 @@ from typing import Any
 
 from _common import RESULTS
 
+from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.common.serialization import load_json
+
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- begin: benchmarks/render.py -->", "<!-- end: benchmarks/render.py -->"
 
@@ -47,13 +50,20 @@ def _latency_rows(figures: Any) -> list[tuple[str, ...]]:
     for entry in figures.get("latency", ()):
         series: dict[tuple[str, int], dict[str, Any]] = {}
         for sample in entry["result"]["samples"]:
-            series.setdefault((sample["name"], sample["batch"]), {})[sample["timing"]] = sample
+            series.setdefault((_name(sample), sample["batch"]), {})[sample["timing"]] = sample
         for (name, batch), timed in series.items():
             shown = [timed.get(timing) for timing in _TIMINGS]
             cells = [_median(sample) for sample in shown]
             rate = "-" if shown[-1] is None else f"{shown[-1]['summary']['images_per_s']:.0f}"
             rows.append((f"{entry['variant']}: {name}", str(batch), *cells, rate))
     return rows
+
+
+def _name(sample: Any) -> str:
+    """What was timed; results of schema 1 hold the name itself."""
+    if "name" in sample:
+        return str(sample["name"])
+    return load_json(CandidateConfig, json.dumps(sample["config"])).name
 
 
 def _median(sample: Any) -> str:

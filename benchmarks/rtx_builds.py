@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from _common import medians, random_state, target, write_result
 
-from riformer_deploy.api.build import build_engines
+from riformer_deploy.api.build import BatchProfile, BuildOptions, BuildSettings, TensorRTFlavor, build_engines
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
-from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
+
+# Internals: the builder's bare calls are timed beside api's build.
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision
@@ -29,7 +30,7 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.trt.bindings import TensorRT, load
-from riformer_deploy.trt.build_options import DEFAULT_PROFILE, BuildOptions
+from riformer_deploy.trt.build_options import DEFAULT_PROFILE
 from riformer_deploy.trt.builder import BuildRequest, build_plan
 
 _ROUNDS = 5

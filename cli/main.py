@@ -27,7 +27,9 @@ app = typer.Typer(
     add_completion=False,
 )
 verify_app = typer.Typer(
-    help="Prove that artifacts compute the reference's function.", no_args_is_help=True, rich_markup_mode=None
+    help="Verify that artifacts compute the reference's function, and how often they are right.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.command("export", epilog="Example: riformer-deploy export ckpt.pth -o bundle --image-size 224")(
     commands.export
@@ -79,7 +81,7 @@ def _root(
     version: Annotated[  # its callback does the work
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
-    debug: Debug = False,  # likewise
+    debug: Debug = False,  # its callback does the work
 ) -> None:
     pass
 

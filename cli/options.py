@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from riformer_deploy.common.enums import (
     DeviceLayer,
+    Group,
     InputForm,
     Method,
     MlpForm,
     Norm2Form,
     NormForm,
-    OutputForm,
     Precision,
 )
-
-if TYPE_CHECKING:
-    from riformer_deploy.bundle.engine_metadata import BatchProfile
 
 
 class WeightsChoice(StrEnum):
@@ -32,8 +29,8 @@ class WeightsChoice(StrEnum):
     RAW = "raw"
 
 
-class Backend(StrEnum):
-    """``--with``: what runs a model."""
+class RunnerChoice(StrEnum):
+    """``--with``: the groups of candidates that predict and that accuracy is measured of."""
 
     TORCH = "torch"
     ONNX = "onnx"
@@ -41,8 +38,8 @@ class Backend(StrEnum):
     ENGINE = "engine"
 
 
-class EngineBackend(StrEnum):
-    """``--backend``."""
+class FlavorChoice(StrEnum):
+    """``--backend``: a flavor of TensorRT, or the one that fits the machine."""
 
     AUTO = "auto"
     TENSORRT = "tensorrt"
@@ -55,61 +52,60 @@ def _set_debug(value: bool) -> bool:
     return value
 
 
-def parse_image_size(text: str) -> tuple[int, int]:
-    """``224`` or ``256x192`` as (height, width) in pixels.
+def chosen_groups(
+    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
+) -> tuple[Group, ...]:
+    """The groups that a command line asks for; none named means all.
+
+    Args:
+        torch: PyTorch was named.
+        onnx: ONNX Runtime was named.
+        openvino: OpenVINO was named.
+        engine: TensorRT was named; it brings what engines are measured against.
+        compiled: PyTorch, where it takes part, is to be compiled too.
+    """
+    everything = not (torch or onnx or openvino or engine)
+    groups: list[Group] = []
+    if torch or everything:
+        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
+    if onnx or everything:
+        groups.append(Group.ONNX)
+    if openvino or everything:
+        groups.append(Group.OPENVINO)
+    if engine or everything:
+        groups += [Group.GPU, Group.ENGINE]
+    return tuple(groups)
+
+
+def chosen_bundle(path: Path | None) -> Path:
+    """The bundle that was named, or, where none was, the current folder or the one bundle in it.
+
+    Args:
+        path: As named.
 
     Raises:
-        typer.BadParameter: The text is neither.
+        BundleError: None was named, and there is none here, or several.
     """
-    match = re.fullmatch(r"([0-9]+)(?:[xX]([0-9]+))?", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not a size; say 224 or HEIGHTxWIDTH")
-    return int(match[1]), int(match[2] or match[1])
+    from riformer_deploy.bundle.store import find_bundle
+
+    return find_bundle(path)
 
 
-def parse_batch(text: str) -> int | None:
-    """``dynamic`` as None, or a number.
+def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+    """The two parts of ``IMAGE... [BUNDLE]``: the last argument is the bundle if it is a bundle's folder.
 
-    Raises:
-        typer.BadParameter: The text is neither.
+    Args:
+        arguments: As given.
+
+    Returns:
+        The pictures, and the bundle or None.
     """
-    if text == "dynamic":
-        return None
-    if not re.fullmatch(r"-?[0-9]+", text):
-        raise typer.BadParameter(f"{text!r} is not a batch size; say dynamic or a number")
-    return int(text)
+    from riformer_deploy.bundle.store import is_bundle
 
-
-_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def parse_size(text: str) -> int:
-    """``512MiB``, ``4GiB`` or a number of bytes as bytes.
-
-    Raises:
-        typer.BadParameter: The text is none of these.
-    """
-    match = re.fullmatch(r"([0-9]+)\s*([a-zA-Z]*)", text)
-    if match is None or match[2].upper() not in _UNITS:
-        raise typer.BadParameter(f"{text!r} is not a size; say 512MiB, 4GiB or a number of bytes")
-    return int(match[1]) * _UNITS[match[2].upper()]
-
-
-def parse_profile(text: str) -> BatchProfile:
-    """``MIN:OPT:MAX`` or one number as a profile of batch sizes.
-
-    Raises:
-        typer.BadParameter: The text is neither, or not in order.
-    """
-    from riformer_deploy.bundle.engine_metadata import BatchProfile
-
-    match = re.fullmatch(r"([0-9]+)(?::([0-9]+):([0-9]+))?", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not a profile; say MIN:OPT:MAX, such as 1:8:32, or one number")
-    low, middle, high = (int(number or match[1]) for number in match.groups())
-    if not 1 <= low <= middle <= high:
-        raise typer.BadParameter(f"{text!r} is not a profile: it must be 1 <= MIN <= OPT <= MAX")
-    return BatchProfile(minimum=low, optimum=middle, maximum=high)
+    last = Path(arguments[-1])
+    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
+        return tuple(arguments[:-1]), last
+    return tuple(arguments), None
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -207,20 +203,6 @@ class NormIoChoice(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
-
-
-def parse_output(text: str) -> tuple[OutputForm, int]:
-    """``logits``, ``probabilities``, ``features`` or ``topk=K`` as the form and K (5 where it has none).
-
-    Raises:
-        typer.BadParameter: The text is none of these.
-    """
-    if text in {OutputForm.LOGITS, OutputForm.PROBABILITIES, OutputForm.FEATURES}:
-        return OutputForm(text), 5
-    match = re.fullmatch(r"topk=([1-9][0-9]*)", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no output; say logits, probabilities, features or topk=K")
-    return OutputForm.TOPK, int(match[1])
 
 
 Calibration = Annotated[

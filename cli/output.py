@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
+
+from riformer_deploy.common.progress import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
     def line(step: str) -> None:
         nonlocal shown
-        what = re.split(", (?:round|step) ", step)[0]
+        what = step.work if isinstance(step, Step) else step
         if what != shown:
             shown = what
             sys.stderr.write(f"{what}\n")

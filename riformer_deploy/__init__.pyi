@@ -36,7 +36,6 @@ from riformer_deploy.api.reproduce import Reproduction as Reproduction
 from riformer_deploy.api.reproduce import reproduce_table as reproduce_table
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
 from riformer_deploy.backends.base import Skipped as Skipped
-from riformer_deploy.backends.candidates import Group as Group
 from riformer_deploy.backends.gpu_candidates import GpuOptions as GpuOptions
 from riformer_deploy.backends.graph_state import GraphState as GraphState
 from riformer_deploy.bundle.artifacts import FileRecord as FileRecord
@@ -81,13 +80,11 @@ from riformer_deploy.data.calibration import CalibrationSet as CalibrationSet
 from riformer_deploy.data.calibration_files import CalibrationSource as CalibrationSource
 from riformer_deploy.data.image_files import PictureFiles as PictureFiles
 from riformer_deploy.data.image_files import find_pictures as find_pictures
-from riformer_deploy.data.loader import UnusableImage as UnusableImage
 from riformer_deploy.data.preprocessing import Interpolation as Interpolation
 from riformer_deploy.data.preprocessing import Preprocessing as Preprocessing
 from riformer_deploy.data.preprocessing_changes import PreprocessingChanges as PreprocessingChanges
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult as AccuracyResult
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy as ArtifactAccuracy
-from riformer_deploy.evaluation.accuracy_results import Comparison as Comparison
 from riformer_deploy.evaluation.accuracy_results import DatasetRecord as DatasetRecord
 from riformer_deploy.evaluation.accuracy_results import Published as Published
 from riformer_deploy.evaluation.accuracy_results import Share as Share
@@ -96,7 +93,6 @@ from riformer_deploy.evaluation.latency_summary import LatencySummary as Latency
 from riformer_deploy.evaluation.metrics import Decisions as Decisions
 from riformer_deploy.evaluation.metrics import Deviation as Deviation
 from riformer_deploy.evaluation.results import CandidateParity as CandidateParity
-from riformer_deploy.evaluation.results import Inputs as Inputs
 from riformer_deploy.evaluation.results import LatencyResult as LatencyResult
 from riformer_deploy.evaluation.results import LatencySamples as LatencySamples
 from riformer_deploy.evaluation.results import OutputParity as OutputParity
@@ -122,6 +118,14 @@ from riformer_deploy.system.machine import Machine as Machine
 from riformer_deploy.system.nvml import GpuState as GpuState
 from riformer_deploy.system.nvml import GpuWatch as GpuWatch
 from riformer_deploy.trt.build_options import BuildOptions as BuildOptions
-from riformer_deploy.trt.preflight import Mismatch as Mismatch
+from riformer_deploy.trt.fit_checks import Mismatch as Mismatch
 
 __version__: str
+from riformer_deploy.backends.candidate_config import CandidateConfig as CandidateConfig
+from riformer_deploy.bundle.artifacts import GraphContents as GraphContents
+from riformer_deploy.common.enums import CompileMode as CompileMode
+from riformer_deploy.common.enums import Group as Group
+from riformer_deploy.common.enums import Processor as Processor
+from riformer_deploy.data.loader import UnusableImage as UnusableImage
+from riformer_deploy.evaluation.accuracy_results import AccuracyComparison as AccuracyComparison
+from riformer_deploy.evaluation.results import InputImages as InputImages

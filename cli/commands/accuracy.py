@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.common.enums import Group
+
 from .. import options, output
-from ..accuracy_tables import print_accuracy
+from ..tables.accuracy import print_accuracy
 
 
 def accuracy(
@@ -15,7 +17,7 @@ def accuracy(
     data: options.Data = ...,  # type: ignore[assignment]  # Typer's mark of an option that must be given
     split: options.Split = "val",
     backend: Annotated[
-        list[options.Backend] | None,
+        list[options.RunnerChoice] | None,
         typer.Option("--with", help="Artifacts that take part.", show_default="torch, onnx"),
     ] = None,
     limit: options.Limit = None,
@@ -33,12 +35,9 @@ def accuracy(
     debug: options.Debug = False,
 ) -> None:
     """Measure top-1 and top-5 of artifacts in one pass over labelled pictures."""
-    from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
-    from riformer_deploy.backends.candidates import Group
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.evaluation.results import Status
+    from riformer_deploy.api.accuracy import AccuracyOptions, Status, accuracy_bundle
 
-    chosen = backend or [options.Backend.TORCH, options.Backend.ONNX]
+    chosen = backend or [options.RunnerChoice.TORCH, options.RunnerChoice.ONNX]
     asked = AccuracyOptions(
         data=data,
         split=split,
@@ -49,7 +48,7 @@ def accuracy(
         max_drop_points=max_drop,
     )
     with output.counter("pictures") as count:
-        result = accuracy_bundle(find_bundle(bundle), asked, count)
+        result = accuracy_bundle(options.chosen_bundle(bundle), asked, count)
     if json:
         output.print_json(result)
     else:

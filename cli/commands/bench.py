@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import Baselines, DeviceLayer
+from riformer_deploy.common.enums import Baselines, DeviceLayer, Group
 
 from .. import options, output
-from ..latency_tables import print_latency
+from ..tables.latency import print_latency
 
 
 def bench(
@@ -49,12 +49,8 @@ def bench(
     debug: options.Debug = False,
 ) -> None:
     """Time a bundle's models side by side: those of the kinds named, or all that it has."""
-    from riformer_deploy.api.bench import bench_bundle
-    from riformer_deploy.backends.candidates import Group, chosen_groups
-    from riformer_deploy.backends.gpu_candidates import GpuOptions
-    from riformer_deploy.bundle.store import find_bundle
+    from riformer_deploy.api.bench import BenchOptions, GpuOptions, bench_bundle
     from riformer_deploy.common.errors import OptionError
-    from riformer_deploy.evaluation.latency import BenchOptions
 
     default = BenchOptions()
     asked = BenchOptions(
@@ -71,14 +67,16 @@ def bench(
         required=engine,
         baselines=baselines or GpuOptions().baselines,
     )
-    groups = chosen_groups(torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch)
+    groups = options.chosen_groups(
+        torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch
+    )
     if baselines is not None and Group.GPU not in groups:
         raise OptionError(
             f"--baselines {baselines} is for what engines are measured against, and none takes part.",
             remedy="Say --engine, too, or leave --baselines out.",
         )
     with output.progress() as progress:
-        result = bench_bundle(find_bundle(bundle), groups, asked, progress, gpu=gpu)
+        result = bench_bundle(options.chosen_bundle(bundle), groups, asked, progress, gpu=gpu)
     if json:
         output.print_json(result)
     else:

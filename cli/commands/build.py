@@ -9,7 +9,8 @@ import typer
 
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 
-from .. import options, output
+from .. import options, output, parsing
+from ..tables.build import print_build
 
 
 def build(
@@ -18,8 +19,8 @@ def build(
         list[Precision] | None,
         typer.Option(help="Precisions to build.", show_default="every model of the bundle"),
     ] = None,
-    backend: Annotated[options.EngineBackend, typer.Option(help="The flavor of TensorRT.")] = (
-        options.EngineBackend.AUTO
+    backend: Annotated[options.FlavorChoice, typer.Option(help="The flavor of TensorRT.")] = (
+        options.FlavorChoice.AUTO
     ),
     profile: Annotated[
         list[str] | None,
@@ -71,20 +72,21 @@ def build(
     debug: options.Debug = False,
 ) -> None:
     """Build TensorRT engines of a bundle's models; TensorRT-RTX needs no GPU for it."""
-    from riformer_deploy.api.build import build_engines, trtexec_lines
-    from riformer_deploy.bundle.engine_metadata import BuildSettings, TensorRTFlavor
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.trt.build_options import BuildOptions
-
-    from ..engine_tables import print_build
+    from riformer_deploy.api.build import (
+        BuildOptions,
+        BuildSettings,
+        TensorRTFlavor,
+        build_engines,
+        trtexec_lines,
+    )
 
     asked = BuildOptions(
         precisions=tuple(precision or ()),
-        backend=None if backend is options.EngineBackend.AUTO else TensorRTFlavor(backend),
-        profiles=tuple(options.parse_profile(text) for text in profile or ()),
-        image_size_px=None if image_size is None else options.parse_image_size(image_size),
+        backend=None if backend is options.FlavorChoice.AUTO else TensorRTFlavor(backend),
+        profiles=tuple(parsing.parse_profile(text) for text in profile or ()),
+        image_size_px=None if image_size is None else parsing.parse_image_size(image_size),
         settings=BuildSettings(
-            workspace_bytes=None if workspace is None else options.parse_size(workspace),
+            workspace_bytes=None if workspace is None else parsing.parse_size(workspace),
             optimization_level=opt_level,
             tf32=tf32,
             refittable=refittable,
@@ -94,7 +96,7 @@ def build(
         ),
         timing_cache=timing_cache,
     )
-    directory = find_bundle(bundle)
+    directory = options.chosen_bundle(bundle)
     if print_trtexec:
         lines = trtexec_lines(directory, asked)
         if json:

@@ -23,8 +23,7 @@ def download(
     debug: options.Debug = False,
 ) -> None:
     """Fetch a published checkpoint by name and check it against the hash in its file name."""
-    from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
-    from riformer_deploy.model.variants import get_variant
+    from riformer_deploy.api.download import DownloadOptions, download_checkpoint, get_variant
 
     asked = DownloadOptions(folder=folder, mirror=mirror)
     with output.counter("bytes") as count:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision, WeightSet
 
-from .. import options, output
-from ..tables import print_parity
+from .. import options, output, parsing
+from ..tables.parity import print_parity
 
 SYNTHETIC = (
     "parity ran on synthetic images, which can be far from what the model was trained on; "
@@ -50,11 +50,11 @@ def export(
     quantize_residual: options.QuantizeResidual = False,
     exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
-        float | None, typer.Option(help="Exclude layers from int8 or fp8 until this SQNR (dB) holds.")
+        float | None, typer.Option(help="Exclude int8 or fp8 layers until this SQNR (dB) holds.")
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Exclude layers from int8 or fp8 until no more first classes (percent) change."),
+        typer.Option(help="Exclude int8 or fp8 layers until no more first classes (percent) change."),
     ] = None,
     norm_form: options.Norm = NormForm.INSTANCE,
     norm_io: options.NormIo = options.NormIoChoice.FP32,
@@ -78,20 +78,24 @@ def export(
     debug: options.Debug = False,
 ) -> None:
     """Turn a checkpoint into a bundle: fused weights, ONNX, and the parity report that they agree."""
-    size = options.parse_image_size(image_size) if image_size is not None else None
-    fixed = options.parse_batch(batch)
-    form, topk = options.parse_output(output_form)
+    size = parsing.parse_image_size(image_size) if image_size is not None else None
+    fixed = parsing.parse_batch(batch)
+    form, topk = parsing.parse_output(output_form)
 
-    from riformer_deploy.api.export import ExportOptions, export_checkpoint
-    from riformer_deploy.bundle.lowering_config import LoweringConfig
-    from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
-    from riformer_deploy.common.enums import WeightSet
-    from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
-    from riformer_deploy.evaluation.results import Status
-    from riformer_deploy.evaluation.tolerances import changed_tolerances
-    from riformer_deploy.export.onnx_export import DEFAULT_OPSET
-    from riformer_deploy.model.variants import get_variant
-    from riformer_deploy.quantization.sensitivity import Gate
+    from riformer_deploy.api.export import (
+        AS_FOUND,
+        DEFAULT_OPSET,
+        DownloadOptions,
+        ExportOptions,
+        Gate,
+        LoweringConfig,
+        Status,
+        changed_tolerances,
+        export_checkpoint,
+        get_variant,
+        named_checkpoint,
+        parse_changes,
+    )
 
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)

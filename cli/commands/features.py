@@ -20,9 +20,9 @@ def features(
         int | None, typer.Option(help="The map after this stage, 1 to 4.", show_default="pooled features")
     ] = None,
     backend: Annotated[
-        options.Backend,
+        options.RunnerChoice,
         typer.Option("--with", help="What runs the model."),
-    ] = options.Backend.TORCH,
+    ] = options.RunnerChoice.TORCH,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
@@ -30,17 +30,14 @@ def features(
     debug: options.Debug = False,
 ) -> None:
     """Write features of pictures: files, folders or quoted patterns; the last argument may be a bundle."""
-    from riformer_deploy.api.features import FeatureOptions, extract_features
-    from riformer_deploy.api.predict import split_bundle
-    from riformer_deploy.backends.candidates import Group
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.data.image_files import find_pictures
+    from riformer_deploy.api.features import FeatureOptions, extract_features, find_pictures
+    from riformer_deploy.common.enums import Group
 
-    arguments, bundle = split_bundle(images)
+    arguments, bundle = options.split_bundle(images)
     asked = FeatureOptions(
         output=target, stage=stage, batch=batch, workers=workers, force=force, group=Group(backend)
     )
-    report = extract_features(find_bundle(bundle), find_pictures(arguments), asked)
+    report = extract_features(options.chosen_bundle(bundle), find_pictures(arguments), asked)
     if json:
         output.print_json(report)
     else:

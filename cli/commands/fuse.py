@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.common.enums import WeightSet
+
 from .. import options, output
 
 
@@ -20,7 +22,6 @@ def fuse(
 ) -> None:
     """Fold the affine branch into its norm: mmpretrain's reparameterize tool, without mmpretrain."""
     from riformer_deploy.api.fuse import fuse_checkpoint
-    from riformer_deploy.common.enums import WeightSet
 
     chosen = WeightSet(weights) if weights is not None else None
     report = fuse_checkpoint(checkpoint, target, weights=chosen, force=force)

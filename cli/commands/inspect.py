@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options, output
-from ..tables import print_inspection
+from ..tables.inspect import print_inspection
 
 
 def inspect(

@@ -7,7 +7,7 @@ import typer
 from riformer_deploy.common.enums import DeviceLayer
 
 from .. import options, output
-from ..tables import print_parity
+from ..tables.parity import print_parity
 
 
 def parity(
@@ -21,17 +21,15 @@ def parity(
     debug: options.Debug = False,
 ) -> None:
     """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
-    from riformer_deploy.api.parity import verify_bundle
-    from riformer_deploy.backends.gpu_candidates import GpuOptions
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.evaluation.results import Status
-    from riformer_deploy.evaluation.tolerances import changed_tolerances
+    from riformer_deploy.api.parity import GpuOptions, Status, changed_tolerances, verify_bundle
 
     tolerances = changed_tolerances(
         rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
     )
     with output.progress() as progress:
-        result = verify_bundle(find_bundle(bundle), tolerances, progress, gpu=GpuOptions(layer=device_layer))
+        result = verify_bundle(
+            options.chosen_bundle(bundle), tolerances, progress, gpu=GpuOptions(layer=device_layer)
+        )
     if json:
         output.print_json(result)
     else:

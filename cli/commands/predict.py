@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
+from riformer_deploy.common.enums import Group
+
 from .. import options, output
 
 
 def predict(
     images: options.Images,
     backend: Annotated[
-        options.Backend, typer.Option("--with", help="What runs the model.")
-    ] = options.Backend.ONNX,
+        options.RunnerChoice, typer.Option("--with", help="What runs the model.")
+    ] = options.RunnerChoice.ONNX,
     top: Annotated[int, typer.Option(help="Classes to show of each picture.")] = 5,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
@@ -21,14 +23,11 @@ def predict(
     debug: options.Debug = False,
 ) -> None:
     """Say what pictures show: files, folders or quoted patterns; the last argument may be a bundle."""
-    from riformer_deploy.api.predict import predict_images, split_bundle
-    from riformer_deploy.backends.candidates import Group
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.data.image_files import find_pictures
+    from riformer_deploy.api.predict import find_pictures, predict_images
 
-    arguments, bundle = split_bundle(images)
+    arguments, bundle = options.split_bundle(images)
     report = predict_images(
-        find_bundle(bundle),
+        options.chosen_bundle(bundle),
         find_pictures(arguments),
         group=Group(backend),
         top=top,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options, output
-from ..accuracy_tables import print_reproduction
+from ..tables.accuracy import print_reproduction
 
 
 def reproduce(
@@ -29,8 +29,7 @@ def reproduce(
     debug: options.Debug = False,
 ) -> None:
     """Measure the published results table: parameters, FLOPs, top-1 and top-5, unfused and fused."""
-    from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
-    from riformer_deploy.model.variants import VARIANTS, get_variant
+    from riformer_deploy.api.reproduce import VARIANTS, ReproduceOptions, get_variant, reproduce_table
 
     asked = ReproduceOptions(
         variants=tuple(get_variant(name) for name in dict.fromkeys(names or VARIANTS)),

@@ -26,10 +26,7 @@ def sensitivity(
     debug: options.Debug = False,
 ) -> None:
     """Rank the layers by what quantising each one alone costs."""
-    from riformer_deploy.api.sensitivity import bundle_sensitivity
-    from riformer_deploy.bundle.lowering_config import LoweringConfig
-    from riformer_deploy.bundle.store import find_bundle
-    from riformer_deploy.data.calibration_files import CalibrationSource
+    from riformer_deploy.api.sensitivity import CalibrationSource, LoweringConfig, bundle_sensitivity
 
     asked = LoweringConfig(
         precision=Precision(precision),
@@ -39,7 +36,7 @@ def sensitivity(
     )
     images = CalibrationSource(source=calibration, skip_bad=skip_bad)
     with output.progress() as progress:
-        report = bundle_sensitivity(find_bundle(bundle), images, asked, progress)
+        report = bundle_sensitivity(options.chosen_bundle(bundle), images, asked, progress)
     for text in report.warnings:
         output.note(text)
     if json:

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.backends.candidates import Group, require_backends, select_candidates
+from riformer_deploy.backends.candidates import require_backends, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import (
     EngineUnfitError,
     OptionError,
@@ -21,7 +22,15 @@ from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
+from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.variants import VARIANTS
+
+__all__ = [
+    "AccuracyOptions",
+    "AccuracyResult",
+    "Status",
+    "accuracy_bundle",
+]
 
 _LOG = logging.getLogger(__name__)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riformer_deploy.api.parity_reference import synthetic_inputs
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.api.parity import synthetic_inputs
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import (
     EngineUnfitError,
 )
@@ -20,6 +21,13 @@ from riformer_deploy.evaluation.parity_failures import warn_of_failures
 from riformer_deploy.evaluation.results import (
     LatencyResult,
 )
+
+__all__ = [
+    "BenchOptions",
+    "GpuOptions",
+    "LatencyResult",
+    "bench_bundle",
+]
 
 
 def bench_bundle(

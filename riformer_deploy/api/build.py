@@ -10,6 +10,7 @@ from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
+    BatchProfile,
     BuildSettings,
     EngineArtifact,
     EngineMetadata,
@@ -43,6 +44,16 @@ from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.trtexec import command_lines
 
+__all__ = [
+    "BatchProfile",
+    "BuildOptions",
+    "BuildReport",
+    "BuildSettings",
+    "TensorRTFlavor",
+    "build_engines",
+    "trtexec_lines",
+]
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -66,7 +77,7 @@ def _read_cache(cache: Path | str | None) -> bytes | None:
     if cache is None:
         return None
     path = Path(cache)
-    if not os.access(path.parent, os.W_OK):  # told now rather than after minutes of building
+    if not os.access(path.parent, os.W_OK):  # refused now rather than after minutes of building
         raise OptionError(
             f"The timing cache {path} cannot be written: {path.parent} is no folder that can be written to."
         )
@@ -169,10 +180,11 @@ def _stage(
     inside = _looked_into(trt, built.plan, stem, options.settings) if driver.gpus else None
     layers: FileRecord | None = None
     if inside is not None:
-        metadata = dataclasses.replace(metadata, engine_layers=inside[0])
-        account = staged / f"{stem}.layers.json"
-        account.write_text(inside[1], encoding="utf-8")
-        layers = record_file(account, record.sha256)
+        count, account = inside
+        metadata = dataclasses.replace(metadata, engine_layers=count)
+        layers_file = staged / f"{stem}.layers.json"
+        layers_file.write_text(account, encoding="utf-8")
+        layers = record_file(layers_file, record.sha256)
     artifact = EngineArtifact(
         file=record,
         precision=graph.precision,
@@ -218,7 +230,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     Args:
         directory: The bundle.
         options: What to build, and how.
-        progress: Told of the builder's steps.
+        progress: Called with the builder's steps.
 
     Raises:
         BundleError: It is not a bundle, or a file was changed.
@@ -257,7 +269,7 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     return BuildReport(
         bundle=str(bundle.directory),
         engines=engines,
-        warnings=(*([unfit] if unfit else []), *(text for _, told in built for text in told)),
+        warnings=(*([unfit] if unfit else []), *(text for _, warnings in built for text in warnings)),
     )
 
 

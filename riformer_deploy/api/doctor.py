@@ -64,7 +64,7 @@ _REQUIRED = {
     "onnxsim": "export",
 }
 _OPTIONAL = {
-    "onnxruntime": ("ONNX Runtime", "proving and timing ONNX files"),
+    "onnxruntime": ("ONNX Runtime", "comparing and timing ONNX files"),
     "openvino": ("OpenVINO", "running ONNX files fastest on a CPU"),
     "tensorrt": ("TensorRT", "building and running engines"),
     "tensorrt_rtx": ("TensorRT-RTX", "building engines without a GPU"),

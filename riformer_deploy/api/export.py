@@ -23,6 +23,7 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, staging
+from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
@@ -32,18 +33,36 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.data.class_names import resolve_class_names
-from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
+from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges, parse_changes
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, changed_tolerances
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, refuse_unused
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Variant
-from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
+from riformer_deploy.model.variants import Variant, get_variant
+from riformer_deploy.quantization.accuracy_control import (
+    calibrate_lowerings,
+)
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
+
+__all__ = [
+    "AS_FOUND",
+    "DEFAULT_OPSET",
+    "DownloadOptions",
+    "ExportOptions",
+    "ExportReport",
+    "Gate",
+    "LoweringConfig",
+    "Status",
+    "changed_tolerances",
+    "export_checkpoint",
+    "get_variant",
+    "named_checkpoint",
+    "parse_changes",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

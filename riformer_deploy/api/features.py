@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = [
+    "FeatureOptions",
+    "FeatureReport",
+    "extract_features",
+    "find_pictures",
+]
+
 import numpy as np
 
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.base import Candidate, Outputs, Runtime, run_all
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleConflictError, BundleError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
-from riformer_deploy.data.image_files import PictureFiles
+from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.transforms import Images
 
@@ -118,7 +125,7 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
 
     Args:
         directory: The bundle.
-        pictures: Which.
+        pictures: Files to read.
         options: What and where to.
 
     Returns:

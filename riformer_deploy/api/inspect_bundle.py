@@ -13,7 +13,8 @@ from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
-from riformer_deploy.trt.preflight import check_file, preflight_here
+from riformer_deploy.trt.fit_checks import check_file
+from riformer_deploy.trt.preflight import preflight_here
 
 
 def _stored_parity(bundle: Bundle, problems: list[str], kind: str = "parity") -> ParityResult | None:

@@ -11,7 +11,7 @@ from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
-from riformer_deploy.trt.preflight import Mismatch
+from riformer_deploy.trt.fit_checks import Mismatch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,22 +5,36 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from riformer_deploy.api.parity_reference import ParityReference, parity_reference
+__all__ = [
+    "MODELS",
+    "GpuOptions",
+    "ParityResult",
+    "Status",
+    "changed_tolerances",
+    "measure_parity",
+    "results_by_kind",
+    "synthetic_inputs",
+    "verify_bundle",
+]
+
+
+from riformer_deploy.api.parity_reference import ParityReference, parity_reference, synthetic_inputs
 from riformer_deploy.backends.base import Skipped
-from riformer_deploy.backends.candidates import Group, select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.candidates import select_candidates
+from riformer_deploy.backends.gpu_candidates import GpuOptions, config_of
 from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import (
     CandidateParity,
     ParityResult,
+    Status,
     files_status,
 )
-from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, changed_tolerances
 
 MODELS = (Group.TORCH, Group.ONNX, Group.OPENVINO)
 """What the parity report of an export covers."""
@@ -69,9 +83,10 @@ def measure_parity(
     )
     result = verify_parity(task, progress)
     ran = {candidate.artifact_sha256 for candidate in result.candidates}
+    unverified = tuple(config_of(e, graphs=False) for e in manifest.engines if e.file.sha256 not in ran)
     return dataclasses.replace(
         result,
-        unproven=tuple(engine.name for engine in manifest.engines if engine.file.sha256 not in ran),
+        unverified=unverified,
         reference_stored=expected.stored,
         stored_reference_relative_l2=expected.stored_relative_l2,
     )
@@ -81,16 +96,15 @@ def results_by_kind(bundle: Bundle, result: ParityResult) -> dict[str, ParityRes
     """A result in parts: that of the models, and one for each engine, which only its own GPU can renew.
 
     Args:
-        bundle: Whose.
-        result: What was proven in one run.
+        bundle: The bundle that was verified.
+        result: Of one run.
 
     Returns:
         By kind: ``parity``, and ``EngineArtifact.parity_kind`` of each engine that ran.
     """
     engines = {engine.file.sha256: engine for engine in bundle.manifest.engines}
-    names = {engine.name for engine in engines.values()}
     models = tuple(c for c in result.candidates if c.artifact_sha256 not in engines)
-    missed = tuple(item for item in result.skipped if item.name.partition(",")[0] not in names)
+    missed = tuple(item for item in result.skipped if item.config.runtime is not RuntimeKind.TENSORRT)
     parts = {"parity": _part(result, models, missed)} if models else {}
     for sha256, engine in engines.items():
         if ways := tuple(c for c in result.candidates if c.artifact_sha256 == sha256):
@@ -102,7 +116,7 @@ def _part(
     result: ParityResult, candidates: tuple[CandidateParity, ...], skipped: tuple[Skipped, ...]
 ) -> ParityResult:
     return dataclasses.replace(
-        result, candidates=candidates, skipped=skipped, status=files_status(candidates), unproven=()
+        result, candidates=candidates, skipped=skipped, status=files_status(candidates), unverified=()
     )
 
 
@@ -113,7 +127,7 @@ def verify_bundle(
     *,
     gpu: GpuOptions | None = None,
 ) -> ParityResult:
-    """``verify parity``: prove a bundle again, and store the result in it.
+    """``verify parity``: compare a bundle's artifacts with its reference, and store the result in it.
 
     Args:
         directory: The bundle.
@@ -127,7 +141,7 @@ def verify_bundle(
     """
     bundle = Bundle.open(Path(directory))
     result = measure_parity(bundle, TOLERANCES if tolerances is None else tolerances, progress, gpu=gpu)
-    # Evidence under limits of the user's own never takes the place of that under the default ones.
+    # A result under limits of the user's own never takes the place of that under the default ones.
     if any(c.tolerance.stated != "default" for c in result.candidates):
         kinds = {"parity-user": result}
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.pytorch_candidates import reference, without_pytorch
+from riformer_deploy.backends.pytorch_candidates import available, reference
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
@@ -149,7 +149,7 @@ def parity_reference(
     kept = stored.outputs if stored is not None and stored.images_sha256 == digest_of(images) else None
     candidate = reference(bundle)
     progress(candidate.name)
-    if without_pytorch(candidate.name) is not None:
+    if not available([candidate]).candidates:
         if kept is None:
             raise MissingDependencyError(
                 f"PyTorch, which runs the reference, is not installed, and {bundle.directory} keeps no "

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.api.runner import only_runner
-from riformer_deploy.backends.candidates import Group
-from riformer_deploy.bundle.store import Bundle, is_bundle
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.data.image_files import PictureFiles
+from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
+
+__all__ = [
+    "Guess",
+    "Prediction",
+    "PredictionReport",
+    "UnusableImage",
+    "find_pictures",
+    "predict_images",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,7 @@ def predict_images(
 
     Args:
         directory: The bundle.
-        pictures: Which.
+        pictures: Files to read.
         group: What runs it.
         top: How many classes to give of each.
         batch: Pictures at a time.
@@ -123,18 +131,3 @@ def predict_images(
         predictions=tuple(predictions),
         broken=tuple(broken),
     )
-
-
-def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
-    """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
-
-    Args:
-        arguments: As given.
-
-    Returns:
-        The pictures, and the bundle or None.
-    """
-    last = Path(arguments[-1])
-    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
-        return tuple(arguments[:-1]), last
-    return tuple(arguments), None

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from riformer_deploy.backends.base import Candidate, Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import CountCallback, Progress, uncounted
 from riformer_deploy.data.datasets import ClassList, open_dataset
@@ -24,8 +25,17 @@ from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
-from riformer_deploy.model.variants import Variant
+from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
 from riformer_deploy.system.machine import Machine, describe_machine
+
+__all__ = [
+    "VARIANTS",
+    "ReproduceOptions",
+    "ReproducedModel",
+    "Reproduction",
+    "get_variant",
+    "reproduce_table",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +145,7 @@ def reproduce_table(
     Args:
         options: What to measure.
         progress: Called with each step.
-        count: Told how far a pass is.
+        count: Called with how far a pass is.
 
     Raises:
         DatasetError: The pictures cannot be found, or their labels do not fit the models.
@@ -197,8 +207,12 @@ def _entries(variant: Variant, options: ReproduceOptions) -> Sequence[_Entry]:
             variant=variant,
             form=form,
             candidate=Candidate(
-                name=f"{variant.name}, {form} form",
-                precision=Precision.FP32,
+                config=CandidateConfig(
+                    runtime=RuntimeKind.PYTORCH,
+                    precision=Precision.FP32,
+                    form=form,
+                    label=f"{variant.name}, {form} form",
+                ),
                 artifact_sha256=checkpoint.sha256,
                 open=start(form),
             ),

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from riformer_deploy.backends.base import Candidate
-from riformer_deploy.backends.candidates import _LOG, Group, require_backends, select_candidates
+from riformer_deploy.backends.candidates import require_backends, select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
 from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
+
+_LOG = logging.getLogger(__name__)
 
 
 def only_runner(bundle: Bundle, group: Group, *, files: Collection[str] | None = None) -> Candidate:
     """The first model of a group that has not failed parity, for work that one model does.
 
     Args:
-        bundle: Whose; one of its models that failed its stored parity is left out with a warning.
-        group: Which kind.
+        bundle: Holds the models; one that failed its stored parity is left out with a warning.
+        group: The kind of model.
         files: The bundle's files that can do the work; None for any.
 
     Raises:
         BundleError: The bundle holds none that this machine can run, or all of them failed parity; the
             reasons are listed.
-        EngineUnfitError: It holds engines, and none fits this machine; likewise.
+        EngineUnfitError: It holds engines, and none fits this machine or all of them failed parity.
         MissingDependencyError: What runs it is not installed.
     """
     require_backends((group,))
@@ -47,5 +51,5 @@ def only_runner(bundle: Bundle, group: Group, *, files: Collection[str] | None =
     raise BundleError(
         f"What {group} runs of {bundle.directory} failed parity, so its answers are not the model's.",
         details=failed,
-        remedy="Choose another --with, or judge it anew on this machine: `riformer-deploy verify parity`.",
+        remedy="Choose another --with, or compare it anew on this machine: `riformer-deploy verify parity`.",
     )

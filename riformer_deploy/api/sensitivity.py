@@ -16,6 +16,13 @@ from riformer_deploy.quantization.accuracy_control import calibration_config
 from riformer_deploy.quantization.calibration import calibrate
 from riformer_deploy.quantization.sensitivity import SensitivityReport, evaluator_of, rank_layers
 
+__all__ = [
+    "CalibrationSource",
+    "LoweringConfig",
+    "SensitivityReport",
+    "bundle_sensitivity",
+]
+
 
 def bundle_sensitivity(
     directory: Path | str, images: CalibrationSource, config: LoweringConfig, progress: Progress = silent
@@ -39,7 +46,7 @@ def bundle_sensitivity(
     bundle = Bundle.open(directory)
     record, source = bundle.manifest.model, bundle.manifest.source
     given = images.open(record.preprocessing, str(config.precision))
-    reference = model_of(bundle.path_of(bundle.manifest.weights[0].file))
+    reference = model_of(bundle.path_of(bundle.manifest.reference.file))
     folded = fold(reference)
     check_config(config, folded)
     calibration = calibrate(folded, source.weights_sha256, given, calibration_config([config]), progress)

@@ -9,8 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState, worst
-from riformer_deploy.common.enums import Precision, Role, RuntimeKind
+from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.data.transforms import Images
 
 Outputs = dict[str, NDArray[np.floating]]
@@ -35,7 +36,7 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceTimes:
-    """The four parts of one inference, in milliseconds; they begin and end at the same points for everybody.
+    """The four parts of one inference, in milliseconds; with the same bounds for every runtime.
 
     Each part but the first is timed by events on the device.
 
@@ -146,8 +147,7 @@ class Candidate:
     """A runtime that can be opened when its turn comes.
 
     Attributes:
-        name: What tables call it.
-        precision: What it computes in.
+        config: What it is, and what it is called for it.
         artifact_sha256: Of the file that it runs, or of the weights' file.
         open: Loads and prepares it.
         batches: Batch sizes that it takes.
@@ -155,20 +155,27 @@ class Candidate:
             of an engine has kernels of its own for.
         observable: Whether its inner activations can be looked at (``tap``).
         role: What it is in a comparison of latencies.
-        runtime: What runs it.
         file: The bundle's file that its parity is about.
     """
 
-    name: str
-    precision: Precision
+    config: CandidateConfig
     artifact_sha256: str
     open: Callable[[], Runtime]
     batches: BatchRange = ANY_BATCH
     parity_batches: tuple[int, ...] = ()
     observable: bool = True
     role: Role = Role.CANDIDATE
-    runtime: RuntimeKind = RuntimeKind.PYTORCH
     file: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self.config.precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,17 +183,22 @@ class Skipped:
     """A candidate that could not take part.
 
     Attributes:
-        name: Which.
+        config: What it was to be.
         reason: Why, in one sentence.
     """
 
-    name: str
+    config: CandidateConfig
     reason: str
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSet:
-    """Who takes part.
+    """What takes part in a measurement.
 
     Attributes:
         candidates: Candidates, in order.

@@ -1,6 +1,6 @@
-"""Which models a bundle can put to the test: its artifacts, each behind a runtime.
+"""The models of a bundle that can be compared and timed: its artifacts, each behind a runtime.
 
-Every candidate is loaded from the bundle's own file when its turn comes, so what is judged is what
+Every candidate is loaded from the bundle's own file when its turn comes, so what is measured is what
 is shipped, and one model is in memory at a time.
 """
 
@@ -8,109 +8,67 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch_candidates import (
+    available,
     lowered_candidate,
     weights_candidate,
-    without_pytorch,
 )
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.enums import (
+    Group,
+    Precision,
+    RuntimeKind,
+)
 from riformer_deploy.model.architecture import Form
 
 _LOG = logging.getLogger(__name__)
-
-
-class Group(StrEnum):
-    """Kinds of candidates that a command can ask for."""
-
-    TORCH = "torch"
-    COMPILED = "compiled"
-    ONNX = "onnx"
-    OPENVINO = "openvino"
-    GPU = "gpu"
-    """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
-    ENGINE = "engine"
-
-
-def chosen_groups(
-    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
-) -> tuple[Group, ...]:
-    """The groups that a command line asks for; none named means all.
-
-    Args:
-        torch: PyTorch was named.
-        onnx: ONNX Runtime was named.
-        openvino: OpenVINO was named.
-        engine: TensorRT was named; it brings what engines are measured against.
-        compiled: PyTorch, where it takes part, is to be compiled too.
-    """
-    everything = not (torch or onnx or openvino or engine)
-    groups: list[Group] = []
-    if torch or everything:
-        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
-    if onnx or everything:
-        groups.append(Group.ONNX)
-    if openvino or everything:
-        groups.append(Group.OPENVINO)
-    if engine or everything:
-        groups += [Group.GPU, Group.ENGINE]
-    return tuple(groups)
-
-
-_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
 
 
 def _graph(
     bundle: Bundle, artifact: OnnxArtifact, runtime: RuntimeKind, load: Callable[[Path], Runtime]
 ) -> Candidate:
     return Candidate(
-        name=f"{_TITLES[runtime]} {artifact.precision}",
-        precision=artifact.precision,
+        config=CandidateConfig(runtime=runtime, precision=artifact.precision),
         artifact_sha256=artifact.file.sha256,
         batches=BatchRange.of(artifact.batch),
         open=lambda: adapt_input(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
-        runtime=runtime,
         file=artifact.file.path,
     )
 
 
 def _torch_candidates(bundle: Bundle, threads: int | None, *, folded: bool) -> CandidateSet:
-    if skipped := without_pytorch("PyTorch"):
-        return CandidateSet(skipped=(skipped,))
     weights = bundle.manifest.weights
     found = [weights_candidate(bundle, item, item.form, compiled=False, threads=threads) for item in weights]
     if folded:
-        found.append(weights_candidate(bundle, weights[0], Form.FOLDED, compiled=False, threads=threads))
-    return CandidateSet(candidates=tuple(found))
+        reference = bundle.manifest.reference
+        found.append(weights_candidate(bundle, reference, Form.FOLDED, compiled=False, threads=threads))
+    return available(found)
 
 
 def _compiled_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
-    if skipped := without_pytorch("PyTorch, torch.compile"):
-        return CandidateSet(skipped=(skipped,))
-    reference = bundle.manifest.weights[0]
-    compiled = weights_candidate(bundle, reference, Form.FOLDED, compiled=True, threads=threads)
-    return CandidateSet(candidates=(compiled,))
+    reference = bundle.manifest.reference
+    return available([weights_candidate(bundle, reference, Form.FOLDED, compiled=True, threads=threads)])
 
 
 def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact) -> CandidateSet:
     """In place of a bfloat16 graph, which ONNX Runtime cannot run on the CPU, the module behind it."""
-    lowered, reason = lowered_candidate(bundle, artifact), "ONNX Runtime has no CPU kernels for bfloat16"
-    title = f"{_TITLES[RuntimeKind.ONNX_RUNTIME]} {artifact.precision}"
-    if skipped := without_pytorch(lowered.name):
-        return CandidateSet(skipped=(Skipped(name=title, reason=reason), skipped))
-    reason += "; the module it was exported from took part"
-    return CandidateSet(candidates=(lowered,), skipped=(Skipped(name=title, reason=reason),))
+    module = available([lowered_candidate(bundle, artifact)])
+    reason = "ONNX Runtime has no CPU kernels for bfloat16"
+    if module.candidates:
+        reason += "; the module it was exported from took part"
+    config = CandidateConfig(runtime=RuntimeKind.ONNX_RUNTIME, precision=artifact.precision)
+    return module + CandidateSet(skipped=(Skipped(config=config, reason=reason),))
 
 
 def _onnx_candidates(bundle: Bundle, threads: int | None, *, keep_memory: bool) -> CandidateSet:
@@ -132,15 +90,15 @@ def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
     selected = CandidateSet()
     absent = installed_version("openvino") is None
     for artifact in bundle.manifest.onnx:
-        name = f"OpenVINO {artifact.precision}"
+        config = CandidateConfig(runtime=RuntimeKind.OPENVINO, precision=artifact.precision)
         if absent:
             unrun = "; the file itself has not been run" if artifact.precision is Precision.BF16 else ""
             reason = f"OpenVINO is not installed ({PACKAGES['openvino'].install_command}){unrun}"
-            selected += CandidateSet(skipped=(Skipped(name=name, reason=reason),))
+            selected += CandidateSet(skipped=(Skipped(config=config, reason=reason),))
         elif artifact.precision is Precision.INT8 and artifact.lowering.base is Precision.FP16:
             # OpenVINO 2026.4 compiles int8 convolutions among half-precision ones, but does not run them.
             reason = "OpenVINO cannot run int8 convolutions whose base is fp16; fp32 as the base runs"
-            selected += CandidateSet(skipped=(Skipped(name=name, reason=reason),))
+            selected += CandidateSet(skipped=(Skipped(config=config, reason=reason),))
         else:
             kind = RuntimeKind.OPENVINO
             run = _graph(bundle, artifact, kind, lambda path: OpenVinoRuntime(path, threads=threads))
@@ -160,7 +118,7 @@ def select_candidates(
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the artifacts.
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
         keep_memory: Whether ONNX Runtime keeps memory between runs, which takes more of it.

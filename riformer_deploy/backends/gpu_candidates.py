@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
@@ -16,11 +17,17 @@ from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavo
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import Baselines, DeviceLayer, RuntimeKind
+from riformer_deploy.common.enums import (
+    Baselines,
+    DeviceLayer,
+    Processor,
+    RuntimeKind,
+)
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.preflight import Mismatch, preflight_here, require_fit
+from riformer_deploy.trt.fit_checks import Mismatch
+from riformer_deploy.trt.preflight import preflight_here, require_fit
 from riformer_deploy.trt.runtime_cache import runtime_cache_of
 
 
@@ -58,6 +65,17 @@ def _findings(bundle: Bundle, engine: EngineArtifact, layer: DeviceLayer) -> tup
     return found
 
 
+def config_of(engine: EngineArtifact, *, graphs: bool) -> CandidateConfig:
+    """What an engine is as a candidate, plain or launched as a CUDA graph."""
+    return CandidateConfig(
+        runtime=RuntimeKind.TENSORRT,
+        precision=engine.precision,
+        processor=Processor.GPU,
+        flavor=engine.metadata.backend,
+        cuda_graph=graphs,
+    )
+
+
 def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, graphs: bool) -> Candidate:
     path = bundle.place_of(engine.file)
 
@@ -78,14 +96,12 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
 
     profiles = engine.metadata.profiles
     return Candidate(
-        name=engine.name + (", CUDA graph" if graphs else ""),
-        precision=engine.precision,
+        config=config_of(engine, graphs=graphs),
         artifact_sha256=engine.file.sha256,
         batches=BatchRange(ranges=tuple((p.minimum, p.maximum) for p in profiles)),
         parity_batches=tuple(sorted({size for p in profiles for size in (p.minimum, p.optimum, p.maximum)})),
         observable=False,
         open=start,
-        runtime=RuntimeKind.TENSORRT,
         file=engine.file.path,
     )
 
@@ -94,7 +110,7 @@ def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     """The bundle's engines whose preflight passes, and the others with every reason.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the engines.
         options: How they are run.
 
     Raises:
@@ -111,14 +127,16 @@ def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
         bundle.path_of(engine.file)
         findings = _findings(bundle, engine, options.layer)
         if findings:
-            skipped = Skipped(name=engine.name, reason=" ".join(map(str, findings)))
+            config = config_of(engine, graphs=False)
+            skipped = Skipped(config=config, reason=" ".join(map(str, findings)))
             selected += CandidateSet(skipped=(skipped,))
             continue
         # PyCUDA cannot capture graphs; TensorRT-RTX captures them itself.
         unable = options.layer is DeviceLayer.PYCUDA and engine.metadata.backend is TensorRTFlavor.TENSORRT
         for graphs in options.cuda_graphs:
             if graphs and unable:
-                skipped = Skipped(name=f"{engine.name}, CUDA graph", reason="PyCUDA captures no CUDA graphs")
+                config = config_of(engine, graphs=True)
+                skipped = Skipped(config=config, reason="PyCUDA captures no CUDA graphs")
                 selected += CandidateSet(skipped=(skipped,))
             else:
                 selected += CandidateSet(candidates=(_engine(bundle, engine, options, graphs=graphs),))
@@ -126,10 +144,10 @@ def engine_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
 
 
 def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
-    """The baselines that engines are measured against; nobody where there is no GPU.
+    """The baselines that engines are measured against; none where there is no GPU.
 
     Args:
-        bundle: Whose weights and graphs.
+        bundle: Holds the weights and graphs.
         options: Which of them take part.
     """
     if not query_driver().gpus:
@@ -137,13 +155,25 @@ def baseline_candidates(bundle: Bundle, options: GpuOptions) -> CandidateSet:
     return pytorch_baselines(bundle, options.baselines) + _onnx_baselines(bundle, options.layer)
 
 
-def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
-    title = "ONNX Runtime CUDA"
+def _without_cuda_provider() -> str | None:
+    """Why ONNX Runtime cannot run on a GPU here, or None where it can."""
     if installed_version("onnxruntime") is None:
-        return CandidateSet(skipped=(Skipped(name=title, reason="ONNX Runtime is not installed"),))
+        return "ONNX Runtime is not installed"
     if CUDA_PROVIDER not in require("onnxruntime").get_available_providers():
-        reason = "this ONNX Runtime has no CUDA provider (pip install onnxruntime-gpu)"
-        return CandidateSet(skipped=(Skipped(name=title, reason=reason),))
+        return "this ONNX Runtime has no CUDA provider (pip install onnxruntime-gpu)"
+    return None
+
+
+def _onnx_config(artifact: OnnxArtifact) -> CandidateConfig:
+    return CandidateConfig(
+        runtime=RuntimeKind.ONNX_RUNTIME, precision=artifact.precision, processor=Processor.GPU
+    )
+
+
+def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
+    if (reason := _without_cuda_provider()) is not None:
+        graphs = bundle.manifest.onnx
+        return CandidateSet(skipped=tuple(Skipped(config=_onnx_config(g), reason=reason) for g in graphs))
     selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
 
@@ -152,12 +182,10 @@ def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
             return adapt_input(runtime, bundle, artifact.lowering)
 
         candidate = Candidate(
-            name=f"{title} {artifact.precision}",
-            precision=artifact.precision,
+            config=_onnx_config(artifact),
             artifact_sha256=artifact.file.sha256,
             batches=BatchRange.of(artifact.batch),
             open=start,
-            runtime=RuntimeKind.ONNX_RUNTIME,
             file=artifact.file.path,
         )
         selected += CandidateSet(candidates=(candidate,))

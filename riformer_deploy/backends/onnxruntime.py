@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
-from riformer_deploy.backends.base import Outputs
+from riformer_deploy.backends.base import Outputs, Runtime
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
@@ -17,7 +18,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """An ONNX file in ONNX Runtime.
 
     Args:
@@ -50,7 +51,8 @@ class OnnxRuntime:
         self._session: Any = self._load(str(path))
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self._tapped: tuple[tuple[str, ...], Any] | None = None
+        self._tapped: Any = None
+        self._tapped_names: tuple[str, ...] | None = None
 
     def _load(self, model: str | bytes) -> Any:
         ort = require("onnxruntime")
@@ -88,17 +90,11 @@ class OnnxRuntime:
             ) from err
         return results
 
+    @override
     def run(self, images: Images) -> Outputs:
-        """Every output of the graph.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised.
-
-        Raises:
-            RuntimeFailureError: ONNX Runtime failed, for example on a shape that the graph refuses.
-        """
         return dict(zip(self._outputs, self._call(self._session, self._outputs, images), strict=True))
 
+    @override
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Inner tensors by name; they run in a second session, in which they are outputs too.
 
@@ -111,11 +107,11 @@ class OnnxRuntime:
             MissingDependencyError: ``onnx`` is not installed.
         """
         wanted = tuple(tensors)
-        if self._session is not None and (self._tapped is None or self._tapped[0] != wanted):
-            self._tapped = (wanted, self._load(_with_outputs(self._path, wanted)))
-        session = self._tapped[1] if self._tapped is not None else None
-        return dict(zip(wanted, self._call(session, list(wanted), images), strict=True))
+        if self._session is not None and wanted != self._tapped_names:
+            self._tapped, self._tapped_names = self._load(_with_outputs(self._path, wanted)), wanted
+        return dict(zip(wanted, self._call(self._tapped, list(wanted), images), strict=True))
 
+    @override
     def close(self) -> None:
         """Destroy the sessions."""
         self._session = self._tapped = None

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from riformer_deploy.backends.base import DeviceTimes, Outputs, WarmTime
+from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, Outputs, WarmTime
 from riformer_deploy.backends.cuda.base import Device, DeviceBuffer, HostBuffer, allocate_pair
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER, OnnxRuntime
 from riformer_deploy.backends.staging import stage_images
@@ -33,7 +34,7 @@ class _Binding:
     device: DeviceBuffer
 
 
-class CudaOnnxRuntime(OnnxRuntime):
+class CudaOnnxRuntime(OnnxRuntime, DeviceTimed):
     """An ONNX file on a GPU; the buffers are those of the last batch size.
 
     Args:
@@ -132,15 +133,8 @@ class CudaOnnxRuntime(OnnxRuntime):
             fetch=fetch,
         )
 
+    @override
     def run(self, images: Images) -> Outputs:
-        """Every output of the graph.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised, or what else the graph takes.
-
-        Raises:
-            RuntimeFailureError: ONNX Runtime failed, for example on a shape that the graph refuses.
-        """
         inference = self._inference(images)
         inference.stage()
         inference.send()
@@ -148,18 +142,20 @@ class CudaOnnxRuntime(OnnxRuntime):
         self._device.synchronize()
         return {name: self._bindings[name].array.copy() for name in self._outputs}
 
+    @override
     def device_times(self, images: Images) -> DeviceTimes:
-        """Run once, timed by events on the stream; arguments and errors as for :meth:`run`."""
         return self._timer.cold(self._inference(images))
 
+    @override
     def warm_time(self, images: Images, inferences: int) -> WarmTime:
-        """Run once, then ``inferences`` times back to back; arguments and errors as for :meth:`run`."""
         return self._timer.warm(self._inference(images), inferences)
 
+    @override
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Inner tensors by name, in a second session on the same stream; errors as for :meth:`run`."""
         return super().tap(images, tensors)
 
+    @override
     def close(self) -> None:
         """Free everything; once is enough."""
         if self._session is None:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
-from riformer_deploy.backends.base import Outputs
+from riformer_deploy.backends.base import Outputs, Runtime
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(Runtime):
     """An ONNX file in OpenVINO's CPU plugin, in the precision that the graph spells.
 
     Args:
@@ -34,7 +35,8 @@ class OpenVinoRuntime:
         source = self._compiled.input(0)
         self._dtype = source.get_element_type().to_dtype()
         self._outputs = [output.get_any_name() for output in self._compiled.outputs]
-        self._tapped: tuple[tuple[str, ...], Any] | None = None
+        self._tapped: Any = None
+        self._tapped_names: tuple[str, ...] | None = None
 
     def _compile(self, tensors: tuple[str, ...]) -> Any:
         # Without the hint the plugin may run float32 graphs in bfloat16 on CPUs that are faster in it.
@@ -70,18 +72,12 @@ class OpenVinoRuntime:
                 f"OpenVINO cannot run {self._path} on images of shape {images.shape}: {err}"
             ) from err
 
+    @override
     def run(self, images: Images) -> Outputs:
-        """Every output of the graph.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised.
-
-        Raises:
-            RuntimeFailureError: OpenVINO failed, for example on a shape that the graph refuses.
-        """
         results = self._call(self._compiled, images)
         return {name: _array(results, name) for name in self._outputs}
 
+    @override
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Inner tensors by name; they run in a second compiled model, in which they are outputs too.
 
@@ -93,11 +89,12 @@ class OpenVinoRuntime:
             RuntimeFailureError: The graph has no such value, or OpenVINO failed.
         """
         wanted = tuple(tensors)
-        if self._compiled is not None and (self._tapped is None or self._tapped[0] != wanted):
-            self._tapped = (wanted, self._compile(wanted))
-        results = self._call(self._tapped[1] if self._tapped is not None else None, images)
+        if self._compiled is not None and wanted != self._tapped_names:
+            self._tapped, self._tapped_names = self._compile(wanted), wanted
+        results = self._call(self._tapped, images)
         return {name: _array(results, name).astype(np.float32) for name in wanted}
 
+    @override
     def close(self) -> None:
         """Destroy the compiled models."""
         self._compiled = self._tapped = None

@@ -92,7 +92,7 @@ def prepare(
     """Make a shape ready: where a CUDA graph is wanted, the next run is a replay of it.
 
     Args:
-        engine: Whose.
+        engine: The engine that takes them.
         device: Where memory and stream come from; the stream is waited for where graphs are wanted.
         shape: Of the input.
         profile: Number of the optimisation profile.
@@ -172,7 +172,7 @@ class PreparedShapes:
     """The batch sizes of an engine that were used last.
 
     Args:
-        engine: Whose.
+        engine: The engine that takes them.
         device: Where memory and stream come from.
         graphs: Run each as a CUDA graph.
         what: What messages call the engine.

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
-from riformer_deploy.backends.base import Outputs
+from riformer_deploy.backends.base import Outputs, Runtime
 from riformer_deploy.backends.compiling import brief, compile_module, first_calls, forget, quiet
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
@@ -66,7 +67,7 @@ class _ProcessThreads:
 _THREADS = _ProcessThreads()
 
 
-class PyTorchRuntime:
+class PyTorchRuntime(Runtime):
     """Runs a module.
 
     Args:
@@ -120,7 +121,7 @@ class PyTorchRuntime:
         """Settings of PyTorch's for the whole process."""
 
     def _options(self) -> Mapping[str, bool] | None:
-        """What ``torch.compile`` is told; None for its defaults."""
+        """Options of ``torch.compile``; None for its defaults."""
         return None
 
     def _calls(self, images: Images) -> AbstractContextManager[None]:
@@ -137,6 +138,7 @@ class PyTorchRuntime:
     def _arrays(self, results: tuple[Tensor, ...]) -> list[np.ndarray]:
         return [as_array(value) for value in results]
 
+    @override
     def run(self, images: Images) -> Outputs:
         """The named outputs, the batch first; bfloat16 ones as float32, since NumPy has no such type.
 
@@ -151,6 +153,7 @@ class PyTorchRuntime:
             arrays = self._arrays(as_tuple(self._forward(self._load_batches(images))))
         return dict(zip(self._outputs, arrays, strict=True))
 
+    @override
     def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Activations after the named modules, run eagerly.
 
@@ -184,6 +187,7 @@ class PyTorchRuntime:
                 handle.remove()
         return {name: taken[name] for name in tensors}
 
+    @override
     def close(self) -> None:
         """Let go of the model."""
         if self._threads is not None:

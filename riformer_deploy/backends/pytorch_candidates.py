@@ -6,37 +6,44 @@ must run where PyTorch is not installed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import product
 from typing import assert_never
 
 from riformer_deploy.backends.base import Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
-from riformer_deploy.common.enums import Baselines, CompileMode, Precision, Role
+from riformer_deploy.common.enums import Baselines, CompileMode, Precision, Processor, Role, RuntimeKind
 from riformer_deploy.model.architecture import Form
 
 
-def without_pytorch(name: str) -> Skipped | None:
-    """Why a candidate of PyTorch cannot take part; None where PyTorch is installed.
-
-    Args:
-        name: What tables call the candidate.
-    """
+def _without_pytorch() -> str | None:
+    """Why PyTorch cannot run anything here, or None where it can."""
     if installed_version("torch") is not None:
         return None
-    return Skipped(name=name, reason=f"PyTorch is not installed ({PACKAGES['torch'].install_command})")
+    return f"PyTorch is not installed ({PACKAGES['torch'].install_command})"
+
+
+def available(candidates: Sequence[Candidate]) -> CandidateSet:
+    """Candidates of PyTorch as those that take part, or as skipped where it is not installed.
+
+    Args:
+        candidates: From this module.
+    """
+    if (reason := _without_pytorch()) is None:
+        return CandidateSet(candidates=tuple(candidates))
+    return CandidateSet(skipped=tuple(Skipped(config=item.config, reason=reason) for item in candidates))
 
 
 def reference(bundle: Bundle) -> Candidate:
-    """What everything is compared with: the bundle's first weights, in float64.
+    """What everything is compared with: the bundle's reference weights, in float64.
 
     Args:
-        bundle: Its first weights are the training form, or the deploy form where the checkpoint
-            held no other.
+        bundle: Holds the weights.
     """
-    weights = bundle.manifest.weights[0]
+    weights = bundle.manifest.reference
 
     def start() -> Runtime:
         require("torch")
@@ -45,8 +52,12 @@ def reference(bundle: Bundle) -> Candidate:
         return open_reference(bundle, weights)
 
     return Candidate(
-        name=f"PyTorch float64, {weights.form} form",
-        precision=Precision.FP32,
+        config=CandidateConfig(
+            runtime=RuntimeKind.PYTORCH,
+            precision=Precision.FP32,
+            form=weights.form,
+            label=f"PyTorch float64, {weights.form} form",
+        ),
         artifact_sha256=weights.file.sha256,
         open=start,
     )
@@ -58,8 +69,8 @@ def weights_candidate(
     """Weights in float32 on the CPU.
 
     Args:
-        bundle: Whose.
-        weights: Which.
+        bundle: Holds the weights.
+        weights: One of its files.
         form: Their own form, or folded.
         compiled: Run them through ``torch.compile``.
         threads: CPU threads; None leaves the choice to PyTorch.
@@ -72,8 +83,9 @@ def weights_candidate(
         return open_weights(bundle, weights, form, compiled=compiled, threads=threads)
 
     return Candidate(
-        name=f"PyTorch float32, {form} form" + (", torch.compile" if compiled else ""),
-        precision=Precision.FP32,
+        config=CandidateConfig(
+            runtime=RuntimeKind.PYTORCH, precision=Precision.FP32, form=form, compiled=compiled
+        ),
         artifact_sha256=weights.file.sha256,
         open=start,
         role=Role.BASELINE,
@@ -82,10 +94,10 @@ def weights_candidate(
 
 
 def lowered_candidate(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
-    """The module that a floating-point graph was exported from.
+    """The module that a graph was exported from.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the graph.
         artifact: The graph.
     """
 
@@ -96,57 +108,53 @@ def lowered_candidate(bundle: Bundle, artifact: OnnxArtifact) -> Candidate:
         return open_lowered(bundle, artifact)
 
     return Candidate(
-        name=f"PyTorch {artifact.precision}, lowered",
-        precision=artifact.precision,
-        artifact_sha256=bundle.manifest.weights[0].file.sha256,
+        config=CandidateConfig(runtime=RuntimeKind.PYTORCH, precision=artifact.precision),
+        artifact_sha256=bundle.manifest.reference.file.sha256,
         open=start,
         file=artifact.file.path,
     )
 
 
-_DTYPE_NAMES = {Precision.FP32: "float32", Precision.FP16: "float16", Precision.BF16: "bfloat16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TorchBaseline:
+def _way(
+    precision: Precision,
+    *,
+    mode: CompileMode | None = None,
+    channels_last: bool = False,
+    conv_1x1_as_mm: bool = False,
+) -> CandidateConfig:
     """One way of running the weights with PyTorch on a GPU; ``mode`` None is eager."""
-
-    precision: Precision
-    channels_last: bool = False
-    mode: CompileMode | None = None
-    conv_1x1_as_mm: bool = False
-
-    @property
-    def name(self) -> str:
-        parts = [f"PyTorch {_DTYPE_NAMES[self.precision]}, GPU"]
-        parts += ["channels last"] if self.channels_last else []
-        parts += ["eager"] if self.mode is None else [f"torch.compile {self.mode} with CUDA graphs"]
-        parts += ["1x1 convolutions as matrix products"] if self.conv_1x1_as_mm else []
-        return ", ".join(parts)
+    compiled = mode is not None
+    return CandidateConfig(
+        runtime=RuntimeKind.PYTORCH,
+        precision=precision,
+        processor=Processor.GPU,
+        form=Form.FOLDED if compiled else Form.DEPLOY,
+        compiled=compiled,
+        mode=mode,
+        channels_last=channels_last,
+        conv_1x1_as_mm=conv_1x1_as_mm,
+    )
 
 
 _FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
-_COMPILED = {"channels_last": True, "conv_1x1_as_mm": True}
 _QUICK = (
-    _TorchBaseline(precision=Precision.FP32),
-    _TorchBaseline(precision=Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-    _TorchBaseline(precision=Precision.FP16, channels_last=True),
-    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
-    _TorchBaseline(precision=Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, **_COMPILED),
+    _way(Precision.FP32),
+    _way(Precision.FP32, mode=CompileMode.REDUCE_OVERHEAD, channels_last=True, conv_1x1_as_mm=True),
+    _way(Precision.FP16, channels_last=True),
+    _way(Precision.FP16, mode=CompileMode.REDUCE_OVERHEAD, channels_last=True, conv_1x1_as_mm=True),
+    _way(Precision.BF16, mode=CompileMode.REDUCE_OVERHEAD, channels_last=True, conv_1x1_as_mm=True),
 )
 _STRONG = (
     *_QUICK,
-    _TorchBaseline(precision=Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, **_COMPILED),
+    _way(Precision.FP16, mode=CompileMode.MAX_AUTOTUNE, channels_last=True, conv_1x1_as_mm=True),
 )
 _ALL = (
     *(
-        _TorchBaseline(precision=precision, channels_last=channels_last)
+        _way(precision, channels_last=channels_last)
         for precision, channels_last in product(_FLOATS, (False, True))
     ),
     *(
-        _TorchBaseline(
-            precision=precision, channels_last=channels_last, mode=mode, conv_1x1_as_mm=conv_1x1_as_mm
-        )
+        _way(precision, channels_last=channels_last, mode=mode, conv_1x1_as_mm=conv_1x1_as_mm)
         for mode, precision, channels_last, conv_1x1_as_mm in product(
             CompileMode, _FLOATS, (False, True), (False, True)
         )
@@ -154,7 +162,7 @@ _ALL = (
 )
 
 
-def _baselines_of(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
+def _ways_of(baselines: Baselines) -> tuple[CandidateConfig, ...]:
     match baselines:
         case Baselines.NONE:
             return ()
@@ -168,45 +176,31 @@ def _baselines_of(baselines: Baselines) -> tuple[_TorchBaseline, ...]:
             assert_never(baselines)
 
 
-def _baseline_candidate(bundle: Bundle, weights: WeightsArtifact, baseline: _TorchBaseline) -> Candidate:
+def _baseline_candidate(bundle: Bundle, weights: WeightsArtifact, way: CandidateConfig) -> Candidate:
+    """Eager in deploy form, as mmpretrain runs it; compiled in the folded form, which gains most by it."""
+
     def start() -> Runtime:
         require("torch")
         from riformer_deploy.backends.pytorch_opening import open_on_gpu
 
-        return open_on_gpu(
-            bundle,
-            weights,
-            baseline.precision,
-            mode=baseline.mode,
-            channels_last=baseline.channels_last,
-            conv_1x1_as_mm=baseline.conv_1x1_as_mm,
-        )
+        return open_on_gpu(bundle, weights, way)
 
-    return Candidate(
-        name=baseline.name,
-        precision=baseline.precision,
-        artifact_sha256=weights.file.sha256,
-        open=start,
-        role=Role.BASELINE,
-    )
+    return Candidate(config=way, artifact_sha256=weights.file.sha256, open=start, role=Role.BASELINE)
 
 
 def pytorch_baselines(bundle: Bundle, baselines: Baselines) -> CandidateSet:
-    """Ways of running the deploy form with PyTorch on a GPU, which this machine has.
+    """Ways of running the weights with PyTorch on a GPU, which this machine has.
 
     Args:
-        bundle: Whose weights.
+        bundle: Holds the weights.
         baselines: Which ways.
     """
-    skipped = without_pytorch("PyTorch, GPU")
-    if skipped is None:
-        require("torch")
-        from riformer_deploy.backends.pytorch_opening import gpu_problem
-
-        problem = gpu_problem()
-        skipped = None if problem is None else Skipped(name="PyTorch, GPU", reason=problem)
-    if skipped is not None:
-        return CandidateSet(skipped=(skipped,))
     deploy = next(item for item in bundle.manifest.weights if item.form is Form.DEPLOY)
-    ways = _baselines_of(baselines)
-    return CandidateSet(candidates=tuple(_baseline_candidate(bundle, deploy, way) for way in ways))
+    ways = available([_baseline_candidate(bundle, deploy, way) for way in _ways_of(baselines)])
+    if not ways.candidates:
+        return ways
+    from riformer_deploy.backends.pytorch_opening import gpu_problem
+
+    if (reason := gpu_problem()) is None:
+        return ways
+    return CandidateSet(skipped=tuple(Skipped(config=way.config, reason=reason) for way in ways.candidates))

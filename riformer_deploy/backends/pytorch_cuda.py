@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from riformer_deploy.backends.base import DeviceTimes, WarmTime
+from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, WarmTime
 from riformer_deploy.backends.pytorch import PyTorchRuntime, as_array, as_tuple, failing
 from riformer_deploy.backends.timing import EVENTS, OCCUPYING_BYTES, Inference, StreamTimer
 from riformer_deploy.common.enums import CompileMode
@@ -41,7 +42,7 @@ def _page_locked(like: Tensor) -> Tensor:
     return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
 
 
-class CudaPyTorchRuntime(PyTorchRuntime):
+class CudaPyTorchRuntime(PyTorchRuntime, DeviceTimed):
     """Runs a module on the first GPU, and keeps time there.
 
     For the whole process, float32 then means float32, never TF32, and cuDNN chooses convolutions by timing
@@ -138,33 +139,19 @@ class CudaPyTorchRuntime(PyTorchRuntime):
             fetch=self._fetch,
         )
 
+    @override
     def device_times(self, images: Images) -> DeviceTimes:
-        """Run once, timed by events on the stream.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised.
-
-        Raises:
-            RuntimeFailureError: As :meth:`run`.
-        """
         self._opened()
         with failing("could not run the model"), self._calls(images), torch.inference_mode():
             return self._timer.cold(self._inference(images))
 
+    @override
     def warm_time(self, images: Images, inferences: int) -> WarmTime:
-        """Run once, then so many times back to back, timed by events on the stream.
-
-        Args:
-            images: (N, 3, H, W) float32, normalised.
-            inferences: How many are timed, at least one.
-
-        Raises:
-            RuntimeFailureError: As :meth:`run`.
-        """
         self._opened()
         with failing("could not run the model"), self._calls(images), torch.inference_mode():
             return self._timer.warm(self._inference(images), inferences)
 
+    @override
     def close(self) -> None:
         """Let go of the model and of the GPU's memory."""
         super().close()

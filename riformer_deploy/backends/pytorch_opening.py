@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from riformer_deploy.backends.base import Runtime
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.pytorch_cuda import CudaPyTorchRuntime
@@ -13,7 +14,6 @@ from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import (
     CompileMode,
-    Precision,
 )
 from riformer_deploy.export.layers import torch_dtype
 from riformer_deploy.export.lowering import lower
@@ -65,30 +65,19 @@ def open_lowered(bundle: Bundle, artifact: OnnxArtifact) -> Runtime:
     Raises:
         BundleIntegrityError: The weights' file was changed.
     """
-    folded = fold(stored_model(bundle, bundle.manifest.weights[0], torch.float32))
+    folded = fold(stored_model(bundle, bundle.manifest.reference, torch.float32))
     model = lower(folded, artifact.lowering, bundle.manifest.model.preprocessing)
     runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=model.input_dtype)
     return adapt_input(runtime, bundle, artifact.lowering)
 
 
-def open_on_gpu(
-    bundle: Bundle,
-    weights: WeightsArtifact,
-    precision: Precision,
-    *,
-    mode: CompileMode | None,
-    channels_last: bool,
-    conv_1x1_as_mm: bool,
-) -> Runtime:
-    """Weights on the GPU: eager in their own form, compiled in the folded form, which gains most by it.
+def open_on_gpu(bundle: Bundle, weights: WeightsArtifact, way: CandidateConfig) -> Runtime:
+    """Weights on the GPU.
 
     Args:
-        bundle: Whose.
-        weights: Which.
-        precision: What they compute in.
-        mode: How they are compiled; None is eager.
-        channels_last: Keep weights and images in NHWC order.
-        conv_1x1_as_mm: Compile 1x1 convolutions as matrix products.
+        bundle: Holds the weights.
+        weights: One of its files.
+        way: The form, the precision, and how PyTorch compiles it, if at all.
 
     Raises:
         BundleIntegrityError: The file was changed.
@@ -96,12 +85,12 @@ def open_on_gpu(
     """
     model = stored_model(bundle, weights, torch.float32)
     return CudaPyTorchRuntime(
-        model if mode is None else fold(model),
-        dtype=torch_dtype(precision),
-        compiled=mode is not None,
-        channels_last=channels_last,
-        mode=mode or CompileMode.REDUCE_OVERHEAD,
-        conv_1x1_as_mm=conv_1x1_as_mm,
+        fold(model) if way.form is Form.FOLDED else model,
+        dtype=torch_dtype(way.precision),
+        compiled=way.compiled,
+        channels_last=way.channels_last,
+        mode=way.mode or CompileMode.REDUCE_OVERHEAD,
+        conv_1x1_as_mm=way.conv_1x1_as_mm,
     )
 
 

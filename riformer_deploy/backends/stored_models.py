@@ -17,8 +17,8 @@ def stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -
     """The model of one of the bundle's weights files, which is the recorded one while it is read.
 
     Args:
-        bundle: Whose.
-        weights: Which.
+        bundle: Holds the file.
+        weights: The file's record.
         dtype: Of the parameters.
 
     Raises:

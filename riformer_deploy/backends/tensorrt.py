@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from riformer_deploy.backends.base import DeviceTimes, Outputs, WarmTime
+from riformer_deploy.backends.base import (
+    DeviceTimed,
+    DeviceTimes,
+    GraphLaunched,
+    Outputs,
+    Runtime,
+    WarmTime,
+)
 from riformer_deploy.backends.cuda.base import Device
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.prepared import Prepared, PreparedShapes
@@ -24,7 +32,7 @@ from riformer_deploy.trt.engine import Engine
 from riformer_deploy.trt.runtime_cache import RuntimeCache
 
 
-class EngineRuntime:
+class EngineRuntime(Runtime, DeviceTimed, GraphLaunched):
     """An engine; its buffers are allocated once per shape and its calls go through one stream.
 
     Args:
@@ -114,6 +122,7 @@ class EngineRuntime:
         return self._shapes.find(batch) or self._shapes.add(batch, self._profile(batch))
 
     @property
+    @override
     def graph_states(self) -> dict[int, GraphState]:
         """By batch size, of every shape so far, what is known of its CUDA graph; empty if none was wanted."""
         return dict(self._shapes.graph_states)
@@ -138,6 +147,7 @@ class EngineRuntime:
         """Put the images into their host buffer."""
         stage_images(prepared.images.array, images)
 
+    @override
     def run(self, images: Images) -> Outputs:
         """Every output of the engine, on the host.
 
@@ -208,30 +218,16 @@ class EngineRuntime:
             fetch=lambda _: self._fetch(prepared),
         )
 
+    @override
     def device_times(self, images: Images) -> DeviceTimes:
-        """Run once, timed by events on the stream.
-
-        Args:
-            images: As for :meth:`run`.
-
-        Raises:
-            RuntimeFailureError: As :meth:`run`.
-        """
         return self._timer.cold(self._inference(images))
 
+    @override
     def warm_time(self, images: Images, inferences: int) -> WarmTime:
-        """Run once, then so many times back to back, timed by events on the stream.
-
-        Args:
-            images: As for :meth:`run`.
-            inferences: How many are timed, at least one.
-
-        Raises:
-            RuntimeFailureError: As :meth:`run`.
-        """
         return self._timer.warm(self._inference(images), inferences)
 
-    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:  # noqa: ARG002
+    @override
+    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
         """Not offered: what an engine computes inside is fused beyond recognition.
 
         Raises:
@@ -250,6 +246,7 @@ class EngineRuntime:
         if self._kept is not None and self._settled and (cache := engine.runtime_cache()):
             self._kept.write(cache)
 
+    @override
     def close(self) -> None:
         """Free everything, contexts and buffers first, even where a part of it fails; once is enough."""
         if self._engine is None:

@@ -105,7 +105,7 @@ class EngineMetadata:
         build_ms: Duration of the builder's call.
         network_layers: Layers of the parsed network by the type of their first output.
         engine_layers: Number of layers after fusion, where a GPU was there to ask the engine.
-        driver_version: The driver's own, where NVML tells.
+        driver_version: The driver's own, where NVML says it.
     """
 
     backend: TensorRTFlavor
@@ -129,7 +129,7 @@ class EngineMetadata:
 
     @property
     def for_current_gpu(self) -> bool:
-        """Whether TensorRT-RTX was told to build for the GPU at hand."""
+        """Whether TensorRT-RTX built it for the GPU at hand."""
         return CURRENT in self.settings.compute_capabilities
 
     @property
@@ -194,10 +194,10 @@ class EngineArtifact:
     @property
     def targets(self) -> str:
         """The compute capabilities that it runs on, in words: of its metadata's, those with its precision."""
-        told, chosen = self.metadata.targets, self.metadata.settings.compute_capabilities
+        targets, chosen = self.metadata.targets, self.metadata.settings.compute_capabilities
         if self.precision is not Precision.FP8 or self.metadata.backend is TensorRTFlavor.TENSORRT or chosen:
-            return told
-        return f"{told}, in {self.precision} from {FP8_CAPABILITY}"
+            return targets
+        return f"{targets}, in {self.precision} from {FP8_CAPABILITY}"
 
     @property
     def parity_kind(self) -> str:

@@ -10,7 +10,7 @@ from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Manifest:
         samples: Normalised images that parity reports run on, float32 (N, 3, H, W); None for synthetic ones.
         reference_outputs: The reference's outputs on the images of parity reports, float64 (``.npz``); None
             where none were kept.
-        results: Files of evidence, by kind (``parity``, ``latency``).
+        results: Files of results, by kind (``parity``, ``latency``).
         libraries: Versions of the libraries that took part.
     """
 
@@ -87,6 +87,11 @@ class Manifest:
     results: dict[str, FileRecord] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def reference(self) -> WeightsArtifact:
+        """The weights that everything is compared with: the training form, if the checkpoint was in it."""
+        return self.weights[0]
+
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(
@@ -95,7 +100,7 @@ class Manifest:
         paths = [record.path for record in self.files]
         if not self.weights or not self.onnx:
             raise ValueError("a bundle holds weights and at least one ONNX model")
-        if self.weights[0].form is not self.source.form:
+        if self.reference.form is not self.source.form:
             raise ValueError(f"the first weights are the reference and must be in {self.source.form} form")
         graphs = {artifact.file.sha256 for artifact in self.onnx}
         if orphans := [e.file.path for e in self.engines if e.file.parent_sha256 not in graphs]:

@@ -56,7 +56,7 @@ def store_result(
     with staging(bundle.directory) as staged:
         path = staged / f"{kind}.json"
         path.write_text(dump_json(result), encoding="utf-8")
-        records = {kind: record_file(path, bundle.manifest.weights[0].file.sha256)}
+        records = {kind: record_file(path, bundle.manifest.reference.file.sha256)}
         for name, text in tables.items():
             (staged / name).write_text(text, encoding="utf-8")
             records[name] = record_file(staged / name, records[kind].sha256)

@@ -8,14 +8,14 @@ from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
 from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
 )
-from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest
 from riformer_deploy.bundle.redo_log import COMMIT, PENDING, roll_forward
 from riformer_deploy.common.errors import (
     BundleError,
     BundleIntegrityError,
 )
 from riformer_deploy.common.files import locked, sha256_of
-from riformer_deploy.common.serialization import RecordError, load_json
+from riformer_deploy.common.serialization import RecordError, load_json, schema_of
 
 
 class Bundle:
@@ -97,10 +97,16 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return load_json(Manifest, text)
     except RecordError as err:
+        remedy = "Export the checkpoint again with --force, which replaces this bundle."
+        version = schema_of(text, "schema_version")
+        if version is not None and version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{directory / MANIFEST} is of schema version {version}; this toolkit reads version "
+                f"{SCHEMA_VERSION}.",
+                remedy=remedy,
+            ) from err
         raise BundleError(
-            f"{directory / MANIFEST} is not a valid manifest.",
-            details=err.problems,
-            remedy="Export the checkpoint again, with --force to replace this bundle.",
+            f"{directory / MANIFEST} is not a valid manifest.", details=err.problems, remedy=remedy
         ) from err
 
 
@@ -145,7 +151,7 @@ def engine_of(bundle: Bundle, path: Path) -> EngineArtifact:
     """The bundle's record of an engine file.
 
     Args:
-        bundle: Whose.
+        bundle: The bundle that is searched.
         path: The file.
 
     Raises:

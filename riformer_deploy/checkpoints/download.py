@@ -73,7 +73,7 @@ def download_checkpoint(
     attempt or the next command. Proxies are taken from the environment (``https_proxy``, ``no_proxy``).
 
     Args:
-        variant: Which.
+        variant: The published model.
         options: Where from and where to.
         count: Called with how far it is.
 

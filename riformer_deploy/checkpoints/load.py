@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from riformer_deploy.checkpoints.detect import (
@@ -21,6 +18,13 @@ from riformer_deploy.checkpoints.detect import (
     recognise_form,
 )
 from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
+from riformer_deploy.checkpoints.state_dict import (
+    channel_values,
+    choose_state,
+    plain_data,
+    read_values,
+    strip_prefixes,
+)
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     CheckpointMismatchError,
@@ -33,10 +37,7 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _LOSS = "head.loss_module."  # buffers of a loss, such as the weights of the classes
-_ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Checkpoint:
         stored_dtypes: Names of the types that the file stored them in.
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
-        std: Likewise ``data_preprocessor.std``.
+        std: ``data_preprocessor.std``, per channel.
         notes: What of the file was left out.
     """
 
@@ -128,19 +129,19 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
         raise CheckpointUnreadableError(
             f"{path} holds a {type(content).__name__}; a checkpoint dictionary or state dict was expected."
         )
-    raw, taken = _choose(path, content, wanted)
-    found = _strip_prefixes(raw)
+    raw, taken = choose_state(path, content, wanted)
+    found = strip_prefixes(raw)
     extra = {key: found.pop(key) for key in list(found) if key.startswith("data_preprocessor.")}
     losses = [key for key in found if key.startswith(_LOSS)]
     for key in losses:
         del found[key]
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
-    meta = _plain(content.get("meta"))
+    meta = plain_data(content.get("meta"))
     meta = meta if isinstance(meta, dict) else {}
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
-    state, odd = _read_values(found)
+    state, odd = read_values(found)
     check_keys(path, found, architecture, form, also=odd)
     if odd:
         raise CheckpointValuesError(
@@ -169,8 +170,8 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
         state=state,
         stored_dtypes=tuple(dtypes),
         meta=meta,
-        mean=_channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
-        std=_channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
+        mean=channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
+        std=channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
         notes=tuple(f"left out, since only training uses it: {key}" for key in losses),
     )
 
@@ -192,75 +193,6 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _choose(
-    path: Path, content: Mapping[Any, Any], wanted: WeightSet | None
-) -> tuple[Mapping[Any, Any], WeightSet]:
-    """The state dict to use, and which one that is."""
-    main: Mapping[Any, Any] = content
-    for name in _WRAPPERS:
-        inner = content.get(name)
-        if isinstance(inner, dict):
-            main = inner
-            break
-    other = content.get("ema_state_dict")
-    if not isinstance(other, dict) or not other:
-        if wanted in (WeightSet.AVERAGED, WeightSet.RAW):
-            raise CheckpointMismatchError(
-                f"{path} holds one set of weights; no moving average was stored beside it.",
-                remedy="Leave --weights away.",
-            )
-        return main, WeightSet.ONLY
-    if wanted is WeightSet.RAW:
-        # EMAHook swaps the two on saving: the raw weights are under the average's name.
-        return {key: value for key, value in other.items() if key != "steps"}, WeightSet.RAW
-    if wanted is None:
-        _LOG.info("%s holds averaged and raw weights; the averaged ones are taken", path)
-    return main, WeightSet.AVERAGED
-
-
-def _strip_prefixes(state: Mapping[Any, Any]) -> dict[str, Any]:
-    found = {str(key): value for key, value in state.items()}
-    while True:
-        for prefix in _PREFIXES:
-            if found and all(key.startswith(prefix) for key in found):
-                found = {key.removeprefix(prefix): value for key, value in found.items()}
-                break
-        else:
-            return found
-
-
-def _read_values(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors as contiguous float32, and a sentence on each that holds no finite numbers."""
-    read, problems = {}, []
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            continue  # the check of the keys says so
-        if value.dtype not in _ACCEPTED or value.layout is not torch.strided or value.is_meta:
-            problems.append(f"{key}: {value.dtype}, {value.layout}; expected a dense floating-point tensor")
-            continue
-        narrow = value.detach().to(torch.float32).contiguous()
-        bad = int((~torch.isfinite(narrow)).sum())
-        if bad:
-            kinds = [
-                kind
-                for kind, found in (("NaN", torch.isnan(narrow)), ("infinite", torch.isinf(narrow)))
-                if bool(found.any())
-            ]
-            problems.append(f"{key}: {bad} of {narrow.numel()} values are {' or '.join(kinds)}")
-        read[key] = narrow
-    return read, problems
-
-
-def _channel_values(value: Any) -> tuple[float, float, float] | None:
-    """Three finite numbers, from a tensor of training or from what this toolkit stored."""
-    numbers = value.flatten().tolist() if isinstance(value, Tensor) else value
-    if not isinstance(numbers, (list, tuple)) or len(numbers) != 3:
-        return None
-    if not all(isinstance(item, (int, float)) and math.isfinite(item) for item in numbers):
-        return None
-    return float(numbers[0]), float(numbers[1]), float(numbers[2])
-
-
 def _check_published_name(path: Path, digest: str) -> None:
     """Say so where a file bears the name of a published one and is not it."""
     for variant in VARIANTS.values():
@@ -272,23 +204,6 @@ def _check_published_name(path: Path, digest: str) -> None:
                 digest[:8],
                 variant.sha256_prefix,
             )
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """The part of a value that is plain data; the rest, and what is nested absurdly deep, is left out."""
-    if depth > _DEEPEST:
-        return _DROPPED
-    if isinstance(value, dict):
-        kept = {key: _plain(item, depth + 1) for key, item in value.items() if isinstance(key, (str, int))}
-        return {key: item for key, item in kept.items() if item is not _DROPPED}
-    if isinstance(value, (list, tuple)):
-        items = [item for item in (_plain(part, depth + 1) for part in value) if item is not _DROPPED]
-        return items if isinstance(value, list) else tuple(items)
-    return value if value is None or isinstance(value, (bool, int, float, str, bytes)) else _DROPPED
-
-
-_DEEPEST = 32
-_DROPPED = object()
 
 
 def check_expectations(

@@ -35,7 +35,9 @@ _BOOLEAN = Accepted(test=lambda found: found in (True, False), computed="True or
 _BOOLEAN_TRUE = Accepted(test=lambda found: found is True, computed="True")
 _TRAINING = Irrelevant(why="only training uses it")
 _INITIAL = Irrelevant(why="initial values are replaced by the stored weights")
-_BY_SHAPE = Irrelevant(why="the tensors' shapes tell it, and mmconfig.contradictions compares them with it")
+_BY_SHAPE = Irrelevant(
+    why="the tensors' shapes say it, and mmengine_config.contradictions compares them with it"
+)
 _SCOPE = {"_scope_": _values(*SCOPES)}
 
 _ARCH = Group(

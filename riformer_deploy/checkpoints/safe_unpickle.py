@@ -76,7 +76,7 @@ class _EmptyList(Placeholder):
 
 
 class _EmptyDict(Placeholder):
-    """Likewise for mappings."""
+    """The same for a plain dictionary."""
 
     def __new__(cls, *_args: object, **_options: object) -> Any:
         """A dictionary."""

@@ -106,7 +106,19 @@ class Role(StrEnum):
     BASELINE = "baseline"
     """What candidates are measured against; the strongest one is what counts."""
     CANDIDATE = "candidate"
-    """What is judged: an artifact of the bundle in a runtime."""
+    """What is compared with them: an artifact of the bundle in a runtime."""
+
+
+class Group(StrEnum):
+    """Kinds of candidates that a command can ask for."""
+
+    TORCH = "torch"
+    COMPILED = "compiled"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    GPU = "gpu"
+    """What engines are measured against on a GPU: PyTorch, and ONNX Runtime's CUDA provider."""
+    ENGINE = "engine"
 
 
 class RuntimeKind(StrEnum):
@@ -128,6 +140,22 @@ class RuntimeKind(StrEnum):
         return self is not RuntimeKind.OPENVINO
 
 
+class Processor(StrEnum):
+    """Where a model runs."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class CompileMode(StrEnum):
+    """How hard PyTorch's compiler tries; either way what it makes runs as CUDA graphs."""
+
+    REDUCE_OVERHEAD = "reduce-overhead"
+    """Kernels as PyTorch's defaults choose them."""
+    MAX_AUTOTUNE = "max-autotune"
+    """Kernels that were the fastest of several; choosing them takes minutes."""
+
+
 class Baselines(StrEnum):
     """Which ways of running the weights with PyTorch on a GPU are measured."""
 
@@ -139,15 +167,6 @@ class Baselines(StrEnum):
     """A few, of which one is the fastest as a rule."""
     ALL = "all"
     """Every combination of type, layout and compiler options; compiling them takes many minutes."""
-
-
-class CompileMode(StrEnum):
-    """How hard PyTorch's compiler tries; either way what it makes runs as CUDA graphs."""
-
-    REDUCE_OVERHEAD = "reduce-overhead"
-    """Kernels as PyTorch's defaults choose them."""
-    MAX_AUTOTUNE = "max-autotune"
-    """Kernels that were the fastest of several; choosing them takes minutes."""
 
 
 class WeightSet(StrEnum):

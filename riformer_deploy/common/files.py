@@ -28,7 +28,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the names in a directory are on the disk, where the system can tell."""
+    """Wait until the names in a directory are on the disk, where the system can say so."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -100,6 +100,21 @@ def load_json(kind: type[T], text: str) -> T:
     return typing.cast(T, value)
 
 
+def schema_of(text: str, field: str) -> int | None:
+    """The schema version that a stored record names; None where it names none.
+
+    Args:
+        text: The record.
+        field: The field that holds the version.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    version = data.get(field) if isinstance(data, dict) else None
+    return version if isinstance(version, int) else None
+
+
 def _convert(kind: Any, data: Any, place: str, problems: list[str]) -> Any:
     origin = get_origin(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):

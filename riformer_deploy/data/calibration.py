@@ -98,6 +98,6 @@ def random_set(preprocessing: Preprocessing, seed: int = 0) -> CalibrationSet:
         random=True,
         count=RANDOM_IMAGES,
         content_sha256=digest.hexdigest(),
-        warnings=("the calibration images are random: accuracy on real images is not proven",),
+        warnings=("the calibration images are random: accuracy on real images is not known",),
         batches=batches,
     )

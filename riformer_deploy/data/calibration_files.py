@@ -109,7 +109,7 @@ def _image_array(path: Path, size: tuple[int, int], *, skip_bad: bool) -> tuple[
     if not skip_bad:
         raise CalibrationError(
             f"{path} holds labels beside its images ({labels}); calibration uses none, and images to be "
-            "judged on are not to be calibrated on.",
+            "measured on are not to be calibrated on.",
             remedy="Save other images without labels, or say --skip-bad if these are meant.",
         )
     return found, [f"the array {labels} of {path.name} was not used"]

@@ -56,6 +56,19 @@ class LoaderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnusableImage:
+    """A picture that could not be used.
+
+    Attributes:
+        image: Its path, or what else its source calls it.
+        reason: Why not.
+    """
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageBatch:
     """Consecutive pictures, ready for the network.
 
@@ -72,19 +85,6 @@ class ImageBatch:
     usable: tuple[int, ...]
     images: Images
     broken: dict[int, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnusableImage:
-    """A picture that could not be used.
-
-    Attributes:
-        image: Its path, or what else its source calls it.
-        reason: Why.
-    """
-
-    image: str
-    reason: str
 
 
 def load_batches(pictures: Pictures, loader: LoaderOptions, *, start: int = 0) -> Generator[ImageBatch]:

@@ -21,7 +21,7 @@ class PreprocessingChanges:
         crop_px: Height and width of the centre crop, the network's input.
         interpolation: Pillow's filter.
         mean: Per channel, in 0..255 units.
-        std: Likewise.
+        std: Per channel, in 0..255 units.
         channel_order: ``RGB`` or ``BGR``.
     """
 

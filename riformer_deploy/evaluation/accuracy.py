@@ -22,12 +22,12 @@ from riformer_deploy.data.datasets import Dataset
 from riformer_deploy.data.loader import ImageBatch, LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.evaluation.accuracy_results import (
     TOP,
+    AccuracyComparison,
     AccuracyResult,
     ArtifactAccuracy,
-    Comparison,
     DatasetRecord,
     Published,
-    compare,
+    compare_accuracy,
     share_of,
 )
 from riformer_deploy.evaluation.classification import logits_of, place_of
@@ -80,7 +80,7 @@ class AccuracyTask:
                 "dataset": self.dataset.identity,
                 "samples": [len(self.dataset), self.dataset.total],
                 "preprocessing": to_jsonable(self.loader.preprocessing),
-                "artifacts": [[item.name, item.artifact_sha256] for item in self.candidates],
+                "artifacts": [[to_jsonable(item.config), item.artifact_sha256] for item in self.candidates],
             }
         )
 
@@ -233,8 +233,7 @@ def _result(task: AccuracyTask, answers: Answers, resumed_from: int) -> Accuracy
         published=task.published,
         artifacts=tuple(
             ArtifactAccuracy(
-                name=candidate.name,
-                precision=candidate.precision,
+                config=candidate.config,
                 artifact_sha256=candidate.artifact_sha256,
                 images=len(answers.usable),
                 not_finite=int((predicted[number] < 0).sum()),
@@ -253,10 +252,11 @@ def _result(task: AccuracyTask, answers: Answers, resumed_from: int) -> Accuracy
 
 def _compare(
     task: AccuracyTask, number: int, predicted: NDArray[np.int64], places: NDArray[np.int64]
-) -> Comparison:
+) -> AccuracyComparison:
     right, own = places[0] == 0, places[number] == 0
-    return compare(
-        (task.candidates[number].name, task.candidates[0].name),
+    return compare_accuracy(
+        task.candidates[number].config,
+        task.candidates[0].config,
         lost=int((right & ~own).sum()),
         gained=int((own & ~right).sum()),
         changed=int((predicted[0] != predicted[number]).sum()),

@@ -1,11 +1,11 @@
-"""The evidence of accuracy as records: counts kept, percentages and verdicts derived from them."""
+"""Accuracy as records: counts, and percentages and verdicts that follow from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from riformer_deploy.backends.base import Skipped
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.data.loader import UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
@@ -41,8 +41,7 @@ class ArtifactAccuracy:
     """How often one artifact is right.
 
     Attributes:
-        name: Which.
-        precision: What it computes in.
+        config: What was run, and how.
         artifact_sha256: Of its file.
         images: Pictures that it was run on.
         not_finite: Those for which its scores were not finite numbers; they count as wrong.
@@ -50,13 +49,17 @@ class ArtifactAccuracy:
         top5: The right class is among the first five.
     """
 
-    name: str
-    precision: Precision
+    config: CandidateConfig
     artifact_sha256: str
     images: int
     not_finite: int
     top1: Share
     top5: Share
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
 
     def __post_init__(self) -> None:
         for share in (self.top1, self.top5):
@@ -65,11 +68,11 @@ class ArtifactAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class AccuracyComparison:
     """One artifact against the baseline, picture by picture.
 
     Attributes:
-        name: Which artifact.
+        config: The artifact.
         baseline: What it is compared with.
         images: Pictures that both were run on.
         lost: Pictures that only the baseline gets right.
@@ -81,8 +84,8 @@ class Comparison:
         status: Failed if the drop is larger than the gate allows; passed where there is no gate.
     """
 
-    name: str
-    baseline: str
+    config: CandidateConfig
+    baseline: CandidateConfig
     images: int
     lost: int
     gained: int
@@ -95,7 +98,7 @@ class Comparison:
     def __post_init__(self) -> None:
         own = (self.drop_points, self.drop_ci95_points, self.p_value)
         if own != _paired(self.lost, self.gained, self.images):
-            raise ValueError(f"the comparison of {self.name} does not follow from its counts")
+            raise ValueError(f"the comparison of {self.config.name} does not follow from its counts")
 
 
 def _paired(lost: int, gained: int, images: int) -> tuple[float, tuple[float, float], float]:
@@ -103,19 +106,21 @@ def _paired(lost: int, gained: int, images: int) -> tuple[float, tuple[float, fl
     return 100 * drop, (100 * low, 100 * high), mcnemar_exact(lost, gained)
 
 
-def compare(
-    names: tuple[str, str],
+def compare_accuracy(
+    config: CandidateConfig,
+    baseline: CandidateConfig,
     *,
     lost: int,
     gained: int,
     changed: int,
     images: int,
     max_drop_points: float | None,
-) -> Comparison:
-    """Judge an artifact against the baseline.
+) -> AccuracyComparison:
+    """Compare an artifact with the baseline.
 
     Args:
-        names: The artifact's and the baseline's.
+        config: The artifact.
+        baseline: What it is compared with.
         lost: Pictures that only the baseline gets right.
         gained: Pictures that only the artifact gets right.
         changed: Pictures whose first class differs.
@@ -124,9 +129,9 @@ def compare(
     """
     drop, interval, p_value = _paired(lost, gained, images)
     passed = max_drop_points is None or drop <= max_drop_points
-    return Comparison(
-        name=names[0],
-        baseline=names[1],
+    return AccuracyComparison(
+        config=config,
+        baseline=baseline,
         images=images,
         lost=lost,
         gained=gained,
@@ -203,7 +208,7 @@ class AccuracyResult:
     preprocessing: Preprocessing
     published: Published | None
     artifacts: tuple[ArtifactAccuracy, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[AccuracyComparison, ...]
     broken: tuple[UnusableImage, ...]
     max_drop_points: float | None
     resumed_from: int

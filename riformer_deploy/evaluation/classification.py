@@ -14,7 +14,7 @@ def logits_of(candidate: Candidate, runtime: Runtime, images: Images) -> NDArray
     """Scores of any number of images, also from a model that takes batches of one size only.
 
     Args:
-        candidate: Whose.
+        candidate: The model that gives them.
         runtime: The candidate's, open.
         images: (N, 3, H, W) float32, normalised, N at least 1.
 

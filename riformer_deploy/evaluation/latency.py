@@ -15,7 +15,7 @@ import numpy as np
 
 from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipped, graph_of
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
-from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.latency_summary import instability, summarize
 from riformer_deploy.evaluation.results import (
@@ -111,7 +111,7 @@ def _call_ms(runtime: Runtime, images: Images) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _enter(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped:
+def _prepare(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped:
     start = time.perf_counter()
     runtime = None
     try:
@@ -120,7 +120,7 @@ def _enter(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped
             runtime.run(images)
     except (RuntimeFailureError, EngineUnfitError) as err:
         _close(runtime)
-        return Skipped(name=candidate.name, reason=err.message)
+        return Skipped(config=candidate.config, reason=err.message)
     except BaseException:
         _close(runtime)
         raise
@@ -177,23 +177,23 @@ def _measure_batch(
         for candidate in candidates:
             reason = candidate.batches.refusal(batch)
             if reason is not None:
-                skipped.append(Skipped(name=candidate.name, reason=reason))
+                skipped.append(Skipped(config=candidate.config, reason=reason))
                 continue
             progress(f"preparing {candidate.name}, batch {batch}")
-            entered = _enter(candidate, images, options.warmup)
-            if isinstance(entered, Skipped):
-                skipped.append(entered)
+            prepared = _prepare(candidate, images, options.warmup)
+            if isinstance(prepared, Skipped):
+                skipped.append(prepared)
             else:
-                lanes.append(entered)
+                lanes.append(prepared)
         order = random.Random(options.seed)  # noqa: S311  # an order, not a secret
         for number in range(options.rounds):
-            progress(f"batch {batch}, round {number + 1} of {options.rounds}")
+            progress(Step(f"batch {batch}", f"round {number + 1} of {options.rounds}"))
             for lane in order.sample(lanes, len(lanes)):
                 failure = _take_turn(lane, images, options.repeats)
                 if failure is not None:
                     lanes.remove(lane)
                     reason = f"failed in round {number + 1}: {failure}"
-                    skipped.append(Skipped(name=lane.candidate.name, reason=reason))
+                    skipped.append(Skipped(config=lane.candidate.config, reason=reason))
         if any(Timing.COMPUTE in lane.samples_ms for lane in lanes):
             under_load.append(read_gpu()[0])
     finally:
@@ -201,7 +201,7 @@ def _measure_batch(
             _close(lane.runtime)
     measured = [
         LatencySamples(
-            name=lane.candidate.name,
+            config=lane.candidate.config,
             batch=batch,
             timing=timing,
             role=lane.candidate.role,

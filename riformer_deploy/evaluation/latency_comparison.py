@@ -10,7 +10,7 @@ from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Ti
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class LatencyComparison:
     """The fastest model of one batch size beside what it is to be measured against.
 
     Attributes:
@@ -65,7 +65,7 @@ def strongest_baseline(result: LatencyResult, batch: int, timing: Timing) -> Lat
     )
 
 
-def compare_latency(result: LatencyResult) -> tuple[Comparison, ...]:
+def compare_latency(result: LatencyResult) -> tuple[LatencyComparison, ...]:
     """One comparison a batch size: by kernels with a cold cache, or, where nobody has those, by the call.
 
     A candidate is compared by kernels if one has them, since whole calls depend on the host.
@@ -81,10 +81,10 @@ def compare_latency(result: LatencyResult) -> tuple[Comparison, ...]:
         fastest = _fastest(sample for sample in candidates if sample.timing is timing)
         if fastest is None:
             continue
-        named = [s for s in of_batch if (s.name, s.timing) == (fastest.name, Timing.COMPUTE_WARM)]
-        warm = [s for s in named if s.warning is None]
+        its_own = [s for s in of_batch if (s.config, s.timing) == (fastest.config, Timing.COMPUTE_WARM)]
+        warm = [s for s in its_own if s.warning is None]
         found.append(
-            Comparison(
+            LatencyComparison(
                 batch=batch,
                 timing=timing,
                 fastest=fastest,

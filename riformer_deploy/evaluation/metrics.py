@@ -76,7 +76,7 @@ def deviation(
         )  # fmt: skip
     error = np.abs(other - true)
     norm, other_norm, noise = _norm(true), _norm(other), _norm(error)
-    peak = float(np.abs(true).max())
+    largest = float(np.abs(true).max())
     allowed = atol + rtol * np.abs(true)
     if (error > 0)[allowed == 0].any():
         used = None
@@ -86,7 +86,7 @@ def deviation(
     return Deviation(
         finite=True,
         max_abs=float(error.max(initial=0.0)),
-        max_relative=float(error.max(initial=0.0)) / peak if peak else None,
+        max_relative=float(error.max(initial=0.0)) / largest if largest else None,
         relative_l2=relative,
         sqnr_db=-20 * float(np.log10(relative)) if relative else None,
         cosine=_cosine(true, other) if norm and other_norm else None,

@@ -1,4 +1,4 @@
-"""Judges candidates against a reference: outputs, stages, and the first block that is out."""
+"""Compares candidates with a reference: outputs, stages, and the first block that is out of tolerance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ParityTask:
-    """What to judge.
+    """What to compare with what.
 
     Attributes:
         reference: The training form in float64.
@@ -60,6 +60,11 @@ class ParityTask:
     skipped: Sequence[Skipped] = ()
     expected: ReferenceOutputs | None = None
     bisect: bool = True
+
+    @property
+    def stage_of(self) -> dict[str, int]:
+        """The number of its stage, from 1, by name of each block."""
+        return {name: number for number, names in enumerate(self.blocks, 1) for name in names}
 
     @property
     def sample(self) -> Images:
@@ -96,8 +101,8 @@ def _first_bad_block(
     try:
         for names in task.blocks[: out[0]] if out else task.blocks:
             true = reference.tap(task.tapped, names)
-            judged = compare_taps(true, _taps(runtime, task.sample, names), tolerance)
-            bad = next((name for name in names if judged[name].status is Status.FAILED), None)
+            compared = compare_taps(true, _taps(runtime, task.sample, names), tolerance, task.stage_of)
+            bad = next((name for name in names if compared[name].status is Status.FAILED), None)
             if bad is not None:
                 return bad
     finally:
@@ -114,7 +119,8 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
         got = run_batches(runtime, images, sizes, candidate.batches)
         outputs = compare_outputs(expected, got, tolerance)
         seen = _taps(runtime, task.sample, list(taps)) if candidate.observable and taps else {}
-        stages = tuple(compare_taps({name: taps[name] for name in seen}, seen, tolerance).values())
+        true_taps = {name: taps[name] for name in seen}
+        stages = tuple(compare_taps(true_taps, seen, tolerance, task.stage_of).values())
         statuses = [*(item.status for item in outputs), *(item.status for item in stages)]
         passed = bool(outputs) and all(status is Status.PASSED for status in statuses)
         looked = candidate.observable and task.bisect and not passed
@@ -122,8 +128,7 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
     finally:
         runtime.close()
     return CandidateParity(
-        name=candidate.name,
-        precision=candidate.precision,
+        config=candidate.config,
         artifact_sha256=candidate.artifact_sha256,
         tolerance=tolerance,
         batches=tuple(dict.fromkeys(sizes)),
@@ -132,7 +137,6 @@ def _compare(task: ParityTask, candidate: Candidate, true: Outputs, taps: Output
         first_bad_block=block,
         status=status(passed=passed),
         graph=graph_of(runtime),
-        runtime=candidate.runtime,
         file=candidate.file,
     )
 
@@ -141,7 +145,7 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
     """Compare every candidate with the reference; one model is open at a time.
 
     Args:
-        task: What to judge.
+        task: What to compare with what.
         progress: Called with each step.
 
     Returns:
@@ -156,11 +160,11 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
     if expected is None:
         progress(task.reference.name)
         expected = run_reference(task.reference, task.images, task.tapped, task.blocks)
-    judged = []
+    compared = []
     for candidate in task.candidates:
         progress(candidate.name)
-        judged.append(_compare(task, candidate, expected.outputs, expected.stages))
-        _LOG.info("parity of %s: %s", candidate.name, judged[-1].status)
+        compared.append(_compare(task, candidate, expected.outputs, expected.stages))
+        _LOG.info("parity of %s: %s", candidate.name, compared[-1].status)
     return ParityResult(
         schema=RESULT_SCHEMA,
         kind="parity",
@@ -169,7 +173,7 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
         reference=task.reference.name,
         reference_sha256=task.reference.artifact_sha256,
         inputs=task.inputs,
-        candidates=tuple(judged),
+        candidates=tuple(compared),
         skipped=tuple(task.skipped),
-        status=files_status(judged),
+        status=files_status(compared),
     )

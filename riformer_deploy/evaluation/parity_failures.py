@@ -13,8 +13,9 @@ from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.common.errors import (
     BundleError,
 )
-from riformer_deploy.common.serialization import RecordError, load_json
+from riformer_deploy.common.serialization import RecordError, load_json, schema_of
 from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
     CandidateParity,
     OutputParity,
     ParityResult,
@@ -95,12 +96,20 @@ def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
     record = bundle.manifest.results.get(kind)
     if record is None:
         return None
+    text, remedy = "", "Measure it anew: `riformer-deploy verify parity`."
     try:
-        return load_json(ParityResult, bundle.path_of(record).read_text(encoding="utf-8"))
+        text = bundle.path_of(record).read_text(encoding="utf-8")
+        return load_json(ParityResult, text)
     except (RecordError, UnicodeDecodeError) as err:
+        version = schema_of(text, "schema")
+        if version is not None and version != RESULT_SCHEMA:
+            raise BundleError(
+                f"{bundle.directory / record.path} is of schema {version}; this toolkit reads schema "
+                f"{RESULT_SCHEMA}.",
+                remedy=remedy,
+            ) from err
         raise BundleError(
-            f"{bundle.directory / record.path} is no valid result: {err}",
-            remedy="Measure it anew: `riformer-deploy verify parity`.",
+            f"{bundle.directory / record.path} is no valid result: {err}", remedy=remedy
         ) from err
 
 
@@ -117,12 +126,12 @@ def stored_failure(bundle: Bundle, candidate: Candidate) -> CandidateParity | No
         BundleIntegrityError: The stored parity's file was changed.
         BundleError: It is no valid record.
     """
-    if candidate.runtime is RuntimeKind.PYTORCH:
+    if candidate.config.runtime is RuntimeKind.PYTORCH:
         return None
     kinds = [e.parity_kind for e in bundle.manifest.engines if e.file.sha256 == candidate.artifact_sha256]
     parity = stored_parity(bundle, kinds[0] if kinds else "parity")
     for failed in parity.failed if parity is not None else ():
-        if (failed.runtime, failed.artifact_sha256) == (candidate.runtime, candidate.artifact_sha256):
+        if (failed.runtime, failed.artifact_sha256) == (candidate.config.runtime, candidate.artifact_sha256):
             return failed
     return None
 
@@ -132,7 +141,7 @@ def warn_of_failures(bundle: Bundle, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         try:
             failure = stored_failure(bundle, candidate)
-        except BundleError as err:  # a measurement needs no evidence of another kind
+        except BundleError as err:  # a measurement of another kind needs no parity
             _LOG.warning("whether parity holds is not known: %s", err.message)
             return
         if failure is not None:

@@ -1,4 +1,4 @@
-"""Evidence as versioned records: raw figures kept, statistics and verdicts derived from them."""
+"""Parity and latency as versioned records: raw figures, and statistics and verdicts that follow from them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from riformer_deploy.backends.base import Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
@@ -17,7 +18,7 @@ from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuWatch
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2
 
 
 def _check_header(schema: int, kind: str, expected: str) -> None:
@@ -91,10 +92,9 @@ class CandidateParity:
     """One candidate against the reference.
 
     Attributes:
-        name: Which.
-        precision: What it computes in.
+        config: What was run, and how.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
-        tolerance: The limits it was judged by.
+        tolerance: The limits that it was held to.
         outputs: Every output.
         stages: Every stage; none where the candidate's inside cannot be looked at (an engine).
         first_bad_block: The first block, in the network's order, whose activations are out; only
@@ -102,12 +102,10 @@ class CandidateParity:
         status: Passed if every output and every stage did.
         batches: Batch sizes that it was run with.
         graph: Whether it was the CUDA graph that it was to be, at every batch; None if it was to be none.
-        runtime: What ran it; None in records before runtimes were told apart.
-        file: The bundle's file that its verdict is about; None in the same records.
+        file: The bundle's file that its verdict is about; None for weights of no bundle.
     """
 
-    name: str
-    precision: Precision
+    config: CandidateConfig
     artifact_sha256: str
     tolerance: Tolerance
     outputs: tuple[OutputParity, ...]
@@ -116,13 +114,27 @@ class CandidateParity:
     status: Status
     batches: tuple[int, ...] = ()
     graph: GraphState | None = None
-    runtime: RuntimeKind | None = None
     file: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self.config.precision
+
+    @property
+    def runtime(self) -> RuntimeKind:
+        """What ran it."""
+        return self.config.runtime
 
     @property
     def judges_file(self) -> bool:
         """Whether the verdict is the file's; where not, it is the runtime's alone."""
-        return self.runtime is None or self.runtime.judges_file
+        return self.runtime.judges_file
 
 
 def files_status(candidates: Sequence[CandidateParity]) -> Status:
@@ -152,11 +164,11 @@ class ParityResult:
         skipped: Those that could not run.
         status: Whether the files are right: passed if every candidate that judges a file did and there was at
             least one. A runtime that only has a verdict of its own may have failed.
-        unproven: Engines of the bundle that no candidate ran.
         reference_stored: Whether the reference's outputs are those that the bundle keeps, since PyTorch is
             not installed here; then no single block is named.
         stored_reference_relative_l2: Largest relative L2 distance of the outputs that the bundle keeps from
             those computed here; None where there are not both.
+        unverified: Engines of the bundle that no candidate ran.
     """
 
     schema: int
@@ -169,9 +181,9 @@ class ParityResult:
     candidates: tuple[CandidateParity, ...]
     skipped: tuple[Skipped, ...]
     status: Status
-    unproven: tuple[str, ...] = ()
     reference_stored: bool = False
     stored_reference_relative_l2: float | None = None
+    unverified: tuple[CandidateConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check_header(self.schema, self.kind, "parity")
@@ -185,7 +197,7 @@ class ParityResult:
 
 
 class Timing(StrEnum):
-    """What was timed; ``DeviceTimes`` of ``runtimes.base`` says where each part begins and ends."""
+    """What was timed; ``DeviceTimes`` of ``backends.base`` says where each part begins and ends."""
 
     CALL = "call"
     """From the call to the outputs on the host, by the host's clock: copies and Python included."""
@@ -207,10 +219,10 @@ class LatencySamples:
     """How long one candidate took for one batch size.
 
     Attributes:
-        name: Which.
+        config: What was run, and how.
         batch: Images per call.
         timing: What was timed.
-        role: What it is in a comparison; every series before there were roles is a candidate's.
+        role: What it is in a comparison.
         samples_ms: Every timed call in order, in milliseconds; warm-up is left out.
         preparation_ms: Loading, compiling and warming up.
         artifact_sha256: Of the file that was run, or of the weights for PyTorch.
@@ -219,7 +231,7 @@ class LatencySamples:
         graph: Whether it was the CUDA graph that it was to be; None if it was to be none.
     """
 
-    name: str
+    config: CandidateConfig
     batch: int
     samples_ms: tuple[float, ...]
     preparation_ms: float
@@ -229,6 +241,11 @@ class LatencySamples:
     timing: Timing = Timing.CALL
     graph: GraphState | None = None
     role: Role = Role.CANDIDATE
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        return self.config.name
 
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:

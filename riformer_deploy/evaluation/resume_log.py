@@ -25,7 +25,7 @@ class Answers:
         count: How many, broken ones included.
         usable: Numbers of those that were run.
         predicted: First class of each usable picture, for each artifact; -1 where scores are not finite.
-        places: Place of the right class, likewise.
+        places: Place of the right class of each usable picture, for each artifact; 0 is the first.
         broken: Reasons by number, for the others.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +72,7 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
         RuntimeFailureError: An output is none of these, or of another shape.
     """
     reference, got = _with_choices(reference, got)
-    judged = []
+    compared = []
     for name in got:
         if name not in reference:
             raise RuntimeFailureError(
@@ -85,7 +87,7 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
         choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
         used = _tolerance_used(distance, tolerance)
         within = used is not None and used <= 1
-        judged.append(
+        compared.append(
             OutputParity(
                 name=name,
                 deviation=distance,
@@ -94,7 +96,7 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
                 status=status(passed=within and (choice is None or choice.decided_flips == 0)),
             )
         )
-    return tuple(judged)
+    return tuple(compared)
 
 
 def _stage_passes(
@@ -106,21 +108,25 @@ def _stage_passes(
     return max_abs == 0 if relative_l2 is None else relative_l2 <= tolerance.stage_relative_l2
 
 
-def compare_taps(reference: Outputs, got: Outputs, tolerance: Tolerance) -> dict[str, StageParity]:
-    """Every tap by name; ``stage`` is the number of the stage that the block belongs to.
+def compare_taps(
+    reference: Outputs, got: Outputs, tolerance: Tolerance, stages: Mapping[str, int]
+) -> dict[str, StageParity]:
+    """Every block's activations against the reference's, by name of the block.
 
     Args:
         reference: Activations by name of the block.
-        got: Likewise.
+        got: The candidate's, under the same names.
         tolerance: The limits.
+        stages: The stage that each block belongs to, from 1.
     """
-    judged = {}
+    compared = {}
     for name, true in reference.items():
         rtol, atol = _tolerance(true, tolerance)
         distance = deviation(true, got[name], rtol=rtol, atol=atol)
         passed = _stage_passes(
             distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, tolerance=tolerance
         )
-        stage = int(name.split(".")[2]) // 2 + 1
-        judged[name] = StageParity(stage=stage, tensor=name, deviation=distance, status=status(passed=passed))
-    return judged
+        compared[name] = StageParity(
+            stage=stages[name], tensor=name, deviation=distance, status=status(passed=passed)
+        )
+    return compared

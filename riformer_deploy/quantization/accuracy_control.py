@@ -85,7 +85,7 @@ def parity_images(
     given = images.open(record.preprocessing, "parity")
     if given.random:
         return None, ("the calibration images were not used: fp32 and bf16 need none, and these are random",)
-    return given, (*given.warnings, "fp32 and bf16 need no calibration; its images prove parity")
+    return given, (*given.warnings, "fp32 and bf16 need no calibration; parity runs on its images")
 
 
 def calibration_config(configs: Sequence[LoweringConfig]) -> CalibrationConfig:
@@ -136,7 +136,7 @@ def restore_accuracy(
         progress: Called with each step.
 
     Raises:
-        GateError: Not even excluding every layer is enough.
+        GateError: Excluding every layer is not enough.
     """
     precision = config.precision
     progress(f"measuring {precision} for the gate")

@@ -1,4 +1,4 @@
-"""Measures a folded model on images, once: ranges for int8 and fp8, peaks for half precision."""
+"""Measures a folded model on images, once: ranges for int8 and fp8, absolute maxima for half precision."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ class CalibrationConfig:
         ranges: Choose ranges for int8; without them only largest values are looked for, which takes one pass
             instead of two.
         residual: Choose those of the inputs of residual additions, too.
-        products: Look for peaks of fc1's product with what ``norm2`` takes, too: with ``norm2`` folded into
-            fc1, half precision stores it.
-        branches: Look for peaks of ``norm_reparam``'s result, without its bias and with it, too: with norms
-            in half precision, half stores both.
+        products: Look for absolute maxima of fc1's product with what ``norm2`` takes, too: with ``norm2``
+            folded into fc1, half precision stores it.
+        branches: Look for absolute maxima of ``norm_reparam``'s result, without its bias and with it, too:
+            with norms in half precision, half stores both.
     """
 
     method: Method = Method.MSE
@@ -126,8 +126,8 @@ def calibration_key(weights_sha256: str, images: CalibrationSet, config: Calibra
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _told(images: CalibrationSet, text: str, progress: Progress) -> BatchSource:
-    """The images' batches, with progress told for each."""
+def _with_progress(images: CalibrationSet, text: str, progress: Progress) -> BatchSource:
+    """The images' batches; progress is called with each."""
 
     def batches() -> Iterator[Tensor]:
         done = 0
@@ -164,15 +164,15 @@ def measure(
         images: What to run.
         key: From :func:`calibration_key`.
         config: What to measure.
-        progress: Told of each batch.
+        progress: Called with each batch.
 
     Raises:
         CalibrationError: The model overflows float32 on these images.
     """
     blocks = [name for stage in model.architecture.block_names for name in stage]
-    told = _told(images, "largest values", progress)
+    batches = _with_progress(images, "largest values", progress)
     abs_max, largest = measure_abs_max(
-        model, told, quantizable(model), products=config.products, branches=config.branches
+        model, batches, quantizable(model), products=config.products, branches=config.branches
     )
     _finite(largest)
     abs_max |= weight_abs_max(model)
@@ -189,8 +189,8 @@ def measure(
             name: abs_max[place.module if place.result else f"{place.module}.input"].reshape(1)
             for name, place in additions.items()
         }
-        told = _told(images, "histograms", progress)
-        found = histograms(model, largest | tops, told, smoothquant_scales, additions)
+        batches = _with_progress(images, "histograms", progress)
+        found = histograms(model, largest | tops, batches, smoothquant_scales, additions)
         ranges = {name: chosen_range(histogram, config.method) for name, histogram in found.items()}
     return Calibration(
         key=key,
@@ -238,7 +238,7 @@ def calibrate(
         weights_sha256: Of its weights.
         images: What to run.
         config: What to measure.
-        progress: Told of each batch.
+        progress: Called with each batch.
 
     Raises:
         CalibrationError: The model overflows float32 on these images.

@@ -36,7 +36,7 @@ class Histogram:
     Attributes:
         largest: The largest one; the bins divide 0 to it evenly.
         counts: How many fell into each bin.
-        energy: Likewise, each counted with the energy of the weights of its channel.
+        energy: The same, each value counted with the energy of the weights of its channel.
     """
 
     largest: float

@@ -95,7 +95,7 @@ def measure_abs_max(
 
 
 def block_abs_max(abs_max: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str, float]:
-    """The largest peak within each block, and of each layer outside blocks.
+    """The largest absolute value within each block, and of each layer outside blocks.
 
     Args:
         abs_max: By name of the value.

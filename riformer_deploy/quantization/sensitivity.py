@@ -166,7 +166,7 @@ def rank_layers(evaluator: QuantizedEvaluator, progress: Progress = silent) -> S
 
     Args:
         evaluator: What to measure with.
-        progress: Told of each layer.
+        progress: Called with each layer.
     """
     layers = evaluator.layers
     found = []
@@ -197,7 +197,7 @@ def choose_excluded_layers(
         evaluator: What to measure with.
         ranking: Costliest first.
         gate: What must hold.
-        progress: Told of each layer that is excluded.
+        progress: Called with each layer that is excluded.
 
     Returns:
         The layers to exclude, and the cost that is left; every layer where nothing less will do, and

@@ -83,7 +83,7 @@ def load(backend: TensorRTFlavor) -> TensorRT:
     """Import the bindings of a flavor.
 
     Args:
-        backend: Which.
+        backend: The flavor.
 
     Raises:
         MissingDependencyError: They are not installed, or cannot be imported.
@@ -92,7 +92,7 @@ def load(backend: TensorRTFlavor) -> TensorRT:
     return TensorRT(backend=backend, module=module, version=module.__version__, cuda=cuda_of(backend))
 
 
-Told = Callable[[str, str], None]
+OnMessage = Callable[[str, str], None]
 """Called with the severity and the text of a message."""
 
 
@@ -104,8 +104,8 @@ class Log:
     every log hears all that is said.
 
     Args:
-        trt: Whose.
-        told: Told of each warning and error as it comes: severity and text.
+        trt: The bindings.
+        on_message: Called with severity and text of each warning and error as it comes.
         kept: How many messages are remembered; None for all.
 
     Attributes:
@@ -116,20 +116,20 @@ class Log:
     def __init__(
         self,
         trt: TensorRT,
-        told: Told = lambda _severity, _text: None,
+        on_message: OnMessage = lambda _severity, _text: None,
         *,
         kept: int | None = None,
     ) -> None:
         self.lines: deque[tuple[str, str]] = deque(maxlen=kept)
         self.logger, listening = _logger(trt.module)
-        self._told = told
+        self._on_message = on_message
         listening.add(self)
 
     def take(self, severity: str, text: str) -> None:
         """Remember a message; called by the logger."""
         self.lines.append((severity, text))
         if severity != "INFO":
-            self._told(severity, text)
+            self._on_message(severity, text)
 
     @property
     def errors(self) -> list[str]:

@@ -199,7 +199,7 @@ def graphs_of(bundle: Bundle, options: BuildOptions) -> list[OnnxArtifact]:
     """The graphs to build.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the graphs.
         options: What was asked for.
 
     Raises:

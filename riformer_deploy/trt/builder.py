@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, assert_never
 from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
-from riformer_deploy.common.progress import Progress
-from riformer_deploy.trt.bindings import Log, TensorRT, Told, started
+from riformer_deploy.common.progress import Progress, Step
+from riformer_deploy.trt.bindings import Log, OnMessage, TensorRT, started
 from riformer_deploy.trt.interruption import interruptible
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def compute_capabilities(trt: TensorRT) -> dict[str, ComputeCapability]:
 
 
 class _Monitor:
-    """Hands the builder's steps on, and tells it to stop once asked to.
+    """Hands the builder's steps on, and stops it once asked to.
 
     What the watcher raises stops it too, and is kept: the builder would swallow it and speak of a user
     who cancelled.
@@ -100,7 +100,7 @@ class _Monitor:
     def step(self, phase: str, number: int) -> bool:
         steps = self._phases.get(phase, number + 1)
         try:
-            self._progress(f"building {self._what}, step {number + 1} of {steps}: {phase}")
+            self._progress(Step(f"building {self._what}", f"step {number + 1} of {steps}: {phase}"))
         except BaseException as err:  # noqa: BLE001  # raised again when the builder has stopped
             self.failure = self.failure or err
             self.cancelled.set()
@@ -221,14 +221,14 @@ def _configure(trt: TensorRT, builder: Builder, request: BuildRequest, monitor: 
     return config
 
 
-def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: Told) -> BuiltPlan:
+def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, on_message: OnMessage) -> BuiltPlan:
     """Parse a graph and build a plan; Ctrl-C cancels the builder and is raised when it has stopped.
 
     Args:
         trt: The bindings.
         request: What to build.
-        progress: Told of the builder's steps.
-        told: Told of its warnings and errors as they come: severity and text.
+        progress: Called with the builder's steps.
+        on_message: Called with severity and text of its warnings and errors as they come.
 
     Raises:
         EngineBuildError: The parser or the builder refuses; its own words are among the details.
@@ -236,7 +236,7 @@ def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, told: T
         RuntimeFailureError: The builder does not start: TensorRT's own needs a GPU and its driver.
     """
     module = trt.module
-    log = Log(trt, told)
+    log = Log(trt, on_message)
     builder = started(module.Builder, log)
     if builder is None:
         raise RuntimeFailureError(

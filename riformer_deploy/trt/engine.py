@@ -185,7 +185,7 @@ class Engine:
         config = self._engine.create_runtime_config()
         if cuda_graphs:
             config.cuda_graph_strategy = self._trt.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        # Kernels of a new shape are compiled before it runs, not behind it: what is proven and timed is
+        # Kernels of a new shape are compiled before it runs, not behind it: what is compared and timed is
         # what goes on running, and nothing compiles beside other candidates.
         strategies = self._trt.module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
@@ -215,7 +215,7 @@ class Engine:
         context = self._engine.create_execution_context(*arguments)
         if context is None:
             raise self.failure("could not create an execution context")
-        # Plans are built with detailed names, which cost time at every launch where they are told to NVTX.
+        # Plans are built with detailed names, which cost time at every launch where NVTX gets them.
         context.nvtx_verbosity = self._trt.module.ProfilingVerbosity.NONE
         return Context(context, self, self._trt)
 

@@ -38,11 +38,16 @@ def test_the_table_shows_every_artifact_and_comparison(cli: Cli, bundle: Path, s
     assert (bundle / "accuracy.json").is_file()
 
 
+def _ran(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Runtime and precision of every artifact that took part."""
+    return [(item["config"]["runtime"], item["config"]["precision"]) for item in record["artifacts"]]
+
+
 def test_json_is_the_record_and_nothing_else(cli: Cli, bundle: Path, small: Path) -> None:
     done = cli("verify", "accuracy", bundle, "--data", small, "--with", "onnx", "--limit", "5", "--json")
     record = json.loads(done.stdout)
     assert (record["kind"], record["dataset"]["asked"], record["dataset"]["total"]) == ("accuracy", 5, 20)
-    assert [item["name"] for item in record["artifacts"]] == ["ONNX Runtime fp32"]
+    assert _ran(record) == [("onnxruntime", "fp32")]
 
 
 def test_a_gate_that_does_not_hold_is_exit_code_1(
@@ -104,5 +109,5 @@ def test_engines_that_cannot_run_here_are_one_clear_error_or_left_out_with_a_war
     assert (done.returncode, done.stdout) == (51, "")
     assert "TensorRT-RTX fp32: there is no NVIDIA GPU to run on" in done.stderr
     done = cli(*line, "--with", "onnx", "--json")
-    assert [item["name"] for item in json.loads(done.stdout)["artifacts"]] == ["ONNX Runtime fp32"]
+    assert _ran(json.loads(done.stdout)) == [("onnxruntime", "fp32")]
     assert "TensorRT-RTX fp32 was left out: there is no NVIDIA GPU to run on" in caplog.text

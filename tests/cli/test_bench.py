@@ -69,9 +69,9 @@ def test_torch_is_compiled_too_unless_told_otherwise(
 
     def note(candidate: Candidate, *_: object) -> Skipped:
         candidates.append(candidate.name)
-        return Skipped(name=candidate.name, reason="only its name was wanted")
+        return Skipped(config=candidate.config, reason="only its name was wanted")
 
-    monkeypatch.setattr(latency, "_enter", note)
+    monkeypatch.setattr(latency, "_prepare", note)
     ran = cli("bench", tiny_bundle, *QUICK, "--torch")
     assert ran.returncode == 50
     assert "Nothing could be measured" in ran.stderr

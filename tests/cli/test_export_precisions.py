@@ -125,11 +125,11 @@ def test_random_calibration_is_marked_in_report_bundle_and_inspect(
 ) -> None:
     ran = export("--precision", "int8", "--calibration", "random", "--norm-form", "group", "--opset", "21")
     assert ran.returncode == 0, ran.stderr
-    assert "note: the calibration images are random: accuracy on real images is not proven" in ran.stderr
+    assert "note: the calibration images are random: accuracy on real images is not known" in ran.stderr
     text = cli("inspect", tmp_path / "out")
     assert text.returncode == 0
     told = " ".join(text.stdout.replace("│", " ").split())
-    assert "calibrated on 64 RANDOM images: accuracy is not proven, mse scales" in told
+    assert "calibrated on 64 RANDOM images: accuracy is not known, mse scales" in told
     assert "opset 21; norm group; normalised input; logits output; the rest fp32" in told
     found = load_json(BundleInspection, cli("inspect", tmp_path / "out", "--json").stdout)
     (record,) = [item.lowering.calibration for item in found.manifest.onnx]

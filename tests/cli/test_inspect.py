@@ -207,7 +207,7 @@ def test_an_engine_as_text_tells_its_engine_metadata_and_what_keeps_it_from_runn
         engine.log.sha256,
         engine.metadata.onnx_sha256,
         engine.metadata.weights_sha256,
-        "│ NOT proven: run verify parity on its GPU ",
+        "│ NOT verified: run verify parity on its GPU ",
         "│ failed ",
     ):
         assert said in ran.stdout
@@ -260,7 +260,7 @@ def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_proven(
     assert (ran.returncode, ran.stderr) == (0, "")
     (row,) = [line for line in ran.stdout.splitlines() if line.startswith(f"│ {ENGINE} ") and "NOT" in line]
     assert "TensorRT-RTX" in row
-    assert "NOT proven: run verify parity on its GPU" in row
+    assert "NOT verified: run verify parity on its GPU" in row
 
 
 @pytest.mark.parametrize("suffix", [".engine", ".plan", ".trt"])

@@ -5,6 +5,8 @@ import json
 import pytest
 from riformer_deploy_cli import output
 
+from riformer_deploy.common.progress import Step
+
 
 def test_an_error_is_text_on_stderr_alone_unless_json_was_asked_for(
     capsys: pytest.CaptureFixture[str],
@@ -60,9 +62,9 @@ def test_progress_that_is_piped_names_each_step_once(capsys: pytest.CaptureFixtu
     with output.progress() as step:
         for text in (
             "preparing A",
-            "batch 1, round 1 of 2",
-            "batch 1, round 2 of 2",
-            "batch 8, round 1 of 2",
+            Step("batch 1", "round 1 of 2"),
+            Step("batch 1", "round 2 of 2"),
+            Step("batch 8", "round 1 of 2"),
         ):
             step(text)
     assert capsys.readouterr() == ("", "preparing A\nbatch 1\nbatch 8\n")

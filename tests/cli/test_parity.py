@@ -142,9 +142,9 @@ def test_engines_that_cannot_run_here_are_listed_with_every_reason_and_do_not_fa
     assert ran.returncode == 0, ran.stderr
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("skipped: ")]
     assert line.startswith("skipped: TensorRT-RTX fp32: there is no NVIDIA GPU to run on")
-    assert "Parity: passed; 1 engine NOT proven: TensorRT-RTX fp32" in ran.stdout
+    assert "Parity: passed; 1 engine NOT verified: TensorRT-RTX fp32" in ran.stdout
     assert (
-        _stored(engine_bundle_copy).unproven == ()
+        _stored(engine_bundle_copy).unverified == ()
     )  # of the models; each engine has a parity report of its own
     assert [candidate.name for candidate in _stored(engine_bundle_copy).candidates] == CANDIDATES
 

@@ -51,7 +51,7 @@ def test_text_and_json_tell_the_same_ranking(cli: Run, tiny_bundle: Path, tiny_m
     )
     assert text.stdout.endswith(f"{everything}\n")
     for ran in (told, text):
-        assert "note: the calibration images are random: accuracy on real images is not proven" in ran.stderr
+        assert "note: the calibration images are random: accuracy on real images is not known" in ran.stderr
     assert Bundle.open(tiny_bundle).manifest == before
 
 

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from riformer_deploy.api.bench import bench_bundle
 from riformer_deploy.api.parity import measure_parity
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
-from riformer_deploy.common.enums import DeviceLayer, Precision
+from riformer_deploy.common.enums import DeviceLayer, Group, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.latency import BenchOptions

@@ -16,13 +16,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import summarize
-from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import empty_model
 from riformer_deploy.model.variants import VARIANTS
 from riformer_deploy.system.machine import describe_machine
+from tests.candidates import labelled
 
 
 @pytest.fixture
@@ -44,8 +52,12 @@ class _Series:
     precision: Precision
     median_ms: float
     bundle: str | None = None
-    is_engine: bool = False
+    runtime: RuntimeKind = RuntimeKind.PYTORCH
     warning: str | None = None
+
+    @property
+    def config(self) -> CandidateConfig:
+        return labelled(self.name, self.runtime, self.precision)
 
 
 def _targets(
@@ -60,21 +72,16 @@ def _targets(
     for variant, series in measured:
         samples = tuple(
             LatencySamples(
-                name=item.name, batch=1, timing=Timing.COMPUTE, samples_ms=(item.median_ms,) * 6,
+                config=item.config, batch=1, timing=Timing.COMPUTE, samples_ms=(item.median_ms,) * 6,
                 preparation_ms=1.0, artifact_sha256="", warning=item.warning, role=item.role,
                 summary=summarize(np.array((item.median_ms,) * 6), 1),
             )
             for item in series
         )  # fmt: skip
-        facts = {
-            item.name: CandidateFacts(
-                precision=item.precision, role=item.role, bundle=item.bundle, is_engine=item.is_engine
-            )
-            for item in series
-        }
+        facts = tuple(CandidateFacts(config=item.config, bundle=item.bundle) for item in series)
         result = LatencyResult(
-            schema=1, kind="latency", created_utc="", machine=describe_machine(), threads=1, rounds=6,
-            repeats=1, samples=samples, skipped=(), process_peak_rss_bytes=1,
+            schema=RESULT_SCHEMA, kind="latency", created_utc="", machine=describe_machine(),
+            threads=1, rounds=6, repeats=1, samples=samples, skipped=(), process_peak_rss_bytes=1,
             inputs=InputImages(description="", image_size_px=(8, 8), batches=(1,), seed=0),
         )  # fmt: skip
         timed = Timed(what="", variant=variant, precision=Precision.FP16, candidates=facts, result=result)
@@ -84,7 +91,12 @@ def _targets(
 
 
 ENGINE = _Series(
-    name="engine", role=Role.CANDIDATE, precision=Precision.FP16, median_ms=1.0, bundle="b", is_engine=True
+    name="engine",
+    role=Role.CANDIDATE,
+    precision=Precision.FP16,
+    median_ms=1.0,
+    bundle="b",
+    runtime=RuntimeKind.TENSORRT,
 )
 QUICK = _Series(name="quick", role=Role.BASELINE, precision=Precision.FP16, median_ms=2.0)
 

@@ -111,7 +111,7 @@ def allocate_pair(device: Device, size_bytes: int) -> tuple[DeviceBuffer, HostBu
     """Memory of one size on both sides, for what is copied between them; at least one byte.
 
     Args:
-        device: Whose.
+        device: Allocates both.
         size_bytes: Of each.
 
     Raises:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
-from riformer_deploy.backends.cuda.base import DeviceBuffer, HostBuffer
+from riformer_deploy.backends.cuda.base import Device, DeviceBuffer, HostBuffer
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
 
 
-class CudaPythonDevice:
+class CudaPythonDevice(Device):
     """The CUDA runtime through ``cuda.bindings.runtime``.
 
     Raises:
@@ -42,69 +43,69 @@ class CudaPythonDevice:
             shown = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
             raise RuntimeFailureError(f"{function.__name__} failed: {shown} ({code.name}).")
 
+    @override
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         pointer = self._call(self._cuda.cudaMalloc, size_bytes)
         return DeviceBuffer(address=int(pointer), size_bytes=size_bytes, owner=pointer)
 
+    @override
     def free(self, buffer: DeviceBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaFree, buffer.owner)
 
+    @override
     def allocate_host(self, size_bytes: int) -> HostBuffer:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         pointer = self._call(self._cuda.cudaHostAlloc, size_bytes, self._cuda.cudaHostAllocDefault)
         data = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(int(pointer)))
         return HostBuffer(data=data, owner=pointer)
 
+    @override
     def free_host(self, buffer: HostBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaFreeHost, buffer.owner)
 
     def _copy(self, target: Any, source: Any, size_bytes: int, kind: Any) -> None:
         self._call(self._cuda.cudaMemcpyAsync, target, source, size_bytes, kind, self._stream)
 
+    @override
     def to_device(self, target: DeviceBuffer, source: HostBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(target.owner, source.owner, source.data.nbytes, kind)
 
+    @override
     def to_host(self, target: HostBuffer, source: DeviceBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(target.owner, source.owner, target.data.nbytes, kind)
 
+    @override
     def clear(self, buffer: DeviceBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaMemsetAsync, buffer.owner, 0, buffer.size_bytes, self._stream)
 
+    @override
     def event(self) -> Any:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         return self._call(self._cuda.cudaEventCreate)
 
+    @override
     def record(self, event: Any) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaEventRecord, event, self._stream)
 
+    @override
     def is_done(self, event: Any) -> bool:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         (code,) = self._cuda.cudaEventQuery(event)
         if code == self._cuda.cudaError_t.cudaErrorNotReady:
             return False
         self._check(code, self._cuda.cudaEventQuery)
         return True
 
+    @override
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaEventSynchronize, end)
         return float(self._call(self._cuda.cudaEventElapsedTime, start, end))
 
+    @override
     def free_event(self, event: Any) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaEventDestroy, event)
 
+    @override
     def capture(self, work: Callable[[], None]) -> Any:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call(self._cuda.cudaStreamBeginCapture, self._stream, mode)
         try:
@@ -120,23 +121,23 @@ class CudaPythonDevice:
         finally:
             self._call(self._cuda.cudaGraphDestroy, graph)
 
+    @override
     def launch(self, graph: Any) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaGraphLaunch, graph, self._stream)
 
+    @override
     def free_graph(self, graph: Any) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaGraphExecDestroy, graph)
 
+    @override
     def synchronize(self) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaStreamSynchronize, self._stream)
 
+    @override
     def memory_bytes(self) -> tuple[int, int]:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         free, total = self._call(self._cuda.cudaMemGetInfo)
         return int(free), int(total)
 
+    @override
     def close(self) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.cudaStreamDestroy, self._stream)

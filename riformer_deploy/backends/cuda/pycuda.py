@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
-from riformer_deploy.backends.cuda.base import DeviceBuffer, HostBuffer
+from riformer_deploy.backends.cuda.base import Device, DeviceBuffer, HostBuffer
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
 
 
-class PyCudaDevice:
+class PyCudaDevice(Device):
     """The CUDA driver through PyCUDA; :class:`~riformer_deploy.backends.cuda.base.Device`.
 
     Raises:
@@ -41,21 +42,22 @@ class PyCudaDevice:
         except self._cuda.Error as err:
             raise RuntimeFailureError(f"PyCUDA: {err}") from err
 
+    @override
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         owner = self._call(self._cuda.mem_alloc, size_bytes)
         return DeviceBuffer(address=int(owner), size_bytes=size_bytes, owner=owner)
 
+    @override
     def free(self, buffer: DeviceBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(buffer.owner.free)
 
+    @override
     def allocate_host(self, size_bytes: int) -> HostBuffer:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         data = self._call(self._cuda.pagelocked_empty, size_bytes, np.uint8)
         self._host_buffers += 1
         return HostBuffer(data=data, owner=data.base)
 
+    @override
     def free_host(self, buffer: HostBuffer) -> None:
         """Free it in the context, which the last buffer releases."""
         if not self._closed:
@@ -70,39 +72,41 @@ class PyCudaDevice:
         self._host_buffers -= 1
         self._release()
 
+    @override
     def to_device(self, target: DeviceBuffer, source: HostBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.memcpy_htod_async, target.owner, source.data, self._stream)
 
+    @override
     def to_host(self, target: HostBuffer, source: DeviceBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.memcpy_dtoh_async, target.data, source.owner, self._stream)
 
+    @override
     def clear(self, buffer: DeviceBuffer) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._cuda.memset_d8_async, buffer.owner, 0, buffer.size_bytes, self._stream)
 
+    @override
     def event(self) -> Any:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         return self._call(self._cuda.Event)
 
+    @override
     def record(self, event: Any) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(event.record, self._stream)
 
+    @override
     def is_done(self, event: Any) -> bool:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         return bool(self._call(event.query))
 
+    @override
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(end.synchronize)
         return float(self._call(end.time_since, start))
 
+    @override
     def free_event(self, event: Any) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`: PyCUDA does it when nobody refers to it."""
+        """PyCUDA destroys it when nobody refers to it."""
 
-    def capture(self, work: Callable[[], None]) -> Any:  # noqa: ARG002
+    @override
+    def capture(self, work: Callable[[], None]) -> Any:
         """Not offered.
 
         Raises:
@@ -110,22 +114,25 @@ class PyCudaDevice:
         """
         raise RuntimeFailureError("PyCUDA captures no CUDA graphs.", remedy="Use --device-layer cuda-python.")
 
-    def launch(self, graph: Any) -> None:  # noqa: ARG002
+    @override
+    def launch(self, graph: Any) -> None:
         """Not offered, as :meth:`capture`."""
         raise RuntimeFailureError("PyCUDA captures no CUDA graphs.")
 
+    @override
     def free_graph(self, graph: Any) -> None:
         """Nothing: there is no graph."""
 
+    @override
     def synchronize(self) -> None:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         self._call(self._stream.synchronize)
 
+    @override
     def memory_bytes(self) -> tuple[int, int]:
-        """As :class:`~riformer_deploy.backends.cuda.base.Device`."""
         free, total = self._call(self._cuda.mem_get_info)
         return int(free), int(total)
 
+    @override
     def close(self) -> None:
         """Leave the primary context, which belongs to everybody in the process."""
         del self._stream

@@ -14,13 +14,12 @@ from torch import Tensor
 from riformer_deploy.api import export
 from riformer_deploy.api.bench import bench_bundle
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
-from riformer_deploy.common.enums import Precision, WeightSet
+from riformer_deploy.common.enums import Group, Precision, WeightSet
 from riformer_deploy.common.errors import (
     BundleConflictError,
     CheckpointMismatchError,

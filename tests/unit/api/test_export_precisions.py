@@ -340,7 +340,7 @@ def test_bfloat16_is_proven_on_real_images_where_they_are_given(
     report = export_checkpoint(dataclasses.replace(asked, calibration=str(calibration_file)))
     assert report.status is Status.PASSED
     assert report.parity.inputs.description == "calibration images of the bundle"
-    assert "fp32 and bf16 need no calibration; its images prove parity" in report.notes
+    assert "fp32 and bf16 need no calibration; parity runs on its images" in report.notes
     manifest = Bundle.open(tmp_path / "out").manifest
     assert manifest.samples is not None
     assert manifest.onnx[0].lowering.calibration is None

@@ -11,10 +11,9 @@ from PIL import Image
 
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.api.features import FeatureOptions, extract_features
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import OutputForm
+from riformer_deploy.common.enums import Group, OutputForm
 from riformer_deploy.common.errors import BundleConflictError, BundleError, ImageError, OptionError
 from riformer_deploy.data.image_files import PictureFiles
 

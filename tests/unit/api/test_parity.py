@@ -15,11 +15,10 @@ import torch
 from riformer_deploy.api.bench import bench_bundle
 from riformer_deploy.api.parity import measure_parity, verify_bundle
 from riformer_deploy.api.parity_reference import PARITY_BATCHES
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import dump_json, load_json

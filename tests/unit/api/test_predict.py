@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from riformer_deploy.api.predict import predict_images, split_bundle
-from riformer_deploy.backends.candidates import Group
+from riformer_deploy.api.predict import predict_images
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleError, OptionError
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
@@ -138,9 +138,3 @@ def test_files_folders_and_patterns_are_found_in_order(
     with pytest.raises(OptionError) as caught:
         find_pictures(["a.png", "empty", "*.gif"])
     assert caught.value.details == ("empty: a folder without pictures", "*.gif: matches nothing")
-
-
-def test_the_last_argument_may_be_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
-    assert split_bundle(["a.png", str(tiny_bundle)]) == (("a.png",), tiny_bundle)
-    assert split_bundle(["a.png", str(tmp_path)]) == (("a.png", str(tmp_path)), None)
-    assert split_bundle([str(tiny_bundle)]) == ((str(tiny_bundle),), None)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import torch
 
 from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.api.runner import only_runner
-from riformer_deploy.backends.candidates import Group, chosen_groups, select_candidates
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.synthetic import synthetic_images
@@ -110,32 +109,6 @@ def test_engines_are_refused_until_there_are_some(tiny_bundle: Path) -> None:
 def test_a_bundle_without_engines_is_no_error_where_none_is_asked_for(tiny_bundle: Path) -> None:
     selected = select_candidates(Bundle.open(tiny_bundle), [Group.ENGINE])
     assert (selected.candidates, selected.skipped) == ((), ())
-
-
-@pytest.mark.parametrize(
-    ("asked", "groups"),
-    [
-        ("", (Group.TORCH, Group.ONNX, Group.OPENVINO, Group.GPU, Group.ENGINE)),
-        ("compiled", tuple(Group)),
-        ("torch", (Group.TORCH,)),
-        ("onnx compiled", (Group.ONNX,)),
-        ("torch onnx engine compiled", (*(Group.TORCH, Group.COMPILED, Group.ONNX), Group.GPU, Group.ENGINE)),
-        ("engine", (Group.GPU, Group.ENGINE)),
-        ("openvino", (Group.OPENVINO,)),
-    ],
-)
-def test_a_command_line_chooses_groups_and_none_named_means_all(
-    asked: str, groups: tuple[Group, ...]
-) -> None:
-    words: Callable[[str], bool] = asked.split().__contains__
-    found = chosen_groups(
-        torch=words("torch"),
-        onnx=words("onnx"),
-        openvino=words("openvino"),
-        engine=words("engine"),
-        compiled=words("compiled"),
-    )
-    assert found == groups
 
 
 @pytest.mark.usefixtures("noisy_openvino")

@@ -108,10 +108,11 @@ def test_each_engine_enters_twice_and_says_what_it_takes(bundle: Bundle) -> None
     assert [item.name for item in selected.candidates] == [
         name for both in NAMES.values() for name in (both, f"{both}, CUDA graph")
     ]
-    hashes = {engine.name: engine.file.sha256 for engine in bundle.manifest.engines}
+    hashes = {engine.metadata.backend: engine.file.sha256 for engine in bundle.manifest.engines}
     for item in selected.candidates:
         assert (item.batches.ranges, item.observable) == (((1, 32),), False)
-        assert item.artifact_sha256 == hashes[item.name.partition(",")[0]]
+        assert item.config.flavor is not None
+        assert item.artifact_sha256 == hashes[item.config.flavor]
         assert item.precision is Precision.FP32
 
 
@@ -460,8 +461,9 @@ def test_baselines_that_cannot_run_are_named_with_the_reason(
     selected = baseline_candidates(bundle, GpuOptions())
     assert selected.candidates == ()
     reasons = {item.name: item.reason for item in selected.skipped}
-    assert "without CUDA" in reasons["PyTorch, GPU"]
-    assert "no CUDA provider" in reasons["ONNX Runtime CUDA"]
+    assert len(reasons) == 7  # six ways of running PyTorch, and one graph
+    assert "without CUDA" in reasons["PyTorch float16, GPU, channels last, eager"]
+    assert "no CUDA provider" in reasons["ONNX Runtime CUDA fp32"]
     machine.packages.clear()
     assert baseline_candidates(bundle, GpuOptions()).skipped[-1].reason == "ONNX Runtime is not installed"
 

@@ -59,6 +59,21 @@ def test_every_problem_of_a_damaged_manifest_is_listed(directory: Path) -> None:
     ]
 
 
+def test_an_older_bundle_is_refused_by_its_version_with_what_replaces_it(directory: Path) -> None:
+    path = directory / "bundle.json"
+    older = json.loads(path.read_text()) | {"schema_version": 1, "a field of version 1": None}
+    path.write_text(json.dumps(older))
+    with pytest.raises(
+        BundleError, match=r"is of schema version 1; this toolkit reads version 2\."
+    ) as caught:
+        Bundle.open(directory)
+    assert (caught.value.details, "again with --force" in caught.value.remedy) == ((), True)
+    with pytest.raises(BundleConflictError, match="is of schema version 1") as refused:
+        check_target(directory, source_of(), force=False)
+    assert "--force" in refused.value.remedy
+    check_target(directory, source_of(), force=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"null", b"[" * 100_000])
 def test_a_manifest_that_is_no_json_is_a_bundle_error(directory: Path, content: bytes) -> None:
     (directory / "bundle.json").write_bytes(content)

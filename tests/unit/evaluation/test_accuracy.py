@@ -21,9 +21,8 @@ from PIL import Image
 
 from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
 from riformer_deploy.backends.base import BatchRange, Candidate, Outputs
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
@@ -33,6 +32,7 @@ from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import Status
+from tests.candidates import labelled
 
 CLASSES = 10
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
@@ -80,8 +80,7 @@ def dataset(count: int = 20, identity: str = "these") -> Dataset:
 
 def entry(name: str, model: Knowing, batch: int | None = None) -> Candidate:
     return Candidate(
-        name=name,
-        precision=Precision.FP32,
+        config=labelled(name),
         artifact_sha256=name,
         batches=BatchRange.of(batch),
         open=lambda: model,
@@ -243,7 +242,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
-from riformer_deploy.backends.candidates import Group
+from riformer_deploy.common.enums import Group
 def count(done, total):
     if done >= 100:
         os.kill(os.getpid(), signal.SIGKILL)

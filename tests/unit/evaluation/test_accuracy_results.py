@@ -4,14 +4,18 @@ import dataclasses
 
 import pytest
 
-from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, Comparison, compare, share_of
+from riformer_deploy.evaluation.accuracy_results import (
+    AccuracyComparison,
+    ArtifactAccuracy,
+    compare_accuracy,
+    share_of,
+)
 from riformer_deploy.evaluation.results import Status
+from tests.candidates import labelled
 
 CARD = ArtifactAccuracy(
-    name="ours",
-    precision=Precision.FP32,
+    config=labelled("ours"),
     artifact_sha256="00",
     images=397,
     not_finite=0,
@@ -20,9 +24,15 @@ CARD = ArtifactAccuracy(
 )
 
 
-def judged(lost: int, gained: int, max_drop: float | None) -> Comparison:
-    return compare(
-        ("ours", "theirs"), lost=lost, gained=gained, changed=99, images=1000, max_drop_points=max_drop
+def judged(lost: int, gained: int, max_drop: float | None) -> AccuracyComparison:
+    return compare_accuracy(
+        labelled("ours"),
+        labelled("theirs"),
+        lost=lost,
+        gained=gained,
+        changed=99,
+        images=1000,
+        max_drop_points=max_drop,
     )
 
 
@@ -59,6 +69,6 @@ def test_records_whose_figures_do_not_follow_from_their_counts_are_refused() -> 
     with pytest.raises(RecordError, match="does not follow"):
         load_json(ArtifactAccuracy, text)
     found = judged(3, 1, None)
-    assert load_json(Comparison, dump_json(found)) == found
+    assert load_json(AccuracyComparison, dump_json(found)) == found
     with pytest.raises(RecordError, match="does not follow"):
-        load_json(Comparison, dump_json(found).replace('"lost": 3', '"lost": 2'))
+        load_json(AccuracyComparison, dump_json(found).replace('"lost": 3', '"lost": 2'))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from riformer_deploy.backends.base import BatchRange, Candidate, Outputs
-from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.classification import first_classes, logits_of, place_of, softmax
+from tests.candidates import labelled
 
 
 class Sums:
@@ -39,8 +39,7 @@ def test_any_number_of_images_goes_through_a_model_of_any_batch(
     images = np.arange(5 * 3, dtype=np.float32).reshape(5, 3, 1, 1)
     runtime = Sums(fixed)
     candidate = Candidate(
-        name="sums",
-        precision=Precision.FP32,
+        config=labelled("sums"),
         artifact_sha256="",
         batches=BatchRange.of(fixed),
         open=lambda: runtime,

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtime, Skipped
 from riformer_deploy.backends.pytorch import PyTorchRuntime
-from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.latency_summary import instability
 from riformer_deploy.evaluation.results import InputImages, LatencyResult
+from tests.candidates import labelled
 
 OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((4, 3, 8, 8), dtype=np.float32)
@@ -48,8 +48,7 @@ class Recorder(Runtime):
 
 def _candidate(name: str, start: Callable[[], Runtime], *, batch: int | None = None) -> Candidate:
     return Candidate(
-        name=name,
-        precision=Precision.FP32,
+        config=labelled(name),
         artifact_sha256=name * 3,
         batches=BatchRange.of(batch),
         open=start,
@@ -130,7 +129,7 @@ def test_a_candidate_of_another_fixed_batch_is_left_out_with_the_reason(
     with caplog.at_level(logging.WARNING):
         result = _measure([*_recorders(log, "A"), fixed], replace(OPTIONS, batches=(1, 2)))
     assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("A", 2), ("F", 2)]
-    assert result.skipped == (Skipped(name="F", reason="takes batch 2 only, not 1"),)
+    assert result.skipped == (Skipped(config=labelled("F"), reason="takes batch 2 only, not 1"),)
     assert "F1" not in log
     assert "F was left out: takes batch 2 only, not 1" in caplog.text
 
@@ -144,8 +143,8 @@ def test_a_candidate_that_cannot_be_loaded_or_run_is_left_out_with_the_reason() 
     result = _measure([_candidate("O", _cannot_open), *_recorders(log, "AB", B=1)])
     assert [item.name for item in result.samples] == ["A"]
     assert result.skipped == (
-        Skipped(name="O", reason="no kernel image"),
-        Skipped(name="B", reason="B broke down"),
+        Skipped(config=labelled("O"), reason="no kernel image"),
+        Skipped(config=labelled("B"), reason="B broke down"),
     )
     assert log.count("B closed") == log.count("A closed") == 1
 
@@ -154,7 +153,7 @@ def test_a_candidate_that_breaks_down_in_the_rounds_does_not_take_the_others_fig
     log: list[str] = []
     result = _measure(_recorders(log, "AB", B=9))
     assert [item.name for item in result.samples] == ["A"]
-    assert result.skipped == (Skipped(name="B", reason="failed in round 2: B broke down"),)
+    assert result.skipped == (Skipped(config=labelled("B"), reason="failed in round 2: B broke down"),)
     assert len(result.samples[0].samples_ms) == OPTIONS.rounds * OPTIONS.repeats
     assert log.count("B closed") == 1
 
@@ -193,7 +192,7 @@ def test_a_missing_backend_ends_the_measurement_and_closes_what_was_open() -> No
 
 def test_the_result_says_how_it_was_measured() -> None:
     said: list[str] = []
-    beforehand = [Skipped(name="engine", reason="no GPU")]
+    beforehand = [Skipped(config=labelled("engine"), reason="no GPU")]
     result = measure_latency(
         _recorders([], "A"), IMAGES, INPUTS, OPTIONS, skipped=beforehand, progress=said.append
     )

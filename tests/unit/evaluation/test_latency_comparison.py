@@ -8,8 +8,15 @@ import pytest
 from riformer_deploy.common.enums import Role
 from riformer_deploy.evaluation.latency_comparison import compare_latency, strongest_baseline
 from riformer_deploy.evaluation.latency_summary import summarize
-from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.system.machine import Machine
+from tests.candidates import labelled
 
 MACHINE = Machine(cpu="a CPU", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={})
 BASELINE, COMPUTE, WARM = Role.BASELINE, Timing.COMPUTE, Timing.COMPUTE_WARM
@@ -26,7 +33,7 @@ def series(
 ) -> LatencySamples:
     values = (median_ms,) * 6
     return LatencySamples(
-        name=name,
+        config=labelled(name),
         batch=batch,
         timing=timing,
         role=role,
@@ -40,7 +47,7 @@ def series(
 
 def result(*samples: LatencySamples) -> LatencyResult:
     return LatencyResult(
-        schema=1,
+        schema=RESULT_SCHEMA,
         kind="latency",
         created_utc="2026-01-01T00:00:00+00:00",
         machine=MACHINE,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from riformer_deploy.backends.base import Candidate, DeviceTimes, Outputs, Runtime, Skipped, WarmTime
-from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.common.enums import Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.data.transforms import Images
@@ -18,6 +18,7 @@ from riformer_deploy.evaluation import latency
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, Timing
 from riformer_deploy.system.nvml import GpuState
+from tests.candidates import labelled
 
 OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)
@@ -92,9 +93,10 @@ class OnHost(Runtime):
 
 
 def _candidate(name: str, runtime: Runtime) -> Candidate:
-    return Candidate(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: runtime)
+    return Candidate(config=labelled(name), artifact_sha256="ab", open=lambda: runtime)
 
 
+LOST = "failed in round 2: the GPU fell off the bus"
 Readings = list[tuple[GpuState | None, str | None]]
 
 
@@ -174,7 +176,7 @@ def test_a_device_that_fails_half_way_leaves_no_series_behind() -> None:
     runtime = OnDevice(fails_at=4)
     result = _measure(_candidate("D", runtime), _candidate("H", OnHost()))
     assert [item.name for item in result.samples] == ["H"]
-    assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
+    assert result.skipped == (Skipped(config=labelled("D"), reason=LOST),)
     assert runtime.log.count("closed") == 1
 
 
@@ -188,7 +190,7 @@ def test_a_device_that_cannot_even_be_closed_does_not_hide_why_it_failed(
             raise RuntimeFailureError("the driver is gone")
 
     result = _measure(_candidate("D", Lost(fails_at=4)), _candidate("H", OnHost()))
-    assert result.skipped == (Skipped(name="D", reason="failed in round 2: the GPU fell off the bus"),)
+    assert result.skipped == (Skipped(config=labelled("D"), reason=LOST),)
     assert "could not be closed: the driver is gone" in caplog.text
 
 

@@ -20,6 +20,7 @@ from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
+from tests.candidates import labelled
 
 State = dict[str, Tensor]
 SIZE = (48, 64)
@@ -29,7 +30,7 @@ BATCHES = (2, 1, 3)
 def _candidate(
     model: RIFormer, name: str = "candidate", kind: Callable[[RIFormer], Runtime] = PyTorchRuntime
 ) -> Candidate:
-    return Candidate(name=name, precision=Precision.FP32, artifact_sha256="ab", open=lambda: kind(model))
+    return Candidate(config=labelled(name), artifact_sha256="ab", open=lambda: kind(model))
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_one_bad_candidate_among_good_ones_fails_the_whole(
     broken = {key: value.clone() for key, value in tiny_state.items()}
     broken["head.fc.bias"][0] += 1
     bad = _candidate(model_from_state(tiny_architecture, Form.TRAINING, broken), "bad")
-    skipped = [Skipped(name="engine", reason="no GPU")]
+    skipped = [Skipped(config=labelled("engine"), reason="no GPU")]
     result = verify_parity(replace(task, candidates=[*task.candidates, bad], skipped=skipped))
     assert [item.status for item in result.candidates] == [Status.PASSED, Status.FAILED]
     assert result.status is Status.FAILED
@@ -188,7 +189,7 @@ class Canned(Runtime):
 
 
 def _canned(name: str, runtime: Canned) -> Candidate:
-    return Candidate(name=name, precision=Precision.FP32, artifact_sha256="cd", open=lambda: runtime)
+    return Candidate(config=labelled(name), artifact_sha256="cd", open=lambda: runtime)
 
 
 BLOCKS = tuple((f"backbone.network.{i}.0", f"backbone.network.{i}.1") for i in (0, 2, 4, 6))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from riformer_deploy.backends.base import ANY_BATCH, BatchRange, Candidate, Outputs, Runtime
-from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import CandidateParity, InputImages, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
+from tests.candidates import labelled
 
 SIZE = (2, 2)
 BATCHES = (2, 1, 5)
@@ -54,8 +54,7 @@ class Scores(Runtime):
 def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateParity:
     count = sum(BATCHES)
     candidate = Candidate(
-        name="engine",
-        precision=Precision.FP32,
+        config=labelled("engine"),
         artifact_sha256="ab",
         open=lambda: runtime,
         batches=runtime.batches,
@@ -63,7 +62,12 @@ def _judged(runtime: Scores, parity_batches: tuple[int, ...] = ()) -> CandidateP
         observable=runtime.observable,
     )
     reference = replace(
-        candidate, name="reference", open=Scores, batches=ANY_BATCH, observable=True, parity_batches=()
+        candidate,
+        config=labelled("reference"),
+        open=Scores,
+        batches=ANY_BATCH,
+        observable=True,
+        parity_batches=(),
     )
     task = ParityTask(
         reference=reference,

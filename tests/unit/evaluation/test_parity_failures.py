@@ -1,24 +1,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from riformer_deploy.api.parity import verify_bundle
-from riformer_deploy.backends.candidates import Group, select_candidates
+from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
-from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
 from riformer_deploy.evaluation.parity_failures import stored_failure, stored_parity, why_failed
 from riformer_deploy.evaluation.results import CandidateParity, OutputParity, StageParity, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
+from tests.candidates import labelled
 
 ENDLESS = Deviation(
     finite=False, max_abs=None, max_relative=None, relative_l2=None, sqnr_db=None, cosine=None,
@@ -41,8 +43,7 @@ def _failed(
     choice = Decisions(images=14, top1_agreement=1.0, flips=decided_flips, decided_flips=decided_flips)
     status = Status.PASSED if output is NEAR and not decided_flips else Status.FAILED
     return CandidateParity(
-        name="OpenVINO",
-        precision=precision,
+        config=labelled("OpenVINO", RuntimeKind.OPENVINO, precision),
         artifact_sha256="ab",
         tolerance=TOLERANCES[precision],
         outputs=(
@@ -56,7 +57,6 @@ def _failed(
         ),
         first_bad_block=block,
         status=Status.FAILED,
-        runtime=RuntimeKind.OPENVINO,
         file="model.onnx",
     )
 
@@ -100,7 +100,10 @@ def test_a_figure_is_never_rounded_to_its_limit() -> None:
 
 def test_a_candidate_that_ran_plain_does_not_pass_as_a_graph() -> None:
     candidate = dataclasses.replace(
-        _failed(Precision.FP16, FAR), graph=GraphState.NOT_CAPTURABLE, file=None, name="RTX, CUDA graph"
+        _failed(Precision.FP16, FAR),
+        graph=GraphState.NOT_CAPTURABLE,
+        file=None,
+        config=labelled("RTX, CUDA graph"),
     )
     assert why_failed(candidate).startswith("RTX, CUDA graph (NOT captured: runs plain), logits: ")
 
@@ -124,13 +127,13 @@ def test_an_engine_is_looked_up_in_its_own_parity_report(engine_bundle_copy: Pat
     (engine,) = bundle.manifest.engines
     (candidate,) = select_candidates(bundle, [Group.ONNX]).candidates
     candidate = dataclasses.replace(
-        candidate, runtime=RuntimeKind.TENSORRT, artifact_sha256=engine.file.sha256
+        candidate, config=labelled("engine", RuntimeKind.TENSORRT), artifact_sha256=engine.file.sha256
     )
     assert stored_failure(bundle, candidate) is None
     models = stored_parity(bundle)
     assert models is not None
     failed = dataclasses.replace(
-        _failed(Precision.FP32, FAR), artifact_sha256=engine.file.sha256, runtime=RuntimeKind.TENSORRT
+        _failed(Precision.FP32, FAR), artifact_sha256=engine.file.sha256, config=candidate.config
     )
     result = dataclasses.replace(models, candidates=(failed,), skipped=(), status=Status.FAILED)
     store_result(bundle, engine.parity_kind, result)
@@ -149,3 +152,18 @@ def test_a_parity_that_is_damaged_or_no_record_is_refused(tiny_bundle: Path, tin
         stored_parity(Bundle.open(tiny_bundle_copy))
     assert "verify parity" in caught.value.remedy
     assert stored_parity(Bundle.open(tiny_bundle), "parity-user") is None
+
+
+def test_a_parity_of_an_older_schema_is_refused_by_its_number_and_is_measured_anew(
+    tiny_bundle_copy: Path,
+) -> None:
+    bundle = Bundle.open(tiny_bundle_copy)
+    path = tiny_bundle_copy / "parity.json"
+    older = json.loads(path.read_text()) | {"schema": 1, "a field of version 1": None}
+    path.write_text(json.dumps(older))
+    record = record_file(path, bundle.manifest.reference.file.sha256)
+    changed = dataclasses.replace(bundle.manifest, results={"parity": record})
+    (tiny_bundle_copy / MANIFEST).write_text(dump_json(changed), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"is of schema 1; this toolkit reads schema 2\.") as caught:
+        stored_parity(Bundle.open(tiny_bundle_copy))
+    assert "verify parity" in caught.value.remedy

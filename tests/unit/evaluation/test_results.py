@@ -28,6 +28,7 @@ from riformer_deploy.evaluation.results import (
 )
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.system.machine import Machine
+from tests.candidates import labelled
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})
 INPUTS = InputImages(description="noise", image_size_px=(64, 96), batches=(2, 1), seed=None)
@@ -43,7 +44,7 @@ NO_FIGURES = Deviation(
 
 def samples(*values: float, batch: int = 2) -> LatencySamples:
     return LatencySamples(
-        name="x",
+        config=labelled("x"),
         batch=batch,
         samples_ms=tuple(map(float, values)),
         preparation_ms=1.5,
@@ -53,13 +54,12 @@ def samples(*values: float, batch: int = 2) -> LatencySamples:
     )
 
 
-def candidate(status: Status) -> CandidateParity:
+def candidate(status: Status, runtime: RuntimeKind = RuntimeKind.ONNX_RUNTIME) -> CandidateParity:
     distance = GOOD if status is Status.PASSED else NO_FIGURES
     flips = 0 if status is Status.PASSED else 1
     choice = Decisions(images=3, top1_agreement=1 - flips / 3, flips=flips, decided_flips=flips)
     return CandidateParity(
-        name="onnxruntime",
-        precision=Precision.FP32,
+        config=labelled("onnxruntime", runtime),
         artifact_sha256="b" * 64,
         tolerance=TOLERANCES[Precision.FP32],
         outputs=(
@@ -83,7 +83,7 @@ def parity(status: Status) -> ParityResult:
         reference_sha256="c" * 64,
         inputs=INPUTS,
         candidates=(candidate(Status.PASSED), candidate(status)),
-        skipped=(Skipped(name="engine", reason="no GPU"),),
+        skipped=(Skipped(config=labelled("engine"), reason="no GPU"),),
         status=status,
     )
 
@@ -215,26 +215,15 @@ def test_a_verdict_that_does_not_follow_is_refused(change: dict[str, Any]) -> No
 
 
 def test_a_runtime_that_judges_no_file_does_not_decide_the_status() -> None:
-    good = dataclasses.replace(candidate(Status.PASSED), runtime=RuntimeKind.ONNX_RUNTIME)
-    bad = dataclasses.replace(candidate(Status.FAILED), runtime=RuntimeKind.OPENVINO)
+    good, bad = candidate(Status.PASSED), candidate(Status.FAILED, RuntimeKind.OPENVINO)
     result = dataclasses.replace(parity(Status.PASSED), candidates=(good, bad))
     assert (result.status, result.failed) == (Status.PASSED, (bad,))
     assert load_json(ParityResult, dump_json(result)) == result
     for kind in (RuntimeKind.ONNX_RUNTIME, RuntimeKind.PYTORCH, RuntimeKind.TENSORRT):
         with pytest.raises(ValueError, match="does not follow"):
-            dataclasses.replace(result, candidates=(good, dataclasses.replace(bad, runtime=kind)))
+            dataclasses.replace(result, candidates=(good, candidate(Status.FAILED, kind)))
 
 
 def test_openvino_alone_proves_no_file() -> None:
-    alone = dataclasses.replace(candidate(Status.PASSED), runtime=RuntimeKind.OPENVINO)
+    alone = candidate(Status.PASSED, RuntimeKind.OPENVINO)
     assert files_status([alone]) is files_status([]) is Status.FAILED
-
-
-def test_every_candidate_of_a_record_without_runtimes_decides() -> None:
-    record = json.loads(dump_json(parity(Status.FAILED)))
-    for item in record["candidates"]:
-        del item["runtime"], item["file"]
-    found = load_json(ParityResult, json.dumps(record))
-    assert [item.judges_file for item in found.candidates] == [True, True]
-    with pytest.raises(RecordError, match="does not follow"):
-        load_json(ParityResult, json.dumps(record | {"status": "passed"}))

@@ -17,14 +17,13 @@ from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends import gpu_candidates
-from riformer_deploy.backends.candidates import Group
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
-from riformer_deploy.common.enums import DeviceLayer
+from riformer_deploy.common.enums import DeviceLayer, Group
 from riformer_deploy.common.errors import EngineBuildError, RuntimeFailureError
 from riformer_deploy.common.progress import silent
 from riformer_deploy.data.synthetic import synthetic_images

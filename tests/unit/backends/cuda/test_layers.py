@@ -220,7 +220,7 @@ def test_what_the_driver_refuses_is_a_runtime_failure_that_names_the_call(
         DeviceLayer.CUDA_PYTHON: FakeCudaRuntime(gpu),
         DeviceLayer.PYCUDA: FakePyCuda(gpu),
     }
-    name = {DeviceLayer.CUDA_PYTHON: "cuda_python", DeviceLayer.PYCUDA: "py_cuda"}[layer]
+    name = {DeviceLayer.CUDA_PYTHON: "cuda_python", DeviceLayer.PYCUDA: "pycuda"}[layer]
     monkeypatch.setattr(f"riformer_deploy.backends.cuda.{name}.require", lambda *_: fakes[layer])
     device = open_device(layer)
     idle = dict(gpu.live)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from riformer_deploy.backends.graph_state import titled
 
-from .output import number, print_table, say
+from ..output import number, print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.evaluation.latency_comparison import Comparison
+    from riformer_deploy.evaluation.latency_comparison import LatencyComparison
     from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Timing
     from riformer_deploy.system.nvml import GpuState, GpuWatch
 
@@ -85,7 +85,7 @@ def _speed_up(baseline: LatencySamples, sample: LatencySamples) -> str:
     return "unstable" if found is None else f"{found:.2f}x"
 
 
-def _answer(comparison: Comparison) -> str:
+def _answer(comparison: LatencyComparison) -> str:
     """What a batch size comes to, in a sentence."""
     from riformer_deploy.evaluation.results import Timing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .output import note, print_table, say
+from ..output import note, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.api.reproduce import Reproduction
@@ -36,11 +36,11 @@ def print_accuracy(result: AccuracyResult) -> None:
     if result.comparisons:
         gate = "-" if result.max_drop_points is None else f"{result.max_drop_points:g}"
         print_table(
-            f"Against {result.comparisons[0].baseline}, picture by picture",
+            f"Against {result.comparisons[0].baseline.name}, picture by picture",
             ("artifact", ">lost", ">gained", ">changed", ">drop, points", ">p", ">may drop", "verdict"),
             [
                 (
-                    item.name,
+                    item.config.name,
                     str(item.lost),
                     str(item.gained),
                     str(item.changed),

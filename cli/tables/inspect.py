@@ -1,120 +1,25 @@
-"""Results as tables, for people."""
+"""What ``inspect`` found, as tables."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from riformer_deploy.backends.graph_state import titled
 from riformer_deploy.bundle.lowering_config import quantizes
 from riformer_deploy.common.enums import OutputForm
 
-from .engine_tables import parity_text, print_engine
-from .output import number, print_table, say
+from ..output import print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.api.inspect import (
         BundleInspection,
         CheckpointInspection,
+        EngineInspection,
+        EngineParity,
         Inspection,
         OnnxInspection,
     )
     from riformer_deploy.bundle.artifacts import OnnxArtifact
     from riformer_deploy.bundle.engine_metadata import EngineArtifact
-    from riformer_deploy.evaluation.results import CandidateParity, ParityResult
-
-_DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of tolerance")
-
-
-def _stage_errors(candidate: CandidateParity) -> list[str]:
-    """One a stage; dashes for an engine, whose inside cannot be looked at."""
-    if not candidate.stages:
-        return ["-"] * 4
-    return [number(stage.deviation.relative_l2) for stage in candidate.stages]
-
-
-def _stages_verdict(candidate: CandidateParity) -> str:
-    """The stages' own, whatever the outputs are; a dash where there are none."""
-    from riformer_deploy.evaluation.results import Status
-
-    if not candidate.stages:
-        return "-"
-    block = candidate.first_bad_block
-    if all(stage.status is Status.PASSED for stage in candidate.stages):
-        return "passed" if block is None else f"passed, {block} within is out"
-    return "failed" if block is None else f"failed, first at {block}"
-
-
-def print_parity(result: ParityResult) -> None:
-    """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
-    inputs = result.inputs
-    stored = ", as kept in the bundle" if result.reference_stored else ""
-    say(
-        f"Reference: {result.reference}{stored}; {sum(inputs.batches)} images of {inputs.image_size_px[0]}x"
-        f"{inputs.image_size_px[1]} px in batches {', '.join(map(str, inputs.batches))}, {inputs.description}"
-    )
-    print_table(
-        "Parity of outputs",
-        ("candidate", "output", *_DISTANCES, "verdict"),
-        [
-            (
-                titled(candidate.name, candidate.graph),
-                item.name,
-                number(item.deviation.max_abs),
-                number(item.deviation.relative_l2),
-                number(item.deviation.sqnr_db, ".1f"),
-                number(item.deviation.cosine, ".9f"),
-                "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
-                number(item.tolerance_used, ".1%"),
-                str(item.status),
-            )
-            for candidate in result.candidates
-            for item in candidate.outputs
-        ],
-    )
-    print_table(
-        "Parity of stages, relative L2",
-        ("candidate", ">stage 1", ">stage 2", ">stage 3", ">stage 4", ">limit", "verdict"),
-        [
-            (
-                titled(candidate.name, candidate.graph),
-                *(_stage_errors(candidate)),
-                number(candidate.tolerance.stage_relative_l2),
-                _stages_verdict(candidate),
-            )
-            for candidate in result.candidates
-        ],
-    )
-    for item in result.skipped:
-        say(f"skipped: {item.name}: {item.reason}")
-    for precision, tolerance in dict.fromkeys((c.precision, c.tolerance) for c in result.candidates):
-        limits = []
-        if tolerance.elementwise is not None:
-            rtol, atol = tolerance.elementwise
-            limits.append(f"|difference| <= {atol:g} + {rtol:g} |reference|")
-        if tolerance.min_sqnr_db is not None:
-            limits.append(f"SQNR >= {tolerance.min_sqnr_db:g} dB")
-        stated = "" if tolerance.stated == "default" else " (limits changed by the user)"
-        limits.append(f"stages <= {tolerance.stage_relative_l2:g}")
-        say(f"Tolerance of {precision}: {', '.join(limits)}{stated}")
-    _say_verdict(result)
-
-
-def _say_verdict(result: ParityResult) -> None:
-    """The closing lines: every candidate that failed, with figure and limit, or that none did."""
-    from riformer_deploy.evaluation.parity_failures import why_failed
-
-    count = len(result.unproven)
-    more = f"; {count} engine{'s' * (count > 1)} NOT proven: {', '.join(result.unproven)}" if count else ""
-    images = "synthetic images" if result.inputs.seed is not None else result.inputs.description
-    for candidate in result.failed:
-        whose = "" if candidate.judges_file else ", this runtime's own verdict"
-        say(f"Parity: failed: {why_failed(candidate)} (on {images}{whose})")
-    if not result.failed:
-        say(f"Parity: {result.status}{more}")
-    elif result.status == "passed":
-        say(f"Parity of the files: passed{more}")
-    elif more:
-        say(more.removeprefix("; "))
 
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> None:
@@ -185,18 +90,18 @@ def _lowering(artifact: OnnxArtifact) -> str:
     parts += [f"{name} in fp32: half would overflow" for name in config.float32_blocks]
     if config.calibration is not None:
         images = config.calibration
-        kind = "RANDOM images: accuracy is not proven" if images.random else f"images of {images.source}"
+        kind = "RANDOM images: accuracy is not known" if images.random else f"images of {images.source}"
         ranges = f", {images.method} scales" if artifact.precision.is_quantized else ""
         parts.append(f"calibrated on {images.images} {kind}{ranges}")
     return "; ".join(parts)
 
 
 def _engine(engine: EngineArtifact, found: BundleInspection) -> str:
-    """What an engine was built with, and whether it is proven, in words."""
+    """What an engine was built with, and whether its parity was verified, in words."""
     metadata = engine.metadata
     profiles = ", ".join(map(str, metadata.profiles))
-    proven = parity_text(found.engine_parity.get(engine.file.path))
-    return f"{metadata.backend.label} {metadata.backend_version}; batches {profiles}; {proven}"
+    parity = _parity(found.engine_parity.get(engine.file.path))
+    return f"{metadata.backend.label} {metadata.backend_version}; batches {profiles}; {parity}"
 
 
 def _print_bundle(found: BundleInspection) -> None:
@@ -232,6 +137,55 @@ def _print_bundle(found: BundleInspection) -> None:
         _print_onnx(graph)
 
 
+def _parity(parity: EngineParity | None) -> str:
+    """Whether an engine's parity was verified, where and when, in words."""
+    if parity is None:
+        return "NOT verified: run verify parity on its GPU"
+    return f"{parity.status} on {' and '.join(parity.gpus) or 'an unknown GPU'}, {parity.created_utc}"
+
+
+def _print_engine(found: EngineInspection) -> None:
+    """An engine's metadata, and whether it runs here."""
+    engine, metadata = found.artifact, found.artifact.metadata
+    settings = metadata.settings
+    layers = ", ".join(f"{count} {kind}" for kind, count in metadata.network_layers.items())
+    limits = {"workspace": settings.workspace_bytes, "optimisation level": settings.optimization_level}
+    rows = [
+        (
+            "backend",
+            f"{metadata.backend.label} {metadata.backend_version}, CUDA {metadata.backend_cuda or '?'}",
+        ),
+        ("precision", str(engine.precision)),
+        *((f"input {spec.name}", f"{spec.dtype} {list(spec.shape)}") for spec in engine.inputs),
+        *((f"output {spec.name}", f"{spec.dtype} {list(spec.shape)}") for spec in engine.outputs),
+        ("batches (MIN:OPT:MAX)", ", ".join(map(str, metadata.profiles))),
+        ("built on", f"{metadata.gpu or 'no GPU'}, driver's CUDA {metadata.driver_cuda or '-'}"),
+        ("driver", metadata.driver_version or "not known"),
+        ("for compute capability", engine.targets),
+        ("hardware compatibility", str(settings.hardware_compatibility)),
+        ("TF32", "allowed" if settings.tf32 else "no"),
+        ("refittable", "yes" if settings.refittable else "no"),
+        ("version-compatible", "yes" if settings.version_compatible else "no"),
+        *((name, "the backend's own" if value is None else str(value)) for name, value in limits.items()),
+        ("layers of the network", f"{sum(metadata.network_layers.values())}: {layers}"),
+        (
+            "layers of the engine",
+            "not known: no GPU" if metadata.engine_layers is None else str(metadata.engine_layers),
+        ),
+        ("build time", f"{metadata.build_ms / 1000:.1f} s"),
+        ("size", f"{engine.file.size_bytes / 2**20:.2f} MiB"),
+        ("ONNX sha256", metadata.onnx_sha256),
+        ("weights sha256", metadata.weights_sha256),
+        ("log", f"{engine.log.path}, sha256 {engine.log.sha256}"),
+        ("sha256", engine.file.sha256),
+        ("parity", _parity(found.parity)),
+        ("preflight here", "passed" if found.fits else "failed"),
+    ]
+    print_table(f"Engine {found.path}", ("", ""), rows)
+    for finding in found.findings:
+        say(f"does not fit: {finding.problem} {finding.remedy}")
+
+
 def print_inspection(found: Inspection) -> None:
     """Whatever ``inspect`` found."""
     from riformer_deploy.api.inspect import (
@@ -249,6 +203,6 @@ def print_inspection(found: Inspection) -> None:
         case BundleInspection():
             _print_bundle(found)
         case EngineInspection():
-            print_engine(found)
+            _print_engine(found)
         case _:
             assert_never(found)

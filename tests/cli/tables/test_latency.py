@@ -4,15 +4,22 @@ import dataclasses
 
 import numpy as np
 import pytest
-from riformer_deploy_cli import latency_tables
+from riformer_deploy_cli.tables.latency import print_latency
 
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.common.enums import Role
 from riformer_deploy.evaluation.latency_summary import summarize
-from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.results import (
+    RESULT_SCHEMA,
+    InputImages,
+    LatencyResult,
+    LatencySamples,
+    Timing,
+)
 from riformer_deploy.system.machine import Machine
 from riformer_deploy.system.nvml import GpuState, GpuWatch
+from tests.candidates import labelled
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
@@ -29,7 +36,7 @@ def _samples(
     timing: Timing = Timing.CALL,
 ) -> LatencySamples:
     return LatencySamples(
-        name=name,
+        config=labelled(name),
         batch=batch,
         role=role,
         timing=timing,
@@ -43,7 +50,7 @@ def _samples(
 
 def _latency(*samples: LatencySamples, skipped: tuple[Skipped, ...] = ()) -> LatencyResult:
     return LatencyResult(
-        schema=1,
+        schema=RESULT_SCHEMA,
         kind="latency",
         created_utc="2026-01-01T00:00:00+00:00",
         machine=MACHINE,
@@ -65,7 +72,7 @@ def _cells(text: str, first: str) -> list[list[str]]:
 def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.CaptureFixture[str]) -> None:
     named = _samples("RTX, CUDA graph", 1, (1.0,), None)
     plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
-    latency_tables.print_latency(_latency(plain, dataclasses.replace(plain, graph=GraphState.CAPTURED)))
+    print_latency(_latency(plain, dataclasses.replace(plain, graph=GraphState.CAPTURED)))
     out, _ = capsys.readouterr()
     assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 1
     assert len(_cells(out, "RTX, CUDA graph")) == 1
@@ -75,7 +82,7 @@ def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.Capt
 def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_batch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    latency_tables.print_latency(
+    print_latency(
         _latency(
             _samples("torch", 1, (10.0,) * 6, None),
             _samples("onnx", 1, (4.0,) * 6, None),
@@ -97,11 +104,11 @@ def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_bat
 def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skipped_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    latency_tables.print_latency(
+    print_latency(
         _latency(
             _samples("torch", 1, (10.0, 10.0), None),
             _samples("onnx", 1, (4.0, 9.0), "the second half is 125% slower than the first"),
-            skipped=(Skipped(name="onnx b2", reason="takes batch 2 only, not 1"),),
+            skipped=(Skipped(config=labelled("onnx b2"), reason="takes batch 2 only, not 1"),),
         )
     )
     out = capsys.readouterr().out
@@ -127,7 +134,7 @@ def _on_gpu(
 def test_on_a_gpu_the_answer_is_by_kernels_over_the_strongest_baseline(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    latency_tables.print_latency(
+    print_latency(
         _latency(
             *_on_gpu("eager", 9, 8, BASELINE),
             *_on_gpu("compiled", 6, 5, BASELINE),
@@ -152,9 +159,7 @@ def test_on_a_gpu_the_answer_is_by_kernels_over_the_strongest_baseline(
 
 def test_a_baseline_that_is_to_be_taken_with_care_gives_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
     slow = "the host could not launch fast enough in 2 of 6 samples"
-    latency_tables.print_latency(
-        _latency(*_on_gpu("eager", 9, 8, BASELINE, slow), *_on_gpu("engine", 4, 2, Role.CANDIDATE))
-    )
+    print_latency(_latency(*_on_gpu("eager", 9, 8, BASELINE, slow), *_on_gpu("engine", 4, 2, Role.CANDIDATE)))
     out = capsys.readouterr().out
     assert f"(!) eager, compute, batch 8: unstable: {slow}\n" in out
     assert "it cannot be compared with the strongest baseline, eager: see (!) (kernels, L2" in out
@@ -171,7 +176,7 @@ def test_a_baseline_that_is_to_be_taken_with_care_gives_no_answer(capsys: pytest
     ],
 )
 def test_one_role_alone_has_a_fastest(role: Role, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    latency_tables.print_latency(_latency(_samples("only", 1, (4.0,) * 6, None, role)))
+    print_latency(_latency(_samples("only", 1, (4.0,) * 6, None, role)))
     assert capsys.readouterr().out.endswith(f"{said}\n")
 
 
@@ -204,5 +209,5 @@ def test_what_the_gpu_does_not_say_is_a_dash(
     state = dataclasses.replace(STATE, **change)  # type: ignore[arg-type]
     result = _latency(_samples("only", 1, (4.0,) * 6, None))
     watch = GpuWatch(before=state, after=STATE, problem=None)
-    latency_tables.print_latency(dataclasses.replace(result, gpu=watch))
+    print_latency(dataclasses.replace(result, gpu=watch))
     assert f"GPU before: {said}\n" in capsys.readouterr().out

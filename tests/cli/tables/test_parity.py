@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from riformer_deploy_cli import tables
+from riformer_deploy_cli.tables.parity import print_parity
 
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
@@ -13,6 +13,7 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.system.machine import Machine
+from tests.candidates import labelled
 
 MACHINE = Machine(
     cpu="a CPU [x]", cores=2, memory_bytes=None, system="Linux x86_64", python="3.11", libraries={}
@@ -32,10 +33,10 @@ def _cells(text: str, first: str) -> list[list[str]]:
 def test_parity_of_what_ran_plain_does_not_pass_as_a_graphs(
     proven: ParityResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = dataclasses.replace(proven.candidates[0], name="RTX, CUDA graph")
+    named = dataclasses.replace(proven.candidates[0], config=labelled("RTX, CUDA graph"))
     plain = dataclasses.replace(named, graph=GraphState.NOT_CAPTURABLE)
     graph = dataclasses.replace(plain, graph=GraphState.CAPTURABLE)
-    tables.print_parity(dataclasses.replace(proven, candidates=(plain, graph)))
+    print_parity(dataclasses.replace(proven, candidates=(plain, graph)))
     out, _ = capsys.readouterr()
     assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 2
     assert len(_cells(out, "RTX, CUDA graph")) == 2
@@ -44,7 +45,7 @@ def test_parity_of_what_ran_plain_does_not_pass_as_a_graphs(
 def test_parity_shows_the_figures_of_every_candidate_and_the_verdict(
     proven: ParityResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tables.print_parity(proven)
+    print_parity(proven)
     out, err = capsys.readouterr()
     assert err == ""
     assert len(proven.candidates) == 5
@@ -77,10 +78,10 @@ def test_a_failed_candidate_shows_its_first_bad_block_and_changed_limits_are_mar
     result = dataclasses.replace(
         proven,
         candidates=tuple(bad if c is good else c for c in proven.candidates),
-        skipped=(Skipped(name="engine", reason="no [gpu] here"),),
+        skipped=(Skipped(config=labelled("engine"), reason="no [gpu] here"),),
         status=Status.FAILED,
     )
-    tables.print_parity(result)
+    print_parity(result)
     out = capsys.readouterr().out
     assert _cells(out, bad.name)[1][-1] == "failed, first at backbone.network.4.1"
     assert "(limits changed by the user)\n" in out
@@ -107,7 +108,7 @@ def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
         file="model.fp16.onnx",
     )
     candidates = tuple(bad if c is good else c for c in proven.candidates)
-    tables.print_parity(dataclasses.replace(proven, candidates=candidates))
+    print_parity(dataclasses.replace(proven, candidates=candidates))
     out = capsys.readouterr().out
     outputs_row, stages_row = _cells(out, bad.name)
     assert (outputs_row[-1], stages_row[-1]) == ("failed", "passed")
@@ -116,6 +117,6 @@ def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
         "(on synthetic images, this runtime's own verdict)",
         "Parity of the files: passed",
     ]
-    engine = dataclasses.replace(bad, stages=(), name="engine")
-    tables.print_parity(dataclasses.replace(proven, candidates=(*proven.candidates, engine)))
+    engine = dataclasses.replace(bad, stages=(), config=labelled("engine", RuntimeKind.OPENVINO))
+    print_parity(dataclasses.replace(proven, candidates=(*proven.candidates, engine)))
     assert _cells(capsys.readouterr().out, "engine")[1][-1] == "-"

@@ -1,0 +1,1 @@
+"""Results as tables, for people: one module a command."""
