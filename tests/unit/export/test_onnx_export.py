@@ -209,6 +209,7 @@ def test_the_model_says_where_it_comes_from_and_nothing_else(
     assert (graph.producer_name, graph.producer_version) == ("riformer-deploy", manifest.tool_version)
 
 
+@pytest.mark.usefixtures("fresh_exports")
 def test_two_exports_are_the_same_bytes(
     tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, onnx_of: Callable[[Path], Path]
 ) -> None:
@@ -219,6 +220,7 @@ def test_two_exports_are_the_same_bytes(
     assert second.read_bytes() == first.read_bytes()
 
 
+@pytest.mark.usefixtures("fresh_exports")
 def test_exporting_changes_nothing_about_the_model(tiny_model: RIFormer, tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in tiny_model.state_dict().items()}
     export_onnx(
