@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What pytest leaves out; nothing in test-all.
+SELECTED := -m "not slow"
+
 # The versions that tests/data/trt-api lists.
 TRT_BINDINGS ?= 10.16.1.11 11.4.0.106
 
@@ -11,11 +14,12 @@ PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
 
-.PHONY: help demo test lint types layers unit benchmarks peer clean
+.PHONY: help demo test test-all lint types layers unit benchmarks peer clean
 
 help:
 	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
+	@echo "make test-all    the same with the slow tests: more of what the others sample"
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make clean       remove what these made"
@@ -41,6 +45,9 @@ demo: $(VENV)/.base
 
 test: lint types layers unit
 
+test-all: SELECTED :=
+test-all: test
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,7 +69,7 @@ $(VENV)/trt-bindings/.done: $(VENV)/.base
 
 unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
 	$(BIN)/coverage erase
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist loadfile $(SELECTED) --cov --cov-report=term
 
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
