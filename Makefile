@@ -24,16 +24,19 @@ help:
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make clean       remove what these made"
 
-$(VENV)/.base: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); this takes a minute or two"
-	@$(INSTALL) --editable ".[cpu,rtx]"
+
+# pip compiles all of a package, which takes as long as the rest; Python compiles what is imported.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) --no-compile --editable ".[cpu,rtx]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	@$(INSTALL) --editable ".[cpu,dev,openvino,rtx]"
-	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) --no-compile --editable ".[cpu,dev,openvino,rtx]"
+	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base
 	@mkdir -p .demo
@@ -53,14 +56,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy riformer_deploy cli tests benchmarks
+	$(BIN)/mypy --num-workers 2 riformer_deploy cli tests benchmarks
 
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 # TensorRT's bindings without its libraries: what tests/unit/trt compares the names in our code with.
 # Where a wheel does not exist for this Python or machine: make test TRT_BINDINGS=
-$(VENV)/trt-bindings/.done: $(VENV)/.base
+$(VENV)/trt-bindings/.done: $(VENV)/.dev
 	@mkdir -p $(@D)
 	@for version in $(TRT_BINDINGS); do \
 		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) \
@@ -69,7 +72,7 @@ $(VENV)/trt-bindings/.done: $(VENV)/.base
 
 unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
 	$(BIN)/coverage erase
-	$(BIN)/pytest -n 2 --dist loadfile $(SELECTED) --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal $(SELECTED) --cov --cov-report=term
 
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
