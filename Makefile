@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What pytest leaves out; nothing in test-all.
+SELECTED := -m "not slow"
+
 # The versions that tests/data/trt-api lists.
 TRT_BINDINGS ?= 10.16.1.11 11.4.0.106
 
@@ -11,26 +14,30 @@ PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
 
-.PHONY: help demo test lint types layers unit benchmarks peer clean
+.PHONY: help demo test test-all lint types layers unit benchmarks peer clean
 
 help:
 	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
+	@echo "make test-all    the same with the slow tests: more of what the others sample"
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
 	@echo "make docs        write docs/reference/ from the code"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make clean       remove what these made"
 
-$(VENV)/.base: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); this takes a minute or two"
-	@$(INSTALL) --editable ".[cpu,rtx]"
+
+# pip compiles all of a package, which takes as long as the rest; Python compiles what is imported.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) --no-compile --editable ".[cpu,rtx]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	@$(INSTALL) --editable ".[cpu,dev,openvino,rtx]"
-	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) --no-compile --editable ".[cpu,dev,openvino,rtx]"
+	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base
 	@mkdir -p .demo
@@ -42,19 +49,22 @@ demo: $(VENV)/.base
 
 test: lint types layers unit
 
+test-all: SELECTED :=
+test-all: test
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy riformer_deploy cli tests benchmarks docs
+	$(BIN)/mypy --num-workers 2 riformer_deploy cli tests benchmarks docs
 
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 # TensorRT's bindings without its libraries: what tests/unit/trt compares the names in our code with.
 # Where a wheel does not exist for this Python or machine: make test TRT_BINDINGS=
-$(VENV)/trt-bindings/.done: $(VENV)/.base
+$(VENV)/trt-bindings/.done: $(VENV)/.dev
 	@mkdir -p $(@D)
 	@for version in $(TRT_BINDINGS); do \
 		$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) \
@@ -63,7 +73,7 @@ $(VENV)/trt-bindings/.done: $(VENV)/.base
 
 unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
 	$(BIN)/coverage erase
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal $(SELECTED) --cov --cov-report=term
 
 .PHONY: docs
 docs: $(VENV)/.dev

@@ -36,7 +36,9 @@ from riformer_deploy.quantization.calibration import CalibrationConfig, Calibrat
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
+from tests.sharing import exporting_once, made_once, shared_folder
 
+REAL_EXPORT = torch.onnx.export
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 
@@ -65,10 +67,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all its workers share; use :func:`tests.sharing.made_once`."""
+    return shared_folder(request, tmp_path_factory)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def remembered_exports(shared: Path) -> Iterator[None]:
+    """PyTorch's exporter, the slowest thing here, exports the same model in the same way once in a run."""
+    yield from exporting_once(shared / "exports")
+
+
+@pytest.fixture
+def fresh_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's exporter as it is: nothing that another test exported is taken."""
+    monkeypatch.setattr(torch.onnx, "export", REAL_EXPORT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(shared: Path) -> Iterator[Path]:
     """Calibrations are cached in a folder of this run, not in the user's."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = shared / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
@@ -94,11 +115,10 @@ def digits_data() -> dict[str, NDArray[Any]]:
 
 
 @pytest.fixture(scope="session")
-def calibration_file(tmp_path_factory: pytest.TempPathFactory, digits_data: dict[str, NDArray[Any]]) -> Path:
+def calibration_file(shared: Path, digits_data: dict[str, NDArray[Any]]) -> Path:
     """The 128 calibration images of the digits, as a user would give them; none is a validation image."""
-    path = tmp_path_factory.mktemp("calibration") / "calibration.npz"
-    np.savez(path, images=digits_data["calibration_images"])
-    return path
+    images = digits_data["calibration_images"]
+    return made_once(shared / "calibration.npz", lambda path: np.savez(path, images=images))
 
 
 @pytest.fixture(scope="session")
@@ -224,62 +244,59 @@ def write_checkpoint(tmp_path: Path, tiny_state: dict[str, Tensor]) -> Callable[
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory,
+    shared: Path,
     tiny_architecture: Architecture,
     filled: Callable[..., dict[str, Tensor]],
 ) -> Path:
     """The tiny model's checkpoint file (``tiny.pth``), with class names in its meta."""
     names = [f"class {index}" for index in range(tiny_architecture.num_classes)]
-    return _write(
-        tmp_path_factory.mktemp("checkpoint") / "tiny.pth",
-        filled(tiny_architecture),
-        meta={"epoch": 3, "dataset_meta": {"classes": names}},
-    )
+    meta = {"epoch": 3, "dataset_meta": {"classes": names}}
+    return made_once(shared / "tiny.pth", lambda path: _write(path, filled(tiny_architecture), meta=meta))
 
 
 @pytest.fixture(scope="session")
 def other_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory,
+    shared: Path,
     tiny_architecture: Architecture,
     filled: Callable[..., dict[str, Tensor]],
 ) -> Path:
     """A checkpoint of the tiny shape with other weights (``other.pth``)."""
-    path = tmp_path_factory.mktemp("checkpoint") / "other.pth"
-    return _write(path, filled(tiny_architecture, seed=1))
+    return made_once(shared / "other.pth", lambda path: _write(path, filled(tiny_architecture, seed=1)))
 
 
 def _export(checkpoint: Path, output: Path, size: tuple[int, int], **options: Any) -> Path:
     pytest.importorskip("onnxsim", reason="onnxsim, which exporting needs, is not installed")
     from riformer_deploy.api.export import ExportOptions, export_checkpoint  # noqa: PLC0415  # it imports onnxsim
 
-    torch.set_num_threads(1)
-    report = export_checkpoint(  # paths as text, as users give them; tests of exports give Path
-        ExportOptions(checkpoint=str(checkpoint), output=str(output), image_size_px=size, **options)
-    )
-    assert report.status is Status.PASSED
-    return output
+    def make(path: Path) -> None:
+        torch.set_num_threads(1)
+        report = export_checkpoint(
+            # paths as text, as users give them; tests of exports give Path
+            ExportOptions(checkpoint=str(checkpoint), output=str(path), image_size_px=size, **options)
+        )
+        assert report.status is Status.PASSED
+
+    return made_once(output, make)
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+def tiny_bundle(shared: Path, tiny_checkpoint: Path) -> Path:
     """The bundle of ``tiny_checkpoint`` at 64x48 px (height x width), dynamic batch; read only."""
-    return _export(tiny_checkpoint, tmp_path_factory.mktemp("bundles") / "tiny", (64, 48))
+    return _export(tiny_checkpoint, shared / "tiny", (64, 48))
 
 
 @pytest.fixture(scope="session")
-def digits_bundle(tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path) -> Path:
+def digits_bundle(shared: Path, digits_checkpoint: Path) -> Path:
     """The bundle of ``digits_checkpoint`` at 64 px, dynamic batch; read only."""
-    return _export(digits_checkpoint, tmp_path_factory.mktemp("bundles") / "riformer-digits", (64, 64))
+    return _export(digits_checkpoint, shared / "riformer-digits", (64, 64))
 
 
 @pytest.fixture(scope="session")
-def precise_bundle(
-    tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path, calibration_file: Path
-) -> Path:
+def precise_bundle(shared: Path, digits_checkpoint: Path, calibration_file: Path) -> Path:
     """The digits in fp32, fp16 and int8, calibrated on their calibration images; read only."""
     return _export(
         digits_checkpoint,
-        tmp_path_factory.mktemp("bundles") / "precise",
+        shared / "precise",
         (64, 64),
         lowerings=tuple(
             LoweringConfig(precision=item) for item in (Precision.FP32, Precision.FP16, Precision.INT8)
@@ -289,13 +306,11 @@ def precise_bundle(
 
 
 @pytest.fixture(scope="session")
-def fp8_bundle(
-    tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path, calibration_file: Path
-) -> Path:
+def fp8_bundle(shared: Path, digits_checkpoint: Path, calibration_file: Path) -> Path:
     """The digits in fp8, calibrated on their calibration images; read only."""
     return _export(
         digits_checkpoint,
-        tmp_path_factory.mktemp("bundles") / "fp8",
+        shared / "fp8",
         (64, 64),
         lowerings=(LoweringConfig(precision=Precision.FP8),),
         calibration=str(calibration_file),
@@ -329,15 +344,16 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 
 @pytest.fixture(scope="session")
-def engine_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+def engine_bundle(shared: Path, tiny_bundle: Path) -> Path:
     """The tiny bundle with an engine of TensorRT-RTX; read only."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
-    bundle = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "engines"))
-    options = BuildOptions(
-        backend=TensorRTFlavor.TENSORRT_RTX, profiles=(BatchProfile(minimum=1, optimum=8, maximum=32),)
-    )
-    build_engines(bundle, options)
-    return bundle
+
+    def make(path: Path) -> None:
+        shutil.copytree(tiny_bundle, path)
+        profiles = (BatchProfile(minimum=1, optimum=8, maximum=32),)
+        build_engines(path, BuildOptions(backend=TensorRTFlavor.TENSORRT_RTX, profiles=profiles))
+
+    return made_once(shared / "engines", make)
 
 
 @pytest.fixture

@@ -276,7 +276,15 @@ def test_without_onnx_runtime_an_export_fails_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("batch", "runs"), [(1, 8), (3, 3), (8, 1), (9, 1)])
+@pytest.mark.parametrize(
+    ("batch", "runs"),
+    [
+        (1, 8),
+        pytest.param(3, 3, marks=pytest.mark.slow),
+        pytest.param(8, 1, marks=pytest.mark.slow),
+        (9, 1),
+    ],
+)
 def test_a_fixed_batch_is_proven_on_eight_images_or_more(
     tmp_path: Path, tiny_checkpoint: Path, batch: int, runs: int
 ) -> None:

@@ -165,12 +165,34 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("lowering", "opset"),
     [
-        (LoweringConfig(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
-        (LoweringConfig(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
-        (LoweringConfig(mlp=MlpForm.MATMUL), 21),
-        (LoweringConfig(output_form=OutputForm.TOPK, topk=3), 20),
-        (LoweringConfig(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
-        (LoweringConfig(output_form=OutputForm.FEATURES), 18),
+        *(
+            pytest.param(lowering, opset, marks=pytest.mark.slow)
+            for lowering, opset in (
+                (LoweringConfig(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
+                (LoweringConfig(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
+                (LoweringConfig(mlp=MlpForm.MATMUL), 21),
+                (LoweringConfig(output_form=OutputForm.TOPK, topk=3), 20),
+                (LoweringConfig(output_form=OutputForm.PROBABILITIES, io=Precision.FP16), 20),
+                (LoweringConfig(output_form=OutputForm.FEATURES), 18),
+            )
+        ),
+        # What those try one by one, at once.
+        (
+            LoweringConfig(
+                norm=NormForm.GROUP,
+                mlp=MlpForm.MATMUL,
+                int8_base=Precision.FP16,
+                input_form=InputForm.UINT8,
+                output_form=OutputForm.TOPK,
+                topk=3,
+            ),
+            21,
+        ),
+        (LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.FEATURES), 18),
+        (
+            LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.PROBABILITIES, io=Precision.FP16),
+            18,
+        ),
     ],
 )
 def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: LoweringConfig, opset: int) -> None:

@@ -97,20 +97,25 @@ def _has(lane: Lane, norm: NormForm, norm2: Norm2Form) -> bool:
 
 FILES = [
     (FP32, INSTANCE, CONV, FOLDED, None),
-    (FP16, MOMENTS, CONV, FOLDED, None),
     (FP16_NORMS, GROUP, MATMUL, FOLDED, None),
+    (BF16_NORMS, LAYER, CONV, EXPLICIT, None),
+    (INT8_HALF, MOMENTS, MATMUL, EXPLICIT, None),
+    (INT8, GROUP, MATMUL, EXPLICIT, 4),
+    (FP8_NORMS, INSTANCE, CONV, EXPLICIT, None),
+    (FP16, MOMENTS, CONV, FOLDED, 4),
+]
+"""Every precision, norm, MLP and norm2; norms in the base and in float32; any batch and a fixed one."""
+MORE_FILES = [
+    (FP16, MOMENTS, CONV, FOLDED, None),
     (BF16, LAYER, CONV, FOLDED, None),
     (BF16_NORMS, GROUP, CONV, EXPLICIT, None),
     (INT8, INSTANCE, CONV, EXPLICIT, None),
-    (INT8_HALF, MOMENTS, MATMUL, EXPLICIT, None),
     (INT8_HALF_NORMS, LAYER, MATMUL, EXPLICIT, None),
-    (FP8_NORMS, INSTANCE, CONV, EXPLICIT, None),
     (FP16, MOMENTS, MATMUL, FOLDED, 4),
-    (INT8, GROUP, MATMUL, EXPLICIT, 4),
     (INT8_HALF, INSTANCE, MATMUL, EXPLICIT, 1),
     (FP8, INSTANCE, MATMUL, EXPLICIT, 4),
 ]
-"""Every lane, and every pair of norm, MLP and norm2, of any batch; products of a fixed one, too."""
+"""With those, every lane, and every pair of norm, MLP and norm2, of any batch; products of a fixed one."""
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +198,9 @@ def _check_no_shapes(graph: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lane", "norm", "mlp", "norm2", "fixed"), FILES, ids=lambda value: "any" if value is None else str(value)
+    ("lane", "norm", "mlp", "norm2", "fixed"),
+    [*FILES, *(pytest.param(*file, marks=pytest.mark.slow) for file in MORE_FILES)],
+    ids=lambda value: "any" if value is None else str(value),
 )
 def test_every_form_is_a_file_without_shape_arithmetic_that_costs_what_the_model_does(
     folded: RIFormer,

@@ -17,7 +17,17 @@ from riformer_deploy.model.variants import VARIANTS, Variant
 State = dict[str, Tensor]
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+QUICK = {"riformer-s12_in1k", "riformer-s24_in1k-384", "riformer-m36_in1k"}
+"""Both image sizes and both widths; the others are deeper or larger."""
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
+        for name, variant in VARIANTS.items()
+    ],
+)
 def test_a_published_model_computes_what_mmpretrains_own_does(
     variant: Variant, golden: ModuleType, filled: Callable[..., State], repository: Path
 ) -> None:

@@ -83,6 +83,17 @@ class Kind:
 
 
 FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
+SAMPLED = {
+    "fp32-moments-conv-explicit",
+    "fp16-instance-conv-explicit",
+    "bf16-layer-conv-explicit",
+    "int8-on-fp32-instance-conv-explicit",
+    "int8-on-fp16-moments-conv-explicit",
+    "fp8-instance-matmul-explicit",
+    "fp16-layer-in-fp16-matmul-explicit",
+    "bf16-group-in-bf16-matmul-folded",
+}
+"""Of the kinds, what every run builds: each precision, base, norm, MLP and norm2."""
 KINDS = [
     *(Kind(precision=precision, norm=norm) for precision in FLOATS for norm in NormForm),
     *(Kind(precision=Precision.INT8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),
@@ -156,7 +167,15 @@ def _build(
     return build_plan(trt, request, silent, lambda severity, text: said.add(f"{severity} {text}")), said
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_sampled_kinds_are_kinds() -> None:
+    assert {*map(str, KINDS)} >= SAMPLED
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (str(kind) not in SAMPLED)) for kind in KINDS],
+    ids=str,
+)
 def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     trt: TensorRT, tmp_path: Path, filled: Filled, kind: Kind
 ) -> None:
@@ -183,7 +202,9 @@ def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     assert "INT64" not in built.network_layers
 
 
-@pytest.mark.parametrize("size", DEPTHS)
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size != "s12")) for size in DEPTHS]
+)
 def test_every_architecture_builds_at_its_full_depth_with_a_fixed_batch(
     trt: TensorRT, tmp_path: Path, filled: Filled, size: str
 ) -> None:

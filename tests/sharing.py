@@ -1,0 +1,114 @@
+"""What is expensive is made once in a run, whichever of pytest-xdist's workers needs it first."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from riformer_deploy.common.files import locked, replacing
+
+
+def shared_folder(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share; pytest removes it with those of its runs."""
+    own = factory.getbasetemp()
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """``path``, which ``make(path)`` wrote in this worker or in another one.
+
+    Args:
+        path: A file or folder in the shared folder.
+        make: Writes it. If it raises, the next one who asks tries again.
+    """
+    lock, done = path.with_name(f"{path.name}.lock"), path.with_name(f"{path.name}.done")
+    lock.touch()
+    with locked(lock):
+        if not done.exists():
+            make(path)
+            done.touch()
+    return path
+
+
+def _identity(model: nn.Module, arguments: object) -> str:
+    """A hash of all that an export depends on: classes, plain attributes, tensors and arguments.
+
+    A set's order differs between workers: then the same model is exported twice, which is only slower.
+    """
+    found = hashlib.sha256(repr(arguments).encode())
+    for name, part in model.named_modules():
+        plain = {key: value for key, value in vars(part).items() if not key.startswith("_")}
+        found.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {plain!r}".encode())
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Coverage pauses: it would look at millions of calls inside PyTorch, which take twice as long then.
+
+    What an export runs of ours runs in many other tests, too.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What this project takes of the exporter's program.
+
+    Attributes:
+        model_proto: The graph.
+    """
+
+    model_proto: onnx.ModelProto
+
+
+def remembering(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """``torch.onnx.export``, whose results of this run are kept by all that they depend on.
+
+    Tracing and decomposing take seconds; what is done to the graph afterwards is done every time.
+
+    Args:
+        export: The real one.
+        folder: Where the graphs are kept.
+    """
+
+    def remembered(model: nn.Module, examples: tuple[torch.Tensor, ...], **options: Any) -> Program:
+        shapes = [(value.dtype, tuple(value.shape)) for value in examples]
+        path = folder / f"{_identity(model, (shapes, sorted(options.items())))}.onnx"
+        if path.exists():
+            return Program(model_proto=onnx.load(path))
+        with _untraced():
+            graph: onnx.ModelProto = export(model, examples, **options).model_proto
+        with replacing(path) as partial:
+            onnx.save(graph, partial)
+        return Program(model_proto=graph)
+
+    return remembered
+
+
+def exporting_once(folder: Path) -> Iterator[None]:
+    """``torch.onnx.export`` remembers meanwhile."""
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", remembering(torch.onnx.export, folder))
+        yield
