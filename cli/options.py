@@ -117,15 +117,11 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", help="Show tracebacks and debug messages.", callback=_set_debug, is_eager=True),
 ]
-Checkpoint = Annotated[
-    Path,
-    typer.Argument(metavar="CKPT", help="A RIFormer checkpoint, as training left it.", show_default=False),
-]
 CheckpointOrName = Annotated[
-    Path,
+    str,  # a path would lose a slash of https://
     typer.Argument(
-        metavar="CKPT|NAME",
-        help="A RIFormer checkpoint, as training left it, or a published name, which is fetched.",
+        metavar="CKPT|NAME|URL",
+        help="A RIFormer checkpoint, as training left it, or a published name or https URL to fetch.",
         show_default=False,
     ),
 ]
@@ -158,6 +154,14 @@ Workers = Annotated[int | None, typer.Option(help="Threads that decode.", show_d
 Weights = Annotated[
     WeightsChoice | None,
     typer.Option(help="Which weights to take where EMA stored both.", show_default="averaged, if stored"),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Which RIFormer to take where the file holds several, such as student.",
+        show_default="the only one",
+    ),
 ]
 Preprocess = Annotated[
     str | None,

@@ -55,6 +55,7 @@ class ExportOptions:
         variant: The published model that the checkpoint must be; None recognises it.
         num_classes: The number of classes that it must have; None accepts what it has.
         weights: Which set of weights to take where the file holds two.
+        key: Which RIFormer to take where it holds several.
         image_size_px: Height and width; None takes what the checkpoint or the variant says.
         preprocessing: Settings that go before what the checkpoint or the variant says.
         class_names: A file of class names, one a line; None takes those stored, else ImageNet-1k's
@@ -76,6 +77,7 @@ class ExportOptions:
     variant: Variant | None = None
     num_classes: int | None = None
     weights: WeightSet | None = None
+    key: str | None = None
     image_size_px: tuple[int, int] | None = None
     preprocessing: PreprocessingChanges = AS_FOUND
     class_names: Path | None = None
@@ -170,7 +172,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     """
     require("onnxruntime")  # the parity report runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
-    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
+    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights, key=options.key)
     check_expectations(
         checkpoint,
         architecture=options.variant.architecture if options.variant else None,

@@ -11,7 +11,7 @@ import onnx
 from riformer_deploy.bundle.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest
-from riformer_deploy.bundle.store import Bundle, engine_of
+from riformer_deploy.bundle.store import Bundle, engine_of, is_bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import WeightSet
@@ -183,8 +183,8 @@ class EngineInspection:
 Inspection = CheckpointInspection | OnnxInspection | BundleInspection | EngineInspection
 
 
-def _inspect_checkpoint(path: Path) -> CheckpointInspection:
-    checkpoint = load_checkpoint(path)
+def _inspect_checkpoint(path: Path, weights: WeightSet | None, key: str | None) -> CheckpointInspection:
+    checkpoint = load_checkpoint(path, weights=weights, key=key)
     notes = list(checkpoint.notes)
     try:
         preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)
@@ -310,16 +310,19 @@ def _inspect_engine(path: Path) -> EngineInspection:
     )
 
 
-def inspect_file(path: Path | str) -> Inspection:
+def inspect_file(path: Path | str, *, weights: WeightSet | None = None, key: str | None = None) -> Inspection:
     """Say what a file or folder is.
 
     Args:
         path: A checkpoint, an ONNX file, a bundle's engine, a bundle's folder or its ``bundle.json``.
+        weights: Which set to look at where a checkpoint holds two.
+        key: Which RIFormer to look at where a checkpoint holds several.
 
     Raises:
         CheckpointError: It looks like a checkpoint and is not usable.
         BundleError: It is a folder and not a bundle, or an engine that the bundle around it does not list.
         RuntimeFailureError: It looks like ONNX and is not valid.
+        OptionError: ``weights`` or ``key`` is given and it is no checkpoint.
     """
     path = Path(path)
     try:
@@ -328,12 +331,17 @@ def inspect_file(path: Path | str) -> Inspection:
         raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror}") from err
     if not there:
         raise CheckpointUnreadableError(f"There is no file {path}.")
-    if folder:
-        return _inspect_bundle(path)
-    if path.name == MANIFEST:
-        return _inspect_bundle(path.parent)
-    if path.suffix.lower() in _PLANS:
-        return _inspect_engine(path)
-    if path.suffix.lower() == ".onnx":
-        return _inspect_onnx(path)
-    return _inspect_checkpoint(path)
+    inspection: Inspection
+    if folder and not is_bundle(path) and any(path.glob("*.safetensors")):
+        return _inspect_checkpoint(path, weights, key)
+    if folder or path.name == MANIFEST:
+        inspection = _inspect_bundle(path if folder else path.parent)
+    elif path.suffix.lower() in _PLANS:
+        inspection = _inspect_engine(path)
+    elif path.suffix.lower() == ".onnx":
+        inspection = _inspect_onnx(path)
+    else:
+        return _inspect_checkpoint(path, weights, key)
+    if weights is not None or key is not None:
+        raise OptionError(f"--weights and --key choose in a checkpoint; {path} is none.")
+    return inspection

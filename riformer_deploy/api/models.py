@@ -76,6 +76,7 @@ def get_model(
     *,
     num_classes: int | None = None,
     weights: WeightSet | str | None = None,
+    key: str | None = None,
 ) -> RIFormer:
     """A RIFormer in evaluation mode.
 
@@ -84,6 +85,7 @@ def get_model(
         checkpoint: A file to load; None leaves PyTorch's initial weights, in training form.
         num_classes: Classes of the head; None takes the model's own.
         weights: ``averaged`` or ``raw`` where the file holds both.
+        key: Which RIFormer to take where the file holds several.
 
     Returns:
         The model, in the form that the checkpoint is in;
@@ -97,7 +99,7 @@ def get_model(
     wanted = base if num_classes is None else dataclasses.replace(base, num_classes=num_classes)
     if checkpoint is None:
         return RIFormer(wanted, Form.TRAINING).eval()
-    loaded = load_checkpoint(checkpoint, weights=weights)
+    loaded = load_checkpoint(checkpoint, weights=weights, key=key)
     check_expectations(loaded, architecture=wanted, num_classes=None)
     # Trainable, as an unloaded one is; the toolkit's own models are not.
     return model_from_state(loaded.architecture, loaded.form, loaded.state).requires_grad_()
