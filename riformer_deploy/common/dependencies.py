@@ -55,6 +55,9 @@ PACKAGES = {
         OptionalPackage(module="cuda.bindings", distributions=("cuda-bindings",), minimum="12.6"),
         OptionalPackage(module="openvino", distributions=("openvino",), minimum="2024.0"),
         OptionalPackage(module="pynvml", distributions=("nvidia-ml-py",), minimum="12.535"),
+        OptionalPackage(
+            module="cv2", distributions=("opencv-python-headless", "opencv-python"), minimum="4.8"
+        ),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }

@@ -21,7 +21,7 @@ from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.data.decoding import EXTENSIONS, decode_image
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import fit, normalise
+from riformer_deploy.data.transforms import check_supported, fit, normalise
 
 _NAMES = ("images", "calibration_images")
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -172,6 +172,7 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
     Raises:
         CalibrationError: There is no picture, or a file cannot be used.
     """
+    check_supported(preprocessing)
     good: list[tuple[Path, bytes]] = []
     bad: list[str] = []
     digest = hashlib.sha256(dump_json(preprocessing).encode())
