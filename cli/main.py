@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -89,6 +90,8 @@ def run() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     arguments = sys.argv[1:]
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    if not debug:  # of odd metadata in pictures, which decides nothing here
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not an error
             stream.reconfigure(errors="backslashreplace")

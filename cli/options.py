@@ -133,6 +133,15 @@ BundlePath = Annotated[
         show_default=False,
     ),
 ]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        metavar="BUNDLE",
+        help="The bundle.",
+        show_default="the last argument, else the current folder's",
+    ),
+]
 Images = Annotated[
     list[str],
     typer.Argument(

@@ -22,6 +22,7 @@ def features(
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    bundle: options.BundleOption = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -31,9 +32,12 @@ def features(
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.data.image_files import find_pictures
 
-    arguments, bundle = split_bundle(images)
+    arguments, chosen = split_bundle(images, bundle)
+    pictures = find_pictures(arguments)
+    for text in pictures.notes:
+        output.note(text)
     asked = FeatureOptions(output=target, stage=stage, batch=batch, workers=workers, force=force)
-    report = extract_features(find_bundle(bundle), find_pictures(arguments), asked)
+    report = extract_features(find_bundle(chosen), pictures, asked)
     if json:
         output.print_json(report)
     else:

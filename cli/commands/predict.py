@@ -17,6 +17,7 @@ def predict(
     top: Annotated[int, typer.Option(help="Classes to show of each picture.")] = 5,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
+    bundle: options.BundleOption = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -26,10 +27,13 @@ def predict(
     from riformer_deploy.bundle.store import find_bundle
     from riformer_deploy.data.image_files import find_pictures
 
-    arguments, bundle = split_bundle(images)
+    arguments, chosen = split_bundle(images, bundle)
+    pictures = find_pictures(arguments)
+    for text in pictures.notes:
+        output.note(text)
     report = predict_images(
-        find_bundle(bundle),
-        find_pictures(arguments),
+        find_bundle(chosen),
+        pictures,
         group=Group(backend),
         top=top,
         batch=batch,

@@ -138,16 +138,24 @@ def predict_images(
     )
 
 
-def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+def split_bundle(arguments: Sequence[str], bundle: Path | None = None) -> tuple[tuple[str, ...], Path | None]:
     """Tell ``IMAGE... [BUNDLE]`` apart: the last argument is the bundle if it is a bundle's folder.
 
     Args:
         arguments: As given.
+        bundle: What ``--bundle`` names.
 
     Returns:
         The pictures, and the bundle or None.
+
+    Raises:
+        OptionError: Two bundles are named, or no pictures.
     """
     last = Path(arguments[-1])
-    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
-        return tuple(arguments[:-1]), last
-    return tuple(arguments), None
+    if not (last.is_dir() and is_bundle(last)):
+        return tuple(arguments), bundle
+    if bundle is not None and not last.samefile(bundle):
+        raise OptionError(f"Two bundles are named: {last} and, with --bundle, {bundle}.")
+    if len(arguments) == 1:
+        raise OptionError(f"{last} is a bundle; no pictures are named.", remedy="Name them before it.")
+    return tuple(arguments[:-1]), last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,4 +144,10 @@ def test_files_folders_and_patterns_are_found_in_order(
 def test_the_last_argument_may_be_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert split_bundle(["a.png", str(tiny_bundle)]) == (("a.png",), tiny_bundle)
     assert split_bundle(["a.png", str(tmp_path)]) == (("a.png", str(tmp_path)), None)
-    assert split_bundle([str(tiny_bundle)]) == ((str(tiny_bundle),), None)
+    assert split_bundle(["a.png"], tiny_bundle) == (("a.png",), tiny_bundle)
+    assert split_bundle(["a.png", str(tiny_bundle)], tiny_bundle) == (("a.png",), tiny_bundle)
+    with pytest.raises(OptionError, match="no pictures are named"):
+        split_bundle([str(tiny_bundle)])
+    other = shutil.copytree(tiny_bundle, tmp_path / "other")
+    with pytest.raises(OptionError, match="Two bundles"):
+        split_bundle(["a.png", str(tiny_bundle)], other)
