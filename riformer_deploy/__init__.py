@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from riformer_deploy.common.telemetry import switch_off
 from riformer_deploy.common.version import VERSION
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from riformer_deploy.trt.build_options import BuildOptions
 
 __version__ = VERSION
+
+switch_off()
 
 _HOMES = {
     "AccuracyOptions": "api.accuracy",

@@ -205,10 +205,10 @@ def named_checkpoint(
         DownloadError: As :func:`download_checkpoint`.
         OptionError: As :func:`download_url`.
     """
-    path = Path(argument)
-    if path.exists():
+    path, variant = Path(argument), VARIANTS.get(str(argument))
+    is_url = _URL.match(str(argument)) is not None
+    if (variant is None and not is_url) or path.exists():
         return path
-    if _URL.match(str(argument)):
-        return Path(download_url(str(argument), options, count).path)
-    variant = VARIANTS.get(str(argument))
-    return path if variant is None else Path(download_checkpoint(variant, options, count).path)
+    if variant is not None:
+        return Path(download_checkpoint(variant, options, count).path)
+    return Path(download_url(str(argument), options, count).path)

@@ -12,6 +12,7 @@ from types import ModuleType
 from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.common.errors import MissingDependencyError
+from riformer_deploy.common.telemetry import without_openvino_telemetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,8 @@ def require(module: str, submodule: str = "") -> ModuleType:
             remedy=f"Run: {package.install_command} --upgrade",
         )
     try:
-        return importlib.import_module(f"{module}.{submodule}" if submodule else module)
+        with without_openvino_telemetry():
+            return importlib.import_module(f"{module}.{submodule}" if submodule else module)
     except Exception as err:  # broken binaries raise anything
         raise MissingDependencyError(
             f"{name} {version} is installed but cannot be imported: {err}",
