@@ -188,7 +188,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         weights=checkpoint.weights,
         weights_sha256=checkpoint.weights_sha256,
     )
-    check_target(options.output, source, force=options.force)
+    base = check_target(options.output, source, force=options.force)
     kept, lost = previous_bundle(options.output, model, source, options.precisions, options.batch)
     if not options.force:
         refuse_losses(options.output, lost)
@@ -267,7 +267,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             manifest = dataclasses.replace(
                 manifest, results={"parity": report, **kept.parity_of(engines, parent)}
             )
-            commit(options.output, staged, manifest, force=options.force)
+            commit(options.output, staged, manifest, force=options.force, base=base)
     return ExportReport(
         status=parity.status,
         bundle=str(options.output) if parity.status is Status.PASSED else None,
