@@ -141,6 +141,7 @@ class BundleInspection:
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
         engine_parity: The stored parity report of each engine that has one, by the engine's file.
+        foreign: Names in the folder that the bundle does not list, such as what a killed writer left.
     """
 
     kind: str
@@ -155,6 +156,7 @@ class BundleInspection:
     problems: tuple[str, ...]
     engine_parity: dict[str, EngineParity]
     parity_failures: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +278,9 @@ def _inspect_bundle(path: Path) -> BundleInspection:
         parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
         intact=not problems,
         problems=tuple(problems),
+        foreign=tuple(
+            sorted({item.name for item in path.iterdir()} - {MANIFEST, *(r.path for r in manifest.files)})
+        ),
         engine_parity={engine.file.path: found for engine, found in parities if found is not None},
     )
 
