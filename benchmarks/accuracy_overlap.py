@@ -19,10 +19,11 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import JsonValue
+from riformer_deploy.data.class_folders import ClassList
 
 # Internals: decoding and inference are timed apart; api does both in one pass.
 from riformer_deploy.data.class_names import imagenet_names
-from riformer_deploy.data.datasets import ClassList, Dataset, open_dataset
+from riformer_deploy.data.datasets import Dataset, open_dataset
 from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images

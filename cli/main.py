@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from riformer_deploy import __version__
-from riformer_deploy.common.errors import RIFormerDeployError
+from riformer_deploy.common.errors import OptionError, RIFormerDeployError
 
-from . import commands
+from . import commands, output
 from .options import Debug
 from .output import print_error
 
@@ -66,6 +69,8 @@ app.command("models", epilog="Example: riformer-deploy models --json")(commands.
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)
 
 
+_SIGPIPE = 141  # 128 and the signal's number, as a shell has it
+
 # What Typer raises for a wrong command line; it has no public name of its own there.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -91,27 +96,64 @@ def run() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     arguments = sys.argv[1:]
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    if not debug:  # of odd metadata in pictures, which decides nothing here
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not an error
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        sys.stderr.write("error: standard output is closed; direct it to a file, or to /dev/null\n")
+        sys.exit(OptionError.exit_code)
     try:
-        sys.exit(app(prog_name="riformer-deploy", standalone_mode=False) or 0)
+        code = _run(as_json=as_json, debug=debug)
+        sys.stdout.flush()
+    except (SystemExit, OSError) as err:
+        code = _code_for_stdout(err)
+    sys.exit(code)
+
+
+def _run(*, as_json: bool, debug: bool) -> int:
+    """Run the command and return its exit code; what goes wrong with standard output is raised."""
+    try:
+        return app(prog_name="riformer-deploy", standalone_mode=False) or 0
     except _UsageError as err:
         wrong: Any = err
-        wrong.show()
         if as_json:
             print_error("UsageError", wrong.exit_code, wrong.format_message(), as_json=True)
-        sys.exit(wrong.exit_code)
+        else:
+            wrong.show()
+        return int(wrong.exit_code)
     except RIFormerDeployError as err:
         if debug:
             traceback.print_exc()
         print_error(type(err).__name__, err.exit_code, str(err), as_json=as_json)
-        sys.exit(err.exit_code)
-    except Exception as err:  # noqa: BLE001  # no traceback reaches a user who did not ask for it
+        return err.exit_code
+    except Exception as err:  # no traceback reaches a user who did not ask for it
+        if isinstance(err, OSError) and _while_printing(err):
+            raise
         if debug:
             traceback.print_exc()
         message = (
             f"internal error, {type(err).__name__}: {err}\nRun the command again with --debug and report it."
         )
         print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=as_json)
-        sys.exit(RIFormerDeployError.exit_code)
+        return RIFormerDeployError.exit_code
+
+
+def _while_printing(err: OSError) -> bool:
+    return any(frame.filename == output.__file__ for frame in traceback.extract_tb(err.__traceback__))
+
+
+def _code_for_stdout(err: BaseException) -> int:
+    """The exit code where standard output fails: as if by SIGPIPE, quietly, where its reader is gone."""
+    cause: BaseException | None = err
+    while cause is not None and not isinstance(cause, BrokenPipeError):
+        cause = cause.__context__  # Typer and Rich make an exit of it
+    if cause is None and isinstance(err, SystemExit):
+        return err.code if isinstance(err.code, int) else 0 if err.code is None else 1
+    with contextlib.suppress(OSError, ValueError):  # so that Python does not try once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if cause is not None:
+        return _SIGPIPE
+    sys.stderr.write(f"error: standard output cannot be written: {err}\n")
+    return OptionError.exit_code

@@ -91,21 +91,30 @@ def chosen_bundle(path: Path | None) -> Path:
     return find_bundle(path)
 
 
-def split_bundle(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
+def split_bundle(arguments: Sequence[str], bundle: Path | None = None) -> tuple[tuple[str, ...], Path | None]:
     """The two parts of ``IMAGE... [BUNDLE]``: the last argument is the bundle if it is a bundle's folder.
 
     Args:
         arguments: As given.
+        bundle: What ``--bundle`` names.
 
     Returns:
         The pictures, and the bundle or None.
+
+    Raises:
+        OptionError: Two bundles are named, or no pictures.
     """
     from riformer_deploy.bundle.store import is_bundle
+    from riformer_deploy.common.errors import OptionError
 
     last = Path(arguments[-1])
-    if len(arguments) > 1 and last.is_dir() and is_bundle(last):
-        return tuple(arguments[:-1]), last
-    return tuple(arguments), None
+    if not (last.is_dir() and is_bundle(last)):
+        return tuple(arguments), bundle
+    if bundle is not None and not last.samefile(bundle):
+        raise OptionError(f"Two bundles are named: {last} and, with --bundle, {bundle}.")
+    if len(arguments) == 1:
+        raise OptionError(f"{last} is a bundle; no pictures are named.", remedy="Name them before it.")
+    return tuple(arguments[:-1]), last
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -113,15 +122,11 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", help="Show tracebacks and debug messages.", callback=_set_debug, is_eager=True),
 ]
-Checkpoint = Annotated[
-    Path,
-    typer.Argument(metavar="CKPT", help="A RIFormer checkpoint, as training left it.", show_default=False),
-]
 CheckpointOrName = Annotated[
-    Path,
+    str,  # a path would lose a slash of https://
     typer.Argument(
-        metavar="CKPT|NAME",
-        help="A RIFormer checkpoint, as training left it, or a published name, which is fetched.",
+        metavar="CKPT|NAME|URL",
+        help="A RIFormer checkpoint, as training left it, or a published name or https URL to fetch.",
         show_default=False,
     ),
 ]
@@ -131,6 +136,15 @@ BundlePath = Annotated[
         metavar="BUNDLE",
         help="A bundle; by default the current folder, or the one bundle in it.",
         show_default=False,
+    ),
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        metavar="BUNDLE",
+        help="The bundle.",
+        show_default="the last argument, else the current folder's",
     ),
 ]
 Images = Annotated[
@@ -154,6 +168,14 @@ Workers = Annotated[int | None, typer.Option(help="Threads that decode.", show_d
 Weights = Annotated[
     WeightsChoice | None,
     typer.Option(help="Which weights to take where EMA stored both.", show_default="averaged, if stored"),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Which RIFormer to take where the file holds several, such as student.",
+        show_default="the only one",
+    ),
 ]
 Preprocess = Annotated[
     str | None,

@@ -9,9 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.common.lazy_names import attach, read_stub
+from riformer_deploy.common.telemetry import switch_off
 from riformer_deploy.common.version import VERSION
 
 __version__ = VERSION
+
+switch_off()
 
 _HOMES = read_stub(Path(__file__).with_name("__init__.pyi"))
 __all__ = list(_HOMES)

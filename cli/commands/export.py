@@ -69,6 +69,7 @@ def export(
         typer.Option("--output-form", metavar="logits|probabilities|features|topk=K", help="What it gives."),
     ] = "logits",
     weights: options.Weights = None,
+    key: options.Key = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
     sqnr_tolerance: options.SqnrTolerance = None,
@@ -85,6 +86,7 @@ def export(
     from riformer_deploy.api.export import (
         AS_FOUND,
         DEFAULT_OPSET,
+        VARIANTS,
         DownloadOptions,
         ExportOptions,
         Gate,
@@ -101,10 +103,11 @@ def export(
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)
     asked = ExportOptions(
         checkpoint=path,
-        output=bundle or Path(checkpoint.stem if path == checkpoint else checkpoint.name),
+        output=bundle or Path(checkpoint if checkpoint in VARIANTS else path.stem),
         variant=get_variant(variant) if variant is not None else None,
         num_classes=num_classes,
         weights=WeightSet(weights) if weights is not None else None,
+        key=key,
         image_size_px=size,
         preprocessing=parse_changes(preprocess) if preprocess is not None else AS_FOUND,
         class_names=classes,

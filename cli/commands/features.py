@@ -26,6 +26,7 @@ def features(
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    bundle: options.BundleOption = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -33,11 +34,14 @@ def features(
     from riformer_deploy.api.features import FeatureOptions, extract_features, find_pictures
     from riformer_deploy.common.enums import Group
 
-    arguments, bundle = options.split_bundle(images)
+    arguments, chosen = options.split_bundle(images, bundle)
+    pictures = find_pictures(arguments)
+    for text in pictures.notes:
+        output.note(text)
     asked = FeatureOptions(
         output=target, stage=stage, batch=batch, workers=workers, force=force, group=Group(backend)
     )
-    report = extract_features(options.chosen_bundle(bundle), find_pictures(arguments), asked)
+    report = extract_features(options.chosen_bundle(chosen), pictures, asked)
     if json:
         output.print_json(report)
     else:

@@ -13,18 +13,21 @@ from .. import options, output
 
 
 def fuse(
-    checkpoint: options.Checkpoint,
+    checkpoint: options.CheckpointOrName,
     target: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")],
     weights: options.Weights = None,
+    key: options.Key = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Fold the affine branch into its norm: mmpretrain's reparameterize tool, without mmpretrain."""
-    from riformer_deploy.api.fuse import fuse_checkpoint
+    from riformer_deploy.api.fuse import DownloadOptions, fuse_checkpoint, named_checkpoint
 
+    with output.counter("bytes") as count:
+        path = named_checkpoint(checkpoint, DownloadOptions(folder=Path()), count)
     chosen = WeightSet(weights) if weights is not None else None
-    report = fuse_checkpoint(checkpoint, target, weights=chosen, force=force)
+    report = fuse_checkpoint(path, target, weights=chosen, key=key, force=force)
     if json:
         output.print_json(report)
         return

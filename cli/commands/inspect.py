@@ -13,14 +13,18 @@ from ..tables.inspect import print_inspection
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, ONNX file, engine or bundle.")],
+    weights: options.Weights = None,
+    key: options.Key = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say what a file is: variant, form, size, cost, inputs and outputs, precision, provenance."""
     from riformer_deploy.api.inspect import BundleInspection, EngineInspection, inspect_file
+    from riformer_deploy.common.enums import WeightSet
     from riformer_deploy.common.errors import BundleIntegrityError
 
-    inspection = inspect_file(file)
+    chosen = WeightSet(weights) if weights is not None else None
+    inspection = inspect_file(file, weights=chosen, key=key)
     if json:
         output.print_json(inspection)
     else:

@@ -19,16 +19,20 @@ def predict(
     top: Annotated[int, typer.Option(help="Classes to show of each picture.")] = 5,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
+    bundle: options.BundleOption = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Say what pictures show: files, folders or quoted patterns; the last argument may be a bundle."""
     from riformer_deploy.api.predict import find_pictures, predict_images
 
-    arguments, bundle = options.split_bundle(images)
+    arguments, chosen = options.split_bundle(images, bundle)
+    pictures = find_pictures(arguments)
+    for text in pictures.notes:
+        output.note(text)
     report = predict_images(
-        options.chosen_bundle(bundle),
-        find_pictures(arguments),
+        options.chosen_bundle(chosen),
+        pictures,
         group=Group(backend),
         top=top,
         batch=batch,

@@ -131,6 +131,7 @@ def _print_bundle(found: BundleInspection) -> None:
         ),
         *(("failed parity", text) for text in found.parity_failures),
         ("integrity", "every file is as recorded" if found.intact else "; ".join(found.problems)),
+        *([("not the bundle's", ", ".join(found.foreign))] if found.foreign else []),
     ]
     _pairs(f"Bundle {found.path}", rows)
     for graph in found.graphs:

@@ -17,7 +17,8 @@ from riformer_deploy.common.errors import (
     RuntimeFailureError,
 )
 from riformer_deploy.common.progress import CountCallback, uncounted
-from riformer_deploy.data.datasets import ClassList, open_dataset
+from riformer_deploy.data.class_folders import ClassList
+from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published

@@ -41,7 +41,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, refuse_unused
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import Variant, get_variant
+from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
 from riformer_deploy.quantization.accuracy_control import (
     calibrate_lowerings,
 )
@@ -51,6 +51,7 @@ from riformer_deploy.system.machine import library_versions
 __all__ = [
     "AS_FOUND",
     "DEFAULT_OPSET",
+    "VARIANTS",
     "DownloadOptions",
     "ExportOptions",
     "ExportReport",
@@ -75,6 +76,7 @@ class ExportOptions:
         variant: The published model that the checkpoint must be; None recognises it.
         num_classes: The number of classes that it must have; None accepts what it has.
         weights: Which set of weights to take where the file holds two.
+        key: Which RIFormer to take where it holds several.
         image_size_px: Height and width; None takes what the checkpoint or the variant says.
         preprocessing: Settings that go before what the checkpoint or the variant says.
         class_names: A file of class names, one a line; None takes those stored, else ImageNet-1k's
@@ -96,6 +98,7 @@ class ExportOptions:
     variant: Variant | None = None
     num_classes: int | None = None
     weights: WeightSet | None = None
+    key: str | None = None
     image_size_px: tuple[int, int] | None = None
     preprocessing: PreprocessingChanges = AS_FOUND
     class_names: Path | str | None = None
@@ -174,7 +177,7 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
 
 
 def _load(options: ExportOptions) -> Checkpoint:
-    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
+    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights, key=options.key)
     check_expectations(
         checkpoint,
         architecture=options.variant.architecture if options.variant else None,
@@ -242,7 +245,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     notes = list(checkpoint.notes)
     model, source = _model_record(checkpoint, options, notes), source_of(checkpoint)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
-    check_target(output, source, force=options.force)
+    base = check_target(output, source, force=options.force)
     previous = read_previous_bundle(output, model, source, options.precisions, options.batch)
     if not options.force:
         refuse_losses(output, previous)
@@ -285,5 +288,5 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             results = {"parity": stage_parity(staged, parity, parent), **kept.results}
             outputs = expected.stage(staged, parent)
             manifest = dataclasses.replace(manifest, results=results, reference_outputs=outputs)
-            commit(output, staged, manifest, force=options.force)
+            commit(output, staged, manifest, force=options.force, base=base)
     return _report(options, manifest, parity, notes)

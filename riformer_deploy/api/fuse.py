@@ -8,10 +8,13 @@ from pathlib import Path
 from riformer_deploy.api.bundle_assembly import (
     save_weights,
 )
+from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import BundleConflictError, OptionError
 from riformer_deploy.model.architecture import Form
+
+__all__ = ["DownloadOptions", "FuseReport", "fuse_checkpoint", "named_checkpoint"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ def fuse_checkpoint(
     output: Path | str,
     *,
     weights: WeightSet | None = None,
+    key: str | None = None,
     force: bool = False,
 ) -> FuseReport:
     """Mmpretrain's reparameterize tool: a checkpoint in training form as one in deploy form.
@@ -46,6 +50,7 @@ def fuse_checkpoint(
         checkpoint_path: Any checkpoint that ``export`` accepts.
         output: The file to write; the result holds ``meta`` (plain data only) and ``state_dict``.
         weights: Which set of weights to take where the file holds two.
+        key: Which RIFormer to take where it holds several.
         force: Replace ``output`` if it exists.
 
     Raises:
@@ -68,7 +73,7 @@ def fuse_checkpoint(
         )
     if not output.parent.is_dir():
         raise OptionError(f"The folder {output.parent} does not exist.", remedy="Create it first.")
-    checkpoint = load_checkpoint(checkpoint_path, weights=weights)
+    checkpoint = load_checkpoint(checkpoint_path, weights=weights, key=key)
     try:
         save_weights(output, checkpoint, Form.DEPLOY)
     except OSError as err:

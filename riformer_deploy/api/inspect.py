@@ -17,7 +17,9 @@ from riformer_deploy.api.inspections import (
     OnnxInspection,
 )
 from riformer_deploy.bundle.artifacts import MANIFEST
-from riformer_deploy.common.errors import CheckpointUnreadableError
+from riformer_deploy.bundle.store import is_bundle
+from riformer_deploy.common.enums import WeightSet
+from riformer_deploy.common.errors import CheckpointUnreadableError, OptionError
 
 __all__ = [
     "BundleInspection",
@@ -33,16 +35,19 @@ _PLANS = {".engine", ".plan", ".trt"}
 """What people call plan files; those of bundles are ``.engine``."""
 
 
-def inspect_file(path: Path | str) -> Inspection:
+def inspect_file(path: Path | str, *, weights: WeightSet | None = None, key: str | None = None) -> Inspection:
     """Say what a file or folder is.
 
     Args:
         path: A checkpoint, an ONNX file, a bundle's engine, a bundle's folder or its ``bundle.json``.
+        weights: Which set to look at where a checkpoint holds two.
+        key: Which RIFormer to look at where a checkpoint holds several.
 
     Raises:
         CheckpointError: It looks like a checkpoint and is not usable.
         BundleError: It is a folder and not a bundle, or an engine that the bundle around it does not list.
         RuntimeFailureError: It looks like ONNX and is not valid.
+        OptionError: ``weights`` or ``key`` is given and it is no checkpoint.
     """
     path = Path(path)
     try:
@@ -51,16 +56,25 @@ def inspect_file(path: Path | str) -> Inspection:
         raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror}") from err
     if not there:
         raise CheckpointUnreadableError(f"There is no file {path}.")
-    if folder:
-        return inspect_bundle(path)
-    if path.name == MANIFEST:
-        return inspect_bundle(path.parent)
-    if path.suffix.lower() in _PLANS:
-        return inspect_engine(path)
-    if path.suffix.lower() == ".onnx":
+    if folder and not is_bundle(path) and any(path.glob("*.safetensors")):
+        return _checkpoint(path, weights, key)
+    inspection: Inspection
+    if folder or path.name == MANIFEST:
+        inspection = inspect_bundle(path if folder else path.parent)
+    elif path.suffix.lower() in _PLANS:
+        inspection = inspect_engine(path)
+    elif path.suffix.lower() == ".onnx":
         from riformer_deploy.api.inspect_onnx import inspect_onnx
 
-        return inspect_onnx(path)
+        inspection = inspect_onnx(path)
+    else:
+        return _checkpoint(path, weights, key)
+    if weights is not None or key is not None:
+        raise OptionError(f"--weights and --key choose in a checkpoint; {path} is none.")
+    return inspection
+
+
+def _checkpoint(path: Path, weights: WeightSet | None, key: str | None) -> CheckpointInspection:
     from riformer_deploy.api.inspect_checkpoint import inspect_checkpoint
 
-    return inspect_checkpoint(path)
+    return inspect_checkpoint(path, weights, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.api.inspections import BundleInspection, EngineInspection, EngineParity, OnnxInspection
-from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
@@ -80,6 +80,9 @@ def inspect_bundle(path: Path) -> BundleInspection:
         parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
         intact=not problems,
         problems=tuple(problems),
+        foreign=tuple(
+            sorted({item.name for item in path.iterdir()} - {MANIFEST, *(r.path for r in manifest.files)})
+        ),
         engine_parity={engine.file.path: found for engine, found in parities if found is not None},
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from riformer_deploy.api.inspections import CheckpointInspection
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
+from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
@@ -16,16 +17,18 @@ _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_
 """Entries of ``meta`` worth showing."""
 
 
-def inspect_checkpoint(path: Path) -> CheckpointInspection:
+def inspect_checkpoint(path: Path, weights: WeightSet | None, key: str | None) -> CheckpointInspection:
     """Say what a checkpoint holds.
 
     Args:
         path: The file.
+        weights: Which set to look at where it holds two; None for the default.
+        key: Which RIFormer to look at where it holds several.
 
     Raises:
         CheckpointError: It is not usable.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, weights=weights, key=key)
     notes = list(checkpoint.notes)
     try:
         preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)

@@ -118,6 +118,7 @@ class BundleInspection:
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
         engine_parity: The stored parity report of each engine that has one, by the engine's file.
+        foreign: Names in the folder that the bundle does not list, such as what a killed writer left.
     """
 
     kind: str
@@ -132,6 +133,7 @@ class BundleInspection:
     problems: tuple[str, ...]
     engine_parity: dict[str, EngineParity]
     parity_failures: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import CountCallback, Progress, uncounted
-from riformer_deploy.data.datasets import ClassList, open_dataset
+from riformer_deploy.data.class_folders import ClassList
+from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.manifest import Manifest
-from riformer_deploy.common.files import sync_directory
+from riformer_deploy.common.files import locked, sync_directory
 from riformer_deploy.common.serialization import RecordError, load_json
 
 COMMIT = ".commit"
 PENDING = ".pending-"
+RESUME_LOGS = ".accuracy-*.jsonl"
 
 
 def roll_forward(directory: Path) -> None:
@@ -53,9 +54,18 @@ def _drop_unlisted(directory: Path, pending: Path) -> None:
 
 
 def remove_stale(directory: Path) -> None:
-    """Remove what killed writers left; a live one's folder is younger than an hour."""
+    """Remove what killed writers left; a live one holds the lock of its folder.
+
+    The caller holds the bundle folder's lock, under which writers make their own folders.
+    """
     for path in directory.glob(f"{PENDING}*"):
-        with contextlib.suppress(OSError):  # another writer has just finished with it
-            newest = max(child.stat().st_mtime for child in (path, *path.iterdir()))
-            if newest < (directory / MANIFEST).stat().st_mtime - 3600:
-                shutil.rmtree(path, ignore_errors=True)
+        # a live writer's is locked, or gone by now
+        with contextlib.suppress(OSError), locked(path, blocking=False):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_abandoned_logs(directory: Path) -> None:
+    """Remove resume logs of passes over models that the bundle does not hold any more; not a live pass's."""
+    for path in directory.glob(RESUME_LOGS):
+        with contextlib.suppress(OSError), locked(path, blocking=False):
+            path.unlink()

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
 from riformer_deploy.bundle.manifest import Manifest, Source
-from riformer_deploy.bundle.redo_log import COMMIT, PENDING, remove_stale, roll_forward
+from riformer_deploy.bundle.redo_log import (
+    COMMIT,
+    PENDING,
+    remove_abandoned_logs,
+    remove_stale,
+    roll_forward,
+)
 from riformer_deploy.bundle.store import Bundle, is_bundle, read_manifest
 from riformer_deploy.common.errors import (
+    BundleChangedError,
     BundleConflictError,
     BundleError,
 )
@@ -20,7 +27,7 @@ from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync
 from riformer_deploy.common.serialization import dump_json
 
 
-def check_target(directory: Path, source: Source, *, force: bool) -> None:
+def check_target(directory: Path, source: Source, *, force: bool) -> str | None:
     """See that a bundle may be written here, before any work is done.
 
     Args:
@@ -28,9 +35,17 @@ def check_target(directory: Path, source: Source, *, force: bool) -> None:
         source: The checkpoint, and the weights of it, that it is made from.
         force: Allow a bundle of another checkpoint, or a damaged one, to be replaced.
 
+    Returns:
+        The :func:`manifest_digest` of what is there, for :func:`commit`.
+
     Raises:
         BundleConflictError: The folder holds something else.
     """
+    _check_folder(directory, source, force=force)
+    return manifest_digest(directory)
+
+
+def _check_folder(directory: Path, source: Source, *, force: bool) -> None:
     try:
         exists = directory.exists()
     except OSError as err:  # a name that the system refuses
@@ -79,12 +94,17 @@ def staging(directory: Path) -> Iterator[Path]:
     try:
         created += [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
+        with locked(directory):
+            remove_stale(directory)
+            staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
+            alive = contextlib.ExitStack()
+            alive.enter_context(locked(staged))  # until the end, so that nobody takes it for a killed one's
     except OSError as err:
         raise BundleError(f"{directory} cannot be written: {err}") from err
     try:
         yield staged
     finally:
+        alive.close()
         shutil.rmtree(staged, ignore_errors=True)
         with contextlib.suppress(OSError):  # what is not empty stays, and its parents with it
             for path in created:
@@ -102,7 +122,26 @@ def record_file(path: Path, parent_sha256: str) -> FileRecord:
     )
 
 
-def commit(directory: Path, staged: Path, manifest: Manifest, *, force: bool) -> Bundle:
+def manifest_digest(directory: Path) -> str | None:
+    """What the manifest in force is told by; None where there is none.
+
+    Raises:
+        BundleError: An interrupted write cannot be finished.
+    """
+    try:
+        if (directory / COMMIT).is_dir():
+            with locked(directory):
+                roll_forward(directory)
+        return sha256_of(directory / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:
+        raise BundleError(f"The bundle {directory} cannot be read: {err}") from err
+
+
+def commit(
+    directory: Path, staged: Path, manifest: Manifest, *, force: bool, base: str | None = ""
+) -> Bundle:
     """Make the staged files and this manifest the bundle's.
 
     Args:
@@ -110,14 +149,23 @@ def commit(directory: Path, staged: Path, manifest: Manifest, *, force: bool) ->
         staged: From :func:`staging`; the new files, each listed in ``manifest``.
         manifest: The new manifest; a listed file that is not staged must be in place already.
         force: As for :func:`check_target`, which is asked again: others may have written meanwhile.
+        base: What :func:`check_target` gave before the work; the empty text asks nothing.
 
     Raises:
         BundleConflictError: The folder holds something else by now.
+        BundleChangedError: Another process changed the bundle since ``base``.
         BundleError: The folder cannot be written; the bundle is as it was or complete.
     """
 
     def guarded() -> Manifest:
-        check_target(directory, manifest.source, force=force)
+        found = check_target(directory, manifest.source, force=force)
+        if base not in ("", found):
+            raise BundleChangedError(
+                f"Another process changed the bundle {directory} while this one was at work; nothing was "
+                "written.",
+                remedy="Run the command again.",
+            )
+        remove_abandoned_logs(directory)
         return manifest
 
     return _commit(directory, staged, guarded, force=force)
@@ -152,9 +200,9 @@ def _commit(
             staged.rename(directory / COMMIT)
             sync_directory(directory)
             roll_forward(directory)
+            remove_stale(directory)
     except OSError as err:
         raise BundleError(f"The bundle {directory} cannot be written: {err}") from err
-    remove_stale(directory)
     return Bundle(directory, manifest)
 
 

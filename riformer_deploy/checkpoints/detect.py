@@ -25,6 +25,7 @@ _PARTS = frozenset(
     }
 )  # fmt: skip
 _QUORUM = 3
+_NO_HEAD = "no classifier (head.fc.weight, head.fc.bias)"
 _BLOCK = re.compile(r"backbone\.network\.([0246])\.(\d{1,3})\.(.+)")
 
 
@@ -107,7 +108,7 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
         if layers[i] and not votes
     ]
     if not classes:
-        problems.append("no classifier (head.fc.weight, head.fc.bias)")
+        problems.append(_NO_HEAD)
     widths, hidden_widths = [_elected(votes) for votes in dims], [_elected(votes) for votes in hidden]
     problems += [
         f"stage {i + 1} and stage {i + 2} have the same width {widths[i]}"
@@ -115,8 +116,11 @@ def recognise_architecture(path: Path, state: Mapping[str, Any]) -> Architecture
         if widths[i] and widths[i] == widths[i + 1]
     ]
     if problems:
+        headless = problems == [_NO_HEAD]
         raise CheckpointKeysError(
-            f"{path} is not a whole RIFormer classifier.",
+            f"{path} holds a RIFormer backbone without a head."
+            if headless
+            else f"{path} is not a whole RIFormer classifier.",
             details=problems,
             remedy="Give the checkpoint of the classifier (backbone, neck and head), as training wrote it.",
         )

@@ -1,14 +1,15 @@
-"""Fetches published checkpoints: resumable, atomic, checked against the hash in their names."""
+"""Fetches checkpoints: resumable, atomic, checked against the hash in their names."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
@@ -17,6 +18,9 @@ from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
+_SCHEMES = {"https"}
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_HASHED = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")  # the convention of torch.hub and OpenMMLab
 
 PUBLISHED_AT = "https://download.openmmlab.com/mmclassification/v1/riformer/"
 """The folder that mmpretrain's metafile names; the files' names are the variants'."""
@@ -82,20 +86,59 @@ def download_checkpoint(
             process is fetching it.
         OptionError: The folder cannot be written.
     """
-    url, folder = options.url_of(variant), Path(options.folder)
-    path = folder / variant.file_name
-    if path.is_file() and sha256_of(path).startswith(variant.sha256_prefix):
+    return _fetch(options.url_of(variant), variant.file_name, variant.sha256_prefix, options, count)
+
+
+def download_url(url: str, options: DownloadOptions, count: CountCallback = uncounted) -> DownloadReport:
+    """Fetch the file at a URL, under the last part of its path as its name.
+
+    Args:
+        url: https. Where the name ends in a hash, such as ``model-94f8a1d2.pth``, the content must have it.
+        options: Where to; its mirror does not count.
+        count: Called with how far it is.
+
+    Raises:
+        DownloadError: As :func:`download_checkpoint`.
+        OptionError: The URL is not https or names no file, or a file of that name is there whose content
+            no hash in its name vouches for.
+    """
+    parts = urlsplit(url)
+    name = unquote(parts.path).rpartition("/")[2]
+    if parts.scheme.lower() not in _SCHEMES or not parts.netloc or name in {"", ".", ".."}:
+        raise OptionError(
+            f"{url} cannot be fetched: the https address of a file was expected.",
+            remedy="Download it by other means, and give the file.",
+        )
+    path, hashed = Path(options.folder) / name, _HASHED.search(name)
+    if hashed is None and path.exists():
+        raise OptionError(
+            f"{path} is there already, and nothing tells whether it is the file at {url}.",
+            remedy=f"Give {path} itself, or remove it to fetch it anew.",
+        )
+    return _fetch(url, name, hashed[1] if hashed else None, options, count)
+
+
+def _fetch(
+    url: str, name: str, prefix: str | None, options: DownloadOptions, count: CountCallback
+) -> DownloadReport:
+    """Fetch a file; ``prefix`` is what its sha256 begins with, None where that is not known."""
+    folder = Path(options.folder)
+    path = folder / name
+    if prefix is not None and path.is_file() and sha256_of(path).startswith(prefix):
         return _report(path, url, fetched_bytes=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{variant.file_name}.part", url) as part:
+        with _locked(folder / f"{name}.part", url) as part:
+            if prefix is None:
+                os.truncate(part, 0)  # nothing could tell that two halves are of one file
             had = part.stat().st_size
             fetched = transfer(url, part, options.patience, count)
-            if had and not sha256_of(part).startswith(variant.sha256_prefix):
+            if had and prefix is not None and not sha256_of(part).startswith(prefix):
                 _LOG.warning("what was kept of an earlier attempt is not this file's; fetching it anew")
                 os.truncate(part, 0)
                 fetched = transfer(url, part, options.patience, count)
-            _check(variant, url, part)
+            if prefix is not None:
+                _check(name, prefix, url, part)
             sync_file(part)
             part.replace(path)
             sync_directory(folder)
@@ -132,9 +175,9 @@ def _locked(part: Path, url: str) -> Iterator[Path]:
                 part.unlink(missing_ok=True)
 
 
-def _check(variant: Variant, url: str, part: Path) -> None:
+def _check(name: str, prefix: str, url: str, part: Path) -> None:
     found = sha256_of(part)
-    if found.startswith(variant.sha256_prefix):
+    if found.startswith(prefix):
         return
     size = part.stat().st_size
     with part.open("rb") as file:
@@ -142,24 +185,31 @@ def _check(variant: Variant, url: str, part: Path) -> None:
     part.unlink()
     what = ", a web page by its beginning" if begin.lstrip().lower().startswith((b"<!", b"<html")) else ""
     raise DownloadError(
-        f"What came from {url} is not {variant.file_name}: {size:,} bytes{what} with the sha256 {found}, "
-        f"which should begin with {variant.sha256_prefix}. It was removed.",
+        f"What came from {url} is not {name}: {size:,} bytes{what} with the sha256 {found}, "
+        f"which should begin with {prefix}. It was removed.",
         remedy=f"Try again, or fetch it by hand from another network: {url}",
     )
 
 
-def named_checkpoint(argument: Path, options: DownloadOptions, count: CountCallback = uncounted) -> Path:
-    """The file that a command's argument means: itself, or the published checkpoint of that name, fetched.
+def named_checkpoint(
+    argument: Path | str, options: DownloadOptions, count: CountCallback = uncounted
+) -> Path:
+    """The file that a command's argument means: itself, or the one of that name or URL, fetched.
 
     Args:
-        argument: A path or a published name, such as ``riformer-s12_in1k``; a file of that name goes first.
+        argument: A path, a published name such as ``riformer-s12_in1k``, or an https URL; a file of that
+            name goes first.
         options: Where to fetch from and to.
         count: Called with how far it is.
 
     Raises:
         DownloadError: As :func:`download_checkpoint`.
+        OptionError: As :func:`download_url`.
     """
-    variant = VARIANTS.get(str(argument))
-    if variant is None or argument.exists():
-        return argument
-    return Path(download_checkpoint(variant, options, count).path)
+    path, variant = Path(argument), VARIANTS.get(str(argument))
+    is_url = _URL.match(str(argument)) is not None
+    if (variant is None and not is_url) or path.exists():
+        return path
+    if variant is not None:
+        return Path(download_checkpoint(variant, options, count).path)
+    return Path(download_url(str(argument), options, count).path)

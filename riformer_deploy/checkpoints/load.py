@@ -17,22 +17,15 @@ from riformer_deploy.checkpoints.detect import (
     recognise_architecture,
     recognise_form,
 )
-from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
-from riformer_deploy.checkpoints.state_dict import (
-    channel_values,
-    choose_state,
-    plain_data,
-    read_values,
-    strip_prefixes,
-)
+from riformer_deploy.checkpoints.find_weights import find_weights
+from riformer_deploy.checkpoints.read_file import read_file
+from riformer_deploy.checkpoints.state_dict import channel_values, plain_data, read_values
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     CheckpointMismatchError,
-    CheckpointUnreadableError,
     CheckpointValuesError,
     OptionError,
 )
-from riformer_deploy.common.files import sha256_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
@@ -87,11 +80,8 @@ class Checkpoint:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes in ``meta['dataset_meta']``, if there is one for each output."""
-        dataset = self.meta.get("dataset_meta")
-        names = dataset.get("classes") if isinstance(dataset, dict) else None
-        if isinstance(names, (list, tuple)) and len(names) == self.architecture.num_classes:
-            return tuple(str(name) for name in names)
-        return None
+        names = _stored_class_names(self.meta)
+        return names if names is not None and len(names) == self.architecture.num_classes else None
 
     @property
     def weights_sha256(self) -> str:
@@ -103,41 +93,41 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path | str, *, weights: WeightSet | str | None = None, key: str | None = None
+) -> Checkpoint:
     """Load a RIFormer checkpoint of any form without executing anything in it.
 
     Args:
-        path: mmengine's training checkpoint, a published one, or a bare state dict.
+        path: mmengine's training checkpoint, a published one, a state dict under any key and prefix; a
+            safetensors file or a folder of them; an ``.npz`` of a state dict.
         weights: ``AVERAGED`` or ``RAW`` where the file holds both; None takes what mmpretrain
             would (the average, where there is one).
+        key: Which RIFormer, where the file holds several: names of keys joined by dots, such as ``student``.
 
     Raises:
         CheckpointUnreadableError: The file is missing, empty, truncated or not a PyTorch checkpoint.
         CheckpointUnsafeError: The file names code outside the training frameworks.
         NotRIFormerError: The weights are another architecture's.
-        CheckpointKeysError: Keys are missing, unexpected, mis-shaped, or mix both forms.
+        CheckpointKeysError: Keys are missing, unexpected, mis-shaped, or mix both forms; or there are
+            several RIFormers and ``key`` chooses none.
         CheckpointValuesError: A weight is NaN, infinite or not a floating-point tensor.
-        CheckpointMismatchError: ``weights`` asks for a set that the file does not hold, or the stored
+        CheckpointMismatchError: ``weights`` or ``key`` asks for what the file does not hold, or the stored
             config has settings that are not computed here.
         OptionError: ``weights`` is neither ``averaged`` nor ``raw``.
     """
     path = Path(path)
     wanted = _wanted(weights)
-    before = _signature(path)
-    content = read_checkpoint(path)
-    if not isinstance(content, dict):
-        raise CheckpointUnreadableError(
-            f"{path} holds a {type(content).__name__}; a checkpoint dictionary or state dict was expected."
-        )
-    raw, taken = choose_state(path, content, wanted)
-    found = strip_prefixes(raw)
-    extra = {key: found.pop(key) for key in list(found) if key.startswith("data_preprocessor.")}
-    losses = [key for key in found if key.startswith(_LOSS)]
-    for key in losses:
-        del found[key]
+    read = read_file(path)
+    chosen = find_weights(path, read.content, wanted=wanted, key=key)
+    found = dict(chosen.state)
+    extra = {name: found.pop(name) for name in list(found) if name.startswith("data_preprocessor.")}
+    losses = [name for name in found if name.startswith(_LOSS)]
+    for name in losses:
+        del found[name]
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
-    meta = plain_data(content.get("meta"))
+    meta = plain_data(chosen.meta)
     meta = meta if isinstance(meta, dict) else {}
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
@@ -154,25 +144,40 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
         check_config(path, config, architecture)
     ours = meta.get("riformer_deploy")
     kept = ours if isinstance(ours, dict) else {}
-    digest = sha256_of(path)
-    if _signature(path) != before:
-        raise CheckpointUnreadableError(
-            f"{path} was changed while it was being read.",
-            remedy="Training may be writing it; export a checkpoint that is finished.",
-        )
-    _check_published_name(path, digest)
+    _check_published_name(path, read.sha256)
     return Checkpoint(
         path=path,
-        sha256=digest,
+        sha256=read.sha256,
         architecture=architecture,
         form=form,
-        weights=taken,
+        weights=chosen.taken,
         state=state,
         stored_dtypes=tuple(dtypes),
         meta=meta,
         mean=channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
         std=channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
-        notes=tuple(f"left out, since only training uses it: {key}" for key in losses),
+        notes=(
+            *chosen.notes,
+            *(f"left out, since only training uses it: {name}" for name in losses),
+            *_unfit_class_names(meta, architecture),
+        ),
+    )
+
+
+def _stored_class_names(meta: dict[str, Any]) -> tuple[str, ...] | None:
+    dataset = meta.get("dataset_meta")
+    names = dataset.get("classes") if isinstance(dataset, dict) else None
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
+
+
+def _unfit_class_names(meta: dict[str, Any], architecture: Architecture) -> tuple[str, ...]:
+    """A note where class names are stored and are not one for each output."""
+    names = _stored_class_names(meta)
+    if names is None or len(names) == architecture.num_classes:
+        return ()
+    return (
+        f"the {len(names)} class names that are stored were not taken: the model has "
+        f"{architecture.num_classes} classes (--classes FILE gives others)",
     )
 
 
@@ -182,15 +187,6 @@ def _wanted(weights: WeightSet | str | None) -> WeightSet | None:
     if weights not in (WeightSet.AVERAGED, WeightSet.RAW):
         raise OptionError(f"weights are {WeightSet.AVERAGED} or {WeightSet.RAW}, got {str(weights)!r}.")
     return WeightSet(weights)
-
-
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written; None where it cannot be asked for."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _check_published_name(path: Path, digest: str) -> None:

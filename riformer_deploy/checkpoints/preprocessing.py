@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from riformer_deploy.checkpoints.load import Checkpoint
-from riformer_deploy.checkpoints.mmengine_config import preprocessing_of, remarks_on
+from riformer_deploy.checkpoints.stored_pipeline import StoredPipeline, read_pipeline
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointValuesError, OptionError
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
@@ -14,36 +14,57 @@ from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.model.variants import Variant
 
 
-def _known(checkpoint: Checkpoint, variant: Variant | None, notes: list[str]) -> Preprocessing | None:
+def _known(
+    checkpoint: Checkpoint, variant: Variant | None, stored: StoredPipeline, notes: list[str]
+) -> Preprocessing | None:
     """What was asked for, else what training stored, else what the published file's name says."""
-    config = checkpoint.meta.get("cfg")
-    stored = preprocessing_of(config) if isinstance(config, str) else None
     if variant is not None:
         _check_variant(checkpoint, variant, stored)
         return variant.preprocessing
-    if stored is not None and isinstance(config, str):
-        notes += [f"the test pipeline stored in the checkpoint: {remark}" for remark in remarks_on(config)]
-        return stored
-    if isinstance(config, str) and "test_pipeline" in config:
-        notes.append("the stored config has a test pipeline that this toolkit does not know; it was not used")
+    if stored.geometry is not None:
+        notes += [f"the test pipeline stored in the checkpoint: {remark}" for remark in stored.remarks]
+        if stored.normalisation is None:
+            notes.append(
+                "the stored config has a test pipeline and no normalisation that is understood; ImageNet's "
+                "is assumed (--preprocess mean=R/G/B,std=R/G/B,order=RGB says another)"
+            )
+        return stored.preprocessing or Preprocessing(**vars(stored.geometry), source="checkpoint")
     named = [item.preprocessing for item in checkpoint.variants if item.file_name == checkpoint.path.name]
     return named[0] if named else None
 
 
-def _check_variant(checkpoint: Checkpoint, variant: Variant, stored: Preprocessing | None) -> None:
+def _with_stored(found: Preprocessing, stored: StoredPipeline, notes: list[str]) -> Preprocessing:
+    """What the stored config tells beside a geometry that came from elsewhere."""
+    if stored.geometry is not None:
+        return found
+    if stored.unsupported:
+        notes.append(
+            f"the test pipeline stored in the checkpoint has {len(stored.unsupported)} steps that "
+            f"are not done here: {'; '.join(stored.unsupported)}. predict, features and accuracy refuse "
+            "pictures until --preprocess short-edge=PX (or none) says what to do instead"
+        )
+    known = vars(stored.normalisation) if stored.normalisation is not None else {}
+    return dataclasses.replace(found, **known, unsupported=stored.unsupported)
+
+
+def _check_variant(checkpoint: Checkpoint, variant: Variant, stored: StoredPipeline) -> None:
     """Refuse a variant that what is stored with the weights, or the file's name, contradicts."""
     problems = [
         f"the file bears the published name of {other.name}"
         for other in checkpoint.variants
         if other.file_name == checkpoint.path.name and other is not variant
     ]
-    if stored is not None:
-        problems += [
-            f"{name}: the stored config says {getattr(stored, name)}, {variant.name} has "
-            f"{getattr(variant.preprocessing, name)}"
-            for name in ("resize_short_edge_px", "crop_px", "mean", "std", "channel_order")
-            if getattr(stored, name) != getattr(variant.preprocessing, name)
-        ]
+    described = {
+        name: value
+        for part in (stored.geometry, stored.normalisation)
+        if part is not None
+        for name, value in vars(part).items()
+    }
+    problems += [
+        f"{name}: the stored config says {value}, {variant.name} has {getattr(variant.preprocessing, name)}"
+        for name, value in described.items()
+        if value != getattr(variant.preprocessing, name)
+    ]
     if problems:
         raise CheckpointMismatchError(
             f"{checkpoint.path} is not {variant.name}.",
@@ -60,11 +81,13 @@ def _of_size(checkpoint: Checkpoint, size: tuple[int, int]) -> Preprocessing:
     return Preprocessing(resize_short_edge_px=None, crop_px=size, source="option")
 
 
-def _assumed(checkpoint: Checkpoint, notes: list[str]) -> Preprocessing:
+def _assumed(checkpoint: Checkpoint, stored: StoredPipeline, notes: list[str]) -> Preprocessing:
     if not checkpoint.variants:
+        why = "its test pipeline is not understood" if stored.unsupported else "it stores no test pipeline"
         raise OptionError(
-            f"The image size of {checkpoint.path} is not known: it has no published variant's shape and "
-            "stores no config with a test pipeline.",
+            f"The image size of {checkpoint.path} is not known: it has no published variant's shape, and "
+            f"{why}.",
+            details=stored.unsupported,
             remedy="Say it with --image-size PX (or HxW): the size of the images that it was trained on.",
         )
     found = checkpoint.variants[0].preprocessing
@@ -133,17 +156,23 @@ def _found(
     notes: list[str],
 ) -> Preprocessing:
     """Everything but the settings given one by one, of which only the crop helps to find the rest."""
-    found = _known(checkpoint, variant, notes)
+    config = checkpoint.meta.get("cfg")
+    stored = read_pipeline(config) if isinstance(config, str) else StoredPipeline()
+    found = _known(checkpoint, variant, stored, notes)
     size = image_size_px or changes.crop_px
     if found is None and size is not None and min(size) >= 1:
         found = _of_size(checkpoint, size)
     if found is None:
-        return _assumed(checkpoint, notes)
+        found = _assumed(checkpoint, stored, notes)
+    if variant is None:
+        found = _with_stored(found, stored, notes)
     if image_size_px is not None and image_size_px != found.crop_px:
         (height, width), (own_height, own_width) = image_size_px, found.crop_px
         notes.append(
             f"exported at {height}x{width} px; the model's own input is {own_height}x{own_width} px; "
             "pictures are not resized, only cropped (--preprocess short-edge=PX resizes them first)"
         )
-        found = dataclasses.replace(found, resize_short_edge_px=None, crop_px=image_size_px, source="option")
+        found = dataclasses.replace(
+            found, resize_short_edge_px=None, resize_to_px=None, crop_px=image_size_px, source="option"
+        )
     return found

@@ -12,49 +12,70 @@ import _compat_pickle  # the renames of Python 2 that protocol 2 still writes, a
 import pickle
 import pickletools
 import struct
-import tarfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
 import torch
 
+from riformer_deploy.checkpoints.file_kinds import FETCH_AGAIN, check_kind
 from riformer_deploy.common.errors import CheckpointUnreadableError, CheckpointUnsafeError
 
 _INERT_PACKAGES = frozenset(
-    {"addict", "mmcls", "mmcv", "mmdet", "mmengine", "mmpretrain", "mmselfsup", "numpy", "yapf"}
-)
+    {
+        "accelerate", "addict", "apex", "fvcore", "hydra", "iopath", "lightning", "lightning_fabric",
+        "lightning_utilities", "mmaction", "mmagic", "mmcls", "mmcv", "mmdeploy", "mmdet", "mmdet3d",
+        "mmengine", "mmfewshot", "mmgen", "mmocr", "mmpose", "mmpretrain", "mmrazor", "mmrotate", "mmseg",
+        "mmselfsup", "mmyolo", "numpy", "omegaconf", "pytorch_lightning", "timm", "torchmetrics",
+        "transformers", "yacs", "yapf",
+    }
+)  # fmt: skip
+_INERT_MODULES = ("torch.amp.", "torch.cuda.amp.", "torch.nn.", "torch.optim.", "torch.utils.data.")
+"""Of PyTorch: what training scripts pickle whole beside the weights."""
 _INERT_GLOBALS = frozenset(
     {
         "argparse.Namespace",
+        "builtins.bool",
         "builtins.bytes",
+        "builtins.complex",
         "builtins.dict",
         "builtins.float",
+        "builtins.frozenset",
         "builtins.getattr",
         "builtins.int",
         "builtins.list",
+        "builtins.object",
+        "builtins.set",
+        "builtins.slice",
         "builtins.str",
         "builtins.tuple",
+        "collections.Counter",
         "collections.defaultdict",
         "collections.deque",
         "datetime.date",
         "datetime.datetime",
         "datetime.timedelta",
         "datetime.timezone",
+        "enum.Enum",
+        "functools.partial",
         "pathlib.PosixPath",
         "pathlib.WindowsPath",
         "torch.torch_version.TorchVersion",
+        "types.SimpleNamespace",
+        "typing.Any",
+        "uuid.UUID",
     }
 )
 _LEGACY_PICKLES = 5  # magic number, protocol version, system information, the object, its storages' keys
-_REMEDY = "Get the file again from where it came, and compare its size or sha256."
 
 
 class Placeholder:
     """Stands for an object of a training framework; takes any arguments and keeps nothing."""
+
+    stands_for: ClassVar[str] = ""
 
     def __new__(cls, *_args: object, **_options: object) -> Self:
         """Ignore how the object was to be made."""
@@ -85,6 +106,7 @@ class _EmptyDict(Placeholder):
 
 _CONTAINERS: dict[str, type[Placeholder]] = {
     "addict.addict.Dict": _EmptyDict,
+    "collections.Counter": _EmptyDict,
     "collections.defaultdict": _EmptyDict,
     "collections.deque": _EmptyList,
     "mmengine.config.config.ConfigDict": _EmptyDict,
@@ -92,7 +114,7 @@ _CONTAINERS: dict[str, type[Placeholder]] = {
 
 
 def _placeholder(name: str) -> type[Placeholder]:
-    return type("Placeholder", (_CONTAINERS.get(name, Placeholder),), {})
+    return type("Placeholder", (_CONTAINERS.get(name, Placeholder),), {"stands_for": name})
 
 
 def read_checkpoint(path: Path) -> object:
@@ -106,7 +128,7 @@ def read_checkpoint(path: Path) -> object:
         CheckpointUnsafeError: The file names a global that no training framework leaves behind.
     """
     try:
-        _check_kind(path)
+        check_kind(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _load(path)
@@ -118,7 +140,7 @@ def read_checkpoint(path: Path) -> object:
         zlib.error,
     ) as err:  # fmt: skip  # what torch.load and pickletools raise on damaged input
         raise CheckpointUnreadableError(
-            f"{path} is damaged or not a PyTorch checkpoint: {_first_line(err)}", remedy=_REMEDY
+            f"{path} is damaged or not a PyTorch checkpoint: {_first_line(err)}", remedy=FETCH_AGAIN
         ) from err
 
 
@@ -129,7 +151,10 @@ def _load(path: Path) -> object:
         raise CheckpointUnsafeError(
             f"{path} was not loaded: it names code that no training framework leaves in a checkpoint.",
             details=refused,
-            remedy="Loading such a file with pickle would run that code. Do not, unless you wrote it.",
+            remedy="It is, or holds, a whole pickled module, which only its own code can load: load it there "
+            "and save its state_dict()."
+            if any(name.startswith("torch.nn.modules.") for name in names)
+            else "Loading such a file with pickle would run that code. Do not, unless you wrote it.",
         )
     placeholders: list[Any] = [(_placeholder(name), name) for name in names]
     with torch.serialization.safe_globals(placeholders):
@@ -146,51 +171,9 @@ def _first_line(err: BaseException) -> str:
 
 
 def _is_inert(name: str) -> bool:
-    return name in _INERT_GLOBALS or name.partition(".")[0] in _INERT_PACKAGES
-
-
-def _check_kind(path: Path) -> None:
-    """Refuse, by what it is, a file that is plainly something else."""
-    if path.is_dir():
-        raise CheckpointUnreadableError(f"{path} is a folder; a checkpoint file was expected.")
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        raise CheckpointUnreadableError(f"{path} is empty.", remedy=_REMEDY)
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointUnreadableError(
-            f"{path} is a Git LFS pointer, not the file itself.", remedy="Run: git lfs pull"
-        )
-    if head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointUnreadableError(
-            f"{path} is a web page, not a checkpoint.",
-            remedy="The download went to an error or a sign-in page; fetch the file again.",
-        )
-    if head.startswith(b"PK"):
-        _check_archive(path)
-    elif not head.startswith(b"\x80"):
-        raise CheckpointUnreadableError(f"{path} is not a PyTorch checkpoint.", remedy=_REMEDY)
-    elif tarfile.is_tarfile(path):
-        raise CheckpointUnreadableError(f"{path} is in PyTorch's tar format from before version 0.1.10.")
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a zip file that is no checkpoint, or whose content was altered."""
-    with zipfile.ZipFile(path) as archive:
-        names = [name.rpartition("/")[2] for name in archive.namelist()]
-        altered = archive.testzip()  # PyTorch's own reader does not compare the checksums
-    if altered is not None:
-        raise CheckpointUnreadableError(
-            f"{path} is damaged: the checksum of {altered} in it does not match its content.",
-            remedy=_REMEDY,
-        )
-    if "constants.pkl" in names:
-        raise CheckpointUnreadableError(
-            f"{path} is a TorchScript archive, which holds code.",
-            remedy="Give the training checkpoint that it was made from.",
-        )
-    if "data.pkl" not in names:
-        raise CheckpointUnreadableError(f"{path} is a zip archive without a data.pkl; not a checkpoint.")
+    return (
+        name in _INERT_GLOBALS or name.startswith(_INERT_MODULES) or name.partition(".")[0] in _INERT_PACKAGES
+    )
 
 
 def _globals(path: Path) -> set[str]:

@@ -1,63 +1,17 @@
-"""What the content of a checkpoint file holds: which state dict, under which keys, as which values."""
+"""What a state dict and the data beside it hold, as plain values."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from riformer_deploy.common.enums import WeightSet
-from riformer_deploy.common.errors import CheckpointMismatchError
-
-_LOG = logging.getLogger(__name__)
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _DEEPEST = 32
 _DROPPED = object()
-
-
-def choose_state(
-    path: Path, content: Mapping[Any, Any], wanted: WeightSet | None
-) -> tuple[Mapping[Any, Any], WeightSet]:
-    """The state dict to use, and which one that is."""
-    main: Mapping[Any, Any] = content
-    for name in _WRAPPERS:
-        inner = content.get(name)
-        if isinstance(inner, dict):
-            main = inner
-            break
-    other = content.get("ema_state_dict")
-    if not isinstance(other, dict) or not other:
-        if wanted in (WeightSet.AVERAGED, WeightSet.RAW):
-            raise CheckpointMismatchError(
-                f"{path} holds one set of weights; no moving average was stored beside it.",
-                remedy="Leave --weights away.",
-            )
-        return main, WeightSet.ONLY
-    if wanted is WeightSet.RAW:
-        # EMAHook swaps the two on saving: the raw weights are under the average's name.
-        return {key: value for key, value in other.items() if key != "steps"}, WeightSet.RAW
-    if wanted is None:
-        _LOG.info("%s holds averaged and raw weights; the averaged ones are taken", path)
-    return main, WeightSet.AVERAGED
-
-
-def strip_prefixes(state: Mapping[Any, Any]) -> dict[str, Any]:
-    """The state dict without the prefixes that wrappers of a whole model put before every key."""
-    found = {str(key): value for key, value in state.items()}
-    while True:
-        for prefix in _PREFIXES:
-            if found and all(key.startswith(prefix) for key in found):
-                found = {key.removeprefix(prefix): value for key, value in found.items()}
-                break
-        else:
-            return found
 
 
 def read_values(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:

@@ -12,6 +12,7 @@ from types import ModuleType
 from packaging.version import InvalidVersion, Version
 
 from riformer_deploy.common.errors import MissingDependencyError
+from riformer_deploy.common.telemetry import without_openvino_telemetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ PACKAGES = {
         OptionalPackage(module="cuda.bindings", distributions=("cuda-bindings",), minimum="12.6"),
         OptionalPackage(module="openvino", distributions=("openvino",), minimum="2024.0"),
         OptionalPackage(module="pynvml", distributions=("nvidia-ml-py",), minimum="12.535"),
+        OptionalPackage(
+            module="cv2", distributions=("opencv-python-headless", "opencv-python"), minimum="4.8"
+        ),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }
@@ -141,7 +145,8 @@ def require(module: str, submodule: str = "") -> ModuleType:
     """
     named = require_installed(module)
     try:
-        return importlib.import_module(f"{module}.{submodule}" if submodule else module)
+        with without_openvino_telemetry():
+            return importlib.import_module(f"{module}.{submodule}" if submodule else module)
     except Exception as err:  # broken binaries raise anything
         raise MissingDependencyError(
             f"{named} is installed but cannot be imported: {err}",

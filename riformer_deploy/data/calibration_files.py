@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from riformer_deploy.common.errors import CalibrationError, ImageError, OptionError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
-from riformer_deploy.data.decoding import EXTENSIONS, decode_image
+from riformer_deploy.data.decoding import decode_image
+from riformer_deploy.data.image_files import walk_pictures
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import Images, fit, normalize
+from riformer_deploy.data.transforms import Images, check_supported, fit, normalize
 
 _NAMES = ("images", "calibration_images")
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -163,21 +164,20 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
     """The pictures of a folder and its subfolders, resized and cropped as the model's preprocessing says.
 
     Args:
-        path: The folder; files whose name starts with a dot do not count.
+        path: The folder; what is hidden or no picture by its name is left out, with a warning.
         preprocessing: The model's.
         skip_bad: Use the rest where files cannot be used; they are named in the warnings.
 
     Raises:
         CalibrationError: There is no picture, or a file cannot be used.
     """
+    check_supported(preprocessing)
     good: list[tuple[Path, bytes]] = []
     bad: list[str] = []
     digest = hashlib.sha256(dump_json(preprocessing).encode())
-    files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+    content_of = walk_pictures(path)
+    files = content_of.pictures
     for file in files:
-        if file.suffix.lower() not in EXTENSIONS:
-            bad.append(f"{file}: no picture by its name")
-            continue
         try:
             content = hashlib.sha256(_fitted(file, preprocessing).tobytes()).digest()
         except ImageError as err:
@@ -193,7 +193,7 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
             details=bad,
             remedy="Remove these files, or say --skip-bad to use the rest."
             if good
-            else "Give a folder of JPEG, PNG, WebP, BMP, TIFF or PPM pictures.",
+            else "Give a folder of JPEG, PNG, WebP, BMP, TIFF, PPM or GIF pictures.",
         )
 
     def batches() -> Iterator[Images]:
@@ -215,6 +215,7 @@ def folder_set(path: Path, preprocessing: Preprocessing, *, skip_bad: bool = Fal
         count=len(good),
         content_sha256=digest.hexdigest(),
         warnings=(
+            *content_of.notes(path),
             *(f"skipped: {text}" for text in bad),
             *remarks(len(good), len({content for _, content in good})),
         ),

@@ -14,26 +14,14 @@ from numpy.typing import NDArray
 
 from riformer_deploy.common.errors import DatasetError
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.data.class_names import imagenet_ids, imagenet_names
-from riformer_deploy.data.decoding import EXTENSIONS, Picture, Rgb, decode_picture
+from riformer_deploy.data.class_folders import ClassList, match_folders
+from riformer_deploy.data.decoding import Picture, Rgb, decode_picture
+from riformer_deploy.data.image_files import FolderContent, is_hidden, merged, walk_pictures
 
 LAYOUTS = (
     "DIR/SPLIT/CLASS/*.jpg, DIR/CLASS/*.jpg, DIR/SPLIT/*.jpg with DIR/meta/SPLIT.txt (lines of FILE LABEL), "
     "or a .npz with images (N, H, W, 3) uint8 and labels (N,)"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassList:
-    """The classes that labels are numbers of.
-
-    Attributes:
-        count: How many the model has.
-        names: One each, if known.
-    """
-
-    count: int
-    names: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +97,7 @@ def open_dataset(location: Path, classes: ClassList, *, split: str = "val") -> D
         split: ``val`` or another part of the dataset.
 
     Raises:
-        DatasetError: Nothing is there, or labels do not fit the classes.
+        DatasetError: Nothing is there, only other splits are, or labels do not fit the classes.
     """
     if location.is_file():
         found = _from_npz(location, split)
@@ -162,7 +150,7 @@ def _from_list(location: Path, split: str) -> Dataset:
     if not pictures.is_dir():
         raise DatasetError(f"{listing} lists pictures, but their folder {pictures} does not exist.")
     try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise DatasetError(f"{listing} cannot be read: {err}") from err
     samples, problems = [], []
@@ -181,47 +169,30 @@ def _from_list(location: Path, split: str) -> Dataset:
 
 def _from_folders(location: Path, split: str, classes: ClassList) -> Dataset:
     root = location / split if (location / split).is_dir() else location
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    entries = sorted(path for path in root.iterdir() if not is_hidden(path.name))
+    folders = [path.name for path in entries if path.is_dir()]
     if not folders:
         raise DatasetError(f"{root} holds no class folders.", remedy=f"Expected {LAYOUTS}.")
-    labels, how = _labels_of(root, folders, classes)
+    match = match_folders(root, folders, classes)
     notes = [] if root != location else [f"there is no folder {split}/ in it; it is taken as a whole"]
-    samples, strange, empty = [], 0, []
+    notes += match.notes
+    loose = [path.name for path in entries if not path.is_dir()]
+    if loose:
+        notes.append(f"{len(loose)} files are in no class folder and were left out: {', '.join(loose[:5])}")
+    samples, left_out, empty = [], list[FolderContent](), []
     for folder in folders:
-        files = sorted(p for p in (root / folder).rglob("*") if p.is_file() and not p.name.startswith("."))
-        pictures = [path for path in files if path.suffix.lower() in EXTENSIONS]
-        strange += len(files) - len(pictures)
-        if not pictures:
+        content = walk_pictures(root / folder)
+        left_out.append(content)
+        if not content.pictures:
             empty.append(folder)
         samples += [
-            Sample(name=str(path.relative_to(location)), label=labels[folder], path=path) for path in pictures
+            Sample(name=str(path.relative_to(location)), label=match.labels[folder], path=path)
+            for path in content.pictures
         ]
-    if strange:
-        notes.append(f"{strange} files are no pictures by their names and were left out")
+    notes += merged(left_out).notes(root)
     if empty:
         notes.append(f"{len(empty)} class folders hold no pictures: {', '.join(empty[:10])}")
-    return _of_files(location, f"{len(folders)} class folders, {how}", samples, notes)
-
-
-def _labels_of(root: Path, folders: Sequence[str], classes: ClassList) -> tuple[dict[str, int], str]:
-    """Which class each folder is, and how that was found."""
-    names = classes.names or ()
-    if classes.count == len(imagenet_ids()) and (not names or names == imagenet_names()):
-        by_id = {identity: number for number, identity in enumerate(imagenet_ids())}
-        if all(folder in by_id for folder in folders):
-            return {folder: by_id[folder] for folder in folders}, "named by WordNet's ids"
-    by_name = {name: number for number, name in enumerate(names) if names.count(name) == 1}
-    if all(folder in by_name for folder in folders):
-        return {folder: by_name[folder] for folder in folders}, "named as the model's classes"
-    if len(folders) == classes.count:
-        return {folder: number for number, folder in enumerate(folders)}, "numbered in sorted order"
-    strange = [folder for folder in folders if folder not in by_name]
-    raise DatasetError(
-        f"The {len(folders)} folders of {root} cannot be matched with the model's {classes.count} classes: "
-        f"{len(strange)} are not named as any of them, and their numbers differ.",
-        details=strange[:20],
-        remedy="Name the folders as the classes (inspect BUNDLE shows them), or give one to each class.",
-    )
+    return _of_files(location, f"{len(folders)} class folders, {match.how}", samples, notes)
 
 
 def _from_npz(location: Path, split: str) -> Dataset:

@@ -5,20 +5,25 @@ EXIF orientation is applied, 16 bits are cut to the upper 8, grey is repeated, a
 alpha is dropped (not blended), CMYK is converted with OpenCV's own rounding. Where it differs, on purpose:
 
 - a truncated or damaged file is refused; OpenCV fills what is missing with grey and says nothing;
+- a PNG is refused where the checksum of its pixels is wrong; a wrong one elsewhere is read past, as there;
 - CMYK that Adobe did not invert is read as CMYK; OpenCV takes it for inverted and gives a negative;
 - a file is refused by the size in its header before anything is decoded (:data:`MAX_PIXELS`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from riformer_deploy.common.errors import ImageError
+from riformer_deploy.data.png import PNG_SIGNATURE, plain_png
 
 Rgb = NDArray[np.uint8]
 """A picture, (H, W, 3) uint8, RGB, C-contiguous."""
@@ -28,8 +33,10 @@ Picture = Rgb | Image.Image
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, 256 MiB as RGB: the size from which Pillow suspects a bomb."""
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""File names that are pictures, in any case; mmpretrain's list with ``.tiff`` and ``.webp``."""
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif",
+)  # fmt: skip
+"""File names that are pictures, in any case: mmpretrain's list, and the other names of what is decoded."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")  # none of these runs a program
 _TURNS = {
@@ -69,9 +76,7 @@ def decode_picture(source: Path | bytes, *, name: str | None = None) -> Image.Im
     """
     called = name or (str(source) if isinstance(source, Path) else "the picture")
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
-        ) as image:
+        with _opened(source) as file, Image.open(file, formats=_FORMATS) as image:
             check_size(image.size, called)
             image.load()
             return _to_rgb(image, called)
@@ -84,6 +89,15 @@ def decode_picture(source: Path | bytes, *, name: str | None = None) -> Image.Im
             f"{called} cannot be decoded: {_reason(err)}",
             remedy="Replace or remove the file; JPEG, PNG, WebP, BMP, TIFF, PPM and GIF are read.",
         ) from err
+
+
+@contextlib.contextmanager
+def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
+    """A file to read from; a PNG's without what OpenCV does not look at either."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+        file.seek(0)
+        yield io.BytesIO(plain_png(file)) if is_png else file
 
 
 def check_size(size: tuple[int, int], called: str) -> None:

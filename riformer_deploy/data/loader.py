@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Picture
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.data.transforms import Images, fit, normalize
+from riformer_deploy.data.transforms import Images, check_supported, fit, normalize
 from riformer_deploy.system.machine import usable_cores
 
 
@@ -53,6 +53,7 @@ class LoaderOptions:
         ]
         if problems:
             raise OptionError("Pictures cannot be fed as asked.", details=problems)
+        check_supported(self.preprocessing)
 
 
 @dataclass(frozen=True, kw_only=True)

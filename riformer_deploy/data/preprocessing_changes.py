@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.data.preprocessing import Interpolation, Preprocessing
+from riformer_deploy.data.preprocessing import Interpolation, Preprocessing, ResizeBackend
 
 Triple = tuple[float, float, float]
 
@@ -19,10 +19,11 @@ class PreprocessingChanges:
     Attributes:
         resize_short_edge_px: The short edge; 0 for no resize at all.
         crop_px: Height and width of the centre crop, the network's input.
-        interpolation: Pillow's filter.
+        interpolation: The filter.
         mean: Per channel, in 0..255 units.
         std: Per channel, in 0..255 units.
         channel_order: ``RGB`` or ``BGR``.
+        resize_backend: What resizes.
     """
 
     resize_short_edge_px: int | None = None
@@ -31,6 +32,7 @@ class PreprocessingChanges:
     mean: Triple | None = None
     std: Triple | None = None
     channel_order: str | None = None
+    resize_backend: ResizeBackend | None = None
 
     def apply(self, found: Preprocessing) -> Preprocessing:
         """``found`` with these settings.
@@ -42,6 +44,8 @@ class PreprocessingChanges:
         changes = {name: value for name, value in own.items() if value is not None}
         if not changes:
             return found
+        if self.resize_short_edge_px is not None:  # it takes the place of every other resize, known or not
+            changes |= {"resize_to_px": None, "unsupported": ()}
         if self.resize_short_edge_px == 0:
             changes["resize_short_edge_px"] = None
         try:
@@ -71,12 +75,13 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], object]]] = {
     "mean": ("mean", _channels),
     "std": ("std", _channels),
     "order": ("channel_order", str.upper),
+    "backend": ("resize_backend", ResizeBackend),
 }
 
 
 EXAMPLE = (
     "short-edge=248,crop=224,interpolation=bicubic,mean=123.675/116.28/103.53,"
-    "std=58.395/57.12/57.375,order=RGB"
+    "std=58.395/57.12/57.375,order=RGB,backend=pillow"
 )
 """Every setting."""
 

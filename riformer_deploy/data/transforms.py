@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import ImageError, OptionError
 from riformer_deploy.data.decoding import Picture, Rgb, check_size
-from riformer_deploy.data.preprocessing import Interpolation, Preprocessing
+from riformer_deploy.data.preprocessing import Interpolation, Preprocessing, ResizeBackend
 
 Images = NDArray[np.float32]
 """Normalised images, (N, 3, H, W) float32, C-contiguous."""
@@ -23,6 +25,35 @@ _FILTERS = {
     Interpolation.BOX: Image.Resampling.BOX,
     Interpolation.HAMMING: Image.Resampling.HAMMING,
 }
+_OPENCV_FILTERS = {
+    Interpolation.NEAREST: "INTER_NEAREST",
+    Interpolation.BILINEAR: "INTER_LINEAR",
+    Interpolation.BICUBIC: "INTER_CUBIC",
+    Interpolation.LANCZOS: "INTER_LANCZOS4",
+    Interpolation.AREA: "INTER_AREA",
+}
+
+
+def check_supported(preprocessing: Preprocessing) -> None:
+    """See that pictures can be brought to the network as training did, before the first is touched.
+
+    Raises:
+        OptionError: The stored test pipeline has steps that are not done here.
+        MissingDependencyError: It resizes with OpenCV, which is not installed.
+    """
+    if preprocessing.unsupported:
+        raise OptionError(
+            "Pictures cannot be prepared as the test pipeline that training stored prepares them.",
+            details=preprocessing.unsupported,
+            remedy="Export again and say what to do instead: --preprocess short-edge=PX (or none), crop=PX; "
+            "scores then differ from training's.",
+        )
+    if _resizes(preprocessing) and preprocessing.resize_backend is ResizeBackend.OPENCV:
+        require("cv2")
+
+
+def _resizes(preprocessing: Preprocessing) -> bool:
+    return preprocessing.resize_short_edge_px is not None or preprocessing.resize_to_px is not None
 
 
 def resized_size(size: tuple[int, int], short_edge_px: int) -> tuple[int, int]:
@@ -54,10 +85,14 @@ def fit(picture: Picture, preprocessing: Preprocessing, *, name: str = "the pict
             artifact of fixed size takes), or so long and narrow that resizing it would exhaust memory.
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    if preprocessing.resize_short_edge_px is not None:
+    size = image.size
+    if preprocessing.resize_to_px is not None:
+        size = (preprocessing.resize_to_px[1], preprocessing.resize_to_px[0])
+    elif preprocessing.resize_short_edge_px is not None:
         size = resized_size(image.size, preprocessing.resize_short_edge_px)
+    if _resizes(preprocessing):
         check_size(size, f"{name}, resized from {image.width}x{image.height} px,")
-        image = image.resize(size, _FILTERS[Interpolation(preprocessing.interpolation)])
+        image = _resized(image, size, preprocessing)
     width, height = image.size
     crop_height, crop_width = preprocessing.crop_px
     if height < crop_height or width < crop_width:
@@ -69,6 +104,19 @@ def fit(picture: Picture, preprocessing: Preprocessing, *, name: str = "the pict
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     box = (left, top, left + crop_width, top + crop_height)
     return np.ascontiguousarray(np.asarray(image.crop(box)))
+
+
+def _resized(image: Image.Image, size: tuple[int, int], preprocessing: Preprocessing) -> Image.Image:
+    interpolation = Interpolation(preprocessing.interpolation)
+    match preprocessing.resize_backend:
+        case ResizeBackend.PILLOW:
+            return image.resize(size, _FILTERS[interpolation])
+        case ResizeBackend.OPENCV:
+            cv2 = require("cv2")
+            flag = getattr(cv2, _OPENCV_FILTERS[interpolation])
+            return Image.fromarray(cv2.resize(np.asarray(image), size, interpolation=flag))
+        case _:
+            assert_never(preprocessing.resize_backend)
 
 
 def normalize(pictures: Sequence[Rgb] | NDArray[np.uint8], preprocessing: Preprocessing) -> Images:

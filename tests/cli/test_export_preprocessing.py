@@ -51,3 +51,23 @@ def test_preprocessing_that_makes_no_sense_is_a_usage_error(
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_step_that_is_not_done_here_is_refused_before_pictures_and_not_at_export(
+    cli: Callable[..., CompletedProcess[str]],
+    write_checkpoint: Callable[..., Path],
+    repository: Path,
+    tmp_path: Path,
+) -> None:
+    config = (
+        "test_pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), "
+        "dict(type='CenterCrop', crop_size=64)]\n"
+        "data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6], to_rgb=True)"
+    )
+    checkpoint, picture = write_checkpoint(meta={"cfg": config}), repository / "tests/data/astronaut.png"
+    done = cli("export", checkpoint, "-o", tmp_path / "bundle", "--image-size", "64")
+    assert done.returncode == 0, done.stderr
+    assert "grayscale" in done.stderr
+    assert Bundle.open(tmp_path / "bundle").manifest.model.preprocessing.mean == (1, 2, 3)
+    refused = cli("predict", picture, tmp_path / "bundle")
+    assert (refused.returncode, "grayscale" in refused.stderr) == (2, True)

@@ -139,3 +139,22 @@ def test_odd_names_of_files_are_printed_as_they_are(
     ran = cli("fuse", tiny_checkpoint, "-o", tmp_path / name)
     assert ran.returncode == 0
     assert ran.stdout.startswith(f"{tmp_path / name}: deploy form, ")
+
+
+def test_the_key_chooses_among_several_and_is_noted(
+    cli: Run, tmp_path: Path, tiny_checkpoint: Path, other_checkpoint: Path
+) -> None:
+    states = {path.stem: load_checkpoint(path).state for path in (tiny_checkpoint, other_checkpoint)}
+    torch.save(states, tmp_path / "two.pth")
+    ran = cli("fuse", tmp_path / "two.pth", "--key", "other", "-o", tmp_path / "fused.pth")
+    assert ran.returncode == 0
+    assert "the weights were found under other" in ran.stderr
+    assert cli("fuse", other_checkpoint, "-o", tmp_path / "same.pth").returncode == 0
+    fused, same = (load_checkpoint(tmp_path / name).weights_sha256 for name in ("fused.pth", "same.pth"))
+    assert fused == same
+
+
+def test_a_url_is_no_path_and_only_https_is_fetched(cli: Run, tmp_path: Path) -> None:
+    ran = cli("fuse", "http://example.org/model.pth", "-o", tmp_path / "fused.pth")
+    assert ran.returncode == 2
+    assert "http://example.org/model.pth cannot be fetched: the https address" in ran.stderr

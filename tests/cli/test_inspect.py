@@ -7,6 +7,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import torch
 
 from riformer_deploy.api.inspect import (
     BundleInspection,
@@ -16,6 +17,7 @@ from riformer_deploy.api.inspect import (
     inspect_file,
 )
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
@@ -281,3 +283,17 @@ def test_a_foreign_plan_in_a_bundle_is_refused_by_name(cli: Run, engine_bundle_c
     ran = cli("inspect", path)
     assert (ran.returncode, ran.stdout) == (30, "")
     assert f"{path} is not an engine that the bundle {engine_bundle_copy} lists" in ran.stderr
+
+
+def test_weights_and_key_choose_in_a_checkpoint_and_nowhere_else(
+    cli: Run, tmp_path: Path, tiny_checkpoint: Path, other_checkpoint: Path, tiny_bundle: Path
+) -> None:
+    state, other = (load_checkpoint(path).state for path in (tiny_checkpoint, other_checkpoint))
+    torch.save({"model": state, "model_ema": other}, tmp_path / "ema.pth")
+    torch.save({"a": {"net": state}, "b": {"net": other}}, tmp_path / "two.pth")
+    raw = cli("inspect", tmp_path / "ema.pth", "--weights", "raw", "--json")
+    assert load_json(CheckpointInspection, raw.stdout).weights is WeightSet.RAW
+    several = cli("inspect", tmp_path / "two.pth")
+    assert (several.returncode, "a.net" in several.stderr) == (12, True)
+    assert cli("inspect", tmp_path / "two.pth", "--key", "b").returncode == 0
+    assert cli("inspect", tiny_bundle, "--key", "b").returncode == 2

@@ -199,3 +199,42 @@ print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("Example: riformer-deploy") == 1 + len(COMMANDS)
     assert ran.stdout.endswith("HEAVY []\n")
+
+
+class _Failing(io.TextIOBase):
+    """A standard output that fails as a closed pipe or a full disk does."""
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+
+    def write(self, _text: str) -> int:
+        raise self._error
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_closed_pipe_ends_quietly_as_by_its_signal(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", _Failing(BrokenPipeError(32, "Broken pipe")))
+    ran = cli("models", *options)
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_full_or_closed_standard_output_is_one_message(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", _Failing(OSError(28, "No space left on device")))
+    full = cli("models", *options)
+    assert full.returncode == 2
+    assert full.stderr == "error: standard output cannot be written: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(sys, "stdout", None)
+    closed = cli("models", *options)
+    assert (closed.returncode, closed.stderr.count("error: ")) == (2, 1)
+
+
+def test_a_wrong_command_line_with_json_is_told_once(cli: Run) -> None:
+    assert cli("models", "--jsno", "--json").stderr.lower().count("no such option") == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from riformer_deploy_cli import options
 
 from riformer_deploy.common.enums import Group
+from riformer_deploy.common.errors import OptionError
 
 
 @pytest.mark.parametrize(
@@ -38,4 +40,10 @@ def test_a_command_line_chooses_groups_and_none_named_means_all(
 def test_the_last_argument_may_be_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert options.split_bundle(["a.png", str(tiny_bundle)]) == (("a.png",), tiny_bundle)
     assert options.split_bundle(["a.png", str(tmp_path)]) == (("a.png", str(tmp_path)), None)
-    assert options.split_bundle([str(tiny_bundle)]) == ((str(tiny_bundle),), None)
+    assert options.split_bundle(["a.png"], tiny_bundle) == (("a.png",), tiny_bundle)
+    assert options.split_bundle(["a.png", str(tiny_bundle)], tiny_bundle) == (("a.png",), tiny_bundle)
+    with pytest.raises(OptionError, match="no pictures are named"):
+        options.split_bundle([str(tiny_bundle)])
+    other = shutil.copytree(tiny_bundle, tmp_path / "other")
+    with pytest.raises(OptionError, match="Two bundles"):
+        options.split_bundle(["a.png", str(tiny_bundle)], other)

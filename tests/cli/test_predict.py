@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -8,6 +9,8 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 from PIL import Image
+
+from riformer_deploy.data.decoding import decode_image
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -93,3 +96,49 @@ def test_engines_that_cannot_run_here_are_one_clear_error(
     assert (done.returncode, done.stdout) == (51, "")
     assert "TensorRT-RTX fp32: there is no NVIDIA GPU to run on" in done.stderr
     assert "Choose another --with." in done.stderr
+
+
+def test_a_mistyped_bundle_is_never_answered_by_another_one(
+    cli: Cli, pictures: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_bundle)
+    done = cli("predict", pictures, f"{tiny_bundle}-typo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no such picture, folder or bundle" in done.stderr
+    assert cli("predict", pictures, "--bundle", f"{tiny_bundle}-typo").returncode == 30
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("-", "not read from standard input"), ("https://example.org/cat.jpg", "not fetched")],
+)
+def test_standard_input_and_urls_say_what_to_do_instead(
+    cli: Cli, tiny_bundle: Path, argument: str, said: str
+) -> None:
+    done = cli("predict", argument, "--bundle", tiny_bundle)
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
+def test_what_is_left_out_of_a_folder_is_said(cli: Cli, pictures: Path, tiny_bundle: Path) -> None:
+    (pictures / "notes.txt").touch()
+    (pictures / "@eaDir").mkdir()
+    (pictures / "@eaDir" / "0.png").touch()
+    done = cli("predict", pictures, "--bundle", tiny_bundle, "--json")
+    assert done.returncode == 0
+    assert len(json.loads(done.stdout)["predictions"]) == 3
+    assert "1 files are no pictures by their names and were left out: notes.txt" in done.stderr
+    assert "1 names are hidden or hold thumbnails and were left out: @eaDir" in done.stderr
+
+
+def test_no_warning_of_a_library_reaches_the_user(cli: Cli, pictures: Path, tiny_bundle: Path) -> None:
+    odd = pictures / "3.jpg"
+    tag = b"\x01\x0f\x00\x02\x00\x00\xff\xff\x00\x00\x00\x08"  # a maker's name of 65535 letters
+    Image.new("RGB", (60, 70)).save(odd, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + tag + bytes(4))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        decode_image(odd)
+        assert [warning.filename for warning in seen if "PIL" in warning.filename]  # the control
+        seen.clear()
+        done = cli("predict", odd, "--bundle", tiny_bundle)
+    assert done.returncode == 0
+    assert [warning for warning in seen if "PIL" in warning.filename] == []

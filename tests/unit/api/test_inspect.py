@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,3 +243,12 @@ def test_a_changed_graph_or_parity_report_of_a_bundle_is_not_described(tiny_bund
     assert isinstance(found, BundleInspection)
     assert (found.graphs, found.parity, found.parity_utc) == ((), None, None)
     assert len(found.problems) == 2
+
+
+def test_what_lies_in_a_bundle_and_is_not_its_own_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / ".pending-killed").mkdir()
+    (bundle / "notes.txt").touch()
+    found = inspect_file(bundle)
+    assert isinstance(found, BundleInspection)
+    assert (found.foreign, found.intact) == ((".pending-killed", "notes.txt"), True)

@@ -182,7 +182,7 @@ def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path
         with writing(directory, chr(ord("a") + life), 10**9) as process:
             while not (directory / "bundle.json").exists() and process.poll() is None:
                 time.sleep(0.001)
-            time.sleep(rng.uniform(0.005, 0.05))
+            time.sleep(rng.uniform(0.005, 0.15))
         assert process.returncode == -signal.SIGKILL
         assert_whole(directory)
         seen.add(contents_of(directory)["a.bin"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy.checkpoints import download
 from riformer_deploy.checkpoints.download import (
     PUBLISHED_AT,
     DownloadOptions,
@@ -426,3 +427,37 @@ def test_a_name_is_fetched_and_a_path_is_itself(
     monkeypatch.chdir(tmp_path)
     (tmp_path / S12.name).write_text("a file of that name goes first")
     assert named_checkpoint(Path(S12.name), options) == Path(S12.name)
+
+
+def test_a_url_is_fetched_under_its_own_name_and_never_taken_for_a_file_that_is_there(
+    server: Server, options: DownloadOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_SCHEMES", {"http"})
+    url = f"{server.url}/some/where/my%20model.pth?download=true"
+    folder = Path(options.folder)
+    folder.mkdir()
+    (folder / "my model.pth.part").write_bytes(b"of another version")
+    path = named_checkpoint(url, options)
+    assert (path.name, path.read_bytes()) == ("my model.pth", CONTENT)
+    with pytest.raises(OptionError, match="is there already, and nothing tells"):
+        named_checkpoint(url, options)
+    assert len(server.asked) == 1
+
+
+def test_a_hash_in_the_name_of_a_url_is_held_to(
+    server: Server, options: DownloadOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_SCHEMES", {"http"})
+    good = f"{server.url}/model-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
+    assert named_checkpoint(good, options) == named_checkpoint(good, options)
+    assert len(server.asked) == 1
+    with pytest.raises(DownloadError, match="should begin with 00000000"):
+        named_checkpoint(f"{server.url}/model-00000000.pth", options)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/model.pth", "ftp://example.org/m.pth", "https://example.org/", "s3://b/m.pth"]
+)
+def test_other_urls_than_https_of_a_file_are_refused(url: str, options: DownloadOptions) -> None:
+    with pytest.raises(OptionError, match="https address of a file"):
+        named_checkpoint(url, options)

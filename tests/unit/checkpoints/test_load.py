@@ -210,7 +210,13 @@ def test_meta_that_holds_itself_is_no_crash(write_checkpoint: Write) -> None:
 def test_class_names_that_do_not_fit_the_outputs_are_not_taken(
     write_checkpoint: Write, names: object
 ) -> None:
-    assert load_checkpoint(write_checkpoint(meta={"dataset_meta": {"classes": names}})).class_names is None
+    found = load_checkpoint(write_checkpoint(meta={"dataset_meta": {"classes": names}}))
+    assert found.class_names is None
+    stored = isinstance(names, list)
+    assert [note for note in found.notes if "class names that are stored were not taken" in note] == list(
+        found.notes
+    )
+    assert bool(found.notes) is stored
 
 
 @pytest.mark.parametrize(("weights", "seed"), [("averaged", 0), ("raw", 1), (None, 0)])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.checkpoints import load
 from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
@@ -19,7 +17,6 @@ from riformer_deploy.common.errors import (
     CheckpointValuesError,
     OptionError,
 )
-from riformer_deploy.common.files import sha256_of
 from riformer_deploy.model.variants import get_variant
 
 Write = Callable[..., Path]
@@ -144,18 +141,6 @@ def test_a_stored_config_of_other_classes_is_refused(write_checkpoint: Write) ->
     with pytest.raises(CheckpointKeysError) as caught:
         load_checkpoint(write_checkpoint(meta={"cfg": _config([1, 1, 2, 1], classes=9)}))
     assert caught.value.details == ("num_classes: the tensors say 7, the stored config 9",)
-
-
-def test_a_file_that_changes_while_it_is_read_is_unreadable(
-    write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def meanwhile(path: Path) -> str:
-        os.utime(path, ns=(1, 1))
-        return sha256_of(path)
-
-    monkeypatch.setattr(load, "sha256_of", meanwhile)
-    with pytest.raises(CheckpointUnreadableError, match="changed while it was being read"):
-        load_checkpoint(write_checkpoint())
 
 
 def test_a_config_of_another_function_is_refused_with_all_its_settings(write_checkpoint: Write) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.checkpoints.mmengine_config import contradictions, preprocessing_of, refused_settings
+from riformer_deploy.checkpoints.mmengine_config import contradictions, refused_settings
+from riformer_deploy.checkpoints.stored_pipeline import preprocessing_of
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
 

@@ -11,6 +11,7 @@ from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from riformer_deploy.data.preprocessing_changes import PreprocessingChanges
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
@@ -66,6 +67,7 @@ def test_a_variant_that_the_stored_config_contradicts_is_refused_with_every_diff
         resolve(checkpoint(config=CONFIG), S12)
     assert [detail.partition(":")[0] for detail in caught.value.details] == [
         "resize_short_edge_px",
+        "interpolation",
         "crop_px",
         "mean",
         "std",
@@ -158,3 +160,40 @@ def test_a_difference_beyond_rounding_in_one_channel_is_kept(changed: str) -> No
     values[changed] = (*values[changed][:2], values[changed][2] * (1 + 1e-5))
     found, _ = resolve(checkpoint(mean=values["mean"], std=values["std"]), S12)
     assert (found.mean, found.std) == (values["mean"], values["std"])
+
+
+UNKNOWN = CONFIG.replace("dict(type='CenterCrop'", "dict(type='Grayscale'), dict(type='CenterCrop'")
+
+
+def test_a_step_that_is_not_understood_keeps_the_normalisation_and_is_recorded() -> None:
+    found, notes = resolve(checkpoint(OWN_SHAPE, config=UNKNOWN), size=(192, 192))
+    assert (found.mean, found.std, found.channel_order) == ((1, 2, 3), (4, 5, 6), "BGR")
+    assert (found.crop_px, found.resize_short_edge_px) == ((192, 192), None)
+    assert found.unsupported == ("{'type': 'Grayscale'} is not done here",)
+    assert any("Grayscale" in note and "--preprocess" in note for note in notes)
+
+
+def test_a_file_that_stores_a_pipeline_is_never_said_to_store_none() -> None:
+    with pytest.raises(OptionError, match="pipeline is not understood") as caught:
+        resolve(checkpoint(OWN_SHAPE, config=UNKNOWN))
+    assert caught.value.details == ("{'type': 'Grayscale'} is not done here",)
+    with pytest.raises(OptionError, match="stores no test pipeline"):
+        resolve(checkpoint(OWN_SHAPE))
+
+
+def test_what_the_user_says_of_the_geometry_takes_the_unknown_steps_place() -> None:
+    notes: list[str] = []
+    found = resolve_preprocessing(
+        checkpoint(OWN_SHAPE, config=UNKNOWN),
+        variant=None,
+        image_size_px=None,
+        notes=notes,
+        changes=PreprocessingChanges(resize_short_edge_px=200, crop_px=(192, 192)),
+    )
+    assert (found.unsupported, found.mean) == ((), (1, 2, 3))
+
+
+def test_a_pipeline_without_a_normalisation_is_taken_and_the_rest_assumed_aloud() -> None:
+    found, (note,) = resolve(checkpoint(OWN_SHAPE, config=CONFIG.partition("\n")[0]))
+    assert (found.crop_px, found.mean) == ((192, 192), IMAGENET_MEAN)
+    assert "ImageNet's is assumed" in note

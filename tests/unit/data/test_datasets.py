@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from riformer_deploy.common.errors import DatasetError, ImageError
+from riformer_deploy.data.class_folders import ClassList
 from riformer_deploy.data.class_names import imagenet_ids, imagenet_names
-from riformer_deploy.data.datasets import ClassList, open_dataset
+from riformer_deploy.data.datasets import open_dataset
 
 PETS = ClassList(count=3, names=("cat", "dog", "newt"))
 NAMELESS = ClassList(count=3, names=None)
@@ -113,7 +114,9 @@ def test_files_that_are_no_pictures_and_empty_folders_are_said(write: Write, tmp
     dataset = open_dataset(root, PETS)
     assert len(dataset) == 2
     assert "1 files are no pictures" in dataset.notes[0]
-    assert "newt" in dataset.notes[1]
+    assert "1 names are hidden" in dataset.notes[1]
+    assert "cat/.hidden.png" in dataset.notes[1]
+    assert "newt" in dataset.notes[2]
 
 
 @pytest.mark.parametrize("prefix", ["", "val_"])

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from riformer_deploy.checkpoints.mmengine_config import preprocessing_of, remarks_on
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.data.preprocessing import Interpolation, Preprocessing
+from riformer_deploy.data.preprocessing import Interpolation, Preprocessing, ResizeBackend
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, EXAMPLE, PreprocessingChanges, parse_changes
 from riformer_deploy.model.variants import VARIANTS
 
@@ -39,13 +40,13 @@ def test_what_is_not_said_stays() -> None:
 
 def test_everything_that_cannot_be_read_is_listed() -> None:
     with pytest.raises(OptionError) as caught:
-        parse_changes("crop=big,size=3,mean=1/2,interpolation=area,std,crop=3,crop=4")
+        parse_changes("crop=big,size=3,mean=1/2,interpolation=cubic,std,crop=3,crop=4")
     text = "\n".join(caught.value.details)
     for part in (
         "crop: 'big'",
         "'size=3'",
         "mean: '1/2'",
-        "interpolation: 'area'",
+        "interpolation: 'cubic'",
         "'std'",
         "crop is given twice",
     ):
@@ -69,36 +70,14 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
         parse_changes(text).apply(S12)
 
 
-PUBLISHED = (
-    "test_pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=248, edge='short', "
-    "backend='pillow', interpolation='bicubic'), dict(type='CenterCrop', crop_size=224), "
-    "dict(type='PackInputs')]\n"
-    "data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6], to_rgb=True)"
-)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("", "", None),
-        ("backend='pillow', ", "", "OpenCV"),
-        ("backend='pillow'", "backend='cv2'", "OpenCV"),
-        ("crop_size=224", "crop_size=224, auto_pad=True", "pads"),
-        ("type='LoadImageFromFile'", "type='LoadImageFromFile', color_type='grayscale'", "color_type"),
-        ("type='LoadImageFromFile'", "type='LoadImageFromFile', backend_args=None", None),
-    ],
-)
-def test_what_a_stored_pipeline_does_and_we_cannot_is_said(old: str, new: str, said: str | None) -> None:
-    text = PUBLISHED.replace(old, new) if old else PUBLISHED
-    remarks = remarks_on(text)
-    if said is None:
-        assert remarks == ()
-    else:
-        (remark,) = remarks
-        assert said in remark
-    assert preprocessing_of(text) is not None
-
-
-@pytest.mark.parametrize("text", ["", "broken [", "test_pipeline = 3", PUBLISHED.replace("bicubic", "area")])
-def test_text_without_a_pipeline_that_is_understood_has_no_remarks(text: str) -> None:
-    assert remarks_on(text) == ()
+def test_a_short_edge_takes_the_place_of_what_is_not_done_here() -> None:
+    found = dataclasses.replace(
+        S12,
+        resize_short_edge_px=None,
+        resize_to_px=(256, 256),
+        unsupported=("Pad",),
+        resize_backend=ResizeBackend.OPENCV,
+    )
+    changed = parse_changes("short-edge=248,backend=pillow").apply(found)
+    assert changed == dataclasses.replace(S12, source="option")
+    assert parse_changes("mean=1/2/3").apply(found).unsupported == ("Pad",)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from riformer_deploy.common.errors import ImageError
+from riformer_deploy.common import dependencies
+from riformer_deploy.common.errors import ImageError, MissingDependencyError, OptionError
 from riformer_deploy.data.decoding import decode_image
-from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.loader import LoaderOptions
+from riformer_deploy.data.preprocessing import Preprocessing, ResizeBackend
 from riformer_deploy.data.transforms import fit, normalize, resized_size
 from riformer_deploy.model.variants import VARIANTS
 
@@ -116,3 +120,56 @@ def test_the_means_belong_to_the_channels_in_the_networks_order() -> None:
         resize_short_edge_px=None, crop_px=(1, 1), mean=(1, 2, 3), std=(1, 2, 4), channel_order="BGR"
     )
     assert normalize([picture], bgr).ravel().tolist() == [29.0, 9.0, 1.75]
+
+
+def test_a_resize_to_a_fixed_size_takes_no_heed_of_the_shape() -> None:
+    picture = noise(64, 40)
+    preprocessing = Preprocessing(resize_short_edge_px=None, resize_to_px=(30, 20), crop_px=(30, 20))
+    expected = Image.fromarray(picture).resize((20, 30), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(fit(picture, preprocessing), np.asarray(expected))
+
+
+OPENCV = Preprocessing(
+    resize_short_edge_px=32,
+    crop_px=(32, 32),
+    interpolation="bilinear",
+    resize_backend=ResizeBackend.OPENCV,
+)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area", "lanczos", "nearest"])
+def test_opencv_resizes_where_training_did_so(interpolation: str) -> None:
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    picture = noise(64, 80)
+    flags = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA,
+             "lanczos": cv2.INTER_LANCZOS4, "nearest": cv2.INTER_NEAREST}  # fmt: skip
+    expected = cv2.resize(picture, (40, 32), interpolation=flags[interpolation])[:, 4:36]
+    preprocessing = dataclasses.replace(OPENCV, interpolation=interpolation)
+    np.testing.assert_array_equal(fit(picture, preprocessing), expected)
+
+
+def test_without_opencv_pictures_are_refused_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies, "_installed", lambda _module: None)
+    with pytest.raises(MissingDependencyError, match="opencv-python-headless is not installed"):
+        LoaderOptions(preprocessing=OPENCV)
+    LoaderOptions(preprocessing=dataclasses.replace(OPENCV, resize_short_edge_px=None))
+
+
+def test_steps_that_are_not_done_here_refuse_pictures_by_name() -> None:
+    odd = dataclasses.replace(OPENCV, unsupported=("Pad is not done here",))
+    with pytest.raises(OptionError, match="--preprocess short-edge") as caught:
+        LoaderOptions(preprocessing=odd)
+    assert caught.value.details == ("Pad is not done here",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"interpolation": "hamming"}, "cv2 has no interpolation hamming"),
+        ({"resize_to_px": (40, 40)}, "exclude each other"),
+        ({"resize_short_edge_px": None, "resize_to_px": (40, 31)}, "smaller than the crop"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(OPENCV, **settings)

@@ -25,7 +25,8 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import DatasetError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.data.datasets import ClassList, Dataset, Sample, open_dataset
+from riformer_deploy.data.class_folders import ClassList
+from riformer_deploy.data.datasets import Dataset, Sample, open_dataset
 from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import Images
