@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from riformer_deploy.api.features import FeatureOptions, extract_features
     from riformer_deploy.api.fuse import fuse_checkpoint
     from riformer_deploy.api.inspect import inspect_file
-    from riformer_deploy.api.models import get_model, published_models
+    from riformer_deploy.api.models import list_models, published_models
     from riformer_deploy.api.parity import verify_bundle
     from riformer_deploy.api.predict import predict_images
     from riformer_deploy.api.reproduce import ReproduceOptions, reproduce_table
+    from riformer_deploy.api.torch_models import InferenceResult, get_model, inference_model
     from riformer_deploy.backends.candidates import Group
     from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
     from riformer_deploy.bundle.store import Bundle
@@ -58,6 +59,7 @@ _HOMES = {
     "FeatureOptions": "api.features",
     "Form": "model.architecture",
     "Group": "backends.candidates",
+    "InferenceResult": "api.torch_models",
     "PictureFiles": "data.image_files",
     "Precision": "common.enums",
     "RIFormer": "model.network",
@@ -77,9 +79,11 @@ _HOMES = {
     "fold": "model.reparameterize",
     "fuse": "model.reparameterize",
     "fuse_checkpoint": "api.fuse",
-    "get_model": "api.models",
+    "get_model": "api.torch_models",
     "get_variant": "model.variants",
+    "inference_model": "api.torch_models",
     "inspect_file": "api.inspect",
+    "list_models": "api.models",
     "load_checkpoint": "checkpoints.load",
     "predict_images": "api.predict",
     "published_models": "api.models",
@@ -102,6 +106,7 @@ __all__ = [
     "FeatureOptions",
     "Form",
     "Group",
+    "InferenceResult",
     "PictureFiles",
     "Precision",
     "RIFormer",
@@ -124,7 +129,9 @@ __all__ = [
     "fuse_checkpoint",
     "get_model",
     "get_variant",
+    "inference_model",
     "inspect_file",
+    "list_models",
     "load_checkpoint",
     "predict_images",
     "published_models",

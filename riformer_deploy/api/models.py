@@ -1,17 +1,14 @@
-"""Models by name, with or without weights."""
+"""The published models: their names, and the table of what they weigh and cost."""
 
 from __future__ import annotations
 
-import dataclasses
+import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from riformer_deploy.checkpoints.load import check_expectations, load_checkpoint
-from riformer_deploy.common.enums import WeightSet
-from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
-from riformer_deploy.model.network import RIFormer, model_from_state
-from riformer_deploy.model.variants import VARIANTS, get_variant
+from riformer_deploy.model.variants import VARIANTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,34 +67,16 @@ def published_models() -> ModelTable:
     return ModelTable(models=tuple(rows))
 
 
-def get_model(
-    name: str | Architecture,
-    checkpoint: Path | str | None = None,
-    *,
-    num_classes: int | None = None,
-    weights: WeightSet | str | None = None,
-) -> RIFormer:
-    """A RIFormer in evaluation mode.
+def list_models(pattern: str | None = None, exclude_patterns: Sequence[str] = ()) -> list[str]:
+    """Names of the published models, sorted.
 
     Args:
-        name: A published model, such as ``riformer-s12_in1k``, or an architecture of your own.
-        checkpoint: A file to load; None leaves PyTorch's initial weights, in training form.
-        num_classes: Classes of the head; None takes the model's own.
-        weights: ``averaged`` or ``raw`` where the file holds both.
-
-    Returns:
-        The model, in the form that the checkpoint is in;
-        :func:`~riformer_deploy.model.reparameterize.fuse` gives its deploy form.
-
-    Raises:
-        OptionError: No published model has that name.
-        CheckpointError: The checkpoint is not usable, or is another model's.
+        pattern: A wildcard pattern that names must begin with, such as ``riformer-s*``; None for all.
+        exclude_patterns: Names that begin with one of these are left out.
     """
-    base = get_variant(name).architecture if isinstance(name, str) else name
-    wanted = base if num_classes is None else dataclasses.replace(base, num_classes=num_classes)
-    if checkpoint is None:
-        return RIFormer(wanted, Form.TRAINING).eval()
-    loaded = load_checkpoint(checkpoint, weights=weights)
-    check_expectations(loaded, architecture=wanted, num_classes=None)
-    # Trainable, as an unloaded one is; the toolkit's own models are not.
-    return model_from_state(loaded.architecture, loaded.form, loaded.state).requires_grad_()
+    return sorted(
+        name
+        for name in VARIANTS
+        if fnmatch.fnmatchcase(name, f"{pattern or ''}*")
+        and not any(fnmatch.fnmatchcase(name, f"{excluded}*") for excluded in exclude_patterns)
+    )
