@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
     from riformer_deploy.api.bench import bench_bundle
     from riformer_deploy.api.build import build_engines
+    from riformer_deploy.api.checkpoint_accuracy import CheckpointAccuracyOptions, evaluate_checkpoint
     from riformer_deploy.api.export import ExportOptions, export_checkpoint
     from riformer_deploy.api.features import FeatureOptions, extract_features
     from riformer_deploy.api.fuse import fuse_checkpoint
@@ -54,6 +55,7 @@ _HOMES = {
     "BuildSettings": "bundle.engine_metadata",
     "Bundle": "bundle.store",
     "Checkpoint": "checkpoints.load",
+    "CheckpointAccuracyOptions": "api.checkpoint_accuracy",
     "DownloadOptions": "checkpoints.download",
     "ExportOptions": "api.export",
     "FeatureOptions": "api.features",
@@ -73,6 +75,7 @@ _HOMES = {
     "build_engines": "api.build",
     "changed_tolerances": "evaluation.tolerances",
     "download_checkpoint": "checkpoints.download",
+    "evaluate_checkpoint": "api.checkpoint_accuracy",
     "export_checkpoint": "api.export",
     "extract_features": "api.features",
     "find_pictures": "data.image_files",
@@ -101,6 +104,7 @@ __all__ = [
     "BuildSettings",
     "Bundle",
     "Checkpoint",
+    "CheckpointAccuracyOptions",
     "DownloadOptions",
     "ExportOptions",
     "FeatureOptions",
@@ -121,6 +125,7 @@ __all__ = [
     "build_engines",
     "changed_tolerances",
     "download_checkpoint",
+    "evaluate_checkpoint",
     "export_checkpoint",
     "extract_features",
     "find_pictures",

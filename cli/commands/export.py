@@ -26,6 +26,7 @@ def export(
             "-o", "--output", metavar="BUNDLE", help="The folder to write.", show_default="CKPT's name"
         ),
     ] = None,
+    config: options.Config = None,
     variant: Annotated[str | None, typer.Option(help="The published model that it must be.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="The class count that it must have.")] = None,
     image_size: Annotated[
@@ -97,6 +98,7 @@ def export(
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)
     asked = ExportOptions(
         checkpoint=path,
+        config=config,
         output=bundle or Path(checkpoint.stem if path == checkpoint else checkpoint.name),
         variant=get_variant(variant) if variant is not None else None,
         num_classes=num_classes,

@@ -13,6 +13,7 @@ from .. import options, output
 def fuse(
     checkpoint: options.Checkpoint,
     target: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")],
+    config: options.Config = None,
     weights: options.Weights = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     json: options.Json = False,
@@ -23,7 +24,7 @@ def fuse(
     from riformer_deploy.common.enums import WeightSet
 
     chosen = WeightSet(weights) if weights is not None else None
-    report = fuse_checkpoint(checkpoint, target, weights=chosen, force=force)
+    report = fuse_checkpoint(checkpoint, target, weights=chosen, config=config, force=force)
     if json:
         output.print_json(report)
         return

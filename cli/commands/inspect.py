@@ -13,6 +13,7 @@ from ..tables import print_inspection
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, ONNX file, engine or bundle.")],
+    config: options.Config = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -20,7 +21,7 @@ def inspect(
     from riformer_deploy.api.inspect import BundleInspection, EngineInspection, inspect_file
     from riformer_deploy.common.errors import BundleIntegrityError
 
-    inspection = inspect_file(file)
+    inspection = inspect_file(file, config=config)
     if json:
         output.print_json(inspection)
     else:

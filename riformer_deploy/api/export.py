@@ -20,6 +20,7 @@ from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, record_file, staging
+from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
@@ -55,6 +56,7 @@ class ExportOptions:
         variant: The published model that the checkpoint must be; None recognises it.
         num_classes: The number of classes that it must have; None accepts what it has.
         weights: Which set of weights to take where the file holds two.
+        config: mmengine's config file of the checkpoint; None takes the one stored in it.
         image_size_px: Height and width; None takes what the checkpoint or the variant says.
         preprocessing: Settings that go before what the checkpoint or the variant says.
         class_names: A file of class names, one a line; None takes those stored, else ImageNet-1k's
@@ -76,6 +78,7 @@ class ExportOptions:
     variant: Variant | None = None
     num_classes: int | None = None
     weights: WeightSet | None = None
+    config: Path | None = None
     image_size_px: tuple[int, int] | None = None
     preprocessing: PreprocessingChanges = AS_FOUND
     class_names: Path | None = None
@@ -170,7 +173,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     """
     require("onnxruntime")  # the parity report runs the file; told now rather than after minutes of work
     progress("loading the checkpoint")
-    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights)
+    checkpoint = with_config(load_checkpoint(options.checkpoint, weights=options.weights), options.config)
     check_expectations(
         checkpoint,
         architecture=options.variant.architecture if options.variant else None,

@@ -12,6 +12,7 @@ from riformer_deploy.bundle.artifacts import MANIFEST, TensorSpec
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle, engine_of
+from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import WeightSet
@@ -183,8 +184,9 @@ class EngineInspection:
 Inspection = CheckpointInspection | OnnxInspection | BundleInspection | EngineInspection
 
 
-def _inspect_checkpoint(path: Path) -> CheckpointInspection:
+def _inspect_checkpoint(path: Path, config: Path | None) -> CheckpointInspection:
     checkpoint = load_checkpoint(path)
+    checkpoint = with_config(checkpoint, config)
     notes = list(checkpoint.notes)
     try:
         preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)
@@ -310,16 +312,18 @@ def _inspect_engine(path: Path) -> EngineInspection:
     )
 
 
-def inspect_file(path: Path | str) -> Inspection:
+def inspect_file(path: Path | str, *, config: Path | None = None) -> Inspection:
     """Say what a file or folder is.
 
     Args:
         path: A checkpoint, an ONNX file, a bundle's engine, a bundle's folder or its ``bundle.json``.
+        config: mmengine's config file of a checkpoint.
 
     Raises:
         CheckpointError: It looks like a checkpoint and is not usable.
         BundleError: It is a folder and not a bundle, or an engine that the bundle around it does not list.
         RuntimeFailureError: It looks like ONNX and is not valid.
+        OptionError: The config cannot be read, or it is no checkpoint.
     """
     path = Path(path)
     try:
@@ -328,6 +332,10 @@ def inspect_file(path: Path | str) -> Inspection:
         raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror}") from err
     if not there:
         raise CheckpointUnreadableError(f"There is no file {path}.")
+    if config is not None and (folder or path.name == MANIFEST or path.suffix.lower() in {*_PLANS, ".onnx"}):
+        raise OptionError(
+            f"A config belongs to a checkpoint, and {path} is none.", remedy="Leave --config away."
+        )
     if folder:
         return _inspect_bundle(path)
     if path.name == MANIFEST:
@@ -336,4 +344,4 @@ def inspect_file(path: Path | str) -> Inspection:
         return _inspect_engine(path)
     if path.suffix.lower() == ".onnx":
         return _inspect_onnx(path)
-    return _inspect_checkpoint(path)
+    return _inspect_checkpoint(path, config)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from riformer_deploy.checkpoints.config_agreement import architecture_of, with_config
+from riformer_deploy.checkpoints.config_files import ConfigFile, read_config
 from riformer_deploy.checkpoints.download import DownloadOptions, download_checkpoint
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.mmengine_config import preprocessing_of
@@ -59,7 +61,7 @@ class InferenceResult(TypedDict):
 
 
 def get_model(
-    model: str | Architecture,
+    model: str | PathLike[str] | Architecture,
     pretrained: bool | str | PathLike[str] = False,  # noqa: FBT001, FBT002  # positional in mmpretrain
     device: str | torch.device | None = None,
     *,
@@ -72,7 +74,8 @@ def get_model(
     """A RIFormer in evaluation mode, trainable.
 
     Args:
-        model: A published model, such as ``riformer-s12_in1k``, or an architecture of your own.
+        model: A published model, such as ``riformer-s12_in1k``, mmengine's config file (``.py``), or an
+            architecture of your own.
         pretrained: A checkpoint; True for the published one, which is fetched into PyTorch's hub folder
             (as mmpretrain does) and checked against the hash in its name. False leaves PyTorch's
             initial weights, in training form.
@@ -81,7 +84,8 @@ def get_model(
             number, the head is new, with initial weights, and a warning says so.
         out_indices: Positions in ``backbone.network`` whose maps ``extract_feat`` gives: 0, 2, 4 and 6 are
             the stages. A norm that the checkpoint does not hold is new, and a warning says so.
-        deploy: Give the deploy form, whatever the checkpoint's is. Otherwise the form is the checkpoint's.
+        deploy: Give the deploy form, whatever the checkpoint's is; so does a config's ``deploy=True``.
+            Otherwise the form is the checkpoint's.
         weights: ``averaged`` or ``raw`` where the file holds both.
         preprocessing: What is done to pictures first; None takes the checkpoint's or the published one.
 
@@ -90,28 +94,29 @@ def get_model(
         CheckpointError: The checkpoint is not usable, or is another model's.
         DownloadError: The published checkpoint cannot be fetched.
     """
-    variant = get_variant(model) if isinstance(model, str) else None
-    wanted = model if isinstance(model, Architecture) else get_variant(model).architecture
+    variant, config, wanted = _identified(model)
+    deploy = deploy or (config is not None and config.deploy)
     if num_classes is not None:
         wanted = dataclasses.replace(wanted, num_classes=num_classes)
     indices = checked_out_indices(out_indices)
     if pretrained is False:
         known = preprocessing or (variant.preprocessing if variant is not None else None)
+        known = known or (preprocessing_of(config.text) if config is not None else None)
         made = RIFormer(
             wanted,
             Form.DEPLOY if deploy else Form.TRAINING,
             out_indices=indices,
             preprocessing=known,
-            class_names=resolve_class_names(None, wanted.num_classes, None, []),
+            class_names=_class_names(config, wanted.num_classes),
         )
         return made.eval().to(device)
     if pretrained is True and variant is None:
         raise OptionError(
-            "There is no published checkpoint of an architecture of your own.",
+            "There is no published checkpoint of an architecture or config of your own.",
             remedy="Give pretrained the path of a checkpoint.",
         )
     path = _fetched(variant) if pretrained is True and variant is not None else Path(str(pretrained))
-    loaded = load_checkpoint(path, weights=weights)
+    loaded = with_config(load_checkpoint(path, weights=weights), config)
     held = loaded.architecture.num_classes
     same_head = num_classes in (None, held)
     expected = wanted if same_head else dataclasses.replace(wanted, num_classes=held)
@@ -129,6 +134,24 @@ def get_model(
     if deploy:
         made.backbone.switch_to_deploy()
     return made.to(device)
+
+
+def _identified(
+    model: str | PathLike[str] | Architecture,
+) -> tuple[Variant | None, ConfigFile | None, Architecture]:
+    """The published model or the config that is meant, and the shape that it has."""
+    if isinstance(model, Architecture):
+        return None, None, model
+    if str(model).endswith(".py"):
+        config = read_config(str(model))
+        return None, config, architecture_of(config)
+    variant = get_variant(str(model))
+    return variant, None, variant.architecture
+
+
+def _class_names(config: ConfigFile | None, count: int) -> tuple[str, ...] | None:
+    said = config.class_names if config is not None else None
+    return resolve_class_names(said if said is not None and len(said) == count else None, count, None, [])
 
 
 def _fetched(variant: Variant) -> Path:

@@ -9,37 +9,12 @@ from typing import Any
 
 from riformer_deploy.checkpoints.allowlists import is_number
 from riformer_deploy.checkpoints.config_files import ConfigFile, read_config
-from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
+from riformer_deploy.checkpoints.load import Checkpoint
 from riformer_deploy.checkpoints.mmengine_config import contradictions, preprocessing_of, refused_settings
-from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.variants import ARCHITECTURES
-
-
-def load_configured(
-    path: Path | str, config: ConfigFile | Path | str | None, *, weights: WeightSet | str | None = None
-) -> Checkpoint:
-    """As :func:`~riformer_deploy.checkpoints.load.load_checkpoint`, with what a config file says beside it.
-
-    Args:
-        path: The checkpoint.
-        config: The config, or its path; None for none.
-        weights: As ``load_checkpoint`` takes it.
-
-    Returns:
-        The checkpoint; its ``meta`` holds the config as if training had stored it.
-
-    Raises:
-        CheckpointError: As ``load_checkpoint``.
-        CheckpointMismatchError: The config describes another function than this toolkit computes, or
-            something else than the checkpoint stores.
-        OptionError: The config cannot be read, or describes no model.
-    """
-    said = config if isinstance(config, ConfigFile) or config is None else read_config(config)
-    loaded = load_checkpoint(path, weights=weights)
-    return loaded if said is None else with_config(loaded, said)
 
 
 def architecture_of(config: ConfigFile) -> Architecture:
@@ -69,12 +44,27 @@ def architecture_of(config: ConfigFile) -> Architecture:
     )
 
 
-def with_config(checkpoint: Checkpoint, config: ConfigFile) -> Checkpoint:
-    """The checkpoint with what the config says; see :func:`load_configured`."""
+def with_config(checkpoint: Checkpoint, config: ConfigFile | Path | str | None) -> Checkpoint:
+    """A checkpoint with what a config file says beside it.
+
+    Args:
+        checkpoint: As it was loaded.
+        config: The config, or its path; None changes nothing.
+
+    Returns:
+        The checkpoint; its ``meta`` holds the config as if training had stored it.
+
+    Raises:
+        CheckpointMismatchError: The config describes another function than this toolkit computes, or
+            something else than the checkpoint stores; every contradiction is listed.
+        OptionError: The config cannot be read, or describes no model.
+    """
+    if config is None:
+        return checkpoint
+    config = config if isinstance(config, ConfigFile) else read_config(config)
     if config.get("model") is None:
         raise OptionError(
-            f"The config {config.path} describes no model.",
-            remedy="Give the config that it was trained with.",
+            f"The config {config.path} describes no model.", remedy="Give the one that it was trained with."
         )
     stored = checkpoint.meta.get("cfg")
     before = preprocessing_of(stored) if isinstance(stored, str) else None

@@ -184,7 +184,7 @@ def test_pretrained_true_is_the_published_file_in_pytorch_s_hub_folder(
 
 
 def test_pretrained_true_needs_a_published_model(tiny_architecture: Architecture) -> None:
-    with pytest.raises(OptionError, match="architecture of your own"):
+    with pytest.raises(OptionError, match="architecture or config of your own"):
         get_model(tiny_architecture, pretrained=True)
 
 
@@ -305,6 +305,25 @@ def test_scores_of_the_trained_model_are_mmpretrain_s(
     logits = torch.from_numpy(digits_data["val_logits"][:4])
     found = np.stack([answer["pred_scores"] for answer in inference_model(model, digits)])
     np.testing.assert_allclose(found, torch.softmax(logits, 1).numpy(), atol=1e-6)
+
+
+def test_a_config_file_names_the_model(
+    tiny_config: Path, tiny_checkpoint: Path, tiny_architecture: Architecture, tiny_model: RIFormer
+) -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    model = get_model(tiny_config, tiny_checkpoint)
+    assert (model.form, model.architecture) == (Form.TRAINING, tiny_architecture)
+    assert torch.equal(model.head.fc.weight, tiny_model.head.fc.weight)
+    fused = get_model(str(tiny_config.with_name("tiny-deploy.py")), tiny_checkpoint)
+    assert fused.form is Form.DEPLOY
+    np.testing.assert_allclose(
+        inference_model(model, picture)["pred_scores"],
+        inference_model(fused, picture)["pred_scores"],
+        atol=1e-6,
+    )
+    bare = get_model(tiny_config)
+    assert bare.preprocessing is not None
+    assert (bare.architecture, bare.preprocessing.crop_px) == (tiny_architecture, (48, 48))
 
 
 def test_the_documented_lines_of_mmpretrain(

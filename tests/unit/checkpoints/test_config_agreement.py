@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from riformer_deploy.checkpoints.config_agreement import load_configured
-from riformer_deploy.checkpoints.config_files import read_config
-from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.checkpoints.config_agreement import with_config
+from riformer_deploy.checkpoints.config_files import ConfigFile, read_config
+from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.errors import CheckpointMismatchError, OptionError
 from riformer_deploy.model.architecture import Architecture, Form
@@ -26,6 +26,10 @@ model = dict(
 """
 CLASSES = "test_dataloader = dict(dataset=dict(metainfo=dict(classes=[{names}])))\n"
 NAMES = ", ".join(f"'class {index}'" for index in range(7))
+
+
+def load_configured(path: Path, config: ConfigFile | Path | None) -> Checkpoint:
+    return with_config(load_checkpoint(path), config)
 
 
 @pytest.fixture
