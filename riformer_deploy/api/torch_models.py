@@ -116,7 +116,7 @@ def get_model(
             remedy="Give pretrained the path of a checkpoint.",
         )
     path = _fetched(variant) if pretrained is True and variant is not None else Path(str(pretrained))
-    loaded = with_config(load_checkpoint(path, weights=weights), config)
+    loaded = with_config(load_checkpoint(path, weights=weights, out_indices=indices), config)
     held = loaded.architecture.num_classes
     same_head = num_classes in (None, held)
     expected = wanted if same_head else dataclasses.replace(wanted, num_classes=held)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ from riformer_deploy.common.errors import (
     OptionError,
 )
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.architecture import LAST_STAGE, Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _LOSS = "head.loss_module."  # buffers of a loss, such as the weights of the classes
+_NORM = re.compile(r"backbone\.norm([0-5])\.(?:weight|bias)")  # of maps that detectors and segmenters take
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -49,7 +51,8 @@ class Checkpoint:
         architecture: Recognised from the tensors' shapes alone.
         form: The form that the weights are in.
         weights: Which set of weights was taken.
-        state: Tensors by mmpretrain's keys, float32, contiguous; exactly ``architecture.shapes(form)``.
+        state: Tensors by mmpretrain's keys, float32, contiguous; exactly ``architecture.shapes(form)``, and
+            what the file holds of the norms that were asked for.
         stored_dtypes: Names of the types that the file stored them in.
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
@@ -102,13 +105,20 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path | str,
+    *,
+    weights: WeightSet | str | None = None,
+    out_indices: Sequence[int] = (LAST_STAGE,),
+) -> Checkpoint:
     """Load a RIFormer checkpoint of any form without executing anything in it.
 
     Args:
         path: mmengine's training checkpoint, a published one, or a bare state dict.
         weights: ``AVERAGED`` or ``RAW`` where the file holds both; None takes what mmpretrain
             would (the average, where there is one).
+        out_indices: Positions in ``backbone.network`` whose norms are kept where the file holds them. Class
+            scores need the last stage's alone, which must be there.
 
     Raises:
         CheckpointUnreadableError: The file is missing, empty, truncated or not a PyTorch checkpoint.
@@ -134,6 +144,9 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
     losses = [key for key in found if key.startswith(_LOSS)]
     for key in losses:
         del found[key]
+    unused = [key for key in found if (norm := _NORM.fullmatch(key)) and int(norm[1]) not in out_indices]
+    for key in unused:
+        del found[key]
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
     meta = _plain(content.get("meta"))
@@ -141,7 +154,8 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
     state, odd = _read_values(found)
-    check_keys(path, found, architecture, form, also=odd)
+    held = {int(norm[1]) for key in found if (norm := _NORM.fullmatch(key))}
+    check_keys(path, found, architecture, form, out_indices=(*held, LAST_STAGE), also=odd)
     if odd:
         raise CheckpointValuesError(
             f"{path} holds weights that are not finite floating-point numbers.",
@@ -171,7 +185,10 @@ def load_checkpoint(path: Path | str, *, weights: WeightSet | str | None = None)
         meta=meta,
         mean=_channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
         std=_channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
-        notes=tuple(f"left out, since only training uses it: {key}" for key in losses),
+        notes=(
+            *(f"left out, since only training uses it: {key}" for key in losses),
+            *(f"left out, since no class score depends on it: {key}" for key in unused),
+        ),
     )
 
 

@@ -151,6 +151,20 @@ def test_out_indices_give_maps_of_several_stages_and_say_which_norms_are_new(
     torch.testing.assert_close(model(images), get_model(tiny_architecture, tiny_checkpoint)(images))
 
 
+def test_norms_of_several_stages_are_the_checkpoint_s(
+    tiny_architecture: Architecture, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = get_model(tiny_architecture, tiny_checkpoint, out_indices=(0, 4, 6))
+    torch.nn.init.constant_(trained.backbone.get_parameter("norm0.weight"), 3.0)
+    torch.save({"state_dict": trained.state_dict()}, tmp_path / "stages.pth")
+    caplog.clear()
+    model = get_model(tiny_architecture, tmp_path / "stages.pth", out_indices=(0, 4, 6))
+    assert not caplog.text
+    assert model.state_dict().keys() == trained.state_dict().keys()
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in model.state_dict().items())
+    assert get_model(tiny_architecture, tmp_path / "stages.pth").backbone.out_indices == (6,)
+
+
 @pytest.fixture
 def published(
     tiny_architecture: Architecture, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
