@@ -198,7 +198,8 @@ class _Reader:
             match item:
                 case ast.ImportFrom(module=str() as module, names=wanted, level=level):
                     parts = Path(*module.split(".")).with_suffix(".py")
-                    base = path.resolve().parents[level - 1] / parts if level else _imported(parts)
+                    folders = path.absolute().parents
+                    base = folders[min(level, len(folders)) - 1] / parts if level else _imported(parts)
                     names = self.read(base, readers)
                     for alias in wanted:
                         if alias.name == "*":

@@ -148,6 +148,8 @@ def test_nothing_in_a_config_is_executed(write: Write, tmp_path: Path) -> None:
         ("_base_ = other", "the path of a file was expected"),
         ("with read_base():\n    x = 1", "another statement"),
         ("with read_base():\n    from .gone import *", r"gone\.py.*there is no such file"),
+        ("with read_base():\n    from " + "." * 99 + "gone import *", "there is no such file"),
+        ("with read_base():\n    from mmpretrain.configs.gone import *", "there is no such file"),
         ("model = (", "is not Python"),
         ("x = " + "[" * 250 + "]" * 250, "not Python"),
         ("a = [1]\n" + "a = [a, a]\n" * 40, "holds more than 100,000 values"),
