@@ -38,6 +38,13 @@ app.command("export", epilog="Example: riformer-deploy export ckpt.pth -o bundle
     commands.export
 )
 app.command("fuse", epilog="Example: riformer-deploy fuse ckpt.pth -o deploy.pth")(commands.fuse)
+app.command(
+    "reparameterize",
+    epilog="Example: riformer-deploy reparameterize riformer-s12_8xb128_in1k.py ckpt.pth deploy.pth",
+)(commands.reparameterize)
+app.command("test", epilog="Example: riformer-deploy test config.py ckpt.pth --data data/imagenet")(
+    commands.evaluate
+)
 verify_app.command("parity", epilog="Example: riformer-deploy verify parity bundle --json")(commands.parity)
 verify_app.command(
     "accuracy", epilog="Example: riformer-deploy verify accuracy bundle --data imagenet --max-drop 0.1"

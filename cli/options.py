@@ -130,6 +130,22 @@ CheckpointOrName = Annotated[
         show_default=False,
     ),
 ]
+ConfigArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="mmengine's config file of the checkpoint; a published one need not be there.",
+        show_default=False,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.py",
+        help="mmengine's config file of the checkpoint; parsed, never executed.",
+        show_default="the one stored in it",
+    ),
+]
 BundlePath = Annotated[
     Path | None,
     typer.Argument(

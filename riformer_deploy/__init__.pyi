@@ -14,7 +14,6 @@ from riformer_deploy.api.features import FeatureReport as FeatureReport
 from riformer_deploy.api.features import extract_features as extract_features
 from riformer_deploy.api.fuse import FuseReport as FuseReport
 from riformer_deploy.api.fuse import fuse_checkpoint as fuse_checkpoint
-from riformer_deploy.api.get_model import get_model as get_model
 from riformer_deploy.api.inspect import inspect_file as inspect_file
 from riformer_deploy.api.inspections import BundleInspection as BundleInspection
 from riformer_deploy.api.inspections import CheckpointInspection as CheckpointInspection
@@ -35,6 +34,7 @@ from riformer_deploy.api.reproduce import ReproduceOptions as ReproduceOptions
 from riformer_deploy.api.reproduce import Reproduction as Reproduction
 from riformer_deploy.api.reproduce import reproduce_table as reproduce_table
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
+from riformer_deploy.api.torch_models import get_model as get_model
 from riformer_deploy.backends.base import Skipped as Skipped
 from riformer_deploy.backends.gpu_candidates import GpuOptions as GpuOptions
 from riformer_deploy.backends.graph_state import GraphState as GraphState
@@ -121,11 +121,17 @@ from riformer_deploy.trt.build_options import BuildOptions as BuildOptions
 from riformer_deploy.trt.fit_checks import Mismatch as Mismatch
 
 __version__: str
+from riformer_deploy.api.checkpoint_accuracy import CheckpointAccuracyOptions as CheckpointAccuracyOptions
+from riformer_deploy.api.checkpoint_accuracy import evaluate_checkpoint as evaluate_checkpoint
+from riformer_deploy.api.models import list_models as list_models
+from riformer_deploy.api.torch_models import InferenceResult as InferenceResult
+from riformer_deploy.api.torch_models import inference_model as inference_model
 from riformer_deploy.backends.candidate_config import CandidateConfig as CandidateConfig
 from riformer_deploy.bundle.artifacts import GraphContents as GraphContents
 from riformer_deploy.common.enums import CompileMode as CompileMode
 from riformer_deploy.common.enums import Group as Group
 from riformer_deploy.common.enums import Processor as Processor
 from riformer_deploy.data.loader import UnusableImage as UnusableImage
+from riformer_deploy.data.preprocessing import ResizeBackend as ResizeBackend
 from riformer_deploy.evaluation.accuracy_results import AccuracyComparison as AccuracyComparison
 from riformer_deploy.evaluation.results import InputImages as InputImages

@@ -255,6 +255,30 @@ def tiny_checkpoint(
 
 
 @pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's mmengine config (``tiny.py``, 48 px); beside it ``tiny-deploy.py``, in deploy form."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(
+        """
+data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=48)]
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='RIFormer',
+        arch=dict(layers=[1, 1, 2, 1], embed_dims=[8, 16, 24, 32], mlp_ratios=[2, 1.5, 1.3334, 1.5])),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=7, in_channels=32))
+""",
+        encoding="utf-8",
+    )
+    (path.parent / "tiny-deploy.py").write_text(
+        "_base_ = './tiny.py'\nmodel = dict(backbone=dict(deploy=True))\n", encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
 def other_checkpoint(
     shared: Path,
     tiny_architecture: Architecture,

@@ -12,8 +12,10 @@ from .inspect import inspect
 from .models import models
 from .parity import parity
 from .predict import predict
+from .reparameterize import reparameterize
 from .reproduce import reproduce
 from .sensitivity import sensitivity
+from .test import evaluate
 
 __all__ = [
     "accuracy",
@@ -21,6 +23,7 @@ __all__ = [
     "build",
     "doctor",
     "download",
+    "evaluate",
     "export",
     "features",
     "fuse",
@@ -28,6 +31,7 @@ __all__ = [
     "models",
     "parity",
     "predict",
+    "reparameterize",
     "reproduce",
     "sensitivity",
 ]

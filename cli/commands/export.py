@@ -26,6 +26,7 @@ def export(
             "-o", "--output", metavar="BUNDLE", help="The folder to write.", show_default="CKPT's name"
         ),
     ] = None,
+    config: options.Config = None,
     variant: Annotated[str | None, typer.Option(help="The published model that it must be.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="The class count that it must have.")] = None,
     image_size: Annotated[
@@ -104,6 +105,7 @@ def export(
     asked = ExportOptions(
         checkpoint=path,
         output=bundle or Path(checkpoint if checkpoint in VARIANTS else path.stem),
+        config=config,
         variant=get_variant(variant) if variant is not None else None,
         num_classes=num_classes,
         weights=WeightSet(weights) if weights is not None else None,

@@ -15,6 +15,7 @@ from .. import options, output
 def fuse(
     checkpoint: options.CheckpointOrName,
     target: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")],
+    config: options.Config = None,
     weights: options.Weights = None,
     key: options.Key = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
@@ -27,7 +28,7 @@ def fuse(
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path()), count)
     chosen = WeightSet(weights) if weights is not None else None
-    report = fuse_checkpoint(path, target, weights=chosen, key=key, force=force)
+    report = fuse_checkpoint(path, target, weights=chosen, key=key, config=config, force=force)
     if json:
         output.print_json(report)
         return

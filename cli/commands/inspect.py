@@ -15,6 +15,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, ONNX file, engine or bundle.")],
     weights: options.Weights = None,
     key: options.Key = None,
+    config: options.Config = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -24,7 +25,7 @@ def inspect(
     from riformer_deploy.common.errors import BundleIntegrityError
 
     chosen = WeightSet(weights) if weights is not None else None
-    inspection = inspect_file(file, weights=chosen, key=key)
+    inspection = inspect_file(file, weights=chosen, key=key, config=config)
     if json:
         output.print_json(inspection)
     else:

@@ -23,6 +23,7 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, staging
+from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
@@ -77,6 +78,7 @@ class ExportOptions:
         num_classes: The number of classes that it must have; None accepts what it has.
         weights: Which set of weights to take where the file holds two.
         key: Which RIFormer to take where it holds several.
+        config: mmengine's config file of the checkpoint; None takes the one stored in it.
         image_size_px: Height and width; None takes what the checkpoint or the variant says.
         preprocessing: Settings that go before what the checkpoint or the variant says.
         class_names: A file of class names, one a line; None takes those stored, else ImageNet-1k's
@@ -99,6 +101,7 @@ class ExportOptions:
     num_classes: int | None = None
     weights: WeightSet | None = None
     key: str | None = None
+    config: Path | str | None = None
     image_size_px: tuple[int, int] | None = None
     preprocessing: PreprocessingChanges = AS_FOUND
     class_names: Path | str | None = None
@@ -178,6 +181,7 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
 
 def _load(options: ExportOptions) -> Checkpoint:
     checkpoint = load_checkpoint(options.checkpoint, weights=options.weights, key=options.key)
+    checkpoint = with_config(checkpoint, options.config)
     check_expectations(
         checkpoint,
         architecture=options.variant.architecture if options.variant else None,

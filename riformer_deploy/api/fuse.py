@@ -8,6 +8,7 @@ from pathlib import Path
 from riformer_deploy.api.bundle_assembly import (
     save_weights,
 )
+from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
@@ -42,6 +43,7 @@ def fuse_checkpoint(
     *,
     weights: WeightSet | None = None,
     key: str | None = None,
+    config: Path | str | None = None,
     force: bool = False,
 ) -> FuseReport:
     """Mmpretrain's reparameterize tool: a checkpoint in training form as one in deploy form.
@@ -51,12 +53,13 @@ def fuse_checkpoint(
         output: The file to write; the result holds ``meta`` (plain data only) and ``state_dict``.
         weights: Which set of weights to take where the file holds two.
         key: Which RIFormer to take where it holds several.
+        config: mmengine's config file of the checkpoint; the result holds it.
         force: Replace ``output`` if it exists.
 
     Raises:
         CheckpointError: The checkpoint is not usable.
         BundleConflictError: ``output`` exists and ``force`` was not given.
-        OptionError: ``output`` cannot be written.
+        OptionError: ``output`` cannot be written, or the config cannot be read.
     """
     checkpoint_path, output = Path(checkpoint_path), Path(output)
     try:
@@ -74,6 +77,7 @@ def fuse_checkpoint(
     if not output.parent.is_dir():
         raise OptionError(f"The folder {output.parent} does not exist.", remedy="Create it first.")
     checkpoint = load_checkpoint(checkpoint_path, weights=weights, key=key)
+    checkpoint = with_config(checkpoint, config)
     try:
         save_weights(output, checkpoint, Form.DEPLOY)
     except OSError as err:

@@ -35,19 +35,27 @@ _PLANS = {".engine", ".plan", ".trt"}
 """What people call plan files; those of bundles are ``.engine``."""
 
 
-def inspect_file(path: Path | str, *, weights: WeightSet | None = None, key: str | None = None) -> Inspection:
+def inspect_file(
+    path: Path | str,
+    *,
+    weights: WeightSet | None = None,
+    key: str | None = None,
+    config: Path | str | None = None,
+) -> Inspection:
     """Say what a file or folder is.
 
     Args:
         path: A checkpoint, an ONNX file, a bundle's engine, a bundle's folder or its ``bundle.json``.
         weights: Which set to look at where a checkpoint holds two.
         key: Which RIFormer to look at where a checkpoint holds several.
+        config: mmengine's config file of a checkpoint.
 
     Raises:
         CheckpointError: It looks like a checkpoint and is not usable.
         BundleError: It is a folder and not a bundle, or an engine that the bundle around it does not list.
         RuntimeFailureError: It looks like ONNX and is not valid.
-        OptionError: ``weights`` or ``key`` is given and it is no checkpoint.
+        OptionError: ``weights``, ``key`` or ``config`` is given and it is no checkpoint, or the config
+            cannot be read.
     """
     path = Path(path)
     try:
@@ -57,7 +65,7 @@ def inspect_file(path: Path | str, *, weights: WeightSet | None = None, key: str
     if not there:
         raise CheckpointUnreadableError(f"There is no file {path}.")
     if folder and not is_bundle(path) and any(path.glob("*.safetensors")):
-        return _checkpoint(path, weights, key)
+        return _checkpoint(path, weights, key, config)
     inspection: Inspection
     if folder or path.name == MANIFEST:
         inspection = inspect_bundle(path if folder else path.parent)
@@ -68,13 +76,15 @@ def inspect_file(path: Path | str, *, weights: WeightSet | None = None, key: str
 
         inspection = inspect_onnx(path)
     else:
-        return _checkpoint(path, weights, key)
-    if weights is not None or key is not None:
-        raise OptionError(f"--weights and --key choose in a checkpoint; {path} is none.")
+        return _checkpoint(path, weights, key, config)
+    if any(choice is not None for choice in (weights, key, config)):
+        raise OptionError(f"--weights, --key and --config are for checkpoints; {path} is none.")
     return inspection
 
 
-def _checkpoint(path: Path, weights: WeightSet | None, key: str | None) -> CheckpointInspection:
+def _checkpoint(
+    path: Path, weights: WeightSet | None, key: str | None, config: Path | str | None
+) -> CheckpointInspection:
     from riformer_deploy.api.inspect_checkpoint import inspect_checkpoint
 
-    return inspect_checkpoint(path, weights, key)
+    return inspect_checkpoint(path, weights, key, config)

@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 
 from riformer_deploy.api.inspections import CheckpointInspection
+from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import WeightSet
@@ -17,18 +18,21 @@ _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_
 """Entries of ``meta`` worth showing."""
 
 
-def inspect_checkpoint(path: Path, weights: WeightSet | None, key: str | None) -> CheckpointInspection:
+def inspect_checkpoint(
+    path: Path, weights: WeightSet | None, key: str | None, config: Path | str | None
+) -> CheckpointInspection:
     """Say what a checkpoint holds.
 
     Args:
         path: The file.
         weights: Which set to look at where it holds two; None for the default.
         key: Which RIFormer to look at where it holds several.
+        config: mmengine's config file of it; None for the one that it stores.
 
     Raises:
         CheckpointError: It is not usable.
     """
-    checkpoint = load_checkpoint(path, weights=weights, key=key)
+    checkpoint = with_config(load_checkpoint(path, weights=weights, key=key), config)
     notes = list(checkpoint.notes)
     try:
         preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)

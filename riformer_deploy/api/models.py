@@ -1,7 +1,9 @@
-"""`models`: the published table."""
+"""The published models: their names, and the table of what they weigh and cost."""
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from riformer_deploy.model.architecture import Form
@@ -63,3 +65,18 @@ def published_models() -> ModelTable:
             )
         )
     return ModelTable(models=tuple(rows))
+
+
+def list_models(pattern: str | None = None, exclude_patterns: Sequence[str] = ()) -> list[str]:
+    """Names of the published models, sorted.
+
+    Args:
+        pattern: A wildcard pattern that names must begin with, such as ``riformer-s*``; None for all.
+        exclude_patterns: Names that begin with one of these are left out.
+    """
+    return sorted(
+        name
+        for name in VARIANTS
+        if fnmatch.fnmatchcase(name, f"{pattern or ''}*")
+        and not any(fnmatch.fnmatchcase(name, f"{excluded}*") for excluded in exclude_patterns)
+    )

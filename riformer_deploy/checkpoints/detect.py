@@ -15,7 +15,7 @@ from torch import Tensor
 
 from riformer_deploy.checkpoints.mmengine_config import contradictions, refused_settings
 from riformer_deploy.common.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
-from riformer_deploy.model.architecture import STAGES, Architecture, Form
+from riformer_deploy.model.architecture import LAST_STAGE, STAGES, Architecture, Form
 
 _PARTS = frozenset(
     {
@@ -138,7 +138,13 @@ def _elected(votes: Counter[int]) -> int:
 
 
 def check_keys(
-    path: Path, state: Mapping[str, Any], architecture: Architecture, form: Form, also: Sequence[str] = ()
+    path: Path,
+    state: Mapping[str, Any],
+    architecture: Architecture,
+    form: Form,
+    *,
+    out_indices: Sequence[int] = (LAST_STAGE,),
+    also: Sequence[str] = (),
 ) -> None:
     """See that every tensor is there, in its shape, and nothing else.
 
@@ -147,12 +153,13 @@ def check_keys(
         state: Tensors by mmpretrain's keys, without prefixes.
         architecture: What the state dict was recognised as.
         form: Likewise.
+        out_indices: Positions of the backbone whose norms it must hold.
         also: What else is wrong with the file, listed along.
 
     Raises:
         CheckpointKeysError: Something is missing, unexpected or mis-shaped; all of it is listed.
     """
-    expected = architecture.shapes(form)
+    expected = architecture.shapes(form, out_indices)
     problems = [f"missing: {key} {shape}" for key, shape in expected.items() if key not in state]
     for key, value in state.items():
         if key not in expected:

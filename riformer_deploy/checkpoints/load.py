@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,12 @@ from riformer_deploy.common.errors import (
     CheckpointValuesError,
     OptionError,
 )
-from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.architecture import LAST_STAGE, Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
 _LOSS = "head.loss_module."  # buffers of a loss, such as the weights of the classes
+_NORM = re.compile(r"backbone\.norm([0-5])\.(?:weight|bias)")  # of maps that detectors and segmenters take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,8 @@ class Checkpoint:
         architecture: Recognised from the tensors' shapes alone.
         form: The form that the weights are in.
         weights: Which set of weights was taken.
-        state: Tensors by mmpretrain's keys, float32, contiguous; exactly ``architecture.shapes(form)``.
+        state: Tensors by mmpretrain's keys, float32, contiguous; exactly ``architecture.shapes(form)``, and
+            what the file holds of the norms that were asked for.
         stored_dtypes: Names of the types that the file stored them in.
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
@@ -94,7 +98,11 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    path: Path | str, *, weights: WeightSet | str | None = None, key: str | None = None
+    path: Path | str,
+    *,
+    weights: WeightSet | str | None = None,
+    key: str | None = None,
+    out_indices: Sequence[int] = (LAST_STAGE,),
 ) -> Checkpoint:
     """Load a RIFormer checkpoint of any form without executing anything in it.
 
@@ -104,6 +112,8 @@ def load_checkpoint(
         weights: ``AVERAGED`` or ``RAW`` where the file holds both; None takes what mmpretrain
             would (the average, where there is one).
         key: Which RIFormer, where the file holds several: names of keys joined by dots, such as ``student``.
+        out_indices: Positions in ``backbone.network`` whose norms are kept where the file holds them. Class
+            scores need the last stage's alone, which must be there.
 
     Raises:
         CheckpointUnreadableError: The file is missing, empty, truncated or not a PyTorch checkpoint.
@@ -123,7 +133,8 @@ def load_checkpoint(
     found = dict(chosen.state)
     extra = {name: found.pop(name) for name in list(found) if name.startswith("data_preprocessor.")}
     losses = [name for name in found if name.startswith(_LOSS)]
-    for name in losses:
+    unused = [name for name in found if (norm := _NORM.fullmatch(name)) and int(norm[1]) not in out_indices]
+    for name in (*losses, *unused):
         del found[name]
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
@@ -132,7 +143,8 @@ def load_checkpoint(
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
     state, odd = read_values(found)
-    check_keys(path, found, architecture, form, also=odd)
+    held = {int(norm[1]) for name in found if (norm := _NORM.fullmatch(name))}
+    check_keys(path, found, architecture, form, out_indices=(*held, LAST_STAGE), also=odd)
     if odd:
         raise CheckpointValuesError(
             f"{path} holds weights that are not finite floating-point numbers.",
@@ -159,6 +171,7 @@ def load_checkpoint(
         notes=(
             *chosen.notes,
             *(f"left out, since only training uses it: {name}" for name in losses),
+            *(f"left out, since no class score depends on it: {name}" for name in unused),
             *_unfit_class_names(meta, architecture),
         ),
     )

@@ -23,6 +23,12 @@ def _size(value: int) -> Accepted:
     return Accepted(test=lambda found: found in (value, [value, value]), computed=str(value))
 
 
+def _gives_last_stage(out_indices: Any) -> bool:
+    """Whether the backbone gives the last stage's map, the only one that class scores depend on."""
+    found = out_indices if isinstance(out_indices, list) else [out_indices]
+    return all(type(index) is int and -7 <= index <= 6 for index in found) and not {-1, 6}.isdisjoint(found)
+
+
 def _is_triple(value: Any, *, positive: bool = False) -> bool:
     return (
         isinstance(value, list)
@@ -89,7 +95,7 @@ _BACKBONE = Group(
         "down_stride": _size(2),
         "down_pad": _size(1),
         "out_indices": Accepted(
-            test=lambda found: found in (-1, 6, [-1], [6]), computed="-1, the last stage alone"
+            test=_gives_last_stage, computed="positions with the last stage, -1 or 6, which the head takes"
         ),
         "deploy": Accepted(
             test=lambda found: found in (True, False),

@@ -85,10 +85,34 @@ def decode_picture(source: Path | bytes, *, name: str | None = None) -> Image.Im
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
         raise _too_large(called, str(err)) from err
     except Exception as err:  # decoders raise OSError, SyntaxError, struct.error and more for damage
-        raise ImageError(
-            f"{called} cannot be decoded: {_reason(err)}",
-            remedy="Replace or remove the file; JPEG, PNG, WebP, BMP, TIFF, PPM and GIF are read.",
-        ) from err
+        raise _undecodable(called, err) from err
+
+
+def rgb_of(image: Image.Image, *, name: str = "the picture") -> Rgb:
+    """A picture that Pillow holds, opened or made, as :func:`decode_image` gives its file.
+
+    Args:
+        image: Of any mode; an EXIF orientation that it still has is applied.
+        name: What errors call it.
+
+    Raises:
+        ImageError: As :func:`decode_picture`.
+    """
+    check_size(image.size, name)
+    try:
+        image.load()
+        return np.ascontiguousarray(np.asarray(_to_rgb(image, name)))
+    except ImageError:
+        raise
+    except Exception as err:  # as above: Pillow decodes an opened file only now
+        raise _undecodable(name, err) from err
+
+
+def _undecodable(called: str, err: Exception) -> ImageError:
+    return ImageError(
+        f"{called} cannot be decoded: {_reason(err)}",
+        remedy="Replace or remove the file; JPEG, PNG, WebP, BMP, TIFF, PPM and GIF are read.",
+    )
 
 
 @contextlib.contextmanager
@@ -143,8 +167,9 @@ def _to_rgb(image: Image.Image, called: str) -> Image.Image:
                 remedy="Convert it to 8 or 16 bits per channel.",
             )
         case _:
-            image.info.pop("transparency", None)  # alpha is dropped, whatever it is
-            flat = image.convert("RGB")
+            bare = image.copy() if "transparency" in image.info else image
+            bare.info.pop("transparency", None)  # alpha is dropped, whatever it is
+            flat = bare.convert("RGB")
     turn = _TURNS.get(_orientation(image))
     return flat.transpose(turn) if turn is not None else flat
 

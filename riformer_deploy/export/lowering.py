@@ -19,7 +19,8 @@ from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer, torch_dty
 from riformer_deploy.export.norms import Statistics, channel_moments, single_group_norm, statistics, widened
 from riformer_deploy.export.quantized_layers import FLOAT8, ActivationQuantizer, QuantizedLayer
 from riformer_deploy.model.architecture import Architecture
-from riformer_deploy.model.network import FoldedBlock, LinearHead, PatchEmbed, RIFormer
+from riformer_deploy.model.blocks import FoldedBlock, PatchEmbed
+from riformer_deploy.model.network import LinearHead, RIFormer
 
 
 def _dtype(precision: Precision, layer: nn.Conv2d | nn.Linear) -> torch.dtype:

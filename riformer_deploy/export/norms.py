@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from riformer_deploy.common.enums import NormForm
-from riformer_deploy.model.network import EPSILON
+from riformer_deploy.model.blocks import EPSILON
 
 
 def widened(x: Tensor) -> Tensor:

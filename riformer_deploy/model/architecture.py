@@ -11,6 +11,9 @@ from riformer_deploy.common.errors import OptionError
 STAGES = 4
 """Stages of every RIFormer: the final norm is ``norm6``, after the fourth."""
 
+LAST_STAGE = 6
+"""Position of the fourth stage in ``backbone.network``, where stages and downsamplings alternate."""
+
 SMALLEST_SIDE_PX = 3
 """Of an image: a 7x7 convolution with padding 2 needs three pixels."""
 
@@ -24,6 +27,26 @@ class Form(StrEnum):
     """One ``norm_reparam``, as mmpretrain's ``switch_to_deploy`` makes it."""
     FOLDED = "folded"
     """Layer scales and ``norm2``'s affine folded away too; ours alone."""
+
+
+def checked_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+    """Positions in ``backbone.network`` in ascending order; a negative one counts from the end.
+
+    Args:
+        out_indices: One position or several, from 0 to 6 (or -7 to -1).
+
+    Raises:
+        OptionError: There is none, one is out of range, or one is named twice.
+    """
+    asked = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    count = LAST_STAGE + 1
+    found = tuple(sorted(index + count if index < 0 else index for index in asked))
+    if not found or len(set(found)) < len(found) or not 0 <= found[0] <= found[-1] <= LAST_STAGE:
+        raise OptionError(
+            f"out_indices must be different positions from 0 to {LAST_STAGE}, got {out_indices}.",
+            remedy="0, 2, 4 and 6 are the four stages; 1, 3 and 5 are the downsamplings between them.",
+        )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +120,12 @@ class Architecture:
             for stage, count in enumerate(self.layers)
         )
 
-    def shapes(self, form: Form) -> dict[str, tuple[int, ...]]:
+    def shapes(self, form: Form, out_indices: int | Sequence[int] = LAST_STAGE) -> dict[str, tuple[int, ...]]:
         """Every state-dict key of mmpretrain's RIFormer classifier, with its shape.
 
         Args:
             form: The form whose keys to list.
+            out_indices: Positions of the backbone's outputs, each of which has a norm.
         """
         dims = self.embed_dims
         shapes: dict[str, tuple[int, ...]] = {
@@ -129,7 +153,9 @@ class Architecture:
             block |= {"mlp.fc2.weight": (dim, hidden, 1, 1), "mlp.fc2.bias": (dim,)}
             for name in names:
                 shapes |= {f"{name}.{key}": shape for key, shape in block.items()}
-        shapes |= {"backbone.norm6.weight": (dims[-1],), "backbone.norm6.bias": (dims[-1],)}
+        for index in checked_out_indices(out_indices):
+            width = (dims[(index + 1) // 2],)
+            shapes |= {f"backbone.norm{index}.weight": width, f"backbone.norm{index}.bias": width}
         shapes |= {
             "head.fc.weight": (self.num_classes, dims[-1]),
             "head.fc.bias": (self.num_classes,),

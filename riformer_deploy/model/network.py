@@ -1,154 +1,96 @@
-"""RIFormer as an ``nn.Module``, in training, deploy and folded form.
+"""RIFormer as an ``nn.Module``: the classifier of :mod:`riformer_deploy.model.blocks`.
 
 Module and parameter names are those of mmpretrain's RIFormer classifier, so that its state dicts
-load as they are. A block in training form (RIFormer, CVPR 2023, arXiv:2304.05659)::
-
-    x = x + layer_scale_1 * (affine(norm1(x)) - norm1(x))
-    x = x + layer_scale_2 * fc2(gelu(fc1(norm2(x))))
-
-in deploy form ``norm_reparam(x)`` stands for the bracket, and in folded form the layer scales and
-the affine part of ``norm2`` are gone into their neighbours.
+load as they are, and code that was written for it finds what it looks for.
 """
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from riformer_deploy.model.architecture import Architecture, Form
-
-EPSILON = 1e-5
-"""Added to the variance by every norm, as mmcv's ``GN`` does by default."""
-
-
-def _norm(dim: int, *, affine: bool = True) -> nn.GroupNorm:
-    return nn.GroupNorm(1, dim, eps=EPSILON, affine=affine)
-
-
-class PatchEmbed(nn.Module):
-    """A strided convolution that halves or quarters the resolution."""
-
-    def __init__(self, in_dim: int, dim: int, *, kernel: int, stride: int, padding: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_dim, dim, kernel, stride=stride, padding=padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed ``x`` (N, in_dim, H, W) as (N, dim, about H / stride, about W / stride)."""
-        return self.proj(x)
-
-
-class Affine(nn.Module):
-    """The token mixer of training: a per-channel scale and shift, minus the identity."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.affine = nn.Conv2d(dim, dim, 1, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix ``x`` (N, dim, H, W); the shape stays."""
-        return self.affine(x) - x
-
-
-class Mlp(nn.Module):
-    """Two 1x1 convolutions with an exact (erf) GELU between them."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.act = nn.GELU()
-        self.fc2 = nn.Conv2d(hidden, dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``x`` (N, dim, H, W); the shape stays."""
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class TrainingBlock(nn.Module):
-    """A block as training leaves it."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.norm1 = _norm(dim)
-        self.token_mixer = Affine(dim)
-        self.norm2 = _norm(dim)
-        self.mlp = Mlp(dim, hidden)
-        self.layer_scale_1 = nn.Parameter(torch.full((dim,), 1e-5))
-        self.layer_scale_2 = nn.Parameter(torch.full((dim,), 1e-5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``x`` (N, dim, H, W); the shape stays."""
-        x = x + self.layer_scale_1[:, None, None] * self.token_mixer(self.norm1(x))
-        return x + self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x))
-
-
-class DeployBlock(nn.Module):
-    """A block after mmpretrain's ``switch_to_deploy``."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.norm_reparam = _norm(dim)
-        self.norm2 = _norm(dim)
-        self.mlp = Mlp(dim, hidden)
-        self.layer_scale_1 = nn.Parameter(torch.full((dim,), 1e-5))
-        self.layer_scale_2 = nn.Parameter(torch.full((dim,), 1e-5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``x`` (N, dim, H, W); the shape stays."""
-        x = x + self.layer_scale_1[:, None, None] * self.norm_reparam(x)
-        return x + self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x))
-
-
-class FoldedBlock(nn.Module):
-    """A block with nothing left to fold; ``norm2`` only normalises."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.norm_reparam = _norm(dim)
-        self.norm2 = _norm(dim, affine=False)
-        self.mlp = Mlp(dim, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``x`` (N, dim, H, W); the shape stays."""
-        x = x + self.norm_reparam(x)
-        return x + self.mlp(self.norm2(x))
-
-
-def _block(form: Form, dim: int, hidden: int) -> nn.Module:
-    match form:
-        case Form.TRAINING:
-            return TrainingBlock(dim, hidden)
-        case Form.DEPLOY:
-            return DeployBlock(dim, hidden)
-        case Form.FOLDED:
-            return FoldedBlock(dim, hidden)
-        case _:
-            assert_never(form)
+from riformer_deploy.common.errors import OptionError
+from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.model.architecture import LAST_STAGE, Architecture, Form, checked_out_indices
+from riformer_deploy.model.blocks import PatchEmbed, TrainingBlock, make_block, single_group
+from riformer_deploy.model.data_preprocessor import DataPreprocessor
 
 
 class Backbone(nn.Module):
-    """Stem, four stages with downsampling between them, and the final norm."""
+    """Stem, four stages with downsampling between them, and a norm for each map that is given.
 
-    def __init__(self, architecture: Architecture, form: Form) -> None:
+    Args:
+        architecture: Shape of the network.
+        form: How its blocks are parameterised.
+        out_indices: Positions in ``network`` whose outputs are given, each through its own norm: 0, 2, 4
+            and 6 are the stages, 1, 3 and 5 the downsamplings between them.
+    """
+
+    norm6: nn.GroupNorm
+
+    def __init__(
+        self, architecture: Architecture, form: Form, out_indices: Sequence[int] = (LAST_STAGE,)
+    ) -> None:
         super().__init__()
         dims = architecture.embed_dims
+        self.form = form
         self.patch_embed = PatchEmbed(3, dims[0], kernel=7, stride=4, padding=2)
         network: list[nn.Module] = []
         for stage, count in enumerate(architecture.layers):
             if stage > 0:
                 network.append(PatchEmbed(dims[stage - 1], dims[stage], kernel=3, stride=2, padding=1))
             hidden = architecture.hidden_dims[stage]
-            network.append(nn.Sequential(*(_block(form, dims[stage], hidden) for _ in range(count))))
+            network.append(nn.Sequential(*(make_block(form, dims[stage], hidden) for _ in range(count))))
         self.network = nn.ModuleList(network)
-        self.norm6 = _norm(dims[-1])
+        self.out_indices = checked_out_indices(out_indices)
+        for index in self.out_indices:
+            self.add_module(f"norm{index}", single_group(dims[(index + 1) // 2]))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Feature map of ``images``: (N, 3, H, W) normalised to (N, dim, about H / 32, about W / 32)."""
+    @property
+    def deploy(self) -> bool:
+        """Whether the blocks hold no affine branch any more."""
+        return self.form is not Form.TRAINING
+
+    def switch_to_deploy(self) -> None:
+        """Turn the training form into the deploy form, in place; a second call changes nothing.
+
+        Fused in float64 and rounded once.
+
+        Raises:
+            OptionError: The backbone is in folded form, which cannot be undone.
+        """
+        if self.form is Form.FOLDED:
+            raise OptionError("A folded model cannot be turned back into the deploy form.")
+        for stage in self.network:
+            if isinstance(stage, nn.Sequential):
+                for index, block in enumerate(stage):
+                    if isinstance(block, TrainingBlock):
+                        stage[index] = block.as_deploy()
+        self.form = Form.DEPLOY
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of normalised ``images`` (N, 3, H, W): one for each of ``out_indices``, ascending.
+
+        The last stage's map is (N, dim, about H / 32, about W / 32).
+        """
         x = self.patch_embed(images)
-        for module in self.network:
+        maps = []
+        for index, module in enumerate(self.network):
             x = module(x)
-        return self.norm6(x)
+            if index in self.out_indices:
+                maps.append(self.get_submodule(f"norm{index}")(x))
+        return tuple(maps)
+
+
+class GlobalAveragePooling(nn.Module):
+    """Pools each map over its pixels."""
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(N, dim) for each of ``maps`` (N, dim, H, W)."""
+        return tuple(value.mean((2, 3)) for value in maps)
 
 
 class LinearHead(nn.Module):
@@ -158,9 +100,17 @@ class LinearHead(nn.Module):
         super().__init__()
         self.fc = nn.Linear(dim, num_classes)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits (N, classes) of pooled ``features`` (N, dim)."""
-        return self.fc(features)
+    def pre_logits(self, features: tuple[Tensor, ...]) -> Tensor:
+        """What the linear layer takes: the last of ``features``, (N, dim)."""
+        return features[-1]
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Logits (N, classes) of pooled ``features``, of which the last, (N, dim), is taken."""
+        return self.fc(self.pre_logits(features))
+
+
+Stage = Literal["backbone", "neck", "pre_logits"]
+"""What :meth:`RIFormer.extract_feat` gives, by mmpretrain's names."""
 
 
 class RIFormer(nn.Module):
@@ -169,46 +119,123 @@ class RIFormer(nn.Module):
     Args:
         architecture: Shape of the network.
         form: How its blocks are parameterised.
+        out_indices: As :class:`Backbone` takes them; without 6 there are features but no class scores.
+        preprocessing: What is done to a picture first; None where it is not known. Then
+            ``data_preprocessor`` normalises with ImageNet's mean and deviation.
+        class_names: One for each output, where they are known.
 
     The weights are PyTorch's initial ones until a state dict is loaded.
     """
 
-    def __init__(self, architecture: Architecture, form: Form = Form.TRAINING) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        form: Form = Form.TRAINING,
+        *,
+        out_indices: Sequence[int] = (LAST_STAGE,),
+        preprocessing: Preprocessing | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
         super().__init__()
         self.architecture = architecture
-        self.form = form
-        self.backbone = Backbone(architecture, form)
+        self.preprocessing = preprocessing
+        self.class_names = class_names
+        self.data_preprocessor = DataPreprocessor.of(preprocessing)
+        self.backbone = Backbone(architecture, form, out_indices)
+        self.neck = GlobalAveragePooling()
         self.head = LinearHead(architecture.embed_dims[-1], architecture.num_classes)
 
-    def extract_feat(self, images: Tensor) -> Tensor:
-        """Pooled features (N, dim) of ``images`` (N, 3, H, W), normalised, H and W at least 3."""
-        return self.backbone(images).mean((2, 3))
+    @property
+    def form(self) -> Form:
+        """How the blocks are parameterised."""
+        return self.backbone.form
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Class scores before softmax, (N, classes), of ``images`` (N, 3, H, W), normalised."""
-        return self.head(self.extract_feat(images))
+    @overload
+    def extract_feat(
+        self, inputs: Tensor, stage: Literal["backbone", "neck"] = "neck"
+    ) -> tuple[Tensor, ...]: ...
+    @overload
+    def extract_feat(self, inputs: Tensor, stage: Literal["pre_logits"]) -> Tensor: ...
+    def extract_feat(self, inputs: Tensor, stage: Stage = "neck") -> tuple[Tensor, ...] | Tensor:
+        """Features of ``inputs`` (N, 3, H, W), normalised, H and W at least 3.
+
+        Args:
+            inputs: The images.
+            stage: ``neck`` for pooled features (N, dim), a tuple with one for each of the backbone's
+                ``out_indices``; ``backbone`` for the maps (N, dim, H, W), likewise; ``pre_logits`` for
+                what the linear layer takes, one tensor.
+
+        Raises:
+            OptionError: ``stage`` is none of these.
+        """
+        maps: tuple[Tensor, ...] = self.backbone(inputs)
+        match stage:
+            case "backbone":
+                return maps
+            case "neck":
+                return self.neck(maps)
+            case "pre_logits":
+                return self.head.pre_logits(self.neck(maps))
+            case _:
+                raise OptionError(f"stage must be backbone, neck or pre_logits, got {stage!r}.")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Class scores before softmax, (N, classes), of ``inputs`` (N, 3, H, W), normalised.
+
+        Raises:
+            OptionError: The last stage is not among the backbone's ``out_indices``.
+        """
+        if LAST_STAGE not in self.backbone.out_indices:
+            raise OptionError(
+                f"A model with out_indices {self.backbone.out_indices} has no class scores: the head takes "
+                "the last stage's features.",
+                remedy=f"Add {LAST_STAGE} to out_indices, or use extract_feat.",
+            )
+        return self.head(self.extract_feat(inputs))
 
     def all_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, probabilities (both (N, classes)) and features (N, dim) of ``images`` (N, 3, H, W)."""
         features = self.extract_feat(images)
         logits = self.head(features)
-        return logits, torch.softmax(logits, 1), features
+        return logits, torch.softmax(logits, 1), features[-1]
 
 
-def empty_model(architecture: Architecture, form: Form) -> RIFormer:
+def empty_model(
+    architecture: Architecture,
+    form: Form,
+    *,
+    out_indices: Sequence[int] = (LAST_STAGE,),
+    preprocessing: Preprocessing | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> RIFormer:
     """A model without storage, for counting or for ``load_state_dict(..., assign=True)``."""
     with torch.device("meta"):
-        return RIFormer(architecture, form)
+        return RIFormer(
+            architecture, form, out_indices=out_indices, preprocessing=preprocessing, class_names=class_names
+        )
 
 
-def model_from_state(architecture: Architecture, form: Form, state: dict[str, Tensor]) -> RIFormer:
+def model_from_state(
+    architecture: Architecture,
+    form: Form,
+    state: dict[str, Tensor],
+    *,
+    out_indices: Sequence[int] = (LAST_STAGE,),
+    preprocessing: Preprocessing | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> RIFormer:
     """The model of these weights, in evaluation mode; the tensors are taken over, not copied.
 
     Args:
         architecture: Shape of the network.
         form: The form that ``state`` is in.
-        state: Exactly the keys and shapes of ``architecture.shapes(form)``.
+        state: Exactly the keys and shapes of ``architecture.shapes(form, out_indices)``.
+        out_indices: As :class:`RIFormer` takes them.
+        preprocessing: Likewise.
+        class_names: Likewise.
     """
-    model = empty_model(architecture, form)
+    model = empty_model(
+        architecture, form, out_indices=out_indices, preprocessing=preprocessing, class_names=class_names
+    )
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval().requires_grad_(requires_grad=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.blocks import fuse_affine
 from riformer_deploy.model.network import RIFormer, model_from_state
 
 State = dict[str, Tensor]
@@ -25,10 +26,13 @@ def _blocks(architecture: Architecture) -> Iterator[str]:
 def _fuse_affine(state: State, architecture: Architecture) -> None:
     """With ``y = norm1(x)``, ``affine(y) - y = (w - 1) * y + c``: a norm again."""
     for name in _blocks(architecture):
-        scale = state.pop(f"{name}.token_mixer.affine.weight").reshape(-1) - 1
-        shift = state.pop(f"{name}.token_mixer.affine.bias")
-        state[f"{name}.norm_reparam.weight"] = state.pop(f"{name}.norm1.weight") * scale
-        state[f"{name}.norm_reparam.bias"] = state.pop(f"{name}.norm1.bias") * scale + shift
+        weight, bias = fuse_affine(
+            state.pop(f"{name}.norm1.weight"),
+            state.pop(f"{name}.norm1.bias"),
+            state.pop(f"{name}.token_mixer.affine.weight"),
+            state.pop(f"{name}.token_mixer.affine.bias"),
+        )
+        state |= {f"{name}.norm_reparam.weight": weight, f"{name}.norm_reparam.bias": bias}
 
 
 def _fold_scales(state: State, architecture: Architecture) -> None:
@@ -56,9 +60,16 @@ def _wide(model: RIFormer) -> State:
 
 
 def _rebuilt(model: RIFormer, form: Form, state: State) -> RIFormer:
-    dtype = next(model.parameters()).dtype
-    narrow = {key: value.to(dtype).contiguous() for key, value in state.items()}
-    return model_from_state(model.architecture, form, narrow)
+    like = next(model.parameters())
+    narrow = {key: value.to(like.dtype).contiguous() for key, value in state.items()}
+    return model_from_state(
+        model.architecture,
+        form,
+        narrow,
+        out_indices=model.backbone.out_indices,
+        preprocessing=model.preprocessing,
+        class_names=model.class_names,
+    ).to(like.device)
 
 
 def fuse(model: RIFormer) -> RIFormer:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from riformer_deploy.model.network import FoldedBlock, RIFormer
+from riformer_deploy.model.blocks import FoldedBlock
+from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.observers import BatchSource, largest_inputs
 
 

@@ -175,3 +175,14 @@ def test_a_checkpoint_without_a_suffix_is_not_taken_for_the_folder(
     assert ran.returncode == 32
     assert "weights is a file; a bundle is a folder" in ran.stderr
     assert path.read_bytes() == content
+
+
+def test_a_config_file_says_the_size_of_the_images(
+    cli: Run, tmp_path: Path, tiny_checkpoint: Path, tiny_config: Path
+) -> None:
+    ran = cli("export", tiny_checkpoint, "--config", tiny_config, "-o", tmp_path / "bundle")
+    assert ran.returncode == 0, ran.stderr
+    assert "48x48 px" in ran.stdout
+    ran = cli("inspect", tmp_path / "bundle", "--config", tiny_config)
+    assert ran.returncode == 2
+    assert "is none" in ran.stderr

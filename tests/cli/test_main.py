@@ -18,6 +18,8 @@ Run = Callable[..., CompletedProcess[str]]
 COMMANDS = (
     ("export",),
     ("fuse",),
+    ("reparameterize",),
+    ("test",),
     ("verify", "parity"),
     ("bench",),
     ("sensitivity",),

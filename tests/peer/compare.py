@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "data")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "data")]
 
 from _common import write_result  # noqa: E402  # beside the benchmarks
 from weights import fill  # type: ignore[import-not-found]  # noqa: E402  # beside the golden data
@@ -31,6 +31,7 @@ from riformer_deploy.model.architecture import Form  # noqa: E402
 from riformer_deploy.model.network import model_from_state  # noqa: E402
 from riformer_deploy.model.reparameterize import fuse  # noqa: E402
 from riformer_deploy.model.variants import VARIANTS, Variant  # noqa: E402
+from tests.peer.documented import compare_documented, configs_read_otherwise  # noqa: E402
 
 warnings.simplefilter("ignore")  # mmpretrain's, of which there are many
 # With a CPU-only PyTorch, torchvision imports once the operators that it looks for are there.
@@ -225,8 +226,20 @@ def compare_predictions() -> dict[str, dict[str, float]]:
     return rows
 
 
+def documented() -> dict[str, float]:
+    """The documented lines on golden weights and the golden picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "filled.pth"
+        torch.save({"state_dict": filled(VARIANTS["riformer-s12_in1k"]), "meta": {}}, checkpoint)
+        return compare_documented(mmpretrain, checkpoint, ROOT / "tests" / "data" / "astronaut.png")
+
+
 def main() -> None:
     """Compare, write what was found, and fail where it is not equal."""
+    lines = documented()
+    print(lines, file=sys.stderr, flush=True)
+    configs = sorted(CONFIGS.rglob("riformer-*.py"))
+    otherwise = configs_read_otherwise(Config, configs)
     preprocessing = compare_preprocessing()
     print(preprocessing, file=sys.stderr, flush=True)
     predictions = compare_predictions()
@@ -241,11 +254,28 @@ def main() -> None:
             1e-5,
         ),
         ("pictures with another class", sum(row["other_class"] for row in predictions.values()), 0),
+        (
+            "documented lines, largest score difference",
+            max(value for name, value in lines.items() if name.startswith("pred_score")),
+            1e-6,
+        ),
+        (
+            "documented lines, largest difference of features, maps and logits",
+            max(value for name, value in lines.items() if not name.startswith("pred_score")),
+            1e-5,
+        ),
+        (f"{len(configs)} configs, settings that are read otherwise", len(otherwise), 0),
         ("largest relative logit difference", max(max(row.values()) for row in models.values()), 1e-4),
     ):
         targets[what] = {"value": float(value), "limit": limit, "sense": "at most", "met": value <= limit}
         met = met and value <= limit
-    figures = {"preprocessing": preprocessing, "predictions": predictions, "models": models}
+    figures = {
+        "documented_lines": lines,
+        "configs_read_otherwise": otherwise,
+        "preprocessing": preprocessing,
+        "predictions": predictions,
+        "models": models,
+    }
     write_result(
         "peer",
         f"beside mmpretrain {mmpretrain.__version__} and mmcv {mmcv.__version__}, on the same weights",

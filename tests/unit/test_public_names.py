@@ -194,7 +194,7 @@ def test_extract_feat_gives_the_pooled_features_that_the_head_scores(
 ) -> None:
     model = riformer_deploy.get_model(tiny_architecture, str(tiny_checkpoint))
     images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
-    features = model.extract_feat(images)
+    (features,) = model.extract_feat(images)
     assert features.shape == (2, tiny_architecture.embed_dims[-1])
     scores = features @ tiny_state["head.fc.weight"].T + tiny_state["head.fc.bias"]
     torch.testing.assert_close(scores, model(images))

@@ -36,7 +36,7 @@ def test_pooled_features_are_what_the_head_takes(
     assert (report.array, report.shape, len(report.broken)) == ("features", (5, 128), 1)
     model = model_of(digits_bundle / "training.pth")
     with np.load(options.output) as stored, torch.inference_mode():
-        expected = model.extract_feat(torch.from_numpy(digits_inputs[:5]))
+        expected = model.extract_feat(torch.from_numpy(digits_inputs[:5]), stage="pre_logits")
         np.testing.assert_allclose(stored["features"], expected.numpy(), rtol=1e-5, atol=1e-6)
         assert stored["images"].tolist() == [p for p in map(str, pictures.paths) if "gone" not in p]
         assert stored["features"].dtype == np.float32

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from riformer_deploy.api.models import ModelTable, published_models
+from riformer_deploy.api.models import ModelTable, list_models, published_models
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.model.variants import VARIANTS
 
@@ -31,3 +31,10 @@ def test_what_is_computed_agrees_with_what_was_published(table: ModelTable, name
     )
     assert (row.top1_percent, row.top5_percent) == (variant.top1_percent, variant.top5_percent)
     assert row.file_name == variant.file_name
+
+
+def test_names_are_listed_by_pattern_as_mmpretrain_lists_them() -> None:
+    assert list_models() == list_models("riformer*") == sorted(VARIANTS)
+    assert list_models("riformer-s12") == ["riformer-s12_in1k", "riformer-s12_in1k-384"]
+    assert list_models("*m48*", exclude_patterns=["*-384"]) == ["riformer-m48_in1k"]
+    assert list_models("resnet*") == []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
-from riformer_deploy.common.errors import CheckpointError
+from riformer_deploy.common.errors import CheckpointError, CheckpointKeysError
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
@@ -237,3 +237,31 @@ def test_an_empty_moving_average_is_none(write_checkpoint: Write, tiny_state: St
     found = load_checkpoint(write_checkpoint(ema_state_dict={}))
     assert found.weights is WeightSet.ONLY
     assert _same(found.state, tiny_state)
+
+
+def test_norms_of_other_stages_are_left_out_with_a_note_or_kept_where_asked_for(
+    write_checkpoint: Callable[..., Path], tiny_state: dict[str, Tensor], tiny_architecture: Architecture
+) -> None:
+    for index, width in ((0, 8), (2, 16), (5, 32)):
+        tiny_state[f"backbone.norm{index}.weight"] = torch.full((width,), float(index))
+        tiny_state[f"backbone.norm{index}.bias"] = torch.zeros(width)
+    path = write_checkpoint(tiny_state)
+    plain = load_checkpoint(path)
+    assert plain.state.keys() == tiny_architecture.shapes(Form.TRAINING).keys()
+    assert len(plain.notes) == 6
+    assert plain.notes[0] == "left out, since no class score depends on it: backbone.norm0.weight"
+    kept = load_checkpoint(path, out_indices=(0, 2, 4, 6))  # norm4 is not in the file
+    assert kept.state.keys() == tiny_architecture.shapes(Form.TRAINING, (0, 2, 6)).keys()
+    assert kept.notes == plain.notes[4:]
+
+
+def test_a_norm_of_another_stage_must_have_its_width(
+    write_checkpoint: Callable[..., Path], tiny_state: dict[str, Tensor]
+) -> None:
+    tiny_state["backbone.norm2.weight"] = torch.ones(15)
+    with pytest.raises(CheckpointKeysError) as caught:
+        load_checkpoint(write_checkpoint(tiny_state), out_indices=(2, 6))
+    assert set(caught.value.details) == {
+        "missing: backbone.norm2.bias (16,)",
+        "shape: backbone.norm2.weight is (15,), expected (16,)",
+    }

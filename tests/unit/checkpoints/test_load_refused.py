@@ -163,11 +163,11 @@ def test_a_setting_is_refused_before_the_tensors_that_it_explains(
     write_checkpoint: Write, tiny_state: State
 ) -> None:
     tiny_state["backbone.norm2.weight"] = tiny_state["backbone.norm2.bias"] = torch.ones(16)
-    text = _config([1, 1, 2, 1]).replace("type='RIFormer'", "type='RIFormer', out_indices=[2, 6]")
+    text = _config([1, 1, 2, 1]).replace("type='RIFormer'", "type='RIFormer', out_indices=[2, 4]")
     with pytest.raises(CheckpointMismatchError) as caught:
         load_checkpoint(write_checkpoint(meta={"cfg": text}))
     (detail,) = caught.value.details
-    assert detail.startswith("model.backbone.out_indices is [2, 6]")
+    assert detail.startswith("model.backbone.out_indices is [2, 4]")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from riformer_deploy.common.errors import ImageError
 from riformer_deploy.data import decoding
-from riformer_deploy.data.decoding import decode_image
+from riformer_deploy.data.decoding import decode_image, rgb_of
 
 Pixels = NDArray[np.uint8]
 
@@ -235,3 +235,21 @@ def test_an_animation_gives_its_first_frame(pixels: Pixels) -> None:
     first, second = Image.fromarray(pixels), Image.fromarray(255 - pixels)
     content = encoded(first, "WEBP", save_all=True, append_images=[second], lossless=True)
     np.testing.assert_array_equal(decode_image(content), pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+def test_an_opened_picture_is_the_same_as_its_file_and_stays_as_it_was(pixels: Pixels, mode: str) -> None:
+    image = Image.fromarray(pixels)
+    image = image.quantize(100) if mode == "P" else image.convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    content = encoded(image, "TIFF" if mode == "CMYK" else "PNG", **options)
+    opened = Image.open(io.BytesIO(content))
+    np.testing.assert_array_equal(rgb_of(opened), decode_image(content))
+    assert opened.mode == mode
+    assert ("transparency" in opened.info) == (mode == "P")
+
+
+def test_an_opened_picture_that_is_cut_short_is_refused(pixels: Pixels) -> None:
+    content = encoded(Image.fromarray(pixels), "PNG")
+    with pytest.raises(ImageError, match="it cannot be decoded"):
+        rgb_of(Image.open(io.BytesIO(content[: len(content) // 2])), name="it")
