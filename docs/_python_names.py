@@ -14,7 +14,7 @@ import riformer_deploy
 
 def python_page() -> list[str]:
     """The public names with signatures and docstrings."""
-    names = sorted(dir(riformer_deploy))
+    names = sorted(vars(riformer_deploy)["__all__"])
     found = {name: getattr(riformer_deploy, name) for name in names}
     groups = {
         "Functions": [n for n, thing in found.items() if inspect.isfunction(thing)],
