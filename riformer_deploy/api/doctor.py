@@ -71,6 +71,7 @@ _OPTIONAL = {
     "cuda.bindings": ("cuda-python", "running engines"),
     "pynvml": ("nvidia-ml-py", "the GPU's clocks beside its latencies"),
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
+    "cv2": ("OpenCV", "resizing as models trained with OpenCV's resize expect"),
 }
 _SLOW = {"openvino"}
 """Of the optional packages, those that take long to import; of the required ones, all do."""

@@ -47,7 +47,7 @@ def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> 
     for package in OPTIONAL:
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
-    assert ran.stdout.count(" missing ") == 8
+    assert ran.stdout.count(" missing ") == 9
 
 
 def test_slow_packages_are_imported_only_where_that_is_asked_for(cli: Run) -> None:
