@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from riformer_deploy.api.inspections import BundleInspection, EngineInspection, EngineParity, OnnxInspection
-from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
@@ -46,6 +48,14 @@ def _inspect_graph(bundle: Bundle, artifact: OnnxArtifact) -> OnnxInspection:
     )
 
 
+def _problem(bundle: Bundle, record: FileRecord) -> str | None:
+    try:
+        bundle.path_of(record)
+    except BundleIntegrityError as err:
+        return err.message
+    return None
+
+
 def inspect_bundle(path: Path) -> BundleInspection:
     """Say what a bundle holds, and whether every file of it is as recorded.
 
@@ -58,12 +68,14 @@ def inspect_bundle(path: Path) -> BundleInspection:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     problems, intact = [], set()
-    for record in manifest.files:
-        try:
-            bundle.path_of(record)
-            intact.add(record.path)
-        except BundleIntegrityError as err:
-            problems.append(err.message)
+    with ThreadPoolExecutor() as pool:  # hashing takes most of the time, and lets other threads run
+        for record, problem in zip(
+            manifest.files, pool.map(partial(_problem, bundle), manifest.files), strict=True
+        ):
+            if problem is None:
+                intact.add(record.path)
+            else:
+                problems.append(problem)
     parity = _stored_parity(bundle, problems)
     parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
     model = manifest.model

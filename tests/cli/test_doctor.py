@@ -65,7 +65,8 @@ def test_a_bare_machine_is_no_error_for_scripts_either(cli: Run) -> None:
     report = load_json(DoctorReport, ran.stdout)
     missing = {finding.name for finding in report.findings if finding.health is Health.MISSING}
     assert missing == {
-        "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "nvidia-ml-py", "OpenCV",
+        "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "nvidia-ml-py",
+        "OpenCV",
         "NVIDIA driver",
     }  # fmt: skip
     assert all(finding.remedy for finding in report.findings if finding.health is not Health.OK)
