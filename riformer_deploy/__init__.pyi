@@ -36,7 +36,7 @@ from riformer_deploy.api.reproduce import reproduce_table as reproduce_table
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
 from riformer_deploy.api.torch_models import get_model as get_model
 from riformer_deploy.backends.base import Skipped as Skipped
-from riformer_deploy.backends.gpu_candidates import GpuOptions as GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions as GpuOptions
 from riformer_deploy.backends.graph_state import GraphState as GraphState
 from riformer_deploy.bundle.artifacts import FileRecord as FileRecord
 from riformer_deploy.bundle.artifacts import NodeCount as NodeCount

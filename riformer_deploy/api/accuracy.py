@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.backends.candidates import require_backends, select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from riformer_deploy.backends.base import Candidate
 from riformer_deploy.backends.candidates import require_backends, select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleError, EngineUnfitError

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
-from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
@@ -106,6 +106,13 @@ def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
     return selected
 
 
+def _on_gpu(bundle: Bundle, group: Group, options: GpuOptions) -> CandidateSet:
+    # What touches TensorRT and CUDA is imported when it is asked for: it takes a tenth of a second.
+    from riformer_deploy.backends.gpu_candidates import baseline_candidates, engine_candidates
+
+    return (engine_candidates if group is Group.ENGINE else baseline_candidates)(bundle, options)
+
+
 def select_candidates(
     bundle: Bundle,
     groups: Sequence[Group],
@@ -139,10 +146,8 @@ def select_candidates(
                 selected += _onnx_candidates(bundle, threads, keep_memory=keep_memory)
             case Group.OPENVINO:
                 selected += _openvino_candidates(bundle, threads)
-            case Group.ENGINE:
-                selected += engine_candidates(bundle, gpu or GpuOptions())
-            case Group.GPU:
-                selected += baseline_candidates(bundle, gpu or GpuOptions())
+            case Group.ENGINE | Group.GPU:
+                selected += _on_gpu(bundle, group, gpu or GpuOptions())
             case _:
                 assert_never(group)
     return selected

@@ -11,7 +11,7 @@ import torch
 from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.candidates import select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.results import store_result

@@ -15,7 +15,8 @@ from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import gpu_candidates, pytorch_opening
 from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, Outputs, Runtime, WarmTime, graph_of
-from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
+from riformer_deploy.backends.gpu_candidates import baseline_candidates, engine_candidates
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
