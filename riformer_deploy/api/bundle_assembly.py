@@ -52,7 +52,7 @@ def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
 
     Args:
         path: The file.
-        checkpoint: Whose.
+        checkpoint: Holds the weights.
         form: Its own form, or deploy form.
 
     Raises:
@@ -88,7 +88,7 @@ def stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact
 
     Args:
         staged: The folder.
-        checkpoint: Whose.
+        checkpoint: Holds the weights.
 
     Raises:
         CheckpointValuesError: The fused weights overflow float32.

@@ -224,7 +224,7 @@ def _report(
 
 
 def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
-    """Checkpoint to bundle: load, recognise, fuse, fold, export, prove; then put it in place.
+    """Checkpoint to bundle: load, recognise, fuse, fold, export, compare; then put it in place.
 
     Args:
         options: What to export and where to.
@@ -243,7 +243,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         CalibrationError: The calibration images cannot be used.
         GateError: int8 or fp8 cannot hold the gate.
     """
-    require("onnxruntime")  # the parity report runs the file; told now rather than after minutes of work
+    require("onnxruntime")  # the parity report runs the file; refused now rather than after minutes of work
     progress("loading the checkpoint")
     checkpoint, output = _load(options), Path(options.output)
     notes = list(checkpoint.notes)

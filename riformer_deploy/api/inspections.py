@@ -30,7 +30,7 @@ class CheckpointInspection:
         parameters: Number of weights in the stored form.
         deploy_parameters: Number of weights once fused.
         preprocessing: What is known of the input, or None where nothing says its size.
-        flops: Multiply-adds of one image in the deploy form at that size, or None likewise.
+        flops: Multiply-adds of one image in the deploy form at that size; None where nothing says it.
         class_names: If stored.
         training: What ``meta`` tells of the training: epoch, iteration, time, framework version.
         notes: What was assumed.

@@ -123,7 +123,7 @@ def record_file(path: Path, parent_sha256: str) -> FileRecord:
 
 
 def manifest_digest(directory: Path) -> str | None:
-    """What the manifest in force is told by; None where there is none.
+    """What tells the manifest in force from others; None where there is none.
 
     Raises:
         BundleError: An interrupted write cannot be finished.

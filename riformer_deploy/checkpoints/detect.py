@@ -30,7 +30,7 @@ _BLOCK = re.compile(r"backbone\.network\.([0246])\.(\d{1,3})\.(.+)")
 
 
 def recognise_form(path: Path, state: Mapping[str, Any]) -> Form:
-    """Training or deploy form, told by the keys of the blocks.
+    """Training or deploy form, by the keys of the blocks.
 
     Args:
         path: Named in errors.
@@ -152,7 +152,7 @@ def check_keys(
         path: Named in errors.
         state: Tensors by mmpretrain's keys, without prefixes.
         architecture: What the state dict was recognised as.
-        form: Likewise.
+        form: The form that the keys are those of.
         out_indices: Positions of the backbone whose norms it must hold.
         also: What else is wrong with the file, listed along.
 
