@@ -121,7 +121,7 @@ def _opened(candidate: Candidate, options: FeatureOptions, blocks: Sequence[Sequ
 
 
 def extract_features(directory: Path | str, pictures: PictureFiles, options: FeatureOptions) -> FeatureReport:
-    """Write features of pictures, computed by PyTorch in float32 with the bundle's reference weights unless ``group`` says otherwise.
+    """Write features of pictures, computed by PyTorch in float32 unless ``group`` says otherwise.
 
     Args:
         directory: The bundle.

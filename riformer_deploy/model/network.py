@@ -162,8 +162,8 @@ class RIFormer(nn.Module):
         Args:
             inputs: The images.
             stage: ``neck`` for pooled features (N, dim), a tuple with one for each of the backbone's
-                ``out_indices``; ``backbone`` for the maps (N, dim, H, W), one for each too; ``pre_logits`` for
-                what the linear layer takes, one tensor.
+                ``out_indices``; ``backbone`` for the maps (N, dim, H, W), one for each too;
+                ``pre_logits`` for what the linear layer takes, one tensor.
 
         Raises:
             OptionError: ``stage`` is none of these.
