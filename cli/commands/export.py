@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision, WeightSet
+from riformer_deploy.common.enums import (
+    InputForm,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+    WeightSet,
+)
 
 from .. import options, output, parsing
 from ..tables.parity import print_parity
@@ -66,9 +74,18 @@ def export(
     ] = options.FloatChoice.FP32,
     input_form: options.Input = InputForm.NORMALISED,
     output_form: Annotated[
-        str,
-        typer.Option("--output-form", metavar="logits|probabilities|features|topk=K", help="What it gives."),
-    ] = "logits",
+        str | None,
+        typer.Option(
+            "--output-form",
+            metavar="logits|probabilities|features|topk=K",
+            help="What it gives.",
+            show_default="logits",
+        ),
+    ] = None,
+    out_indices: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,4,6", help="Give maps with their norms: 0, 2, 4, 6 are the stages."),
+    ] = None,
     weights: options.Weights = None,
     key: options.Key = None,
     rtol: options.Rtol = None,
@@ -82,7 +99,10 @@ def export(
     """Turn a checkpoint into a bundle: fused weights, ONNX, and the parity report that they agree."""
     size = parsing.parse_image_size(image_size) if image_size is not None else None
     fixed = parsing.parse_batch(batch)
-    form, topk = parsing.parse_output(output_form)
+    form, topk = parsing.parse_output(output_form or "logits")
+    positions = parsing.parse_out_indices(out_indices) if out_indices is not None else ()
+    if positions and output_form is not None:
+        raise typer.BadParameter("--output-form and --out-indices exclude each other: maps are the output")
 
     from riformer_deploy.api.export import (
         AS_FOUND,
@@ -94,6 +114,7 @@ def export(
         LoweringConfig,
         Status,
         changed_tolerances,
+        checked_out_indices,
         export_checkpoint,
         get_variant,
         named_checkpoint,
@@ -133,8 +154,9 @@ def export(
                 exclude_layers=tuple(exclude_layers or ()),
                 io=Precision(io_dtype),
                 input_form=input_form,
-                output_form=form,
+                output_form=OutputForm.MAPS if positions else form,
                 topk=topk,
+                out_indices=checked_out_indices(positions) if positions else (),
             )
             for item in precision or (Precision.FP32,)
         ),

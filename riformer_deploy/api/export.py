@@ -40,6 +40,7 @@ from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, changed_tolerances
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, refuse_unused
+from riformer_deploy.model.architecture import POSITIONS, checked_out_indices
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
@@ -60,6 +61,7 @@ __all__ = [
     "LoweringConfig",
     "Status",
     "changed_tolerances",
+    "checked_out_indices",
     "export_checkpoint",
     "get_variant",
     "named_checkpoint",
@@ -180,7 +182,9 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
 
 
 def _load(options: ExportOptions) -> Checkpoint:
-    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights, key=options.key)
+    checkpoint = load_checkpoint(
+        options.checkpoint, weights=options.weights, key=options.key, out_indices=POSITIONS
+    )
     checkpoint = with_config(checkpoint, options.config)
     check_expectations(
         checkpoint,
@@ -254,7 +258,9 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     if not options.force:
         refuse_losses(output, previous)
     notes += dropped_notes(previous.lost)
-    training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
+    training = model_from_state(
+        checkpoint.architecture, checkpoint.form, checkpoint.state, out_indices=checkpoint.out_indices
+    )
     folded = fold(training)
     images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
     calibrated = calibrate_lowerings(

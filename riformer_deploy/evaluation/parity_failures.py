@@ -14,12 +14,13 @@ from riformer_deploy.common.errors import (
     BundleError,
 )
 from riformer_deploy.common.serialization import RecordError, load_json, schema_of
+from riformer_deploy.evaluation.metrics import Deviation
+from riformer_deploy.evaluation.reference_outputs import MAPS
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
     OutputParity,
     ParityResult,
-    StageParity,
     Status,
 )
 from riformer_deploy.evaluation.tolerances import Tolerance
@@ -30,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
     """The figures of an output that are out, each with its limit."""
     distance = output.deviation
+    if output.name in MAPS:
+        return _map_failure(distance, tolerance)
     if not distance.finite:
         return "values that are not finite"
     reasons = []
@@ -50,13 +53,13 @@ def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
     return ", ".join(reasons) or "out of its limits"
 
 
-def _stage_failure(stage: StageParity, tolerance: Tolerance) -> str:
-    limit = f"at most {tolerance.stage_relative_l2:g} is allowed"
-    if not stage.deviation.finite:
-        return f"stage {stage.stage}: values that are not finite"
-    if stage.deviation.relative_l2 is None:
-        return f"stage {stage.stage}: the reference is 0 throughout, and it is not"
-    return f"stage {stage.stage}: relative L2 {stage.deviation.relative_l2:.2e}, {limit}"
+def _map_failure(distance: Deviation, tolerance: Tolerance) -> str:
+    """What is out of a map or a stage, with its limit."""
+    if not distance.finite:
+        return "values that are not finite"
+    if distance.relative_l2 is None:
+        return "the reference is 0 throughout, and it is not"
+    return f"relative L2 {distance.relative_l2:.2e}, at most {tolerance.stage_relative_l2:g} is allowed"
 
 
 def why_failed(candidate: CandidateParity) -> str:
@@ -72,7 +75,7 @@ def why_failed(candidate: CandidateParity) -> str:
         if output.status is Status.FAILED
     ]
     what += [
-        _stage_failure(stage, candidate.tolerance)
+        f"stage {stage.stage}: {_map_failure(stage.deviation, candidate.tolerance)}"
         for stage in candidate.stages
         if stage.status is Status.FAILED
     ]
