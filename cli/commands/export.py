@@ -20,11 +20,6 @@ from riformer_deploy.common.enums import (
 from .. import options, output, parsing
 from ..tables.parity import print_parity
 
-SYNTHETIC = (
-    "parity ran on synthetic images, which can be far from what the model was trained on; "
-    "--calibration FOLDER or FILE.npz gives it real ones"
-)
-
 
 def export(
     checkpoint: options.CheckpointOrName,
@@ -93,6 +88,9 @@ def export(
     sqnr_tolerance: options.SqnrTolerance = None,
     stage_tolerance: options.StageTolerance = None,
     force: options.Force = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Keep what fails parity, in OUTPUT.failed, for inspection.")
+    ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -140,6 +138,7 @@ def export(
             rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
         ),
         force=force,
+        keep_failed=keep_failed,
         lowerings=tuple(
             LoweringConfig(
                 precision=item,
@@ -185,8 +184,9 @@ def export(
                 [(f.path, f"{f.size_bytes / 2**20:.2f} MiB", f.sha256[:16]) for f in report.files],
             )
         else:
-            output.say("Parity failed: nothing was written.")
-            if report.parity.inputs.seed is not None:
-                output.note(SYNTHETIC)
+            kept = f"; what was made is kept in {report.kept}, for inspection" if report.kept else ""
+            output.say(f"Parity failed: no bundle was written{kept}.")
+    for text in report.advice:
+        output.note(text)
     if report.status is Status.FAILED:
         raise typer.Exit(1)
