@@ -6,9 +6,13 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -77,6 +81,7 @@ app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)
 
 
 _SIGPIPE = 141  # 128 and the signal's number, as a shell has it
+_INTERRUPTED = 130
 
 # What Typer raises for a wrong command line; it has no public name of its own there.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -111,12 +116,40 @@ def run() -> None:
     if sys.stdout is None:
         sys.stderr.write("error: standard output is closed; direct it to a file, or to /dev/null\n")
         sys.exit(OptionError.exit_code)
+    with _unwinding_on_signals() as came:
+        try:
+            code = _run(as_json=as_json, debug=debug)
+            sys.stdout.flush()
+        except (SystemExit, OSError) as err:  # a terminal that hung up takes no message either
+            code = _INTERRUPTED if came else _code_for_stdout(err)
+    sys.exit(128 + came[0] if came and code != 0 else code)
+
+
+@contextlib.contextmanager
+def _unwinding_on_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that nothing half written stays.
+
+    Yields:
+        The number of the signal that came, once one did.
+    """
+    came: list[int] = []
+    # nohup's are ignored already; and only the main thread may set any
+    mine = threading.current_thread() is threading.main_thread()
+    handled = [n for n in (signal.SIGTERM, signal.SIGHUP) if mine and signal.getsignal(n) is signal.SIG_DFL]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in handled:  # a second one would interrupt the tidying up
+            signal.signal(each, signal.SIG_IGN)
+        came.append(number)
+        raise KeyboardInterrupt
+
+    for number in handled:
+        signal.signal(number, stop)
     try:
-        code = _run(as_json=as_json, debug=debug)
-        sys.stdout.flush()
-    except (SystemExit, OSError) as err:
-        code = _code_for_stdout(err)
-    sys.exit(code)
+        yield came
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(*, as_json: bool, debug: bool) -> int:

@@ -82,3 +82,14 @@ def parse_output(text: str) -> tuple[OutputForm, int]:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no output; say logits, probabilities, features or topk=K")
     return OutputForm.TOPK, int(match[1])
+
+
+def parse_out_indices(text: str) -> tuple[int, ...]:
+    """``0,2,4,6`` as positions.
+
+    Raises:
+        typer.BadParameter: The text is no such list.
+    """
+    if not re.fullmatch(r"-?[0-9]+(,-?[0-9]+)*", text):
+        raise typer.BadParameter(f"{text!r} is no list of positions; say 0,2,4,6, the four stages")
+    return tuple(int(number) for number in text.split(","))

@@ -61,7 +61,10 @@ OTHER_CODES = {
     1: "a gate did not hold: parity or accuracy",
     2: "the command line is wrong",
     70: "a defect of the toolkit; run the command again with `--debug` and report it",
+    129: "ended by SIGHUP (the terminal closed), as if by Ctrl-C: nothing half written stays",
     130: "interrupted (Ctrl-C)",
+    141: "the reader of standard output is gone (SIGPIPE)",
+    143: "ended by SIGTERM, as if by Ctrl-C: nothing half written stays",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +29,7 @@ from riformer_deploy.data.calibration_files import npz_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.architecture import LAST_STAGE, Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
@@ -184,12 +184,17 @@ def tiny_architecture() -> Architecture:
 
 @pytest.fixture(scope="session")
 def filled(golden: ModuleType) -> Callable[..., dict[str, Tensor]]:
-    """``filled(architecture, form, seed)``: a state dict of golden weights, float32, new tensors."""
+    """``filled(architecture, form, seed, out_indices)``: golden weights, float32, new tensors."""
 
-    def fill(architecture: Architecture, form: Form = Form.TRAINING, seed: int = 0) -> dict[str, Tensor]:
+    def fill(
+        architecture: Architecture,
+        form: Form = Form.TRAINING,
+        seed: int = 0,
+        out_indices: Sequence[int] = (LAST_STAGE,),
+    ) -> dict[str, Tensor]:
         return {
             key: torch.from_numpy(golden.fill(key, shape, seed))
-            for key, shape in architecture.shapes(form).items()
+            for key, shape in architecture.shapes(form, out_indices).items()
         }
 
     return fill

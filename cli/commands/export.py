@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision, WeightSet
+from riformer_deploy.common.enums import (
+    InputForm,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+    WeightSet,
+)
 
 from .. import options, output, parsing
 from ..tables.parity import print_parity
-
-SYNTHETIC = (
-    "parity ran on synthetic images, which can be far from what the model was trained on; "
-    "--calibration FOLDER or FILE.npz gives it real ones"
-)
 
 
 def export(
@@ -66,9 +69,18 @@ def export(
     ] = options.FloatChoice.FP32,
     input_form: options.Input = InputForm.NORMALISED,
     output_form: Annotated[
-        str,
-        typer.Option("--output-form", metavar="logits|probabilities|features|topk=K", help="What it gives."),
-    ] = "logits",
+        str | None,
+        typer.Option(
+            "--output-form",
+            metavar="logits|probabilities|features|topk=K",
+            help="What it gives.",
+            show_default="logits",
+        ),
+    ] = None,
+    out_indices: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,4,6", help="Give maps with their norms: 0, 2, 4, 6 are the stages."),
+    ] = None,
     weights: options.Weights = None,
     key: options.Key = None,
     rtol: options.Rtol = None,
@@ -76,13 +88,19 @@ def export(
     sqnr_tolerance: options.SqnrTolerance = None,
     stage_tolerance: options.StageTolerance = None,
     force: options.Force = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Keep what fails parity, in OUTPUT.failed, for inspection.")
+    ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Turn a checkpoint into a bundle: fused weights, ONNX, and the parity report that they agree."""
     size = parsing.parse_image_size(image_size) if image_size is not None else None
     fixed = parsing.parse_batch(batch)
-    form, topk = parsing.parse_output(output_form)
+    form, topk = parsing.parse_output(output_form or "logits")
+    positions = parsing.parse_out_indices(out_indices) if out_indices is not None else ()
+    if positions and output_form is not None:
+        raise typer.BadParameter("--output-form and --out-indices exclude each other: maps are the output")
 
     from riformer_deploy.api.export import (
         AS_FOUND,
@@ -94,6 +112,7 @@ def export(
         LoweringConfig,
         Status,
         changed_tolerances,
+        checked_out_indices,
         export_checkpoint,
         get_variant,
         named_checkpoint,
@@ -119,6 +138,7 @@ def export(
             rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
         ),
         force=force,
+        keep_failed=keep_failed,
         lowerings=tuple(
             LoweringConfig(
                 precision=item,
@@ -133,8 +153,9 @@ def export(
                 exclude_layers=tuple(exclude_layers or ()),
                 io=Precision(io_dtype),
                 input_form=input_form,
-                output_form=form,
+                output_form=OutputForm.MAPS if positions else form,
                 topk=topk,
+                out_indices=checked_out_indices(positions) if positions else (),
             )
             for item in precision or (Precision.FP32,)
         ),
@@ -163,8 +184,9 @@ def export(
                 [(f.path, f"{f.size_bytes / 2**20:.2f} MiB", f.sha256[:16]) for f in report.files],
             )
         else:
-            output.say("Parity failed: nothing was written.")
-            if report.parity.inputs.seed is not None:
-                output.note(SYNTHETIC)
+            kept = f"; what was made is kept in {report.kept}, for inspection" if report.kept else ""
+            output.say(f"Parity failed: no bundle was written{kept}.")
+    for text in report.advice:
+        output.note(text)
     if report.status is Status.FAILED:
         raise typer.Exit(1)

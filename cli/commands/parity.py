@@ -21,7 +21,7 @@ def parity(
     debug: options.Debug = False,
 ) -> None:
     """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
-    from riformer_deploy.api.parity import GpuOptions, Status, changed_tolerances, verify_bundle
+    from riformer_deploy.api.parity import GpuOptions, Status, advice_on, changed_tolerances, verify_bundle
 
     tolerances = changed_tolerances(
         rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
@@ -34,5 +34,7 @@ def parity(
         output.print_json(result)
     else:
         print_parity(result)
+    for text in advice_on(result):
+        output.note(text)
     if result.failed or result.status is Status.FAILED:
         raise typer.Exit(1)

@@ -38,9 +38,11 @@ def _print_checkpoint(found: CheckpointInspection) -> None:
             "classes",
             f"{shape.num_classes}" + (f": {', '.join(found.class_names[:5])}…" if found.class_names else ""),
         ),
+        ("norms of maps at", ", ".join(map(str, found.out_indices))),
         ("parameters", f"{found.parameters:,} ({found.deploy_parameters:,} once fused)"),
         ("input", f"{size.crop_px[0]}x{size.crop_px[1]} px, from: {size.source}" if size else "size unknown"),
         ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds, fused" if found.flops else "-"),
+        *([("config file", found.config)] if found.config is not None else []),
         *((f"training: {key}", value) for key, value in found.training.items()),
         ("sha256", found.sha256),
         *(("note", text) for text in found.notes),
@@ -71,7 +73,11 @@ def _print_onnx(found: OnnxInspection) -> None:
 def _lowering(artifact: OnnxArtifact) -> str:
     """How a model came to its precision, in words."""
     config = artifact.lowering
-    output = f"top {config.topk}" if config.output_form is OutputForm.TOPK else config.output_form
+    output: str = config.output_form
+    if config.output_form is OutputForm.TOPK:
+        output = f"top {config.topk}"
+    elif config.output_form is OutputForm.MAPS:
+        output = " and ".join(spec.name for spec in artifact.outputs)
     parts = [
         f"opset {artifact.opset}",
         f"norm {config.norm}",

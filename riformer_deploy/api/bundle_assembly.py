@@ -58,7 +58,9 @@ def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
     Raises:
         CheckpointValuesError: The fused weights overflow float32.
     """
-    model = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
+    model = model_from_state(
+        checkpoint.architecture, checkpoint.form, checkpoint.state, out_indices=checkpoint.out_indices
+    )
     state = model.state_dict() if form is checkpoint.form else fuse(model).state_dict()
     endless = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if endless:
@@ -169,7 +171,7 @@ def _stage_graph(
             "mlp": str(resolved.mlp),
             "norm2": str(resolved.norm2),
             "input": str(resolved.input_form),
-            "output": str(resolved.output_form),
+            "output": " ".join([str(resolved.output_form), ",".join(map(str, resolved.out_indices))]).strip(),
             "calibration": _calibration_text(resolved.calibration),
         },
     )

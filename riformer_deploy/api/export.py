@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,12 +14,13 @@ from riformer_deploy.api.bundle_assembly import (
     stage_samples,
     stage_weights,
 )
+from riformer_deploy.api.export_records import ExportOptions, ExportReport
 from riformer_deploy.api.parity import MODELS, measure_parity
 from riformer_deploy.api.parity_reference import ParityReference, parity_reference
 from riformer_deploy.api.previous_bundle import dropped_notes, read_previous_bundle, refuse_losses
-from riformer_deploy.bundle.artifacts import FileRecord
+from riformer_deploy.bundle.failed_exports import check_failed_target, keep_failed
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord, Source
+from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecord
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, staging
 from riformer_deploy.checkpoints.config_agreement import with_config
@@ -28,24 +28,20 @@ from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoi
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.common.enums import Precision, WeightSet
-from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.data.class_names import resolve_class_names
-from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges, parse_changes
-from riformer_deploy.evaluation.parity_failures import why_failed
+from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
+from riformer_deploy.evaluation.parity_failures import advice_on, why_failed
 from riformer_deploy.evaluation.results import ParityResult, Status
-from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, changed_tolerances
+from riformer_deploy.evaluation.tolerances import changed_tolerances
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
-from riformer_deploy.export.option_checks import check_opset, refuse_unused
+from riformer_deploy.model.architecture import POSITIONS, checked_out_indices
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
-from riformer_deploy.quantization.accuracy_control import (
-    calibrate_lowerings,
-)
+from riformer_deploy.model.variants import VARIANTS, get_variant
+from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 
@@ -60,99 +56,12 @@ __all__ = [
     "LoweringConfig",
     "Status",
     "changed_tolerances",
+    "checked_out_indices",
     "export_checkpoint",
     "get_variant",
     "named_checkpoint",
     "parse_changes",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What to export and where to.
-
-    Attributes:
-        checkpoint: The file.
-        output: The bundle's folder.
-        variant: The published model that the checkpoint must be; None recognises it.
-        num_classes: The number of classes that it must have; None accepts what it has.
-        weights: Which set of weights to take where the file holds two.
-        key: Which RIFormer to take where it holds several.
-        config: mmengine's config file of the checkpoint; None takes the one stored in it.
-        image_size_px: Height and width; None takes what the checkpoint or the variant says.
-        preprocessing: Settings that go before what the checkpoint or the variant says.
-        class_names: A file of class names, one a line; None takes those stored, else ImageNet-1k's
-            for 1000 classes.
-        opset: Version of ONNX's default operator set.
-        batch: A fixed batch size, or None for a dynamic one.
-        tolerances: Limits by precision.
-        force: Replace a bundle of another checkpoint.
-        lowerings: What to export, one config for each precision; models of other precisions that the bundle
-            holds already stay.
-        calibration: ``random``, an ``.npz`` file or a folder of images; None for none. Parity, too, runs on
-            real ones.
-        skip_bad: Use the rest of the calibration images where part of them cannot be used.
-        gate: What int8 and fp8 must hold to on the calibration images, excluding layers if need be.
-    """
-
-    checkpoint: Path | str
-    output: Path | str
-    variant: Variant | None = None
-    num_classes: int | None = None
-    weights: WeightSet | None = None
-    key: str | None = None
-    config: Path | str | None = None
-    image_size_px: tuple[int, int] | None = None
-    preprocessing: PreprocessingChanges = AS_FOUND
-    class_names: Path | str | None = None
-    opset: int = DEFAULT_OPSET
-    batch: int | None = None
-    tolerances: dict[Precision, Tolerance] = dataclasses.field(default_factory=lambda: dict(TOLERANCES))
-    force: bool = False
-    lowerings: tuple[LoweringConfig, ...] = (LoweringConfig(),)
-    calibration: Path | str | None = None
-    skip_bad: bool = False
-    gate: Gate | None = None
-
-    def __post_init__(self) -> None:
-        precisions = self.precisions
-        if not precisions or len(set(precisions)) != len(precisions):
-            raise OptionError(f"Each precision can be asked for once, got {list(map(str, precisions))}.")
-        if self.gate is not None and not any(precision.is_quantized for precision in precisions):
-            raise OptionError(
-                "--min-sqnr and --max-drop choose layers of int8 and fp8, and neither was asked for."
-            )
-        refuse_unused(self.lowerings)
-        check_opset(self.lowerings, self.opset)
-
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        """What to export."""
-        return tuple(config.precision for config in self.lowerings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """What an export did.
-
-    Attributes:
-        status: ``failed`` if a file's parity did not hold; then nothing was written. A runtime's own verdict,
-            such as OpenVINO's, is in ``parity`` and ``notes`` and keeps no file from being written.
-        bundle: The bundle's folder, or None where nothing was written.
-        model: What the model is.
-        source: What it was made from.
-        files: Every file of the bundle but ``bundle.json``; none where nothing was written.
-        parity: The parity report.
-        notes: What the user should know, such as an assumption that was made.
-    """
-
-    status: Status
-    bundle: str | None
-    model: ModelRecord
-    source: Source
-    files: tuple[FileRecord, ...]
-    parity: ParityResult
-    notes: tuple[str, ...]
 
 
 def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
@@ -180,7 +89,9 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
 
 
 def _load(options: ExportOptions) -> Checkpoint:
-    checkpoint = load_checkpoint(options.checkpoint, weights=options.weights, key=options.key)
+    checkpoint = load_checkpoint(
+        options.checkpoint, weights=options.weights, key=options.key, out_indices=POSITIONS
+    )
     checkpoint = with_config(checkpoint, options.config)
     check_expectations(
         checkpoint,
@@ -209,8 +120,9 @@ def _proving(progress: Progress) -> Progress:
 
 
 def _report(
-    options: ExportOptions, manifest: Manifest, parity: ParityResult, notes: list[str]
+    options: ExportOptions, manifest: Manifest, parity: ParityResult, notes: list[str], kept: Path | None
 ) -> ExportReport:
+    lowerings = [graph.lowering for graph in manifest.onnx]
     written = parity.status is Status.PASSED
     return ExportReport(
         status=parity.status,
@@ -220,6 +132,8 @@ def _report(
         files=manifest.files if written else (),
         parity=parity,
         notes=tuple(notes),
+        advice=advice_on(parity, lowerings),
+        kept=None if kept is None else str(kept),
     )
 
 
@@ -231,7 +145,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         progress: Called with each step.
 
     Returns:
-        The report; where parity failed nothing was written.
+        The report; where parity failed no bundle was written.
 
     Raises:
         CheckpointError: The checkpoint is not usable.
@@ -250,17 +164,22 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     model, source = _model_record(checkpoint, options, notes), source_of(checkpoint)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     base = check_target(output, source, force=options.force)
+    if options.keep_failed:
+        check_failed_target(output)
     previous = read_previous_bundle(output, model, source, options.precisions, options.batch)
     if not options.force:
         refuse_losses(output, previous)
     notes += dropped_notes(previous.lost)
-    training = model_from_state(checkpoint.architecture, checkpoint.form, checkpoint.state)
+    training = model_from_state(
+        checkpoint.architecture, checkpoint.form, checkpoint.state, out_indices=checkpoint.out_indices
+    )
     folded = fold(training)
     images = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
     calibrated = calibrate_lowerings(
         training, folded, model, source.weights_sha256, options.lowerings, images, options.gate, progress
     )
     notes += calibrated.notes
+    failed_folder = None
     with staging(output) as staged:
         progress("fusing")
         weights = stage_weights(staged, checkpoint)
@@ -288,9 +207,12 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         bundle, proving = Bundle(staged, manifest, base=output), _proving(progress)
         expected = parity_reference(bundle, proving)
         parity = _prove(bundle, expected, options, notes, proving)
+        report = stage_parity(staged, parity, parent)
         if parity.status is Status.PASSED:
-            results = {"parity": stage_parity(staged, parity, parent), **kept.results}
+            results = {"parity": report, **kept.results}
             outputs = expected.stage(staged, parent)
             manifest = dataclasses.replace(manifest, results=results, reference_outputs=outputs)
             commit(output, staged, manifest, force=options.force, base=base)
-    return _report(options, manifest, parity, notes)
+        elif options.keep_failed:
+            failed_folder = keep_failed(output, staged, manifest, made, report)
+    return _report(options, manifest, parity, notes, failed_folder)

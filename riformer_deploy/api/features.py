@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.base import Candidate, Outputs, Runtime, run_all
-from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.artifacts import OnnxArtifact, TensorSpec
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
@@ -27,6 +27,7 @@ from riformer_deploy.common.files import replacing
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.transforms import Images
+from riformer_deploy.model.architecture import LAST_STAGE, map_name
 
 _LAST = "backbone.norm6"
 
@@ -56,14 +57,14 @@ class FeatureOptions:
 
     Attributes:
         output: The ``.npz`` file.
-        stage: 1 to 4 for the map (N, C, H, W) after that stage's last block; None for pooled features
-            (N, C), what the classifier's head takes.
+        stage: 1 to 4 for the map (N, C, H, W) after that stage's last block, before any norm; None for
+            pooled features (N, C), what the classifier's head takes.
         batch: Pictures at a time.
         workers: Threads that decode; None takes one a core.
         force: Replace ``output`` if it exists.
         group: What runs the model. PyTorch gives everything; ONNX Runtime and OpenVINO give pooled features
-            where a graph was exported with that output, and the maps of any graph; an engine pooled features
-            alone.
+            where a graph was exported with that output or the last stage's map, and the maps of any graph; an
+            engine pooled features alone.
     """
 
     output: Path | str
@@ -87,13 +88,18 @@ def _runner(bundle: Bundle, options: FeatureOptions) -> Candidate:
     if options.group is Group.TORCH or options.stage is not None:
         return only_runner(bundle, options.group)
     artifacts: tuple[OnnxArtifact | EngineArtifact, ...] = (*bundle.manifest.onnx, *bundle.manifest.engines)
-    able = {item.file.path for item in artifacts if any(out.name == "features" for out in item.outputs)}
+    able = {item.file.path for item in artifacts if _poolable(item.outputs) is not None}
     if not able:
         raise BundleError(
             f"No model of {bundle.directory} gives features.",
-            remedy="Export one with --output-form features, or say --with torch.",
+            remedy="Export one with --output-form features or --out-indices, or say --with torch.",
         )
     return only_runner(bundle, options.group, files=able)
+
+
+def _poolable(outputs: Iterable[TensorSpec]) -> str | None:
+    """The output that features are, or are pooled from: the last stage's map; None where there is neither."""
+    return next((out.name for out in outputs if out.name in ("features", map_name(LAST_STAGE))), None)
 
 
 class _Tapped:
@@ -153,7 +159,8 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
         for part in load_batches(pictures, loader):
             broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
             if part.usable:
-                given = run_all(runtime, part.images, candidate.batches)["features"]
+                outputs = run_all(runtime, part.images, candidate.batches)
+                given = outputs["features"] if "features" in outputs else outputs[map_name(LAST_STAGE)]
                 pooled = options.stage is not None or given.ndim == 2
                 parts.append(given if pooled else given.mean((2, 3)))
                 names += [pictures.name_of(index) for index in part.usable]

@@ -13,7 +13,7 @@ from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoi
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import BundleConflictError, OptionError
-from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.architecture import POSITIONS, Form
 
 __all__ = ["DownloadOptions", "FuseReport", "fuse_checkpoint", "named_checkpoint"]
 
@@ -76,13 +76,13 @@ def fuse_checkpoint(
         )
     if not output.parent.is_dir():
         raise OptionError(f"The folder {output.parent} does not exist.", remedy="Create it first.")
-    checkpoint = load_checkpoint(checkpoint_path, weights=weights, key=key)
+    checkpoint = load_checkpoint(checkpoint_path, weights=weights, key=key, out_indices=POSITIONS)
     checkpoint = with_config(checkpoint, config)
     try:
         save_weights(output, checkpoint, Form.DEPLOY)
     except OSError as err:
         raise OptionError(f"{output} cannot be written: {err}") from err
-    written = load_checkpoint(output)
+    written = load_checkpoint(output, out_indices=POSITIONS)
     return FuseReport(
         output=str(output),
         sha256=written.sha256,

@@ -11,7 +11,7 @@ from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.architecture import POSITIONS, Form
 from riformer_deploy.model.flops import complexity
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
@@ -32,7 +32,8 @@ def inspect_checkpoint(
     Raises:
         CheckpointError: It is not usable.
     """
-    checkpoint = with_config(load_checkpoint(path, weights=weights, key=key), config)
+    loaded = load_checkpoint(path, weights=weights, key=key, out_indices=POSITIONS)
+    checkpoint = with_config(loaded, config)
     notes = list(checkpoint.notes)
     try:
         preprocessing = resolve_preprocessing(checkpoint, variant=None, image_size_px=None, notes=notes)
@@ -40,17 +41,20 @@ def inspect_checkpoint(
         preprocessing = None
         notes.append(err.message)
     cost = complexity(checkpoint.architecture, Form.DEPLOY, preprocessing.crop_px) if preprocessing else None
+    fused = checkpoint.architecture.shapes(Form.DEPLOY, checkpoint.out_indices)
     return CheckpointInspection(
         kind="checkpoint",
         path=str(path),
+        config=None if config is None else str(config),
         sha256=checkpoint.sha256,
         variants=tuple(variant.name for variant in checkpoint.variants),
         architecture=checkpoint.architecture,
+        out_indices=checkpoint.out_indices,
         form=checkpoint.form,
         weights=checkpoint.weights,
         stored_dtypes=checkpoint.stored_dtypes,
         parameters=sum(value.numel() for value in checkpoint.state.values()),
-        deploy_parameters=sum(prod(shape) for shape in checkpoint.architecture.shapes(Form.DEPLOY).values()),
+        deploy_parameters=sum(map(prod, fused.values())),
         preprocessing=preprocessing,
         flops=cost.flops if cost else None,
         class_names=checkpoint.class_names,

@@ -21,9 +21,12 @@ class CheckpointInspection:
     Attributes:
         kind: Always ``checkpoint``.
         path: The file.
+        config: The config file that it was read with; None where only what it stores counts.
         sha256: Of its content.
         variants: Published models with this backbone.
         architecture: Recognised from the tensors' shapes.
+        out_indices: Positions in ``backbone.network`` that it holds a norm for: what ``export --out-indices``
+            can give.
         form: The form that the weights are in.
         weights: Which set was looked at.
         stored_dtypes: How the file stores the weights.
@@ -38,9 +41,11 @@ class CheckpointInspection:
 
     kind: str
     path: str
+    config: str | None
     sha256: str
     variants: tuple[str, ...]
     architecture: Architecture
+    out_indices: tuple[int, ...]
     form: Form
     weights: WeightSet
     stored_dtypes: tuple[str, ...]

@@ -10,6 +10,7 @@ __all__ = [
     "GpuOptions",
     "ParityResult",
     "Status",
+    "advice_on",
     "changed_tolerances",
     "measure_parity",
     "results_by_kind",
@@ -29,6 +30,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
+from riformer_deploy.evaluation.parity_failures import advice_on
 from riformer_deploy.evaluation.results import (
     CandidateParity,
     ParityResult,

@@ -33,6 +33,7 @@ from riformer_deploy.evaluation.reference_outputs import (
 from riformer_deploy.evaluation.results import (
     InputImages,
 )
+from riformer_deploy.model.architecture import map_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -150,7 +151,8 @@ def parity_reference(
     candidate = reference(bundle)
     progress(candidate.name)
     if not available([candidate]).candidates:
-        if kept is None:
+        needed = set(map(map_name, bundle.manifest.out_indices))
+        if kept is None or needed - kept.outputs.keys():
             raise MissingDependencyError(
                 f"PyTorch, which runs the reference, is not installed, and {bundle.directory} keeps no "
                 "outputs of the reference on these images.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from riformer_deploy.backends.base import Runtime
@@ -17,12 +19,12 @@ from riformer_deploy.common.enums import (
 )
 from riformer_deploy.export.layers import torch_dtype
 from riformer_deploy.export.lowering import lower
-from riformer_deploy.model.architecture import Form
+from riformer_deploy.model.architecture import LAST_STAGE, Form, map_name
 from riformer_deploy.model.reparameterize import fold
 
 
 def open_reference(bundle: Bundle, weights: WeightsArtifact) -> Runtime:
-    """Weights in the form that they are stored in, in float64, with every output.
+    """Weights in the form that they are stored in, in float64, with every output that a graph may give.
 
     Args:
         bundle: Holds the weights.
@@ -31,8 +33,13 @@ def open_reference(bundle: Bundle, weights: WeightsArtifact) -> Runtime:
     Raises:
         BundleIntegrityError: The file was changed.
     """
-    model = stored_model(bundle, weights, torch.float64)
-    return PyTorchRuntime(model, outputs=("logits", "probabilities", "features"), forward=model.all_outputs)
+    maps = bundle.manifest.out_indices
+    model = stored_model(bundle, weights, torch.float64, out_indices=(*maps, LAST_STAGE))
+    return PyTorchRuntime(
+        model,
+        outputs=("logits", "probabilities", "features", *map(map_name, maps)),
+        forward=partial(model.all_outputs, maps=maps),
+    )
 
 
 def open_weights(
@@ -65,7 +72,8 @@ def open_lowered(bundle: Bundle, artifact: OnnxArtifact) -> Runtime:
     Raises:
         BundleIntegrityError: The weights' file was changed.
     """
-    folded = fold(stored_model(bundle, bundle.manifest.reference, torch.float32))
+    indices = (*artifact.lowering.out_indices, LAST_STAGE)
+    folded = fold(stored_model(bundle, bundle.manifest.reference, torch.float32, out_indices=indices))
     model = lower(folded, artifact.lowering, bundle.manifest.model.preprocessing)
     runtime = PyTorchRuntime(model, outputs=model.output_names, dtype=model.input_dtype)
     return adapt_input(runtime, bundle, artifact.lowering)

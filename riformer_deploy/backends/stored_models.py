@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,21 +11,30 @@ from riformer_deploy.bundle.artifacts import WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.common.errors import BundleIntegrityError
+from riformer_deploy.model.architecture import LAST_STAGE
 from riformer_deploy.model.network import RIFormer, model_from_state
 
 
-def stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -> RIFormer:
+def stored_model(
+    bundle: Bundle,
+    weights: WeightsArtifact,
+    dtype: torch.dtype,
+    *,
+    out_indices: Sequence[int] = (LAST_STAGE,),
+) -> RIFormer:
     """The model of one of the bundle's weights files, which is the recorded one while it is read.
 
     Args:
         bundle: Holds the file.
         weights: The file's record.
         dtype: Of the parameters.
+        out_indices: Positions in ``backbone.network`` whose maps the model gives, where the file holds norms
+            for them.
 
     Raises:
         BundleIntegrityError: The file was changed meanwhile.
     """
-    checkpoint = load_checkpoint(bundle.path_of(weights.file))
+    checkpoint = load_checkpoint(bundle.path_of(weights.file), out_indices=out_indices)
     if checkpoint.sha256 != weights.file.sha256:
         raise BundleIntegrityError(f"{checkpoint.path} was changed while it was being used.")
     return _model(checkpoint, dtype)
@@ -32,7 +42,9 @@ def stored_model(bundle: Bundle, weights: WeightsArtifact, dtype: torch.dtype) -
 
 def _model(checkpoint: Checkpoint, dtype: torch.dtype) -> RIFormer:
     state = {key: value.to(dtype) for key, value in checkpoint.state.items()}
-    return model_from_state(checkpoint.architecture, checkpoint.form, state)
+    return model_from_state(
+        checkpoint.architecture, checkpoint.form, state, out_indices=checkpoint.out_indices
+    )
 
 
 def model_of(path: Path, dtype: torch.dtype = torch.float32) -> RIFormer:

@@ -10,6 +10,8 @@ from riformer_deploy.common.enums import Precision
 from riformer_deploy.model.architecture import Form
 
 MANIFEST = "bundle.json"
+FAILED_MANIFEST = "failed-export.json"
+"""In place of :data:`MANIFEST` in a folder that holds an export whose parity failed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from riformer_deploy.common.enums import (
     Precision,
 )
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.model.architecture import LAST_STAGE, checked_out_indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ class LoweringConfig:
         input_form: What the graph takes.
         output_form: What the graph gives.
         topk: Number of classes where the output is ``topk``.
+        out_indices: Positions in ``backbone.network`` whose maps are given where the output is ``maps``,
+            ascending; the last stage is among them, since a graph holds the whole network.
         calibration: What the fields below follow from; None where nothing was calibrated.
         float32_blocks: Blocks and layers that stay in float32 because half precision would overflow, by name.
         ranges: For each quantised layer, by name, the absolute input value that the largest one of int8 or
@@ -90,6 +93,7 @@ class LoweringConfig:
     input_form: InputForm = InputForm.NORMALISED
     output_form: OutputForm = OutputForm.LOGITS
     topk: int = 5
+    out_indices: tuple[int, ...] = ()
     calibration: CalibrationRecord | None = None
     float32_blocks: tuple[str, ...] = ()
     ranges: dict[str, float] = field(default_factory=dict)
@@ -105,8 +109,21 @@ class LoweringConfig:
         problems += self._norm_problems()
         if self.topk < 1:
             problems.append(f"topk must be at least 1, got {self.topk}")
+        problems += self._map_problems()
         if problems:
             raise OptionError(f"{self.precision} cannot be exported as asked.", details=problems)
+
+    def _map_problems(self) -> list[str]:
+        if (self.output_form is OutputForm.MAPS) != bool(self.out_indices):
+            return [f"out_indices and the output maps need each other, got {self.out_indices}"]
+        if self.out_indices and self.out_indices != checked_out_indices(self.out_indices):
+            return [f"out_indices must be ascending positions from 0 to {LAST_STAGE}, got {self.out_indices}"]
+        if self.out_indices and LAST_STAGE not in self.out_indices:
+            return [
+                f"out_indices must hold {LAST_STAGE}, the last stage, since the graph is the whole network; "
+                f"got {self.out_indices}"
+            ]
+        return []
 
     def _norm_problems(self) -> list[str]:
         if self.norm_io not in (Precision.FP32, Precision.FP16, Precision.BF16):

@@ -92,6 +92,11 @@ class Manifest:
         """The weights that everything is compared with: the training form, if the checkpoint was in it."""
         return self.weights[0]
 
+    @property
+    def out_indices(self) -> tuple[int, ...]:
+        """Positions in ``backbone.network`` whose maps any of the graphs gives, ascending."""
+        return tuple(sorted({index for graph in self.onnx for index in graph.lowering.out_indices}))
+
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(

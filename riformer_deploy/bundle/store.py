@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
+from riformer_deploy.bundle.artifacts import FAILED_MANIFEST, MANIFEST, FileRecord
 from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
 )
@@ -87,6 +87,13 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         text = (directory / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as err:
+        if (directory / FAILED_MANIFEST).is_file():
+            raise BundleError(
+                f"{directory} is a failed export that was kept for inspection, not a bundle: its models did "
+                "not hold parity (parity.json says where).",
+                remedy="Look at its files one by one, such as with `riformer-deploy inspect FILE.onnx`; mend "
+                "what failed and export again.",
+            ) from err
         what = f"it holds no {MANIFEST}" if directory.is_dir() else "it is a file"
         raise BundleError(
             f"{directory} is not a bundle: {what if directory.exists() else 'there is no such folder'}.",

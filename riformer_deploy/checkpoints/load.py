@@ -28,7 +28,7 @@ from riformer_deploy.common.errors import (
     CheckpointValuesError,
     OptionError,
 )
-from riformer_deploy.model.architecture import LAST_STAGE, Architecture, Form
+from riformer_deploy.model.architecture import LAST_STAGE, POSITIONS, Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
 _LOG = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Checkpoint:
         architecture: Recognised from the tensors' shapes alone.
         form: The form that the weights are in.
         weights: Which set of weights was taken.
-        state: Tensors by mmpretrain's keys, float32, contiguous; exactly ``architecture.shapes(form)``, and
-            what the file holds of the norms that were asked for.
+        state: Tensors by mmpretrain's keys, float32, contiguous; exactly
+            ``architecture.shapes(form, out_indices)``.
         stored_dtypes: Names of the types that the file stored them in.
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
@@ -80,6 +80,11 @@ class Checkpoint:
             )
             == (self.architecture.layers, self.architecture.embed_dims, self.architecture.hidden_dims)
         )
+
+    @property
+    def out_indices(self) -> tuple[int, ...]:
+        """Positions in ``backbone.network`` that ``state`` has a norm for, the last stage among them."""
+        return tuple(index for index in POSITIONS if f"backbone.norm{index}.weight" in self.state)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -67,6 +67,8 @@ class OutputForm(StrEnum):
     PROBABILITIES = "probabilities"
     FEATURES = "features"
     TOPK = "topk"
+    MAPS = "maps"
+    """Feature maps, each through its norm, as mmpretrain's backbone gives them to detectors."""
 
 
 class Precision(StrEnum):

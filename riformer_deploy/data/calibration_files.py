@@ -278,6 +278,7 @@ class CalibrationSource:
         if self.source is None:
             raise OptionError(
                 f"{why} needs calibration images.",
-                remedy="Give --calibration FOLDER or FILE.npz, or say --calibration random.",
+                remedy="Give --calibration FOLDER or FILE.npz with pictures like those to come (random ones, "
+                "--calibration random, are for trying out: a trained model seldom holds parity with them).",
             )
         return calibration_set(self.source, preprocessing, skip_bad=self.skip_bad)

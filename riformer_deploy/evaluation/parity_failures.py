@@ -8,18 +8,20 @@ from collections.abc import Sequence
 
 from riformer_deploy.backends.base import Candidate
 from riformer_deploy.backends.graph_state import titled
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import RuntimeKind
+from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import (
     BundleError,
 )
 from riformer_deploy.common.serialization import RecordError, load_json, schema_of
+from riformer_deploy.evaluation.metrics import Deviation
+from riformer_deploy.evaluation.reference_outputs import MAPS
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
     OutputParity,
     ParityResult,
-    StageParity,
     Status,
 )
 from riformer_deploy.evaluation.tolerances import Tolerance
@@ -30,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
     """The figures of an output that are out, each with its limit."""
     distance = output.deviation
+    if output.name in MAPS:
+        return _map_failure(distance, tolerance)
     if not distance.finite:
         return "values that are not finite"
     reasons = []
@@ -50,13 +54,13 @@ def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
     return ", ".join(reasons) or "out of its limits"
 
 
-def _stage_failure(stage: StageParity, tolerance: Tolerance) -> str:
-    limit = f"at most {tolerance.stage_relative_l2:g} is allowed"
-    if not stage.deviation.finite:
-        return f"stage {stage.stage}: values that are not finite"
-    if stage.deviation.relative_l2 is None:
-        return f"stage {stage.stage}: the reference is 0 throughout, and it is not"
-    return f"stage {stage.stage}: relative L2 {stage.deviation.relative_l2:.2e}, {limit}"
+def _map_failure(distance: Deviation, tolerance: Tolerance) -> str:
+    """What is out of a map or a stage, with its limit."""
+    if not distance.finite:
+        return "values that are not finite"
+    if distance.relative_l2 is None:
+        return "the reference is 0 throughout, and it is not"
+    return f"relative L2 {distance.relative_l2:.2e}, at most {tolerance.stage_relative_l2:g} is allowed"
 
 
 def why_failed(candidate: CandidateParity) -> str:
@@ -72,7 +76,7 @@ def why_failed(candidate: CandidateParity) -> str:
         if output.status is Status.FAILED
     ]
     what += [
-        _stage_failure(stage, candidate.tolerance)
+        f"stage {stage.stage}: {_map_failure(stage.deviation, candidate.tolerance)}"
         for stage in candidate.stages
         if stage.status is Status.FAILED
     ]
@@ -80,6 +84,43 @@ def why_failed(candidate: CandidateParity) -> str:
         what.append(f"first out at {candidate.first_bad_block}")
     where = f" ({candidate.file})" if candidate.file is not None else ""
     return f"{name}{where}, {'; '.join(what) or 'no output to compare'}"
+
+
+def advice_on(result: ParityResult, lowerings: Sequence[LoweringConfig] = ()) -> tuple[str, ...]:
+    """What to do about files that failed; nothing where none did.
+
+    Args:
+        result: A parity report.
+        lowerings: Those of the graphs that it is about, where they were just made.
+    """
+    failed = [candidate for candidate in result.failed if candidate.judges_file]
+    plain = [c for c in failed if (c.runtime, c.precision) == (RuntimeKind.PYTORCH, Precision.FP32)]
+    drawn = {
+        config.precision
+        for config in lowerings
+        if config.precision.is_quantized and config.calibration is not None and config.calibration.random
+    }
+    unreal = sorted({candidate.precision for candidate in failed} & drawn)
+    height, width = result.inputs.image_size_px
+    advice = []
+    if plain:
+        advice.append(
+            f"{plain[0].name}, itself misses the tolerance at {height}x{width} px, so no file can hold it: "
+            "float32 loses that much with these weights. Export at the size that they were trained on "
+            "(--image-size); where that is this one, loosen --rtol, --atol or --stage-tolerance"
+        )
+    if unreal:
+        advice.append(
+            f"{' and '.join(unreal)} was calibrated on random images, whose ranges are not those of real "
+            "ones: give --calibration FOLDER or FILE.npz with pictures like those to come, on which parity "
+            "then runs, too. For timings alone, accept it with --sqnr-tolerance and --stage-tolerance"
+        )
+    elif failed and result.inputs.seed is not None:
+        advice.append(
+            "parity ran on synthetic images, which can be far from what the model was trained on; an export "
+            "with --calibration FOLDER or FILE.npz gives it real ones"
+        )
+    return tuple(advice)
 
 
 def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:

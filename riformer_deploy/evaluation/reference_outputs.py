@@ -6,7 +6,7 @@ Kept in float64, so that a machine without PyTorch compares with the very number
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -18,13 +18,17 @@ from riformer_deploy.backends.base import ANY_BATCH, BatchRange, Candidate, Outp
 from riformer_deploy.common.errors import BundleError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.metrics import deviation
+from riformer_deploy.model.architecture import POSITIONS, map_name
 
 _CHUNK = 8
 """Images that the reference runs at once: in float64 its activations are large."""
 TAPPED = 2
 """Images whose stages and blocks are compared."""
 MOST_STAGE_BYTES = 10 * 2**20
-"""Stages that take more are not kept: those of models at 224 px take 6 to 9 MB, at 384 px 18 to 27."""
+"""Stages that take more are not kept: those of models at 224 px take 6 to 9 MB, at 384 px 18 to 27.
+
+Nor are maps, which are compared on all images: four of a model at 224 px take 40 to 60 MB.
+"""
 SAME_RELATIVE_L2 = 1e-9
 """How far two computations of the reference may be apart.
 
@@ -34,6 +38,8 @@ summing (threads, another BLAS) differ by 1e-15 to 1e-13 in fact. The tightest t
 below 1e-9 cannot turn a verdict, and a wrong weight or picture is far above it.
 """
 _OUTPUTS = ("logits", "probabilities", "features")
+MAPS = tuple(map(map_name, POSITIONS))
+"""Names of outputs that are maps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,8 @@ class ReferenceOutputs:
     """Outputs and stages of the reference.
 
     Attributes:
-        outputs: ``logits``, ``probabilities`` and ``features`` of every image, float64.
+        outputs: ``logits``, ``probabilities`` and ``features`` of every image, float64, and the maps that
+            the bundle's graphs give; no maps where they were too large to keep.
         stages: Activations after the last block of each stage, by its name, of the first ``TAPPED`` images of
             the first batch; none where they were too large to keep.
     """
@@ -117,6 +124,11 @@ def digest_of(images: Images) -> str:
     return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
+def _kept(arrays: Outputs) -> Outputs:
+    """These arrays, or none where they are too large to keep."""
+    return arrays if sum(values.nbytes for values in arrays.values()) <= MOST_STAGE_BYTES else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredReference:
     """Outputs of the reference as a bundle keeps them.
@@ -133,16 +145,20 @@ class StoredReference:
     pixels: NDArray[np.uint8] | None
 
     def save(self, path: Path) -> None:
-        """Write them as ``.npz``, without stages that are too large.
+        """Write them as ``.npz``, without stages and maps that are too large.
 
         Raises:
             OSError: The file cannot be written.
         """
-        stages: Mapping[str, NDArray[np.floating]] = self.outputs.stages
-        if sum(values.nbytes for values in stages.values()) > MOST_STAGE_BYTES:
-            stages = {}
+        given = self.outputs.outputs
         pixels = {} if self.pixels is None else {"images": self.pixels}
-        arrays = {"images_sha256": np.array(self.images_sha256), **pixels, **self.outputs.outputs, **stages}
+        arrays = {
+            "images_sha256": np.array(self.images_sha256),
+            **pixels,
+            **{name: values for name, values in given.items() if name not in MAPS},
+            **_kept({name: values for name, values in given.items() if name in MAPS}),
+            **_kept(self.outputs.stages),
+        }
         with path.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub
 
@@ -154,7 +170,7 @@ class StoredReference:
                 arrays = {name: stored[name] for name in stored.files}
             return cls(
                 outputs=ReferenceOutputs(
-                    outputs={name: arrays[name] for name in _OUTPUTS},
+                    outputs={name: arrays[name] for name in (*_OUTPUTS, *(m for m in MAPS if m in arrays))},
                     stages={name: values for name, values in arrays.items() if name.startswith("backbone.")},
                 ),
                 images_sha256=str(arrays["images_sha256"]),

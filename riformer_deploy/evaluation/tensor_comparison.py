@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.evaluation.metrics import Deviation, decisions, deviation
+from riformer_deploy.evaluation.reference_outputs import MAPS
 from riformer_deploy.evaluation.results import OutputParity, StageParity, Status
 from riformer_deploy.evaluation.tolerances import Tolerance
 
@@ -60,13 +61,22 @@ def _tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
     return max(known) if len(known) == len(shares) else None
 
 
+def _stage_used(distance: Deviation, tolerance: Tolerance) -> float | None:
+    """The share of the limit on stages; a map of zeros has no relative error, and then nothing may differ."""
+    if not distance.finite:
+        return None
+    if distance.relative_l2 is None:
+        return 0.0 if distance.max_abs == 0 else None
+    return distance.relative_l2 / tolerance.stage_relative_l2
+
+
 def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> tuple[OutputParity, ...]:
     """Every output of a candidate against the reference.
 
     Args:
-        reference: ``logits``, ``probabilities`` and ``features``.
+        reference: ``logits``, ``probabilities`` and ``features``, and maps.
         got: Some of these, or ``scores`` and ``labels``.
-        tolerance: The limits.
+        tolerance: The limits; maps, like stages, are held to the relative L2 error.
 
     Raises:
         RuntimeFailureError: An output is none of these, or of another shape.
@@ -85,7 +95,7 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
         rtol, atol = _tolerance(reference[name], tolerance)
         distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
         choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
-        used = _tolerance_used(distance, tolerance)
+        used = (_stage_used if name in MAPS else _tolerance_used)(distance, tolerance)
         within = used is not None and used <= 1
         compared.append(
             OutputParity(
@@ -97,15 +107,6 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
             )
         )
     return tuple(compared)
-
-
-def _stage_passes(
-    relative_l2: float | None, *, finite: bool, max_abs: float | None, tolerance: Tolerance
-) -> bool:
-    if not finite:
-        return False
-    # A stage of zeros has no relative error; then nothing may differ at all.
-    return max_abs == 0 if relative_l2 is None else relative_l2 <= tolerance.stage_relative_l2
 
 
 def compare_taps(
@@ -123,9 +124,8 @@ def compare_taps(
     for name, true in reference.items():
         rtol, atol = _tolerance(true, tolerance)
         distance = deviation(true, got[name], rtol=rtol, atol=atol)
-        passed = _stage_passes(
-            distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, tolerance=tolerance
-        )
+        used = _stage_used(distance, tolerance)
+        passed = used is not None and used <= 1
         compared[name] = StageParity(
             stage=stages[name], tensor=name, deviation=distance, status=status(passed=passed)
         )

@@ -8,6 +8,8 @@ says so. Modules have the folded model's names, so that weights keep its keys in
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer, torch_dtype
 from riformer_deploy.export.norms import Statistics, channel_moments, single_group_norm, statistics, widened
 from riformer_deploy.export.quantized_layers import FLOAT8, ActivationQuantizer, QuantizedLayer
-from riformer_deploy.model.architecture import Architecture
+from riformer_deploy.model.architecture import Architecture, map_name
 from riformer_deploy.model.blocks import FoldedBlock, PatchEmbed
 from riformer_deploy.model.network import LinearHead, RIFormer
 
@@ -157,7 +159,7 @@ class LoweredPatchEmbed(nn.Module):
 
 
 class LoweredBackbone(nn.Module):
-    """Stem, stages and final norm, under the names that the folded model has."""
+    """Stem, stages and final norm, or norms of maps, under the names that the folded model has."""
 
     def __init__(self, model: RIFormer, config: LoweringConfig) -> None:
         super().__init__()
@@ -175,14 +177,34 @@ class LoweredBackbone(nn.Module):
                     nn.Sequential(*(LoweredBlock(b, f"{name}.{i}", config) for i, b in enumerate(blocks)))
                 )
         self.network = nn.ModuleList(network)
-        self.norm6 = NormWeights(source.norm6, (-1,))
+        self.out_indices = config.out_indices
+        if not config.out_indices:
+            self.norm6 = NormWeights(source.norm6, (-1,))
+        for index in config.out_indices:
+            norm: nn.GroupNorm = getattr(source, f"norm{index}")
+            self.add_module(f"norm{index}", NormWeights(norm, (1, -1, 1, 1)))
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return single_group_norm(x if self.narrow else widened(x), self.norm)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The map of each of the config's ``out_indices``, (N, dim, H, W), float32 or float64."""
+        x, given = self.patch_embed(images), []
+        for index, module in enumerate(self.network):
+            x = module(x)
+            if index in self.out_indices:
+                norm: NormWeights = getattr(self, f"norm{index}")
+                normalised = widened(self._normalised(x))
+                weight, bias = norm.in_type(normalised.dtype)
+                given.append(normalised * weight + bias)
+        return tuple(given)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features (N, dim), float32 or float64; the norm's affine part follows the pooling."""
         x = self.patch_embed(images)
         for module in self.network:
             x = module(x)
-        pooled = widened(single_group_norm(x if self.narrow else widened(x), self.norm).mean((2, 3)))
+        pooled = widened(self._normalised(x).mean((2, 3)))
         weight, bias = self.norm6.in_type(pooled.dtype)
         return pooled * weight + bias
 
@@ -228,8 +250,15 @@ class LoweredRIFormer(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the graph's outputs, in order."""
-        form = self.config.output_form
-        return ("scores", "labels") if form is OutputForm.TOPK else (str(form),)
+        match self.config.output_form:
+            case OutputForm.TOPK:
+                return ("scores", "labels")
+            case OutputForm.MAPS:
+                return tuple(map(map_name, self.config.out_indices))
+            case OutputForm.LOGITS | OutputForm.PROBABILITIES | OutputForm.FEATURES as form:
+                return (str(form),)
+            case form:
+                assert_never(form)
 
     def _normalised(self, images: Tensor) -> Tensor:
         if self.config.input_form is InputForm.NORMALISED:
@@ -239,9 +268,11 @@ class LoweredRIFormer(nn.Module):
             pixels = pixels.flip(1)
         return (pixels - self.get_buffer("mean")) / self.get_buffer("std")
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs that the config asks for, of images in the form that it asks for."""
         config = self.config
+        if config.output_form is OutputForm.MAPS:
+            return tuple(item.to(self.io_dtype) for item in self.backbone.maps(self._normalised(images)))
         features: Tensor = self.backbone(self._normalised(images))
         if config.output_form is OutputForm.FEATURES:
             return features.to(self.io_dtype)

@@ -125,11 +125,19 @@ def _expected(model: LoweredRIFormer, options: OnnxOptions) -> tuple[TensorSpec,
     size: int | str = options.batch or "batch"
     shape, dtype = _input(model, options)
     io = str(model.io_dtype).removeprefix("torch.")
-    width = {
-        OutputForm.FEATURES: architecture.embed_dims[-1],
-        OutputForm.TOPK: config.topk,
-    }.get(config.output_form, architecture.num_classes)
-    outputs = [TensorSpec(name=name, dtype=io, shape=(size, width)) for name in model.output_names]
+    shapes: list[tuple[int, ...]]
+    if config.output_form is OutputForm.MAPS:
+        shapes = [architecture.map_shape(index, options.image_size_px) for index in config.out_indices]
+    else:
+        width = {
+            OutputForm.FEATURES: architecture.embed_dims[-1],
+            OutputForm.TOPK: config.topk,
+        }.get(config.output_form, architecture.num_classes)
+        shapes = [(width,)] * len(model.output_names)
+    outputs = [
+        TensorSpec(name=name, dtype=io, shape=(size, *item))
+        for name, item in zip(model.output_names, shapes, strict=True)
+    ]
     if config.output_form is OutputForm.TOPK:
         outputs[1] = dataclasses.replace(outputs[1], dtype="int64")
     given = TensorSpec(name=INPUT_NAME, dtype=str(dtype).removeprefix("torch."), shape=(size, *shape))

@@ -116,11 +116,23 @@ def check_config(config: LoweringConfig, model: RIFormer) -> None:
     problems = [f"no layer is called {name}" for name in unknown]
     if config.output_form is OutputForm.TOPK and config.topk > classes:
         problems.append(f"topk {config.topk} of {classes} classes")
+    if absent := sorted(set(config.out_indices) - set(model.backbone.out_indices)):
+        problems.append(f"the weights hold no norm for the maps at {', '.join(map(str, absent))}")
     if config.io is Precision.FP16 and config.precision is Precision.FP32:
         problems.append("inputs and outputs in fp16 round more than the tolerance of fp32 allows")
     if problems:
         raise OptionError(
             f"{config.precision} cannot be exported as asked.",
             details=problems,
-            remedy=f"Its layers are: {', '.join(layers)}." if unknown else "",
+            remedy=_remedy(unknown, layers, absent),
         )
+
+
+def _remedy(unknown: Sequence[str], layers: Sequence[str], absent: Sequence[int]) -> str:
+    told = [f"Its layers are: {', '.join(layers)}."] if unknown else []
+    if absent:
+        told.append(
+            "Export what was trained with these maps; get_model(..., out_indices=...) gives such norms "
+            "initial values, which have to be trained."
+        )
+    return " ".join(told)

@@ -14,6 +14,9 @@ STAGES = 4
 LAST_STAGE = 6
 """Position of the fourth stage in ``backbone.network``, where stages and downsamplings alternate."""
 
+POSITIONS = tuple(range(LAST_STAGE + 1))
+"""Of ``backbone.network``; each may have a norm of its own and give a map."""
+
 SMALLEST_SIDE_PX = 3
 """Of an image: a 7x7 convolution with padding 2 needs three pixels."""
 
@@ -27,6 +30,22 @@ class Form(StrEnum):
     """One ``norm_reparam``, as mmpretrain's ``switch_to_deploy`` makes it."""
     FOLDED = "folded"
     """Layer scales and ``norm2``'s affine folded away too; ours alone."""
+
+
+def sides_after(sides: tuple[int, int], *, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """Height and width of what a convolution gives."""
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
+    return height, width
+
+
+def map_name(position: int) -> str:
+    """What the output is called that gives the map at a position in ``backbone.network``.
+
+    Args:
+        position: 0, 2, 4 and 6 are ``stage1`` to ``stage4``, 1, 3 and 5 ``downsampling1`` to
+            ``downsampling3``.
+    """
+    return f"stage{position // 2 + 1}" if position % 2 == 0 else f"downsampling{position // 2 + 1}"
 
 
 def checked_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
@@ -111,6 +130,18 @@ class Architecture:
             hidden_dims=hidden,
             num_classes=num_classes,
         )
+
+    def map_shape(self, position: int, image_size_px: tuple[int, int]) -> tuple[int, int, int]:
+        """Channels, height and width of the map at a position in ``backbone.network``.
+
+        Args:
+            position: 0 to 6.
+            image_size_px: Height and width of the image, at least 3 each.
+        """
+        sides = sides_after(image_size_px, kernel=7, stride=4, padding=2)
+        for _ in range((position + 1) // 2):
+            sides = sides_after(sides, kernel=3, stride=2, padding=1)
+        return self.embed_dims[(position + 1) // 2], *sides
 
     @property
     def block_names(self) -> tuple[tuple[str, ...], ...]:

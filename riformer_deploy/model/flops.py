@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from riformer_deploy.model.architecture import Architecture, Form
+from riformer_deploy.model.architecture import Architecture, Form, sides_after
 
 _NORM_FLOPS, _POOL_FLOPS = 5, 1
 """Per value; fvcore's convention, which mmengine's ``get_model_complexity_info`` follows."""
@@ -28,12 +28,6 @@ class Complexity:
     image_size_px: tuple[int, int]
 
 
-def _sides_after(sides: tuple[int, int], *, kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """Height and width of what a convolution gives."""
-    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
-    return height, width
-
-
 def _block_flops(form: Form, dim: int, hidden: int, pixels: int) -> int:
     affine = dim * pixels if form is Form.TRAINING else 0
     return affine + 2 * _NORM_FLOPS * dim * pixels + 2 * dim * hidden * pixels
@@ -48,11 +42,11 @@ def complexity(architecture: Architecture, form: Form, image_size_px: tuple[int,
         image_size_px: Height and width of the image, at least 3 each.
     """
     shapes = architecture.shapes(form)
-    sides = _sides_after(image_size_px, kernel=7, stride=4, padding=2)
+    sides = sides_after(image_size_px, kernel=7, stride=4, padding=2)
     flops = prod(sides) * prod(shapes["backbone.patch_embed.proj.weight"])
     for stage, count in enumerate(architecture.layers):
         if stage > 0:
-            sides = _sides_after(sides, kernel=3, stride=2, padding=1)
+            sides = sides_after(sides, kernel=3, stride=2, padding=1)
             flops += prod(sides) * prod(shapes[f"backbone.network.{2 * stage - 1}.proj.weight"])
         dim, hidden = architecture.embed_dims[stage], architecture.hidden_dims[stage]
         flops += count * _block_flops(form, dim, hidden, prod(sides))

@@ -193,11 +193,17 @@ class RIFormer(nn.Module):
             )
         return self.head(self.extract_feat(inputs))
 
-    def all_outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, probabilities (both (N, classes)) and features (N, dim) of ``images`` (N, 3, H, W)."""
-        features = self.extract_feat(images)
+    def all_outputs(self, images: Tensor, maps: Sequence[int] = ()) -> tuple[Tensor, ...]:
+        """Logits, probabilities (both (N, classes)), features (N, dim), and maps (N, dim, H, W).
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            maps: Those of the backbone's ``out_indices`` whose maps are given, ascending.
+        """
+        given = dict(zip(self.backbone.out_indices, self.backbone(images), strict=True))
+        features = self.neck((given[LAST_STAGE],))
         logits = self.head(features)
-        return logits, torch.softmax(logits, 1), features[-1]
+        return (logits, torch.softmax(logits, 1), features[0], *(given[index] for index in maps))
 
 
 def empty_model(

@@ -137,6 +137,7 @@ class QuantizedEvaluator:
             io=Precision.FP32,
             input_form=InputForm.NORMALISED,
             output_form=OutputForm.LOGITS,
+            out_indices=(),
         )
         lowered = lower(self.model, resolve_lowering(config, self.calibration), self.preprocessing)
         with torch.inference_mode():

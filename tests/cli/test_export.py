@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from riformer_deploy.api.export import ExportReport
+from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
@@ -115,11 +116,53 @@ def test_failed_parity_exits_1_prints_the_figures_and_writes_nothing(
     assert ran.returncode == 1
     assert "Parity: failed" in ran.stdout
     assert "limits changed by the user" in ran.stdout
-    assert "Parity failed: nothing was written." in ran.stdout
+    assert "Parity failed: no bundle was written." in ran.stdout
+    assert "note: PyTorch float32, training form, itself misses the tolerance at 64x64 px" in ran.stderr
+    assert "note: parity ran on synthetic images" in ran.stderr
     for name in ("PyTorch float32, folded form", "ONNX Runtime fp32"):
         assert re.search(rf"│ {name} +│ logits +│ +\d\.\d\de-\d\d │.*│ failed ", ran.stdout)
     assert "error" not in ran.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_is_kept_where_no_command_takes_it_for_a_bundle(
+    cli: Run, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--image-size", "64", "--atol", "1e-12", "--rtol", "0", "--keep-failed")
+    ran = cli("export", tiny_checkpoint, "-o", "bundle", *options, "--json")
+    assert ran.returncode == 1
+    folder = tmp_path / "bundle.failed"
+    report = load_json(ExportReport, ran.stdout)
+    assert (report.kept, report.bundle, list(tmp_path.iterdir())) == (str(folder), None, [folder])
+    made = {"training.pth", "deploy.pth", "model.fp32.onnx", "parity.json"}
+    assert set(_files(folder)) == {*made, "failed-export.json"}
+    stored = load_json(Manifest, (folder / "failed-export.json").read_text(encoding="utf-8"))
+    assert {record.path: record.sha256 for record in stored.files}.items() <= _files(folder).items()
+    assert cli("inspect", folder / "model.fp32.onnx").returncode == 0
+    for line in (("inspect", folder), ("predict", "x.png", "--bundle", folder), ("bench", folder)):
+        refused = cli(*line)
+        assert refused.returncode not in (0, 1), line
+    assert "is a failed export that was kept for inspection, not a bundle" in cli("bench", folder).stderr
+    assert "neither is nor holds a bundle" in cli("bench").stderr
+    assert cli("export", tiny_checkpoint, "-o", folder, "--image-size", "64").returncode == 32
+
+
+def test_a_failed_export_replaces_only_an_earlier_one(
+    cli: Run, tmp_path: Path, tiny_checkpoint: Path, tiny_bundle_copy: Path
+) -> None:
+    before, folder = _files(tiny_bundle_copy), tmp_path / "bundle.failed"
+    options = ("--image-size", "64x48", "--atol", "1e-12", "--rtol", "0", "--keep-failed")
+    folder.mkdir()
+    ran = cli("export", tiny_checkpoint, "-o", tiny_bundle_copy, *options)
+    assert (ran.returncode, list(folder.iterdir())) == (32, [])
+    assert "exists and is not one" in ran.stderr
+    (folder / "failed-export.json").touch()
+    (folder / "model.int8.onnx").touch()
+    assert cli("export", tiny_checkpoint, "-o", tiny_bundle_copy, *options).returncode == 1
+    assert not (folder / "model.int8.onnx").exists()
+    assert (folder / "model.fp32.onnx").is_file()
+    assert _files(tiny_bundle_copy) == before
 
 
 def test_failed_parity_with_json_reports_it_and_keeps_the_bundle_that_was_there(

@@ -297,3 +297,10 @@ def test_weights_and_key_choose_in_a_checkpoint_and_nowhere_else(
     assert (several.returncode, "a.net" in several.stderr) == (12, True)
     assert cli("inspect", tmp_path / "two.pth", "--key", "b").returncode == 0
     assert cli("inspect", tiny_bundle, "--key", "b").returncode == 2
+
+
+def test_the_config_file_that_was_used_is_named(cli: Run, tiny_checkpoint: Path, tiny_config: Path) -> None:
+    ran = cli("inspect", tiny_checkpoint, "--config", tiny_config, "--json")
+    assert json.loads(ran.stdout)["config"] == str(tiny_config)
+    assert json.loads(cli("inspect", tiny_checkpoint, "--json").stdout)["config"] is None
+    assert "config file" in cli("inspect", tiny_checkpoint, "--config", tiny_config).stdout

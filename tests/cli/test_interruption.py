@@ -1,4 +1,4 @@
-"""Ctrl-C, which only a process of its own can show."""
+"""Ctrl-C and signals that end a command, which only a process of its own can show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("step", ["exporting fp32 to ONNX", "proving parity"])
-def test_ctrl_c_during_export_exits_130_and_leaves_nothing(
-    tmp_path: Path, tiny_checkpoint: Path, installed_command: str, step: str
+@pytest.mark.parametrize(
+    ("sent", "step"),
+    [
+        (signal.SIGINT, "proving parity"),
+        (signal.SIGTERM, "exporting fp32 to ONNX"),
+        (signal.SIGHUP, "proving parity"),
+    ],
+)
+def test_an_export_that_is_ended_says_by_what_and_leaves_nothing(
+    tmp_path: Path, tiny_checkpoint: Path, installed_command: str, sent: signal.Signals, step: str
 ) -> None:
     process = subprocess.Popen(  # noqa: S603 (the installed command)
         [installed_command, "export", str(tiny_checkpoint), "--image-size", "64x48", "-o", "bundle"],
@@ -27,10 +34,10 @@ def test_ctrl_c_during_export_exits_130_and_leaves_nothing(
         seen += line
         if line.startswith(step):
             assert list((tmp_path / "bundle").glob(".pending-*"))
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             break
     out, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, seen + rest
+    assert process.returncode == 128 + sent, seen + rest
     assert out == ""
     assert "Traceback" not in seen + rest
     assert list(tmp_path.iterdir()) == []

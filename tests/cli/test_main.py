@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from riformer_deploy_cli.main import _unwinding_on_signals
 
 import riformer_deploy
 from riformer_deploy.api import models
@@ -240,3 +242,14 @@ def test_a_full_or_closed_standard_output_is_one_message(
 
 def test_a_wrong_command_line_with_json_is_told_once(cli: Run) -> None:
     assert cli("models", "--jsno", "--json").stderr.lower().count("no such option") == 1
+
+
+def test_signals_are_as_found_afterwards_and_an_ignored_hangup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with _unwinding_on_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

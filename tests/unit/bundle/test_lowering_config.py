@@ -129,3 +129,18 @@ def test_a_stored_config_that_no_precision_can_have_is_refused() -> None:
         load_json(LoweringConfig, json.dumps({**written, "norm2": "folded"}))
     with pytest.raises(RecordError, match="norm: expected 'instance' or 'group'"):
         load_json(LoweringConfig, json.dumps({**written, "norm": "batch"}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"output_form": OutputForm.MAPS}, "need each other"),
+        ({"out_indices": (0, 6)}, "need each other"),
+        ({"output_form": OutputForm.MAPS, "out_indices": (0, 2)}, "must hold 6, the last stage"),
+        ({"output_form": OutputForm.MAPS, "out_indices": (6, 0)}, "ascending"),
+        ({"output_form": OutputForm.MAPS, "out_indices": (0, 7)}, "from 0 to 6"),
+    ],
+)
+def test_positions_of_maps_are_ascending_with_the_last_stage(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        LoweringConfig(**fields)

@@ -10,15 +10,22 @@ from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.bundle.artifacts import MANIFEST
+from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
-from riformer_deploy.common.enums import Group, Precision, RuntimeKind
+from riformer_deploy.common.enums import Group, Method, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.metrics import Decisions, Deviation
-from riformer_deploy.evaluation.parity_failures import stored_failure, stored_parity, why_failed
-from riformer_deploy.evaluation.results import CandidateParity, OutputParity, StageParity, Status
+from riformer_deploy.evaluation.parity_failures import advice_on, stored_failure, stored_parity, why_failed
+from riformer_deploy.evaluation.results import (
+    CandidateParity,
+    OutputParity,
+    ParityResult,
+    StageParity,
+    Status,
+)
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from tests.candidates import labelled
 
@@ -167,3 +174,32 @@ def test_a_parity_of_an_older_schema_is_refused_by_its_number_and_is_measured_an
     with pytest.raises(BundleError, match=r"is of schema 1; this toolkit reads schema 2\.") as caught:
         stored_parity(Bundle.open(tiny_bundle_copy))
     assert "verify parity" in caught.value.remedy
+
+
+def test_the_advice_fits_what_failed(tiny_bundle: Path) -> None:
+    passed = stored_parity(Bundle.open(tiny_bundle))
+    assert passed is not None
+    assert advice_on(passed) == ()
+    onnx = labelled("ONNX Runtime", RuntimeKind.ONNX_RUNTIME, Precision.INT8)
+    torch = labelled("PyTorch float32, training form", RuntimeKind.PYTORCH, Precision.FP32)
+    int8 = dataclasses.replace(_failed(Precision.INT8, FAR), config=onnx)
+    plain = dataclasses.replace(_failed(Precision.FP32, FAR), config=torch)
+
+    def failing(*candidates: CandidateParity) -> ParityResult:
+        return dataclasses.replace(passed, candidates=candidates, status=Status.FAILED)
+
+    record = CalibrationRecord(source="random", random=True, images=64, key="", method=Method.MSE)
+    lowering = LoweringConfig(precision=Precision.INT8, calibration=record)
+    (said,) = advice_on(failing(int8), [lowering])
+    assert "int8 was calibrated on random images" in said
+    assert "--calibration FOLDER or FILE.npz" in said
+    real = dataclasses.replace(lowering, calibration=dataclasses.replace(record, random=False))
+    (said,) = advice_on(failing(int8), [real])
+    assert said.startswith("parity ran on synthetic images")
+    own = dataclasses.replace(failing(int8), inputs=dataclasses.replace(passed.inputs, seed=None))
+    assert advice_on(own, [real]) == ()
+    said, _ = advice_on(failing(plain, int8))
+    assert said.startswith("PyTorch float32, training form, itself misses the tolerance at 64x48 px")
+    # a runtime's own verdict is not the file's
+    others = _failed(Precision.INT8, FAR)
+    assert advice_on(dataclasses.replace(passed, candidates=(*passed.candidates, others))) == ()

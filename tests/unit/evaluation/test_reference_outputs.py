@@ -56,6 +56,18 @@ def test_stages_that_are_too_large_are_left_out_and_outputs_stay(
         assert (set(found.stages), set(found.outputs)) == (kept, set(outputs.outputs))
 
 
+def test_maps_are_kept_and_left_out_as_stages_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _outputs()
+    outputs = dataclasses.replace(
+        plain, outputs={**plain.outputs, "stage1": np.ones((3, 4, 8, 8))}, stages={}
+    )
+    for limit, kept in ((10**6, {"stage1"}), (1000, set())):
+        monkeypatch.setattr(reference_outputs, "MOST_STAGE_BYTES", limit)
+        _stored(outputs).save(tmp_path / "reference.npz")
+        found = StoredReference.load(tmp_path / "reference.npz").outputs
+        assert set(found.outputs) == {*plain.outputs, *kept}
+
+
 @pytest.mark.parametrize("damage", ["junk", "truncated", "another"])
 def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "reference.npz"

@@ -262,6 +262,7 @@ def test_outputs_are_those_of_the_folded_model(
     found = {
         form: lower(digits_folded, LoweringConfig(output_form=form, topk=3), PLAIN)(images)
         for form in OutputForm
+        if form is not OutputForm.MAPS
     }
     scores, labels = probabilities.topk(3)
     torch.testing.assert_close(found[OutputForm.LOGITS], logits, rtol=1e-4, atol=1e-5)
@@ -269,6 +270,23 @@ def test_outputs_are_those_of_the_folded_model(
     torch.testing.assert_close(found[OutputForm.FEATURES], features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[OutputForm.TOPK][0], scores, rtol=1e-4, atol=1e-6)
     assert torch.equal(found[OutputForm.TOPK][1], labels)
+
+
+@pytest.mark.parametrize("norm", NormForm)
+def test_maps_are_those_of_the_folded_model_with_their_norms(
+    tiny_architecture: Architecture, filled: Callable[..., dict[str, Tensor]], norm: NormForm
+) -> None:
+    indices = (0, 3, 6)
+    state = {key: value.double() for key, value in filled(tiny_architecture, out_indices=indices).items()}
+    folded = fold(model_from_state(tiny_architecture, Form.TRAINING, state, out_indices=indices))
+    images = torch.randn(3, 3, 64, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    config = LoweringConfig(norm=norm, output_form=OutputForm.MAPS, out_indices=indices)
+    lowered = lower(folded, config, PLAIN)
+    assert lowered.output_names == ("stage1", "downsampling2", "stage4")
+    for found, expected in zip(lowered(images), folded.backbone(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    half = dataclasses.replace(config, precision=Precision.FP16, io=Precision.FP16)
+    assert [item.dtype for item in lower(folded, half, PLAIN)(images)] == [torch.float16] * 3
 
 
 def test_lowering_leaves_the_folded_model_as_it_was(tiny_model: RIFormer) -> None:
