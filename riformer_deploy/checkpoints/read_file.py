@@ -51,7 +51,7 @@ def read_file(path: Path) -> CheckpointContent:
     """Read a checkpoint file or folder, without executing anything in it.
 
     Args:
-        path: At most :data:`MOST_BYTES` a file, 64 shards: what ``torch.save`` wrote, a safetensors file, an ``.npz`` of a state dict, or a folder with
+        path: What ``torch.save`` wrote, a safetensors file, an ``.npz`` of a state dict, or a folder with
             ``model.safetensors``, its index and shards, or one file ``*.safetensors``.
 
     Raises:
@@ -101,7 +101,7 @@ def _content(path: Path) -> bytearray:
     with _unreadable(path):
         with open_regular(path) as file:
             head = file.read(HEAD_BYTES)
-        if not is_safetensors(head):
+        if path.name != _INDEX and not is_safetensors(head):
             check_kind(path, head)
         return read_unchanged(path, MOST_BYTES)
 

@@ -25,6 +25,7 @@ _MOST_ARRAYS = 10_000
 _MOST_DIMENSIONS = 32
 _MOST_BYTES = 4 << 30
 _LARGEST_RATIO = 4
+_PIECE_BYTES = 1 << 20
 _SUFFIX = ".npy"
 _FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -74,6 +75,8 @@ class ArrayArchive:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+            raise ArrayFileError("it holds one array, as numpy.save writes it")
         self._archive = zipfile.ZipFile(file)
         size_bytes = file.seek(0, os.SEEK_END)
         members = self._archive.infolist()
@@ -174,7 +177,12 @@ def _check_size(header: ArrayHeader, stored_bytes: int) -> None:
 
 
 def _values(file: IO[bytes], header: ArrayHeader) -> NDArray[Any]:
-    data = file.read(header.size_bytes)
-    if len(data) != header.size_bytes:
-        raise ArrayFileError(f"{header} ends early")
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
+    values = np.empty(math.prod(header.shape), header.dtype)
+    rest = memoryview(values.view(np.uint8))
+    while rest:
+        piece = file.read(min(len(rest), _PIECE_BYTES))
+        if not piece:
+            raise ArrayFileError(f"{header} ends early")
+        rest[: len(piece)] = piece
+        rest = rest[len(piece) :]
+    return values.reshape(header.shape, order="F" if header.fortran else "C")

@@ -192,9 +192,7 @@ def test_names_of_python_2_are_told_by_what_they_import(
     tmp_path: Path, container: Callable[[Path, bytes], Path]
 ) -> None:
     with pytest.raises(CheckpointUnsafeError) as caught:
-        read_file(
-            container(tmp_path / "file.pth", b"\x80\x02c__builtin__\neval\nX\x01\x00\x00\x001\x85R.")
-        ).content
+        read_file(container(tmp_path / "file.pth", b"\x80\x02c__builtin__\neval\nX\x01\x00\x00\x001\x85R."))
     assert caught.value.details == ("builtins.eval",)
 
 
