@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from riformer_deploy import __version__
+from riformer_deploy.common.display import displayed
 from riformer_deploy.common.errors import OptionError, RIFormerDeployError
 
 from . import commands, output
@@ -105,7 +105,7 @@ def _root(
 
 def run() -> None:
     """Entry point: every error becomes one message and an exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    output.set_up_logging()
     arguments = sys.argv[1:]
     as_json, debug = "--json" in arguments, "--debug" in arguments
     if not debug:  # of odd metadata in pictures, which decides nothing here
@@ -161,7 +161,9 @@ def _run(*, as_json: bool, debug: bool) -> int:
         if as_json:
             print_error("UsageError", wrong.exit_code, wrong.format_message(), as_json=True)
         else:
-            wrong.show()
+            text = io.StringIO()
+            wrong.show(file=text)
+            sys.stderr.write(displayed(text.getvalue()))
         return int(wrong.exit_code)
     except RIFormerDeployError as err:
         if debug:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
@@ -20,6 +22,7 @@ from riformer_deploy.model.variants import VARIANTS, Variant
 _LOG = logging.getLogger(__name__)
 _SCHEMES = {"https"}
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_LONGEST_NAME = 200  # bytes; most file systems take 255, and the names of parts are longer
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")  # the convention of torch.hub and OpenMMLab
 
 PUBLISHED_AT = "https://download.openmmlab.com/mmclassification/v1/riformer/"
@@ -41,7 +44,7 @@ class DownloadOptions:
     patience: Patience = DEFAULT_PATIENCE
 
     def __post_init__(self) -> None:
-        if self.mirror is not None and urlsplit(self.mirror).scheme not in {"http", "https"}:
+        if self.mirror is not None and _split(self.mirror).scheme not in {"http", "https"}:
             raise OptionError(f"--mirror must be an http or https URL, got {self.mirror!r}.")
 
     def url_of(self, variant: Variant) -> str:
@@ -102,9 +105,10 @@ def download_url(url: str, options: DownloadOptions, count: CountCallback = unco
         OptionError: The URL is not https or names no file, or a file of that name is there whose content
             no hash in its name vouches for.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     name = unquote(parts.path).rpartition("/")[2]
-    if parts.scheme.lower() not in _SCHEMES or not parts.netloc or name in {"", ".", ".."}:
+    usable = name not in {"", ".", ".."} and name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+    if parts.scheme.lower() not in _SCHEMES or not parts.netloc or not usable:
         raise OptionError(
             f"{url} cannot be fetched: the https address of a file was expected.",
             remedy="Download it by other means, and give the file.",
@@ -116,6 +120,14 @@ def download_url(url: str, options: DownloadOptions, count: CountCallback = unco
             remedy=f"Give {path} itself, or remove it to fetch it anew.",
         )
     return _fetch(url, name, hashed[1] if hashed else None, options, count)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; all of them empty where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _fetch(
@@ -161,8 +173,18 @@ def _report(path: Path, url: str, *, fetched_bytes: int) -> DownloadReport:
 
 @contextlib.contextmanager
 def _locked(part: Path, url: str) -> Iterator[Path]:
-    """One process at a time appends to a ``.part`` file."""
-    part.touch()
+    """One process at a time appends to a ``.part`` file, which must be a plain file of its own."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(part, flags, 0o666)
+    except OSError as err:
+        if err.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        raise _no_plain_file(part) from err
+    state = os.fstat(descriptor)
+    os.close(descriptor)
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
+        raise _no_plain_file(part)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(part, blocking=False))
@@ -173,6 +195,13 @@ def _locked(part: Path, url: str) -> Iterator[Path]:
         finally:
             if part.exists() and part.stat().st_size == 0:
                 part.unlink(missing_ok=True)
+
+
+def _no_plain_file(part: Path) -> OptionError:
+    return OptionError(
+        f"{part} is a link, has another name, or is no plain file; what comes is not written through it.",
+        remedy="Remove it, or choose another folder with -o.",
+    )
 
 
 def _check(name: str, prefix: str, url: str, part: Path) -> None:
@@ -208,7 +237,11 @@ def named_checkpoint(
     """
     path, variant = Path(argument), VARIANTS.get(str(argument))
     is_url = _URL.match(str(argument)) is not None
-    if (variant is None and not is_url) or path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name that the system refuses: what reads it says so
+        there = False
+    if (variant is None and not is_url) or there:
         return path
     if variant is not None:
         return Path(download_checkpoint(variant, options, count).path)
