@@ -25,6 +25,7 @@ from riformer_deploy.api.models import ModelTable as ModelTable
 from riformer_deploy.api.models import PublishedModel as PublishedModel
 from riformer_deploy.api.models import published_models as published_models
 from riformer_deploy.api.parity import verify_bundle as verify_bundle
+from riformer_deploy.api.predict import Classifier as Classifier
 from riformer_deploy.api.predict import Guess as Guess
 from riformer_deploy.api.predict import Prediction as Prediction
 from riformer_deploy.api.predict import PredictionReport as PredictionReport
