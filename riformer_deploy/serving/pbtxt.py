@@ -44,7 +44,7 @@ def _block(name: str, message: Message) -> Iterator[str]:
     yield from [f"{name} {{", *inner, "}"] if inner else [f"{name} {{}}"]
 
 
-def _scalar(value: str | int) -> str:  # noqa: FBT001  # a bool is an int
+def _scalar(value: str | int) -> str:  # a bool is an int
     if isinstance(value, Symbol):
         return str(value)
     if isinstance(value, bool):

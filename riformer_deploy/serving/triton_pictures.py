@@ -58,7 +58,7 @@ class TritonPythonModel:
         try:
             fitted = list(self._pool.map(self._fitted, encoded, range(len(encoded))))
         except RIFormerDeployError as err:
-            error = backend.TritonError(str(err), backend.TritonError.INVALID_ARG)
+            error = backend.TritonError(" ".join(str(err).split()), backend.TritonError.INVALID_ARG)
             return backend.InferenceResponse(output_tensors=[], error=error)
         images = self._as_input(fitted)
         return backend.InferenceResponse(output_tensors=[backend.Tensor(self._output, images)])
