@@ -54,6 +54,15 @@ verify_app.command(
     "accuracy", epilog="Example: riformer-deploy verify accuracy bundle --data imagenet --max-drop 0.1"
 )(commands.accuracy)
 app.add_typer(verify_app, name="verify")
+serve_app = typer.Typer(
+    help="Put a bundle's models into a server, and check what it gives.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+serve_app.command("triton", epilog="Example: riformer-deploy serve triton bundle -o models --precision fp16")(
+    commands.triton
+)
+app.add_typer(serve_app, name="serve")
 app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
     commands.bench
 )

@@ -35,6 +35,7 @@ API: dict[str, Callable[..., Any]] = {
     "test": riformer_deploy.evaluate_checkpoint,
     "verify parity": riformer_deploy.verify_bundle,
     "verify accuracy": riformer_deploy.accuracy_bundle,
+    "serve triton": riformer_deploy.write_triton_repository,
     "bench": riformer_deploy.bench_bundle,
     "build": riformer_deploy.build_engines,
     "predict": riformer_deploy.predict_images,

@@ -25,6 +25,7 @@ from riformer_deploy.api.models import ModelTable as ModelTable
 from riformer_deploy.api.models import PublishedModel as PublishedModel
 from riformer_deploy.api.models import published_models as published_models
 from riformer_deploy.api.parity import verify_bundle as verify_bundle
+from riformer_deploy.api.predict import Classifier as Classifier
 from riformer_deploy.api.predict import Guess as Guess
 from riformer_deploy.api.predict import Prediction as Prediction
 from riformer_deploy.api.predict import PredictionReport as PredictionReport
@@ -34,6 +35,10 @@ from riformer_deploy.api.reproduce import ReproduceOptions as ReproduceOptions
 from riformer_deploy.api.reproduce import Reproduction as Reproduction
 from riformer_deploy.api.reproduce import reproduce_table as reproduce_table
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
+from riformer_deploy.api.serve import PicturePreprocessing as PicturePreprocessing
+from riformer_deploy.api.serve import TritonOptions as TritonOptions
+from riformer_deploy.api.serve import TritonReport as TritonReport
+from riformer_deploy.api.serve import write_triton_repository as write_triton_repository
 from riformer_deploy.api.torch_models import get_model as get_model
 from riformer_deploy.backends.base import Skipped as Skipped
 from riformer_deploy.backends.gpu_options import GpuOptions as GpuOptions

@@ -15,6 +15,7 @@ from .predict import predict
 from .reparameterize import reparameterize
 from .reproduce import reproduce
 from .sensitivity import sensitivity
+from .serve import triton
 from .test import evaluate
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "reparameterize",
     "reproduce",
     "sensitivity",
+    "triton",
 ]
