@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from riformer_deploy.common.files import replacing, sha256_of
+from riformer_deploy.common.files import (
+    FileTooLargeError,
+    NotRegularFileError,
+    open_regular,
+    read_regular,
+    replacing,
+    sha256_of,
+)
 
 
 @pytest.mark.parametrize("size", [0, 3, 1_000_001])
@@ -82,3 +90,41 @@ def test_permissions_follow_the_umask_which_stays_as_it_was(tmp_path: Path, mask
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "absent" / "file"):
         pytest.fail("the block must not run")
+
+
+def test_a_regular_file_and_a_link_to_it_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name) as file:
+            assert file.read() == b"abc"
+
+
+def test_what_is_no_regular_file_is_refused_by_name_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for path, kind in (
+            (tmp_path / "pipe", "a named pipe"),
+            (tmp_path / "link", "a named pipe"),
+            (tmp_path / "folder", "a folder"),
+            (tmp_path / "socket", "a socket"),
+            (Path("/dev/zero"), "a device"),
+        ):
+            with pytest.raises(NotRegularFileError, match=f"is {kind}, not a regular file: '{path}'"):
+                open_regular(path)
+
+
+def test_a_file_above_the_limit_is_refused_whatever_it_says_of_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abcd")
+    assert read_regular(path, 4) == b"abcd"
+    with pytest.raises(FileTooLargeError, match="more than 3 bytes"):
+        read_regular(path, 3)
+    os.truncate(path, 2**40)  # sparse: nothing is read of it
+    with pytest.raises(FileTooLargeError, match="1,000 bytes"):
+        read_regular(path, 1000)
+    with pytest.raises(FileTooLargeError):  # of size 0, as the system has it
+        read_regular(Path("/proc/self/maps"), 10)
