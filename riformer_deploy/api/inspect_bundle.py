@@ -58,9 +58,10 @@ def inspect_bundle(path: Path) -> BundleInspection:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     problems, intact = [], set()
+    graphs = {graph.file: graph for graph in manifest.onnx}
     for record in manifest.files:
         try:
-            bundle.path_of(record)
+            bundle.graph_path(graphs[record]) if record in graphs else bundle.path_of(record)
             intact.add(record.path)
         except BundleIntegrityError as err:
             problems.append(err.message)

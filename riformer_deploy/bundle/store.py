@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
 )
+from riformer_deploy.bundle.external_data import ExternalDataError, refuse_external_data
 from riformer_deploy.bundle.folder_lock import folder_lock
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest
 from riformer_deploy.bundle.redo_log import COMMIT, MOST_MANIFEST_BYTES, PENDING, has_commit, read_commit
@@ -84,6 +85,19 @@ class Bundle:
             self._verified.add((record.path, record.sha256))
         return path
 
+    def graph_path(self, artifact: OnnxArtifact) -> Path:
+        """Path of one of the bundle's graphs, after checking that its hash covers all that it holds.
+
+        Raises:
+            BundleIntegrityError: As :meth:`path_of`; or it is no ``.onnx`` file, or one with external data.
+            BundleChangedError: Another process replaced the bundle since it was opened.
+        """
+        path = self.path_of(artifact.file)
+        problem = _refers_outside(path)
+        if problem is not None:
+            self._refuse(problem)
+        return path
+
     def _refuse(self, problem: str) -> NoReturn:
         """Raise for a file that is not the recorded one, which the bundle's new one may well be."""
         try:
@@ -118,6 +132,19 @@ def misfit(path: Path, record: FileRecord) -> str | None:
     except OSError as err:
         return f"{path} cannot be read: {err}"
     return f"{path} is not the file that the bundle recorded: {got}, expected {expected}."
+
+
+def _refers_outside(path: Path) -> str | None:
+    """Why an ONNX file does not stand by itself, in words; None where it does."""
+    if path.suffix != ".onnx":  # by its name a runtime may take it for a format with a second file
+        return f"{path} is recorded as a graph and is not called so: expected a name that ends in .onnx."
+    try:
+        refuse_external_data(path)
+    except ExternalDataError as err:
+        return f"{path} is not a graph by itself: {err}; no hash of the bundle covers what it refers to."
+    except OSError as err:
+        return f"{path} cannot be read: {err}"
+    return None
 
 
 def read_manifest(directory: Path) -> Manifest:
