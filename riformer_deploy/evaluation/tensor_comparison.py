@@ -46,7 +46,13 @@ def _tolerance(reference: NDArray[np.floating], tolerance: Tolerance) -> tuple[f
     return 0.0, allowed or float(np.finfo(np.float32).tiny)
 
 
-def _tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
+def tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
+    """The share of a tolerance that an output takes, the largest over its limits; None if not finite.
+
+    Args:
+        distance: Of the output.
+        tolerance: The limits.
+    """
     if not distance.finite:
         return None
     shares = []
@@ -85,7 +91,7 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
         rtol, atol = _tolerance(reference[name], tolerance)
         distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
         choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
-        used = _tolerance_used(distance, tolerance)
+        used = tolerance_used(distance, tolerance)
         within = used is not None and used <= 1
         compared.append(
             OutputParity(
@@ -99,9 +105,17 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
     return tuple(compared)
 
 
-def _stage_passes(
+def stage_passes(
     relative_l2: float | None, *, finite: bool, max_abs: float | None, tolerance: Tolerance
 ) -> bool:
+    """Whether a stage's activations are within a tolerance.
+
+    Args:
+        relative_l2: Their error; None where the reference is 0 throughout.
+        finite: Whether every value is a finite number.
+        max_abs: Their largest difference.
+        tolerance: The limits.
+    """
     if not finite:
         return False
     # A stage of zeros has no relative error; then nothing may differ at all.
@@ -123,7 +137,7 @@ def compare_taps(
     for name, true in reference.items():
         rtol, atol = _tolerance(true, tolerance)
         distance = deviation(true, got[name], rtol=rtol, atol=atol)
-        passed = _stage_passes(
+        passed = stage_passes(
             distance.relative_l2, finite=distance.finite, max_abs=distance.max_abs, tolerance=tolerance
         )
         compared[name] = StageParity(
