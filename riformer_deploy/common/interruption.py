@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 _Handler = Callable[[int, FrameType | None], object]
 
 
 @contextlib.contextmanager
-def interruption_deferred() -> Iterator[None]:
+def interruption_deferred() -> Iterator[Sequence[object]]:
     """Put off what SIGINT and SIGTERM do until the block has ended.
 
     For work that is short and waits for nothing. Handlers that the system runs by itself stay as they are;
     in another thread than the main one nothing needs to be put off, since Python runs handlers in that alone.
+
+    Yields:
+        What has arrived meanwhile, for work that can be cut short; empty as long as nothing has.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     handlers: dict[int, _Handler] = {}
     arrived: list[tuple[int, FrameType | None]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         arrived.append((number, frame))
@@ -33,7 +36,7 @@ def interruption_deferred() -> Iterator[None]:
             if callable(handler):
                 handlers[number] = handler
                 signal.signal(number, note)
-        yield
+        yield arrived
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
