@@ -75,6 +75,20 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     return content
 
 
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """A file's path for a library that takes UTF-8 alone: its own, or for the block that of a link to it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, f"file{path.suffix}")
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield str(path)
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's content, read in pieces.
 

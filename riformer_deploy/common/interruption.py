@@ -38,7 +38,7 @@ def interruption_deferred() -> Iterator[Sequence[object]]:
                 signal.signal(number, note)
         yield arrived
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for deferred, handler in handlers.items():
+            signal.signal(deferred, handler)
         if arrived:
             handlers[arrived[0][0]](*arrived[0])

@@ -47,8 +47,8 @@ def _of_candidate(candidate: CandidateParity, images: int) -> list[str]:
         )
         if stage.status is not status(passed=passed):
             found.append(f"stage {stage.stage}: {stage.status} does not follow from its figures")
-    parts = [*candidate.outputs, *candidate.stages]
-    passed = bool(candidate.outputs) and all(part.status is Status.PASSED for part in parts)
+    verdicts = [*(item.status for item in candidate.outputs), *(item.status for item in candidate.stages)]
+    passed = bool(candidate.outputs) and all(verdict is Status.PASSED for verdict in verdicts)
     if candidate.status is not status(passed=passed):
         found.append(f"{candidate.status} does not follow from its outputs and stages")
     return found
@@ -156,9 +156,9 @@ def unproven(
 
 
 def _files(manifest: Manifest) -> dict[str, tuple[FileRecord, Precision]]:
-    weights = {item.file.path: (item.file, Precision.FP32) for item in manifest.weights}
-    made = {item.file.path: (item.file, item.precision) for item in (*manifest.onnx, *manifest.engines)}
-    return weights | made
+    found = {item.file.path: (item.file, Precision.FP32) for item in manifest.weights}
+    found |= {graph.file.path: (graph.file, graph.precision) for graph in manifest.onnx}
+    return found | {engine.file.path: (engine.file, engine.precision) for engine in manifest.engines}
 
 
 def _strange(manifest: Manifest, candidate: CandidateParity) -> bool:

@@ -20,6 +20,7 @@ from riformer_deploy.common.files import (
     read_regular,
     replacing,
     sha256_of,
+    utf8_path,
 )
 
 
@@ -166,3 +167,14 @@ def test_the_holder_of_a_lock_is_named(tmp_path: Path) -> None:
     with locked(tmp_path, shared=True), locked(tmp_path, shared=True, blocking=False):
         pass
     assert holder_of(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("name", [b"caf\xc3\xa9.onnx", b"caf\xe9.onnx"])
+def test_a_library_of_utf_8_gets_a_path_that_leads_to_the_file(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(b"abc")
+    with utf8_path(path) as given:
+        assert given.encode("utf-8").endswith(b".onnx")
+        assert Path(given).read_bytes() == b"abc"
+    assert path.read_bytes() == b"abc"
+    assert Path(given).exists() == (given == str(path))
