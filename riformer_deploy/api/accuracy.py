@@ -115,6 +115,7 @@ def accuracy_bundle(
         max_drop_points=options.max_drop_points,
         resume_folder=bundle.directory,
         skipped=selected.skipped,
+        classes=model.architecture.num_classes,
     )
     measured = measure_accuracy(task, count)
     with recording_failures("accuracy"):

@@ -42,7 +42,7 @@ def _graph(
         config=CandidateConfig(runtime=runtime, precision=artifact.precision),
         artifact_sha256=artifact.file.sha256,
         batches=BatchRange.of(artifact.batch),
-        open=lambda: adapt_input(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
+        open=lambda: adapt_input(load(bundle.graph_path(artifact)), bundle, artifact.lowering),
         file=artifact.file.path,
     )
 

@@ -159,7 +159,7 @@ def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
     for artifact in bundle.manifest.onnx:
 
         def start(artifact: OnnxArtifact = artifact) -> Runtime:
-            runtime = CudaOnnxRuntime(bundle.path_of(artifact.file), open_device(layer))
+            runtime = CudaOnnxRuntime(bundle.graph_path(artifact), open_device(layer))
             return adapt_input(runtime, bundle, artifact.lowering)
 
         candidate = Candidate(

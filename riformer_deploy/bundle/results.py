@@ -58,7 +58,8 @@ def store_result(
         path.write_text(dump_json(result), encoding="utf-8")
         records = {kind: record_file(path, bundle.manifest.reference.file.sha256)}
         for name, text in tables.items():
-            (staged / name).write_text(text, encoding="utf-8")
+            # names of files are the bytes that they are, UTF-8 or not
+            (staged / name).write_text(text, encoding="utf-8", errors="surrogateescape")
             records[name] = record_file(staged / name, records[kind].sha256)
 
         def add(current: Manifest) -> Manifest:

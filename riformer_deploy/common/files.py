@@ -1,17 +1,17 @@
-"""Opening and hashing files, locking them, and replacing them without a moment in which one is half written."""
+"""Opening, hashing and locking files, and replacing them without a moment in which one is half written."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -33,7 +33,7 @@ class FileTooLargeError(OSError):
     """A file holds more bytes than its reader takes."""
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read; every file that the toolkit did not just make is opened by this.
 
     Links are followed. A file that is none is refused before a byte is read of it, and a named pipe
@@ -107,7 +107,7 @@ def read_unchanged(path: Path, limit_bytes: int) -> bytearray:
         content = bytearray(before.st_size)
         with memoryview(content) as rest:
             done = 0
-            while got := file.readinto(rest[done:]):  # type: ignore[attr-defined]  # a file has it
+            while got := file.readinto(rest[done:]):
                 done += got
         same = done == len(content) and not file.read(1)
         file.seek(0)
@@ -120,6 +120,20 @@ def read_unchanged(path: Path, limit_bytes: int) -> bytearray:
     if not same or len(states) != 1:
         raise FileChangedError(errno.EBUSY, "was changed while it was being read", str(path))
     return content
+
+
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """A file's path for a library that takes UTF-8 alone: its own, or for the block that of a link to it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, f"file{path.suffix}")
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield str(path)
 
 
 def sha256_of(path: Path) -> str:
@@ -150,23 +164,67 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, blocking: bool = True) -> Iterator[None]:
+def locked(path: Path, *, blocking: bool = True, shared: bool = False) -> Iterator[None]:
     """Hold the lock of an existing file or folder; the system frees it however the process ends.
 
     Args:
         path: What is locked (``flock``); its content is not touched.
         blocking: Wait for another holder.
+        shared: Let others hold it too that ask for no more than this.
 
     Raises:
         BlockingIOError: Another process or thread holds it and ``blocking`` is false.
         OSError: The path cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | (0 if blocking else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)
+
+
+def holder_of(path: Path) -> str | None:
+    """The process that holds a lock of :func:`locked`, in words; None where the system does not say."""
+    try:
+        status = path.stat()
+        where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == where and int(fields[4]) > 0:
+                command = Path("/proc", fields[4], "comm").read_text(encoding="utf-8", errors="replace")
+                shown = "".join(c if c.isprintable() else "?" for c in command.strip())
+                return f"process {fields[4]} ({shown})"
+    except (OSError, ValueError, IndexError):
+        return None
+    return None
+
+
+def _make_partial(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, locked: the descriptor that holds the lock, and its name."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, Path(name)
+        except BlockingIOError:  # somebody takes it for a killed process's, and is about to remove it
+            pass
+        except BaseException:
+            os.close(descriptor)
+            Path(name).unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of :func:`replacing` this path; a live one holds a lock."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.????????.partial"):
+        with contextlib.suppress(OSError):
+            if not partial.is_symlink() and partial.is_file():
+                with locked(partial, blocking=False):
+                    partial.unlink()
 
 
 @contextlib.contextmanager
@@ -177,11 +235,11 @@ def replacing(path: Path) -> Iterator[Path]:
         path: The final name; its folder must exist.
 
     Yields:
-        A new name in the same folder. If the block raises, it is removed and ``path`` stays as it was.
+        A new name in the same folder. If the block raises, it is removed and ``path`` stays as it was; if
+        the process is killed, the next one that replaces ``path`` removes it.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    partial = Path(name)
+    _remove_abandoned(path)
+    descriptor, partial = _make_partial(path)
     try:
         yield partial
         mask = os.umask(0)
@@ -192,3 +250,4 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+        os.close(descriptor)

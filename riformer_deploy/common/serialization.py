@@ -31,6 +31,8 @@ from riformer_deploy.common.errors import OptionError
 
 T = TypeVar("T")
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 
@@ -67,8 +69,13 @@ def to_jsonable(value: object) -> JsonValue:
 
 
 def dump_json(value: object) -> str:
-    """A record as indented JSON text with a final newline; raises as :func:`to_jsonable` does."""
-    return json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """A record as indented JSON text with a final newline; raises as :func:`to_jsonable` does.
+
+    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, are written as JSON's escapes
+    of these: the text is valid UTF-8, and reading it gives the name again.
+    """
+    text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _refuse_constant(name: str) -> float:

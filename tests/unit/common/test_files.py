@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,13 @@ import pytest
 from riformer_deploy.common.files import (
     FileTooLargeError,
     NotRegularFileError,
+    holder_of,
+    locked,
     open_regular,
     read_regular,
     replacing,
     sha256_of,
+    utf8_path,
 )
 
 
@@ -128,3 +134,47 @@ def test_a_file_above_the_limit_is_refused_whatever_it_says_of_its_size(tmp_path
         read_regular(path, 1000)
     with pytest.raises(FileTooLargeError):  # of size 0, as the system has it
         read_regular(Path("/proc/self/maps"), 10)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_a_live_ones_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "[a] deploy.pth"  # no pattern of names
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from riformer_deploy.common.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)  # noqa: S603 (this text)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    others = [tmp_path / ".other.12345678.partial", tmp_path / f".{path.name}.notes.partial"]
+    for other in others:
+        other.touch()
+    with replacing(path) as partial:
+        assert not left.exists()
+        with replacing(path) as second:
+            assert partial.exists()
+            second.write_text("second")
+        partial.write_text("first")
+    assert path.read_text() == "first"
+    assert set(tmp_path.iterdir()) == {path, *others}
+
+
+def test_the_holder_of_a_lock_is_named(tmp_path: Path) -> None:
+    assert holder_of(tmp_path) is None
+    with locked(tmp_path):
+        assert str(holder_of(tmp_path)).startswith(f"process {os.getpid()} (")
+    with locked(tmp_path, shared=True), locked(tmp_path, shared=True, blocking=False):
+        pass
+    assert holder_of(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("name", [b"caf\xc3\xa9.onnx", b"caf\xe9.onnx"])
+def test_a_library_of_utf_8_gets_a_path_that_leads_to_the_file(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(b"abc")
+    with utf8_path(path) as given:
+        assert given.encode("utf-8").endswith(b".onnx")
+        assert Path(given).read_bytes() == b"abc"
+    assert path.read_bytes() == b"abc"
+    assert Path(given).exists() == (given == str(path))
