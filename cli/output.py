@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         stderr=stderr,
-        width=None if stream.isatty() else _WIDTH_PIPED,
+        width=None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else _WIDTH_PIPED,
         highlight=False,
         markup=False,
         emoji=False,
@@ -57,13 +58,24 @@ def note(text: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; columns whose name begins with ``>`` are aligned to the right."""
+    """A table on stdout.
+
+    Where the screen is too narrow, cells are folded, between words where that is enough.
+
+    Args:
+        title: Above it.
+        columns: Their names; one that begins with ``>`` is aligned to the right; its cells are never folded,
+            nor are those of one that begins with ``!``.
+        rows: Cells.
+    """
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        table.add_column(column.removeprefix(">"), justify=side, overflow="fold")
+        table.add_column(
+            column.lstrip("!>"), justify=side, overflow="fold", no_wrap=column.startswith((">", "!"))
+        )
     for row in rows:
         table.add_row(*row)
     _console(stderr=False).print(table)

@@ -88,7 +88,7 @@ from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy as Arti
 from riformer_deploy.evaluation.accuracy_results import DatasetRecord as DatasetRecord
 from riformer_deploy.evaluation.accuracy_results import Published as Published
 from riformer_deploy.evaluation.accuracy_results import Share as Share
-from riformer_deploy.evaluation.latency import BenchOptions as BenchOptions
+from riformer_deploy.evaluation.bench_options import BenchOptions as BenchOptions
 from riformer_deploy.evaluation.latency_summary import LatencySummary as LatencySummary
 from riformer_deploy.evaluation.metrics import Decisions as Decisions
 from riformer_deploy.evaluation.metrics import Deviation as Deviation

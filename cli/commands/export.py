@@ -9,7 +9,7 @@ import typer
 
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, Precision, WeightSet
 
-from .. import options, output, parsing
+from .. import options, output, parsing, selection
 from ..tables.parity import print_parity
 
 SYNTHETIC = (
@@ -42,7 +42,7 @@ def export(
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
     batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
     mirror: options.Mirror = None,
-    precision: options.Precisions = None,
+    precision: selection.PrecisionsToExport = None,
     calibration: options.Calibration = None,
     skip_bad: options.SkipBad = False,
     method: options.Ranges = None,
@@ -83,6 +83,7 @@ def export(
     size = parsing.parse_image_size(image_size) if image_size is not None else None
     fixed = parsing.parse_batch(batch)
     form, topk = parsing.parse_output(output_form)
+    precisions = selection.chosen_precisions(precision)
 
     from riformer_deploy.api.export import (
         AS_FOUND,
@@ -136,7 +137,7 @@ def export(
                 output_form=form,
                 topk=topk,
             )
-            for item in precision or (Precision.FP32,)
+            for item in precisions or (Precision.FP32,)
         ),
         calibration=calibration,
         skip_bad=skip_bad,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from riformer_deploy.common.enums import DeviceLayer
+from riformer_deploy.common.enums import DeviceLayer, Group
 
-from .. import options, output
+from .. import options, output, selection
 from ..tables.parity import print_parity
 
 
 def parity(
     bundle: options.BundlePath = None,
+    backend: options.WithList = None,
+    precision: selection.PrecisionsToRun = None,
     rtol: options.Rtol = None,
     atol: options.Atol = None,
     sqnr_tolerance: options.SqnrTolerance = None,
@@ -21,14 +23,26 @@ def parity(
     debug: options.Debug = False,
 ) -> None:
     """Compare every artifact of a bundle with the training form in float64; exit 1 where any failed."""
-    from riformer_deploy.api.parity import GpuOptions, Status, changed_tolerances, verify_bundle
+    from riformer_deploy.api.parity import (
+        PARITY_GROUPS,
+        GpuOptions,
+        Status,
+        changed_tolerances,
+        verify_bundle,
+    )
 
     tolerances = changed_tolerances(
         rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
     )
+    runners = selection.chosen_runners(backend)
     with output.progress() as progress:
         result = verify_bundle(
-            options.chosen_bundle(bundle), tolerances, progress, gpu=GpuOptions(layer=device_layer)
+            options.chosen_bundle(bundle),
+            tolerances,
+            progress,
+            gpu=GpuOptions(layer=device_layer, required=options.RunnerChoice.ENGINE in runners),
+            groups=tuple(Group(item) for item in runners) or PARITY_GROUPS,
+            precisions=selection.chosen_precisions(precision),
         )
     if json:
         output.print_json(result)

@@ -8,7 +8,7 @@ import typer
 
 from riformer_deploy.common.enums import Group
 
-from .. import options, output
+from .. import options, output, selection
 
 
 def predict(
@@ -16,6 +16,7 @@ def predict(
     backend: Annotated[
         options.RunnerChoice, typer.Option("--with", help="What runs the model.")
     ] = options.RunnerChoice.ONNX,
+    precision: selection.PrecisionToRun = None,
     top: Annotated[int, typer.Option(help="Classes to show of each picture.")] = 5,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
@@ -37,6 +38,7 @@ def predict(
         top=top,
         batch=batch,
         workers=workers,
+        precision=precision,
     )
     if json:
         output.print_json(report)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from riformer_deploy.api.runner import only_runner
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Group
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
+from riformer_deploy.evaluation.classification import first_guesses
 
 __all__ = [
     "Guess",
@@ -82,6 +82,7 @@ def predict_images(
     top: int = 5,
     batch: int = 32,
     workers: int | None = None,
+    precision: Precision | None = None,
 ) -> PredictionReport:
     """Run a bundle's model on pictures.
 
@@ -89,9 +90,10 @@ def predict_images(
         directory: The bundle.
         pictures: Files to read.
         group: What runs it.
-        top: How many classes to give of each.
+        top: How many classes to give of each; a graph that gives its first K alone gives no more.
         batch: Pictures at a time.
         workers: Threads that decode; None takes one a core.
+        precision: Of the model that runs; None takes the bundle's first.
 
     Returns:
         The report; a picture that cannot be used is in its ``broken``.
@@ -108,7 +110,7 @@ def predict_images(
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     loader = LoaderOptions(preprocessing=model.preprocessing, batch=batch, workers=workers)
-    candidate = only_runner(bundle, group)
+    candidate = only_runner(bundle, group, precision=precision)
     names = model.class_names
     predictions, broken = [], []
     with contextlib.closing(candidate.open()) as runtime:
@@ -116,11 +118,11 @@ def predict_images(
             broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
             if not part.usable:
                 continue
-            scores = softmax(logits_of(candidate, runtime, part.images))
-            for index, row, order in zip(part.usable, scores, first_classes(scores, top), strict=True):
+            first = first_guesses(candidate, runtime, part.images, top)
+            for index, labels, scores in zip(part.usable, *first, strict=True):
                 guesses = tuple(
-                    Guess(label=int(label), name=names[label] if names else None, score=float(row[label]))
-                    for label in order
+                    Guess(label=int(label), name=names[label] if names else None, score=float(score))
+                    for label, score in zip(labels, scores, strict=True)
                 )
                 predictions.append(Prediction(image=pictures.name_of(index), guesses=guesses))
     return PredictionReport(
