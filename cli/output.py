@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,6 +56,16 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """A line for the user on stderr."""
     sys.stderr.write(f"note: {text}\n")
+
+
+def next_step(*words: object) -> None:
+    """One line on stderr: the command that is the next one as a rule.
+
+    Args:
+        words: The command's arguments; what a shell would take apart is quoted.
+    """
+    line = " ".join(shlex.quote(str(word)) for word in words)
+    sys.stderr.write(f"Next: riformer-deploy {line}\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -82,3 +82,19 @@ def parse_output(text: str) -> tuple[OutputForm, int]:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no output; say logits, probabilities, features or topk=K")
     return OutputForm.TOPK, int(match[1])
+
+
+def parse_percent(text: str, option: str) -> float:
+    """``5%`` or ``5`` as 5.
+
+    Args:
+        text: As given.
+        option: Its name, for the message.
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a percentage; say 5%", param_hint=option) from None

@@ -3,6 +3,7 @@
 from .accuracy import accuracy
 from .bench import bench
 from .build import build
+from .compare import compare
 from .doctor import doctor
 from .download import download
 from .export import export
@@ -21,6 +22,7 @@ __all__ = [
     "accuracy",
     "bench",
     "build",
+    "compare",
     "doctor",
     "download",
     "evaluate",

@@ -54,11 +54,13 @@ def accuracy(
         workers=workers,
         max_drop_points=max_drop,
     )
+    directory = options.chosen_bundle(bundle)
     with output.counter("pictures") as count:
-        result = accuracy_bundle(options.chosen_bundle(bundle), asked, count)
+        result = accuracy_bundle(directory, asked, count)
     if json:
         output.print_json(result)
     else:
         print_accuracy(result)
+        output.next_step("bench", directory)
     if result.status is Status.FAILED:
         raise typer.Exit(1)

@@ -96,11 +96,11 @@ def bench(
             remedy="Say --engine, too, or leave --baselines out.",
         )
     precisions = selection.chosen_precisions(precision)
+    directory = options.chosen_bundle(bundle)
     with output.progress() as progress:
-        result = bench_bundle(
-            options.chosen_bundle(bundle), groups, asked, progress, gpu=gpu, precisions=precisions
-        )
+        result = bench_bundle(directory, groups, asked, progress, gpu=gpu, precisions=precisions)
     if json:
         output.print_json(result)
     else:
         print_latency(result)
+        output.next_step("report", directory)

@@ -107,5 +107,6 @@ def build(
         output.print_json(report)
     else:
         print_build(report)
+        output.next_step("verify", "parity", directory)
     for warning in report.warnings:
         output.note(warning)

@@ -35,3 +35,4 @@ def doctor(
             for f in report.findings
         ],
     )
+    output.next_step("export", "CKPT")

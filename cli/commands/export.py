@@ -88,7 +88,6 @@ def export(
     from riformer_deploy.api.export import (
         AS_FOUND,
         DEFAULT_OPSET,
-        VARIANTS,
         DownloadOptions,
         ExportOptions,
         Gate,
@@ -96,6 +95,7 @@ def export(
         Status,
         changed_tolerances,
         export_checkpoint,
+        find_variant,
         get_variant,
         named_checkpoint,
         parse_changes,
@@ -103,9 +103,10 @@ def export(
 
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)
+    published = find_variant(checkpoint)
     asked = ExportOptions(
         checkpoint=path,
-        output=bundle or Path(checkpoint if checkpoint in VARIANTS else path.stem),
+        output=bundle or Path(published.name if published is not None else path.stem),
         config=config,
         variant=get_variant(variant) if variant is not None else None,
         num_classes=num_classes,
@@ -160,9 +161,10 @@ def export(
         if report.bundle is not None:
             output.print_table(
                 f"Bundle {report.bundle}",
-                ("file", ">size", "sha256"),
+                ("!file", ">size", "!sha256"),
                 [(f.path, f"{f.size_bytes / 2**20:.2f} MiB", f.sha256[:16]) for f in report.files],
             )
+            output.next_step("bench", report.bundle)
         else:
             output.say("Parity failed: nothing was written.")
             if report.parity.inputs.seed is not None:

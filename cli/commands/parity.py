@@ -34,10 +34,11 @@ def parity(
     tolerances = changed_tolerances(
         rtol=rtol, atol=atol, min_sqnr_db=sqnr_tolerance, stage_relative_l2=stage_tolerance
     )
+    directory = options.chosen_bundle(bundle)
     runners = selection.chosen_runners(backend)
     with output.progress() as progress:
         result = verify_bundle(
-            options.chosen_bundle(bundle),
+            directory,
             tolerances,
             progress,
             gpu=GpuOptions(layer=device_layer, required=options.RunnerChoice.ENGINE in runners),
@@ -48,5 +49,12 @@ def parity(
         output.print_json(result)
     else:
         print_parity(result)
+        quantized = any(item.precision.is_quantized for item in result.failed)
+        if not result.failed:
+            output.next_step("bench", directory)
+        elif quantized:
+            output.next_step("sensitivity", directory)
+        else:
+            output.next_step("inspect", directory)
     if result.failed or result.status is Status.FAILED:
         raise typer.Exit(1)

@@ -31,8 +31,9 @@ def predict(
     pictures = find_pictures(arguments)
     for text in pictures.notes:
         output.note(text)
+    directory = options.chosen_bundle(chosen)
     report = predict_images(
-        options.chosen_bundle(chosen),
+        directory,
         pictures,
         group=Group(backend),
         top=top,
@@ -52,4 +53,5 @@ def predict(
                 for place, g in enumerate(prediction.guesses)
             ],
         )
+        output.next_step("verify", "accuracy", directory, "--data", "DIR")
     output.exit_for_unusable([item.reason for item in report.broken])

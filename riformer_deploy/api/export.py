@@ -42,7 +42,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.export.option_checks import check_opset, refuse_unused
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
+from riformer_deploy.model.variants import Variant, find_variant, get_variant
 from riformer_deploy.quantization.accuracy_control import (
     calibrate_lowerings,
 )
@@ -52,7 +52,6 @@ from riformer_deploy.system.machine import library_versions
 __all__ = [
     "AS_FOUND",
     "DEFAULT_OPSET",
-    "VARIANTS",
     "DownloadOptions",
     "ExportOptions",
     "ExportReport",
@@ -61,6 +60,7 @@ __all__ = [
     "Status",
     "changed_tolerances",
     "export_checkpoint",
+    "find_variant",
     "get_variant",
     "named_checkpoint",
     "parse_changes",

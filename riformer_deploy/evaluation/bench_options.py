@@ -19,7 +19,7 @@ class BenchOptions:
         rounds: Rounds per batch size, at least 5; in each, every candidate has one turn. None takes
             rounds until the ratio of every candidate to the strongest baseline (or to the first candidate,
             where there is none) has a narrow interval, or ``max_seconds`` are over.
-        max_seconds: Limit of all rounds together, where ``rounds`` is None; 5 rounds are always taken, and
+        max_seconds: Limit of all rounds together, where ``rounds`` is None; 6 rounds are always taken, and
             preparing the candidates comes on top.
         repeats: Timed calls per turn, at least 1; an untimed one goes before them, so that no
             candidate pays for the caches and threads that the one before it left behind.

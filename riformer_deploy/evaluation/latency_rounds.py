@@ -12,6 +12,7 @@ import numpy as np
 from riformer_deploy.common.enums import Role
 
 FEWEST_ROUNDS = 5
+_FEWEST_FOR_INTERVAL = 6
 _FIRST_LOOK = 10
 _NEXT_LOOK = 1.25
 """The interval is looked at after ten rounds, and then after a quarter more each time: looking after every
@@ -97,7 +98,8 @@ class Rounds:
     Args:
         fixed: The number that was asked for; None for as many as it takes.
         repeats: Samples of each turn.
-        seconds: When to stop at the latest, once ``FEWEST_ROUNDS`` were taken; for a fixed number no limit.
+        seconds: When to stop at the latest, once there are enough rounds for an interval; a fixed number has no
+            limit.
     """
 
     def __init__(self, fixed: int | None, repeats: int, seconds: float) -> None:
@@ -126,7 +128,7 @@ class Rounds:
         """
         if self._fixed is not None:
             return self.taken < self._fixed
-        if self.taken < FEWEST_ROUNDS:
+        if self.taken < _FEWEST_FOR_INTERVAL:
             return True
         # A round that would end after the limit is not begun.
         if self.taken >= MOST_ROUNDS or self.spent_s * (1 + 1 / self.taken) > self._seconds:
