@@ -58,6 +58,7 @@ app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batc
 app.command("build", epilog="Example: riformer-deploy build bundle --precision fp16 --profile 1:8:32")(
     commands.build
 )
+app.command("report", epilog="Example: riformer-deploy report bundle -o report.html")(commands.report)
 app.command(
     "compare", epilog="Example: riformer-deploy compare old-bundle bundle --max-slowdown 5% --max-drop 0.1"
 )(commands.compare)

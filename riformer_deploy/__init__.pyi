@@ -30,6 +30,9 @@ from riformer_deploy.api.predict import Guess as Guess
 from riformer_deploy.api.predict import Prediction as Prediction
 from riformer_deploy.api.predict import PredictionReport as PredictionReport
 from riformer_deploy.api.predict import predict_images as predict_images
+from riformer_deploy.api.report import ReportFiles as ReportFiles
+from riformer_deploy.api.report import ReportOptions as ReportOptions
+from riformer_deploy.api.report import report_bundle as report_bundle
 from riformer_deploy.api.reproduce import ReproducedModel as ReproducedModel
 from riformer_deploy.api.reproduce import ReproduceOptions as ReproduceOptions
 from riformer_deploy.api.reproduce import Reproduction as Reproduction

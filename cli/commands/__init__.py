@@ -14,6 +14,7 @@ from .models import models
 from .parity import parity
 from .predict import predict
 from .reparameterize import reparameterize
+from .report import report
 from .reproduce import reproduce
 from .sensitivity import sensitivity
 from .test import evaluate
@@ -34,6 +35,7 @@ __all__ = [
     "parity",
     "predict",
     "reparameterize",
+    "report",
     "reproduce",
     "sensitivity",
 ]

@@ -98,8 +98,8 @@ class Rounds:
     Args:
         fixed: The number that was asked for; None for as many as it takes.
         repeats: Samples of each turn.
-        seconds: When to stop at the latest, once there are enough rounds for an interval; a fixed number has no
-            limit.
+        seconds: When to stop at the latest, once there are enough rounds for an interval; a fixed number has
+            no limit.
     """
 
     def __init__(self, fixed: int | None, repeats: int, seconds: float) -> None:

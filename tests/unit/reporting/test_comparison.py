@@ -139,8 +139,10 @@ def test_accuracy_on_the_same_pictures_is_paired_and_else_is_not() -> None:
     other = _accuracy(after, identity="other")
     (unpaired,) = compare_evidence(_accuracy(before), other, CompareOptions()).accuracy
     assert (unpaired.paired, unpaired.drop_points, unpaired.p_value) == (False, pytest.approx(1.0), None)
-    # Newcombe's method 10 for 90/100 and 89/100.
-    assert unpaired.drop_ci95_points == pytest.approx((-7.72, 9.75), abs=0.02)
+    # Newcombe 1998, table II: 56/70 and 48/80, method 10.
+    pair = _accuracy([n < 56 for n in range(70)]), _accuracy([n < 48 for n in range(80)])
+    (known,) = compare_evidence(*pair, CompareOptions()).accuracy
+    assert known.drop_ci95_points == pytest.approx((5.24, 33.39), abs=0.01)
     width = paired.drop_ci95_points[1] - paired.drop_ci95_points[0]
     assert width < unpaired.drop_ci95_points[1] - unpaired.drop_ci95_points[0]
 
