@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it needs half the time, since Rich is not imported for it
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 verify_app = typer.Typer(
     help="Verify that artifacts compute the reference's function, and how often they are right.",
@@ -69,6 +71,10 @@ app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batc
 app.command("build", epilog="Example: riformer-deploy build bundle --precision fp16 --profile 1:8:32")(
     commands.build
 )
+app.command("report", epilog="Example: riformer-deploy report bundle -o report.html")(commands.report)
+app.command(
+    "compare", epilog="Example: riformer-deploy compare old-bundle bundle --max-slowdown 5% --max-drop 0.1"
+)(commands.compare)
 app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.jpg' bundle --top 3")(
     commands.predict
 )
@@ -167,6 +173,7 @@ def _run(*, as_json: bool, debug: bool) -> int:
         return app(prog_name="riformer-deploy", standalone_mode=False) or 0
     except _UsageError as err:
         wrong: Any = err
+        wrong.message = _plain(wrong.message)
         if as_json:
             print_error("UsageError", wrong.exit_code, wrong.format_message(), as_json=True)
         else:
@@ -189,6 +196,12 @@ def _run(*, as_json: bool, debug: bool) -> int:
         )
         print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=as_json)
         return RIFormerDeployError.exit_code
+
+
+def _plain(message: str) -> str:
+    """What is wrong with a value, without the words of the validators that some versions of Typer use."""
+    message = message.removeprefix("Value error, ")
+    return re.sub(r"^Input should be a valid (\w+)(, .*)?$", r"it must be a valid \1", message)
 
 
 def _while_printing(err: OSError) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +32,7 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         stderr=stderr,
-        width=None if stream.isatty() else _WIDTH_PIPED,
+        width=None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else _WIDTH_PIPED,
         highlight=False,
         markup=False,
         emoji=False,
@@ -82,14 +84,35 @@ def set_up_logging() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
+def next_step(*words: object) -> None:
+    """One line on stderr: the command that is the next one as a rule.
+
+    Args:
+        words: The command's arguments; what a shell would take apart is quoted.
+    """
+    line = " ".join(shlex.quote(str(word)) for word in words)
+    _tell(f"Next: riformer-deploy {line}")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; columns whose name begins with ``>`` are aligned to the right."""
+    """A table on stdout.
+
+    Where the screen is too narrow, cells are folded, between words where that is enough.
+
+    Args:
+        title: Above it.
+        columns: Their names; one that begins with ``>`` is aligned to the right; its cells are never folded,
+            nor are those of one that begins with ``!``.
+        rows: Cells.
+    """
     from rich.table import Table
 
     table = Table(title=displayed(title, lines=False), title_justify="left")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        table.add_column(column.removeprefix(">"), justify=side, overflow="fold")
+        table.add_column(
+            column.lstrip("!>"), justify=side, overflow="fold", no_wrap=column.startswith((">", "!"))
+        )
     for row in rows:
         table.add_row(*(displayed(cell, longest=_LONGEST_CELL, lines=False) for cell in row))
     _console(stderr=False).print(table)

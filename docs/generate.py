@@ -37,6 +37,8 @@ API: dict[str, Callable[..., Any]] = {
     "verify accuracy": riformer_deploy.accuracy_bundle,
     "serve triton": riformer_deploy.write_triton_repository,
     "bench": riformer_deploy.bench_bundle,
+    "report": riformer_deploy.report_bundle,
+    "compare": riformer_deploy.compare_bundles,
     "build": riformer_deploy.build_engines,
     "predict": riformer_deploy.predict_images,
     "features": riformer_deploy.extract_features,

@@ -6,6 +6,7 @@ from riformer_deploy.api.bench import bench_bundle as bench_bundle
 from riformer_deploy.api.build import BuildReport as BuildReport
 from riformer_deploy.api.build import build_engines as build_engines
 from riformer_deploy.api.build import trtexec_lines as trtexec_lines
+from riformer_deploy.api.compare import compare_bundles as compare_bundles
 from riformer_deploy.api.export import ExportOptions as ExportOptions
 from riformer_deploy.api.export import ExportReport as ExportReport
 from riformer_deploy.api.export import export_checkpoint as export_checkpoint
@@ -30,6 +31,9 @@ from riformer_deploy.api.predict import Guess as Guess
 from riformer_deploy.api.predict import Prediction as Prediction
 from riformer_deploy.api.predict import PredictionReport as PredictionReport
 from riformer_deploy.api.predict import predict_images as predict_images
+from riformer_deploy.api.report import ReportFiles as ReportFiles
+from riformer_deploy.api.report import ReportOptions as ReportOptions
+from riformer_deploy.api.report import report_bundle as report_bundle
 from riformer_deploy.api.reproduce import ReproducedModel as ReproducedModel
 from riformer_deploy.api.reproduce import ReproduceOptions as ReproduceOptions
 from riformer_deploy.api.reproduce import Reproduction as Reproduction
@@ -93,7 +97,8 @@ from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy as Arti
 from riformer_deploy.evaluation.accuracy_results import DatasetRecord as DatasetRecord
 from riformer_deploy.evaluation.accuracy_results import Published as Published
 from riformer_deploy.evaluation.accuracy_results import Share as Share
-from riformer_deploy.evaluation.latency import BenchOptions as BenchOptions
+from riformer_deploy.evaluation.bench_options import BenchOptions as BenchOptions
+from riformer_deploy.evaluation.latency_rounds import Ratio as Ratio
 from riformer_deploy.evaluation.latency_summary import LatencySummary as LatencySummary
 from riformer_deploy.evaluation.metrics import Decisions as Decisions
 from riformer_deploy.evaluation.metrics import Deviation as Deviation
@@ -119,6 +124,12 @@ from riformer_deploy.quantization.sensitivity import Cost as Cost
 from riformer_deploy.quantization.sensitivity import Gate as Gate
 from riformer_deploy.quantization.sensitivity import LayerCost as LayerCost
 from riformer_deploy.quantization.sensitivity import SensitivityReport as SensitivityReport
+from riformer_deploy.reporting.comparison import AccuracyChange as AccuracyChange
+from riformer_deploy.reporting.comparison import CompareOptions as CompareOptions
+from riformer_deploy.reporting.comparison import ComparisonReport as ComparisonReport
+from riformer_deploy.reporting.comparison import FileChange as FileChange
+from riformer_deploy.reporting.comparison import LatencyChange as LatencyChange
+from riformer_deploy.reporting.comparison import ParityChange as ParityChange
 from riformer_deploy.system.machine import Machine as Machine
 from riformer_deploy.system.nvml import GpuState as GpuState
 from riformer_deploy.system.nvml import GpuWatch as GpuWatch

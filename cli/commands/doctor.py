@@ -35,3 +35,4 @@ def doctor(
     for finding in report.findings:  # below the table, where no column breaks a command that people copy
         if finding.remedy:
             output.say(f"{finding.name}: {finding.remedy}")
+    output.next_step("export", "CKPT")

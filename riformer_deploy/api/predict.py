@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.common.enums import Group
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import UnusableImage
@@ -52,6 +52,7 @@ def predict_images(
     top: int = 5,
     batch: int = 32,
     workers: int | None = None,
+    precision: Precision | None = None,
 ) -> PredictionReport:
     """Run a bundle's model on pictures.
 
@@ -59,9 +60,10 @@ def predict_images(
         directory: The bundle.
         pictures: Files to read.
         group: What runs it.
-        top: How many classes to give of each.
+        top: How many classes to give of each; a graph that gives its first K alone gives no more.
         batch: Pictures at a time.
         workers: Threads that decode; None takes one a core.
+        precision: Of the model that runs; None takes the bundle's first.
 
     Returns:
         The report; a picture that cannot be used is in its ``broken``.
@@ -75,7 +77,9 @@ def predict_images(
     """
     if top < 1:
         raise OptionError(f"--top must be at least 1, got {top}.")
-    with Classifier.open(directory, with_=group, warm_up=False, keep_memory=False) as classifier:
+    with Classifier.open(
+        directory, with_=group, precision=precision, warm_up=False, keep_memory=False
+    ) as classifier:
         found = list(classifier.stream(pictures, top=top, batch=batch, workers=workers))
     return PredictionReport(
         bundle=str(directory),

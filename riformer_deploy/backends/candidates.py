@@ -28,8 +28,10 @@ from riformer_deploy.common.dependencies import PACKAGES, installed_version, req
 from riformer_deploy.common.enums import (
     Group,
     Precision,
+    Role,
     RuntimeKind,
 )
+from riformer_deploy.common.errors import BundleError
 from riformer_deploy.model.architecture import Form
 
 _LOG = logging.getLogger(__name__)
@@ -121,6 +123,7 @@ def select_candidates(
     folded: bool = True,
     keep_memory: bool = True,
     gpu: GpuOptions | None = None,
+    precisions: Sequence[Precision] = (),
 ) -> CandidateSet:
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
 
@@ -131,10 +134,13 @@ def select_candidates(
         keep_memory: Whether ONNX Runtime keeps memory between runs, which takes more of it.
         threads: CPU threads of each; None leaves the choice to the backend.
         gpu: How engines are run; None means the defaults.
+        precisions: Of graphs and engines; none for every one. What they are compared with stays: the
+            weights in PyTorch, and the baselines on a GPU.
 
     Raises:
-        BundleError: The bundle holds no engine where ``gpu`` requires one.
+        BundleError: The bundle holds no engine where ``gpu`` requires one, or no model in a precision.
     """
+    require_precisions(bundle, precisions)
     selected = CandidateSet()
     for group in dict.fromkeys(groups):
         match group:
@@ -150,7 +156,32 @@ def select_candidates(
                 selected += _on_gpu(bundle, group, gpu or GpuOptions())
             case _:
                 assert_never(group)
-    return selected
+    return _of_precisions(selected, precisions) if precisions else selected
+
+
+def require_precisions(bundle: Bundle, precisions: Sequence[Precision]) -> None:
+    """See that a bundle holds a model in each precision.
+
+    Raises:
+        BundleError: It holds none in one of them.
+    """
+    held = list(dict.fromkeys(artifact.precision for artifact in bundle.manifest.onnx))
+    if missing := [item for item in dict.fromkeys(precisions) if item not in held]:
+        raise BundleError(
+            f"{bundle.directory} holds no model in {', '.join(missing)}; it holds {', '.join(held)}.",
+            remedy="Name one that it holds, or export the checkpoint again with that --precision.",
+        )
+
+
+def _of_precisions(selected: CandidateSet, precisions: Sequence[Precision]) -> CandidateSet:
+    return CandidateSet(
+        candidates=tuple(
+            c
+            for c in selected.candidates
+            if c.precision in precisions or c.config.form is not None or c.role is Role.BASELINE
+        ),
+        skipped=tuple(s for s in selected.skipped if s.config.precision in precisions),
+    )
 
 
 def require_backends(groups: Sequence[Group]) -> None:

@@ -17,7 +17,7 @@ from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Pat
 from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
 from riformer_deploy.common.progress import CountCallback, uncounted
-from riformer_deploy.model.variants import VARIANTS, Variant
+from riformer_deploy.model.variants import Variant, find_variant, get_variant
 
 _LOG = logging.getLogger(__name__)
 _SCHEMES = {"https"}
@@ -220,28 +220,32 @@ def _check(name: str, prefix: str, url: str, part: Path) -> None:
     )
 
 
+_LIKE_A_NAME = re.compile(r"(riformer-)?[sm][0-9]{1,3}(_in1k)?(-[0-9]+(px)?)?", re.IGNORECASE)
+"""What is written as the published names are, so that it is no path of a file."""
+
+
 def named_checkpoint(
     argument: Path | str, options: DownloadOptions, count: CountCallback = uncounted
 ) -> Path:
     """The file that a command's argument means: itself, or the one of that name or URL, fetched.
 
     Args:
-        argument: A path, a published name such as ``riformer-s12_in1k``, or an https URL; a file of that
-            name goes first.
+        argument: A path, a published name such as ``riformer-s12_in1k`` or ``s12``, or an https URL; a
+            file of that name goes first.
         options: Where to fetch from and to.
         count: Called with how far it is.
 
     Raises:
         DownloadError: As :func:`download_checkpoint`.
-        OptionError: As :func:`download_url`.
+        OptionError: As :func:`download_url`; or there is no such file, and the argument looks like a name but
+            is none.
     """
-    path, variant = Path(argument), VARIANTS.get(str(argument))
-    is_url = _URL.match(str(argument)) is not None
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # a name that the system refuses: what reads it says so
-        there = False
-    if (variant is None and not is_url) or there:
+    text = str(argument)
+    path, is_url = Path(argument), _URL.match(text) is not None
+    if path.exists():
+        return path
+    variant = get_variant(text) if _LIKE_A_NAME.fullmatch(text) else find_variant(text)
+    if variant is None and not is_url:
         return path
     if variant is not None:
         return Path(download_checkpoint(variant, options, count).path)

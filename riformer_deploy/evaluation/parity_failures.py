@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from riformer_deploy.backends.base import Candidate
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import titled
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
@@ -186,6 +187,23 @@ def stored_failure(bundle: Bundle, candidate: Candidate) -> CandidateParity | No
         if (failed.runtime, failed.artifact_sha256) == (candidate.config.runtime, candidate.artifact_sha256):
             return failed
     return None
+
+
+def stored_verdicts(bundle: Bundle) -> dict[tuple[CandidateConfig, str], Status]:
+    """What the bundle's stored parity says of each way of running each file.
+
+    Args:
+        bundle: Open.
+
+    Returns:
+        By config and sha256 of the file; empty where nothing is stored or what is stored cannot be read.
+    """
+    kinds = ["parity", *(engine.parity_kind for engine in bundle.manifest.engines)]
+    try:
+        stored = [stored_parity(bundle, kind) for kind in kinds]
+    except BundleError:  # warn_of_failures says so, and a latency needs no parity
+        return {}
+    return {(c.config, c.artifact_sha256): c.status for one in stored if one for c in one.candidates}
 
 
 def warn_of_failures(bundle: Bundle, candidates: Sequence[Candidate]) -> None:

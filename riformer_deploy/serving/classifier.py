@@ -22,7 +22,7 @@ from riformer_deploy.common.errors import OptionError, RuntimeFailureError
 from riformer_deploy.data.decoding import Picture, Rgb, decode_picture, rgb_of
 from riformer_deploy.data.loader import LoaderOptions, Pictures, UnusableImage, load_batches
 from riformer_deploy.data.transforms import Images, normalize
-from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
+from riformer_deploy.evaluation.classification import first_guesses, logits_of, softmax
 from riformer_deploy.serving.runner import only_runner
 
 ImageSource = Path | str | bytes | Rgb | Image.Image
@@ -126,7 +126,7 @@ class Classifier:
     def _warm_up(self) -> None:
         preprocessing = self.model.preprocessing
         black = np.zeros((1, *preprocessing.crop_px, 3), np.uint8)
-        self.scores(normalize(black, preprocessing))
+        self._first(normalize(black, preprocessing), 1)
 
     def classify(
         self, images: Sequence[ImageSource], *, top: int = 5, batch: int = 32, workers: int | None = None
@@ -181,15 +181,24 @@ class Classifier:
                 for index, reason in part.broken.items()
             }
             if part.usable:
-                scores = self.scores(part.images)
-                for index, row, order in zip(part.usable, scores, first_classes(scores, top), strict=True):
-                    guesses = tuple(self._guess(row, int(label)) for label in order)
+                for index, labels, scores in zip(part.usable, *self._first(part.images, top), strict=True):
+                    pairs = zip(labels.tolist(), scores.tolist(), strict=True)
+                    guesses = tuple(self._guess(label, score) for label, score in pairs)
                     found[index] = Prediction(image=pictures.name_of(index), guesses=guesses)
             yield from (found[index] for index in sorted(found))
 
-    def _guess(self, row: NDArray[np.float64], label: int) -> Guess:
+    def _guess(self, label: int, score: float) -> Guess:
         names = self.model.class_names
-        return Guess(label=label, name=names[label] if names else None, score=float(row[label]))
+        return Guess(label=label, name=names[label] if names else None, score=score)
+
+    def _open_runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise RuntimeFailureError(f"The classifier ({self.name}) was closed.")
+        return self._runtime
+
+    def _first(self, images: Images, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        with self._lock:
+            return first_guesses(self._candidate, self._open_runtime(), images, count)
 
     def scores(self, images: Images) -> NDArray[np.float64]:
         """Softmax scores of images that are prepared already.
@@ -205,9 +214,7 @@ class Classifier:
             RuntimeFailureError: The model cannot run, gives no finite numbers, or was closed.
         """
         with self._lock:
-            if self._runtime is None:
-                raise RuntimeFailureError(f"The classifier ({self.name}) was closed.")
-            logits = logits_of(self._candidate, self._runtime, images)
+            logits = logits_of(self._candidate, self._open_runtime(), images)
         return softmax(logits)
 
     def close(self) -> None:

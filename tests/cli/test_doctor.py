@@ -43,11 +43,11 @@ def test_json_is_the_report_and_nothing_else(cli: Run) -> None:
 @pytest.mark.usefixtures("bare_machine")
 def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> None:
     ran = cli("doctor")
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, "Next: riformer-deploy export CKPT\n")
     for package in OPTIONAL:
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
-    assert ran.stdout.count(" missing ") == 9
+    assert ran.stdout.count(" missing ") == 10
 
 
 def test_slow_packages_are_imported_only_where_that_is_asked_for(cli: Run) -> None:

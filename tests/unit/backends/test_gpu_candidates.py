@@ -28,7 +28,8 @@ from riformer_deploy.common.enums import Baselines, CompileMode, DeviceLayer, In
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images, normalize
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import InputImages, Status, Timing
 from riformer_deploy.evaluation.tolerances import TOLERANCES
