@@ -137,8 +137,8 @@ def strange(rng: random.Random, path: Path, outside: Path) -> None:
         path.touch()
         os.truncate(path, 2**40)
     else:
-        targets = {"zero": "/dev/zero", "link": outside / "mine", "dangling": outside / "absent"}
-        path.symlink_to(targets.get(kind, path.name if kind == "loop" else outside))
+        targets = {"zero": Path("/dev/zero"), "link": outside / "mine", "dangling": outside / "absent"}
+        path.symlink_to(targets.get(kind, Path(path.name) if kind == "loop" else outside))
 
 
 def no_file(rng: random.Random, bundle: Path) -> None:
