@@ -14,12 +14,13 @@ PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
 
-.PHONY: help demo test test-all lint types layers unit benchmarks peer clean
+.PHONY: help demo test test-all lint types layers unit battery benchmarks peer clean
 
 help:
 	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
 	@echo "make test-all    the same with the slow tests: more of what the others sample"
+	@echo "make battery     all damaged and hostile inputs, of which the tests take a sample; SEED=... draws others"
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
 	@echo "make docs        write docs/reference/ from the code"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
@@ -74,6 +75,11 @@ $(VENV)/trt-bindings/.done: $(VENV)/.dev
 unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n 2 --dist worksteal $(SELECTED) --cov --cov-report=term
+
+SEED ?= 1000
+
+battery: $(VENV)/.dev
+	BATTERY=$(SEED) $(BIN)/pytest -n 2 tests/battery
 
 .PHONY: docs
 docs: $(VENV)/.dev

@@ -25,7 +25,7 @@ from riformer_deploy.common.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.common.files import replacing
+from riformer_deploy.common.files import read_regular, replacing
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.system.cuda_driver import Driver, query_driver
 from riformer_deploy.system.nvml import read_gpu
@@ -56,6 +56,8 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
+_MOST_CACHE_BYTES = 2**30
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
@@ -82,7 +84,7 @@ def _read_cache(cache: Path | str | None) -> bytes | None:
             f"The timing cache {path} cannot be written: {path.parent} is no folder that can be written to."
         )
     try:
-        return path.read_bytes() if path.exists() else b""
+        return read_regular(path, _MOST_CACHE_BYTES) if path.exists() else b""
     except OSError as err:
         raise OptionError(f"The timing cache {path} cannot be read: {err.strerror}.") from err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +207,9 @@ def stage_samples(staged: Path, images: CalibrationSet | None, parent_sha256: st
     if images is None:
         return None
     path = staged / "samples.npy"
-    np.save(path, images.spread(_SAMPLES), allow_pickle=False)
+    content = io.BytesIO()  # np.save of a file says nothing of why it cannot be written
+    np.save(content, images.spread(_SAMPLES), allow_pickle=False)
+    path.write_bytes(content.getbuffer())
     return record_file(path, parent_sha256)
 
 

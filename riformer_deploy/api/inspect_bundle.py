@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from riformer_deploy.api.inspections import BundleInspection, EngineInspection, EngineParity, OnnxInspection
-from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle, engine_of
-from riformer_deploy.common.errors import BundleError, BundleIntegrityError
+from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.evaluation.evidence import unproven
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult
@@ -24,6 +25,8 @@ def _stored_parity(bundle: Bundle, problems: list[str], kind: str = "parity") ->
         return stored_parity(bundle, kind)
     except BundleIntegrityError:
         return None  # listed already
+    except BundleChangedError:
+        raise
     except BundleError as err:
         problems.append(err.message)
         return None
@@ -48,23 +51,28 @@ def _inspect_graph(bundle: Bundle, artifact: OnnxArtifact) -> OnnxInspection:
     )
 
 
-def _problem(bundle: Bundle, record: FileRecord) -> str | None:
-    try:
-        bundle.path_of(record)
-    except BundleIntegrityError as err:
-        return err.message
-    return None
+_TRIES = 3
 
 
 def inspect_bundle(path: Path) -> BundleInspection:
     """Say what a bundle holds, and whether every file of it is as recorded.
+
+    A bundle that is replaced meanwhile is looked at again, as it is then.
 
     Args:
         path: Its folder.
 
     Raises:
         BundleError: It is not a bundle.
+        BundleChangedError: Others replace it again and again.
     """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(BundleChangedError):
+            return _inspect(path)
+    return _inspect(path)
+
+
+def _inspect(path: Path) -> BundleInspection:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     problems, intact = [], set()

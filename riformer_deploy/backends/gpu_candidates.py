@@ -70,7 +70,8 @@ def _engine(bundle: Bundle, engine: EngineArtifact, options: GpuOptions, *, grap
             load(engine.metadata.backend),
             open_device(options.layer),
             cuda_graphs=graphs,
-            kept=runtime_cache_of(path, engine.file.sha256),
+            # in the folder itself, wherever the plan lies until an interrupted write is finished
+            kept=runtime_cache_of((bundle.base or bundle.directory) / engine.file.path, engine.file.sha256),
             sha256=engine.file.sha256,
         )
         return adapt_input(runtime, bundle, _lowering_of(bundle, engine))

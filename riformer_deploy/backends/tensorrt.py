@@ -26,6 +26,7 @@ from riformer_deploy.backends.staging import stage_images
 from riformer_deploy.backends.timing import DeviceTimer, Inference
 from riformer_deploy.bundle.engine_metadata import EngineMetadata
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.common.files import open_regular
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.trt.bindings import TensorRT
 from riformer_deploy.trt.engine import Engine
@@ -85,7 +86,8 @@ class EngineRuntime(Runtime, DeviceTimed, GraphLaunched):
 
     def _content(self, sha256: str | None) -> bytes:
         try:
-            plan = self._plan.read_bytes()
+            with open_regular(self._plan) as file:
+                plan = file.read()
         except OSError as err:
             raise RuntimeFailureError(f"{self._plan} cannot be read: {err.strerror}.") from err
         if sha256 is not None and hashlib.sha256(plan).hexdigest() != sha256:

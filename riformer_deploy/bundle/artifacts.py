@@ -48,8 +48,8 @@ class FileRecord:
     def __post_init__(self) -> None:
         plain = PurePosixPath(self.path).name == self.path and self.path.isprintable()
         reserved = self.path == MANIFEST or self.path.startswith(".")
-        if not self.path or not plain or reserved or "\\" in self.path:
-            raise ValueError(f"{self.path!r} is not the plain name of a file in the bundle")
+        if not self.path or not plain or reserved or "\\" in self.path or len(self.path.encode()) > 255:
+            raise ValueError(f"{self.path[:80]!r} is not the plain name of a file in the bundle")
 
 
 @dataclass(frozen=True, kw_only=True)

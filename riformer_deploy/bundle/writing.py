@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,9 @@ from riformer_deploy.common.errors import (
 from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
 from riformer_deploy.common.interruption import interruption_deferred
 from riformer_deploy.common.serialization import dump_json
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+"""What writing a file fails with: no room, a limit, or no permission."""
 
 
 def check_target(directory: Path, source: Source, *, force: bool) -> str | None:
@@ -97,27 +101,36 @@ def staging(directory: Path) -> Iterator[Path]:
     Raises:
         BundleError: A file cannot be written, there or by the block: the disk is full, or a limit is reached.
     """
-    created: list[Path] = []
     with contextlib.ExitStack() as alive:
         try:
-            created += [path for path in (directory, *directory.parents) if not path.exists()]
-            alive.callback(_remove_empty, created)
-            directory.mkdir(parents=True, exist_ok=True)
-            with folder_lock(directory), interruption_deferred():
-                roll_forward(directory)
-                remove_stale(directory)
-                staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
-                alive.callback(shutil.rmtree, staged, ignore_errors=True)
-                # until the end, so that nobody takes it for a killed one's
-                alive.enter_context(locked(staged))
-            yield staged
-        except BrokenPipeError:  # of whoever reads what is printed meanwhile
-            raise
-        except OSError as err:
-            raise BundleError(f"{directory} cannot be written: {err}") from err
+            staged = _set_up(directory, alive)
+            try:
+                yield staged
+            except OSError as err:
+                if err.errno not in _DISK:  # of something else, such as whoever is told of the steps
+                    raise
+                raise BundleError(f"{directory} cannot be written: {err}") from err
         finally:
             with interruption_deferred():
                 alive.close()
+
+
+def _set_up(directory: Path, alive: contextlib.ExitStack) -> Path:
+    """A new folder in the bundle's; ``alive`` removes it again, and what was created for it."""
+    try:
+        created = [path for path in (directory, *directory.parents) if not path.exists()]
+        alive.callback(_remove_empty, created)
+        directory.mkdir(parents=True, exist_ok=True)
+        with folder_lock(directory), interruption_deferred():
+            roll_forward(directory)
+            remove_stale(directory)
+            staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
+            alive.callback(shutil.rmtree, staged, ignore_errors=True)
+            # until the end, so that nobody takes it for a killed one's
+            alive.enter_context(locked(staged))
+            return staged
+    except OSError as err:
+        raise BundleError(f"{directory} cannot be written: {err}") from err
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -13,6 +13,7 @@ from riformer_deploy.evaluation.results import Status
 from riformer_deploy.system.machine import Machine
 
 TOP = 5
+MOST_IMAGES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,10 @@ class ArtifactAccuracy:
         return self.config.name
 
     def __post_init__(self) -> None:
+        if not 1 <= self.images <= MOST_IMAGES or not 0 <= self.not_finite <= self.images - self.top1.right:
+            raise ValueError(f"the counts of {self.name} are not those of pictures")
         for share in (self.top1, self.top5):
-            if share != share_of(share.right, self.images):
+            if not 0 <= share.right <= self.images or share != share_of(share.right, self.images):
                 raise ValueError(f"an accuracy of {self.name} does not follow from its counts")
 
 
@@ -96,6 +99,9 @@ class AccuracyComparison:
     status: Status
 
     def __post_init__(self) -> None:
+        counts = (self.lost, self.gained, self.changed)
+        if not 1 <= self.images <= MOST_IMAGES or not 0 <= min(counts) <= max(counts) <= self.images:
+            raise ValueError(f"the counts of {self.config.name} are not those of pictures")
         own = (self.drop_points, self.drop_ci95_points, self.p_value)
         if own != _paired(self.lost, self.gained, self.images):
             raise ValueError(f"the comparison of {self.config.name} does not follow from its counts")
@@ -104,6 +110,10 @@ class AccuracyComparison:
 def _paired(lost: int, gained: int, images: int) -> tuple[float, tuple[float, float], float]:
     drop, low, high = paired_drop(lost, gained, images)
     return 100 * drop, (100 * low, 100 * high), mcnemar_exact(lost, gained)
+
+
+def _holds(drop_points: float, max_drop_points: float | None) -> bool:
+    return max_drop_points is None or drop_points <= max_drop_points
 
 
 def compare_accuracy(
@@ -128,7 +138,7 @@ def compare_accuracy(
         max_drop_points: The largest drop that passes; None for no gate.
     """
     drop, interval, p_value = _paired(lost, gained, images)
-    passed = max_drop_points is None or drop <= max_drop_points
+    passed = _holds(drop, max_drop_points)
     return AccuracyComparison(
         config=config,
         baseline=baseline,
@@ -214,3 +224,26 @@ class AccuracyResult:
     resumed_from: int
     status: Status
     skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        baseline, *others = self.artifacts or (None,)
+        if baseline is None or [item.config for item in self.comparisons] != [item.config for item in others]:
+            raise ValueError("every artifact but the first is compared with it")
+        problems = [
+            f"the comparison of {item.config.name} does not follow from the counts of both"
+            for item, other in zip(self.comparisons, others, strict=True)
+            if (item.baseline, item.images, other.images)
+            != (baseline.config, baseline.images, baseline.images)
+            or item.lost - item.gained != baseline.top1.right - other.top1.right
+        ]
+        problems += [
+            f"the verdict on {item.config.name} does not follow from its drop"
+            for item in self.comparisons
+            if (item.status is Status.PASSED) != _holds(item.drop_points, self.max_drop_points)
+        ]
+        if baseline.images + len(self.broken) != self.dataset.asked:
+            problems.append(f"{baseline.images} pictures and {len(self.broken)} broken ones are not all")
+        if (self.status is Status.FAILED) != any(item.status is Status.FAILED for item in self.comparisons):
+            problems.append("the verdict does not follow from the comparisons")
+        if problems:
+            raise ValueError("; ".join(problems))

@@ -6,16 +6,19 @@ Kept in float64, so that a machine without PyTorch compares with the very number
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.backends.base import ANY_BATCH, BatchRange, Candidate, Outputs, Runtime, run_all
 from riformer_deploy.common.errors import BundleError, RuntimeFailureError
+from riformer_deploy.common.files import open_regular
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.model.architecture import POSITIONS, map_name
@@ -129,6 +132,19 @@ def _kept(arrays: Outputs) -> Outputs:
     return arrays if sum(values.nbytes for values in arrays.values()) <= MOST_STAGE_BYTES else {}
 
 
+def _check_members(file: BufferedReader) -> None:
+    """See that an ``.npz`` is one of ``np.savez``: nothing is unpacked to more bytes than the file has."""
+    with ZipFile(file) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != ZIP_STORED for member in members):
+        raise ValueError("its members are compressed")
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("it holds a member twice")
+    if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+        raise ValueError("its members are larger than the file")
+    file.seek(0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredReference:
     """Outputs of the reference as a bundle keeps them.
@@ -166,7 +182,9 @@ class StoredReference:
     def load(cls, path: Path) -> StoredReference:
         """Read them; raises BundleError where the file is not one of :meth:`save`'s."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open_regular(path) as file:
+                _check_members(file)
+                stored = np.load(file, allow_pickle=False)
                 arrays = {name: stored[name] for name in stored.files}
             return cls(
                 outputs=ReferenceOutputs(
@@ -176,7 +194,7 @@ class StoredReference:
                 images_sha256=str(arrays["images_sha256"]),
                 pixels=arrays.get("images"),
             )
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as err:
+        except Exception as err:  # the parsers of zip and NumPy raise whatever they stumble upon
             raise BundleError(
                 f"{path} does not hold outputs of the reference: {err}", remedy="Export the checkpoint again."
             ) from err

@@ -12,6 +12,7 @@ from pathlib import Path
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
+from riformer_deploy.common.files import read_regular
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.engine import validity
@@ -64,7 +65,7 @@ def preflight(
         *(check_batch(artifact, batch) if batch is not None else ()),
     ]
     if not findings and validity is not None:
-        verdict, reasons = validity(path.read_bytes()) or ("", ())
+        verdict, reasons = validity(read_regular(path, artifact.file.size_bytes)) or ("", ())
         if verdict == "INVALID":
             label = artifact.metadata.backend.label
             findings += [

@@ -12,10 +12,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.common.files import replacing
+from riformer_deploy.common.files import read_regular, replacing
 
 _LOG = logging.getLogger(__name__)
 _HEADER_BYTES = 64
+
+
+_MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class RuntimeCache:
     def read(self) -> bytes | None:
         """What was kept for this very engine, or None."""
         try:
-            content = self.path.read_bytes()
+            content = read_regular(self.path, _MOST_BYTES)
         except OSError:
             return None
         cache = content[_HEADER_BYTES:]

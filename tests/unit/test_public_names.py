@@ -44,7 +44,7 @@ def python(tmp_path: Path) -> Callable[[str], str]:
 
 
 HOMES = read_stub(Path(riformer_deploy.__file__).with_name("__init__.pyi"))
-RESULTS = {"Checkpoint.path", "Bundle.path_of.return", "Bundle.place_of.return"}
+RESULTS = {"Checkpoint.path", "Bundle.graph_path.return", "Bundle.path_of.return", "Bundle.place_of.return"}
 """Where the library gives a path, rather than takes one."""
 
 

@@ -76,6 +76,17 @@ def watch(monkeypatch: pytest.MonkeyPatch, step: Callable[[], None]) -> None:
     monkeypatch.setattr(os, "fsync", watched(lambda _: None))
 
 
+def signalled_at(count: int) -> Callable[[], None]:
+    """Ctrl-C at one step, as the system delivers it."""
+    left = iter(range(count, -1, -1))
+
+    def step() -> None:
+        if next(left, None) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return step
+
+
 def interrupted_at(count: int) -> Callable[[], None]:
     left = iter(range(count))
 
@@ -111,6 +122,27 @@ def test_an_interruption_at_any_step_leaves_the_old_or_the_new_bundle(tmp_path: 
     assert found == [OLD] * switched + [NEW] * (len(found) - switched)
     assert switched >= 10  # so many steps were really interrupted on either side of the one that counts
     assert len(found) - switched >= 10
+
+
+def test_ctrl_c_at_any_step_is_raised_as_such_and_leaves_nothing_to_finish(tmp_path: Path) -> None:
+    found: list[dict[str, str]] = []
+    for count in range(0, 1000, 5):
+        directory = tmp_path / str(count)
+        write_bundle(directory, OLD)
+        with pytest.MonkeyPatch.context() as patch:
+            watch(patch, signalled_at(count))
+            try:
+                write_new(directory)
+                completed = True
+            except KeyboardInterrupt:
+                completed = False
+        found.append(contents_of(directory))
+        assert {path.name for path in directory.iterdir()} == {*found[-1], "bundle.json"}, f"{count} steps"
+        assert found[-1] in (OLD, NEW)
+        if completed:
+            break
+    assert found.index(NEW) >= 2
+    assert len(found) - found.index(NEW) >= 2
 
 
 def killed_states(directory: Path, snapshots: Path, action: Callable[[Path], object]) -> Iterator[Path]:

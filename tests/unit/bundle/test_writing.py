@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, record_file, staging
-from riformer_deploy.common.errors import BundleChangedError
+from riformer_deploy.common.errors import BundleChangedError, BundleError
 from riformer_deploy.common.files import locked
 from tests.manifests import manifest_of, source_of, write_bundle
 
@@ -58,3 +59,17 @@ def test_resume_logs_go_with_an_export_unless_a_pass_is_at_work(tmp_path: Path) 
     with locked(directory / ".accuracy-live.jsonl"):
         write_bundle(directory, {"a.bin": "2"})
     assert sorted(path.name for path in directory.glob(".accuracy-*")) == [".accuracy-live.jsonl"]
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_full_disk_while_files_are_gathered_is_the_bundles_error_and_leaves_nothing(
+    tmp_path: Path, kind: int
+) -> None:
+    def gather() -> None:
+        with staging(tmp_path / "a" / "b") as staged:
+            (staged / "half").write_text("half")
+            raise OSError(kind, "as the system says")
+
+    with pytest.raises(BundleError, match="cannot be written"):
+        gather()
+    assert list(tmp_path.iterdir()) == []

@@ -72,3 +72,12 @@ def test_records_whose_figures_do_not_follow_from_their_counts_are_refused() -> 
     assert load_json(AccuracyComparison, dump_json(found)) == found
     with pytest.raises(RecordError, match="does not follow"):
         load_json(AccuracyComparison, dump_json(found).replace('"lost": 3', '"lost": 2'))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"images": 397', '"images": 0'), ('"images": 397', '"images": 1e400'), ('"right": 379', '"right": -1')],
+)
+def test_counts_that_are_none_are_refused(old: str, new: str) -> None:
+    with pytest.raises(RecordError):
+        load_json(ArtifactAccuracy, dump_json(CARD).replace(old, new))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -80,6 +82,25 @@ def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path, damage: str) 
     with pytest.raises(BundleError, match="does not hold outputs of the reference") as caught:
         StoredReference.load(path)
     assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["compressed", "twice", "objects", "pipe"])
+def test_members_that_unpack_to_more_or_are_there_twice_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "reference.npz"
+    _stored(_outputs()).save(path)
+    if kind == "compressed":
+        with np.load(path) as stored:
+            np.savez_compressed(path, **dict(stored))
+    elif kind == "twice":
+        with ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("logits.npy", archive.read("features.npy"))
+    elif kind == "objects":
+        np.savez(path, logits=np.array([{}], dtype=object))
+    else:
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.raises(BundleError, match="does not hold outputs of the reference"):
+        StoredReference.load(path)
 
 
 def test_the_distance_is_the_largest_of_any_array() -> None:
