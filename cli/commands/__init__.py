@@ -15,13 +15,14 @@ from .predict import predict
 from .reparameterize import reparameterize
 from .reproduce import reproduce
 from .sensitivity import sensitivity
-from .serve import triton
+from .serve import check, triton
 from .test import evaluate
 
 __all__ = [
     "accuracy",
     "bench",
     "build",
+    "check",
     "doctor",
     "download",
     "evaluate",

@@ -23,16 +23,18 @@ class OptionalPackage:
         module: Import name.
         distributions: Names it is installed under, the preferred one first.
         minimum: Oldest version that works.
+        extras: What of it is installed beyond its core, as ``[http,grpc]``.
     """
 
     module: str
     distributions: tuple[str, ...]
     minimum: str
+    extras: str = ""
 
     @property
     def install_command(self) -> str:
         """The one command that installs it."""
-        return f'pip install "{self.distributions[0]}>={self.minimum}"'
+        return f'pip install "{self.distributions[0]}{self.extras}>={self.minimum}"'
 
 
 PACKAGES = {
@@ -60,6 +62,9 @@ PACKAGES = {
         OptionalPackage(module="pynvml", distributions=("nvidia-ml-py",), minimum="12.535"),
         OptionalPackage(
             module="cv2", distributions=("opencv-python-headless", "opencv-python"), minimum="4.8"
+        ),
+        OptionalPackage(
+            module="tritonclient", distributions=("tritonclient",), minimum="2.40", extras="[http,grpc]"
         ),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
