@@ -10,11 +10,15 @@ SELECTED := -m "not slow"
 # The versions that tests/data/trt-api lists.
 TRT_BINDINGS ?= 10.16.1.11 11.4.0.106
 
+SERVING ?= .venv-serving
+SERVING_INSTALL := $(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	--constraint tests/serving/constraints.txt
+
 PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
 
-.PHONY: help demo test test-all lint types layers unit battery benchmarks peer clean
+.PHONY: help demo test test-all lint types layers unit battery benchmarks peer serving clean
 
 help:
 	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
@@ -24,6 +28,7 @@ help:
 	@echo "make benchmarks  measure the targets and write benchmarks/results/"
 	@echo "make docs        write docs/reference/ from the code"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
+	@echo "make serving     serve the digits with a real tritonserver, in an environment of its own"
 	@echo "make clean       remove what these made"
 
 $(BIN)/python:
@@ -106,5 +111,22 @@ $(PEER)/.done: pyproject.toml constraints.txt tests/peer/constraints.txt
 peer: $(PEER)/.done
 	$(PEER)/bin/python tests/peer/compare.py
 
+# tritonserver is in the wheel nvidia-pytriton, which needs NumPy 1; no PyTorch is installed there.
+$(SERVING)/.done: pyproject.toml tests/serving/constraints.txt
+	@test -x $(SERVING)/bin/python || $(PYTHON) -m venv $(SERVING)
+	@$(SERVING_INSTALL) nvidia-pytriton onnxruntime pillow packaging typing-extensions rich typer pytest
+	@$(SERVING_INSTALL) "tritonclient[http,grpc]"
+	@$(SERVING_INSTALL) --no-deps --editable .
+	@touch $@
+
+$(SERVING)/digits: $(VENV)/.base $(SERVING)/.done
+	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o $@ \
+		--precision fp32 --precision int8 --calibration examples/digits/calibration --force
+	@touch $@
+
+serving: $(SERVING)/digits
+	SERVING_BUNDLE=$(SERVING)/digits timeout 300 $(SERVING)/bin/python -m pytest -q \
+		--confcutdir tests/serving tests/serving/live.py
+
 clean:
-	rm -rf $(VENV) $(PEER) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PEER) $(SERVING) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -64,6 +64,9 @@ serve_app = typer.Typer(
 serve_app.command("triton", epilog="Example: riformer-deploy serve triton bundle -o models --precision fp16")(
     commands.triton
 )
+serve_app.command("check", epilog="Example: riformer-deploy serve check http://localhost:8000 bundle --json")(
+    commands.check
+)
 app.add_typer(serve_app, name="serve")
 app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
     commands.bench

@@ -36,6 +36,7 @@ API: dict[str, Callable[..., Any]] = {
     "verify parity": riformer_deploy.verify_bundle,
     "verify accuracy": riformer_deploy.accuracy_bundle,
     "serve triton": riformer_deploy.write_triton_repository,
+    "serve check": riformer_deploy.check_server,
     "bench": riformer_deploy.bench_bundle,
     "report": riformer_deploy.report_bundle,
     "compare": riformer_deploy.compare_bundles,

@@ -40,8 +40,14 @@ from riformer_deploy.api.reproduce import Reproduction as Reproduction
 from riformer_deploy.api.reproduce import reproduce_table as reproduce_table
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
 from riformer_deploy.api.serve import PicturePreprocessing as PicturePreprocessing
+from riformer_deploy.api.serve import ServeCheck as ServeCheck
+from riformer_deploy.api.serve import ServeCheckOptions as ServeCheckOptions
+from riformer_deploy.api.serve import ServedLoad as ServedLoad
+from riformer_deploy.api.serve import Transport as Transport
+from riformer_deploy.api.serve import TransportCheck as TransportCheck
 from riformer_deploy.api.serve import TritonOptions as TritonOptions
 from riformer_deploy.api.serve import TritonReport as TritonReport
+from riformer_deploy.api.serve import check_server as check_server
 from riformer_deploy.api.serve import write_triton_repository as write_triton_repository
 from riformer_deploy.api.torch_models import get_model as get_model
 from riformer_deploy.backends.base import Skipped as Skipped

@@ -17,13 +17,14 @@ from .reparameterize import reparameterize
 from .report import report
 from .reproduce import reproduce
 from .sensitivity import sensitivity
-from .serve import triton
+from .serve import check, triton
 from .test import evaluate
 
 __all__ = [
     "accuracy",
     "bench",
     "build",
+    "check",
     "compare",
     "doctor",
     "download",

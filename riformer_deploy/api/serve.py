@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.evaluation.results import Status
+from riformer_deploy.serving.check import ServeCheckOptions, check_triton
+from riformer_deploy.serving.check_results import ServeCheck, ServedLoad, TransportCheck
+from riformer_deploy.serving.triton_client import Transport
 from riformer_deploy.serving.triton_repository import (
     PicturePreprocessing,
     TritonOptions,
@@ -14,8 +19,15 @@ from riformer_deploy.serving.triton_repository import (
 
 __all__ = [
     "PicturePreprocessing",
+    "ServeCheck",
+    "ServeCheckOptions",
+    "ServedLoad",
+    "Status",
+    "Transport",
+    "TransportCheck",
     "TritonOptions",
     "TritonReport",
+    "check_server",
     "write_triton_repository",
 ]
 
@@ -35,3 +47,21 @@ def write_triton_repository(directory: Path | str, options: TritonOptions) -> Tr
         MissingDependencyError: The bundle's pictures are resized with OpenCV, which is not installed.
     """
     return write_repository(Bundle.open(directory), options)
+
+
+def check_server(
+    directory: Path | str, options: ServeCheckOptions, progress: Progress = silent
+) -> ServeCheck:
+    """``serve check``: compare what a Triton server gives with what a bundle keeps.
+
+    Args:
+        directory: The bundle whose repository the server has loaded.
+        options: Where the server is, and what to do.
+        progress: Called with each step.
+
+    Raises:
+        BundleError: It is not a bundle, it keeps no golden inputs, or the server runs no file of it.
+        RuntimeFailureError: The server does not answer, or refuses what it must take.
+        MissingDependencyError: ``tritonclient`` is not installed.
+    """
+    return check_triton(Bundle.open(directory), options, progress)

@@ -23,16 +23,18 @@ class OptionalPackage:
         module: Import name.
         distributions: Names it is installed under, the preferred one first.
         minimum: Oldest version that works.
+        extras: What of it is installed beyond its core, as ``[http,grpc]``.
     """
 
     module: str
     distributions: tuple[str, ...]
     minimum: str
+    extras: str = ""
 
     @property
     def install_command(self) -> str:
         """The one command that installs it."""
-        return f'pip install "{self.distributions[0]}>={self.minimum}"'
+        return f'pip install "{self.distributions[0]}{self.extras}>={self.minimum}"'
 
 
 PACKAGES = {
@@ -63,6 +65,9 @@ PACKAGES = {
         ),
         OptionalPackage(module="jinja2", distributions=("jinja2",), minimum="3.1"),
         OptionalPackage(module="matplotlib", distributions=("matplotlib",), minimum="3.8"),
+        OptionalPackage(
+            module="tritonclient", distributions=("tritonclient",), minimum="2.40", extras="[http,grpc]"
+        ),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }

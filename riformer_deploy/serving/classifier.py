@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from riformer_deploy.backends.base import Candidate, Runtime
+from riformer_deploy.backends.base import Runtime
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError, RuntimeFailureError
 from riformer_deploy.data.decoding import Picture, Rgb, decode_picture, rgb_of
+from riformer_deploy.data.image_files import PictureFiles
 from riformer_deploy.data.loader import LoaderOptions, Pictures, UnusableImage, load_batches
 from riformer_deploy.data.transforms import Images, normalize
 from riformer_deploy.evaluation.classification import first_guesses, logits_of, softmax
@@ -60,7 +61,15 @@ class Prediction:
 class Classifier:
     """A model that is ready to classify pictures; a context manager, whose methods may be called by threads.
 
-    Threads decode side by side. The model runs for one of them at a time, on all the cores that it may use.
+    :meth:`open` loads one. Threads decode side by side; the model runs for one of them at a time, on all the
+    cores that it may use.
+
+    Args:
+        bundle: Holds the model.
+        group: What runs it.
+        precision: What it computes in; None takes the first that runs and passed parity.
+        threads: CPU threads that it may use; None leaves the choice to what runs it.
+        keep_memory: Keep what a run of ONNX Runtime needed for the next.
 
     Attributes:
         name: What runs which artifact, such as ``ONNX Runtime int8``.
@@ -68,10 +77,19 @@ class Classifier:
         model: The bundle's record: architecture, preprocessing, class names.
     """
 
-    def __init__(self, candidate: Candidate, model: ModelRecord) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        group: Group = Group.ONNX,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        keep_memory: bool = True,
+    ) -> None:
+        candidate = only_runner(bundle, group, precision=precision, threads=threads, keep_memory=keep_memory)
         self.name = candidate.name
         self.artifact_sha256 = candidate.artifact_sha256
-        self.model = model
+        self.model: ModelRecord = bundle.manifest.model
         self._candidate = candidate
         self._lock = threading.Lock()
         self._runtime: Runtime | None = candidate.open()
@@ -114,8 +132,7 @@ class Classifier:
                 remedy=f"with_ is one of {', '.join(Group)}, precision one of {', '.join(Precision)}.",
             ) from err
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        candidate = only_runner(opened, group, precision=chosen, threads=threads, keep_memory=keep_memory)
-        classifier = cls(candidate, opened.manifest.model)
+        classifier = cls(opened, group=group, precision=chosen, threads=threads, keep_memory=keep_memory)
         with contextlib.ExitStack() as undo:
             undo.callback(classifier.close)
             if warm_up:
@@ -146,15 +163,15 @@ class Classifier:
             OptionError: A number is not positive, or what was given is no list of pictures.
             RuntimeFailureError: The model cannot run, gives no finite numbers, or was closed.
         """
-        return list(self.stream(_Given(images), top=top, batch=batch, workers=workers))
+        return list(self._stream(_Given(images), top, batch, workers))
 
     def stream(
-        self, pictures: Pictures, *, top: int = 5, batch: int = 32, workers: int | None = None
+        self, pictures: PictureFiles, *, top: int = 5, batch: int = 32, workers: int | None = None
     ) -> Generator[Prediction | UnusableImage]:
-        """As :meth:`classify`, of any number of pictures, decoded up to two batches ahead of the model.
+        """As :meth:`classify`, of any number of files, decoded up to two batches ahead of the model.
 
         Args:
-            pictures: Where they come from.
+            pictures: Files, as ``find_pictures`` finds them.
             top: How many classes to give of each.
             batch: Pictures that the model is given at a time.
             workers: Threads that decode; None takes one a core.
@@ -167,14 +184,14 @@ class Classifier:
             MissingDependencyError: The bundle's pictures are resized with OpenCV, which is not installed.
             RuntimeFailureError: The model cannot run, gives no finite numbers, or was closed.
         """
+        return self._stream(pictures, top, batch, workers)
+
+    def _stream(
+        self, pictures: Pictures, top: int, batch: int, workers: int | None
+    ) -> Generator[Prediction | UnusableImage]:
         if top < 1:
             raise OptionError(f"top must be at least 1, got {top}.")
         loader = LoaderOptions(preprocessing=self.model.preprocessing, batch=batch, workers=workers)
-        return self._stream(pictures, loader, top)
-
-    def _stream(
-        self, pictures: Pictures, loader: LoaderOptions, top: int
-    ) -> Generator[Prediction | UnusableImage]:
         for part in load_batches(pictures, loader):
             found: dict[int, Prediction | UnusableImage] = {
                 index: UnusableImage(image=pictures.name_of(index), reason=reason)

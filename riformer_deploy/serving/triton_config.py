@@ -11,6 +11,8 @@ from riformer_deploy.serving.pbtxt import Message, Symbol, Value
 
 PICTURES = "pictures"
 """Input of the ensemble: encoded pictures, one a batch entry."""
+ARTIFACT_SHA256 = "artifact_sha256"
+"""The parameter that says which of a bundle's files a server runs."""
 LABELS = "labels.txt"
 ONNX_FILE = "model.onnx"
 PLAN_FILE = "model.plan"
@@ -162,6 +164,7 @@ def network_config(
         "dynamic_batching": _dynamic_batching(batching),
         "model_warmup": warm_up,
         "response_cache": {"enable": cached},
+        "parameters": [{"key": ARTIFACT_SHA256, "value": {"string_value": artifact.file.sha256}}],
     }
 
 

@@ -30,3 +30,13 @@ def test_engines_of_tensorrt_rtx_are_refused_with_the_reason(
     assert done.returncode == 30
     assert "Triton has no backend for engines of TensorRT-RTX" in done.stderr
     assert not (tmp_path / "models").exists()
+
+
+def test_a_check_without_a_server_or_a_client_says_what_is_missing(cli: Cli, digits_bundle: Path) -> None:
+    done = cli("serve", "check", "http://127.0.0.1:9", digits_bundle, "--transport", "http", "--json")
+    error = json.loads(done.stdout)["error"]
+    # with tritonclient, nobody listens; without it, it is to be installed
+    assert (done.returncode, error["kind"]) in {(50, "RuntimeFailureError"), (20, "MissingDependencyError")}
+    done = cli("serve", "check", "https://host", digits_bundle, "--concurrency", "0")
+    assert done.returncode == 2
+    assert "http://HOST:PORT" in done.stderr

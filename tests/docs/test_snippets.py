@@ -14,7 +14,7 @@ from .snippets import PROGRAM, ROOT, Block, Command, blocks, commands, pages
 BLOCKS = [block for page in pages() for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if commands(block)]
-QUICK = {"predict", "features", "fuse", "inspect", "models", "doctor", "build"}
+QUICK = {"predict", "features", "fuse", "inspect", "models", "doctor", "build", "serve"}
 """Commands that take about a second on the digits; the others have tests of their own in tests/cli."""
 
 

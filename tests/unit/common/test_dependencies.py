@@ -43,7 +43,10 @@ def test_an_absent_package_is_named_with_the_command_that_installs_it(module: st
     with pytest.raises(MissingDependencyError, match="is not installed") as caught:
         require(module)
     assert package.distributions[0] in caught.value.message
-    assert caught.value.remedy == f'Run: pip install "{package.distributions[0]}>={package.minimum}"'
+    assert (
+        caught.value.remedy
+        == f'Run: pip install "{package.distributions[0]}{package.extras}>={package.minimum}"'
+    )
 
 
 def test_a_module_that_lies_about_is_not_an_installed_package(install: Install, tmp_path: Path) -> None:
