@@ -145,6 +145,7 @@ def load_checkpoint(
     meta = meta if isinstance(meta, dict) else {}
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
+    _check_stated(path, found, read.stored_bytes)
     state, odd = read_values(found)
     held = {int(norm[1]) for name in found if (norm := _NORM.fullmatch(name))}
     check_keys(path, found, architecture, form, out_indices=(*held, LAST_STAGE), also=odd)
@@ -203,6 +204,16 @@ def _wanted(weights: WeightSet | str | None) -> WeightSet | None:
     if weights not in (WeightSet.AVERAGED, WeightSet.RAW):
         raise OptionError(f"weights are {WeightSet.AVERAGED} or {WeightSet.RAW}, got {str(weights)!r}.")
     return WeightSet(weights)
+
+
+def _check_stated(path: Path, state: dict[str, Any], stored_bytes: int) -> None:
+    """Refuse tensors that lie over each other so much that they are more than the file."""
+    stated = sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
+    if stated > stored_bytes:
+        raise CheckpointUnreadableError(
+            f"{path} states weights of {stated:,} bytes; it holds {stored_bytes:,}.",
+            remedy="Tensors in it share their values; give the file as training wrote it.",
+        )
 
 
 def _check_published_name(path: Path, digest: str) -> None:
