@@ -1,6 +1,6 @@
 """Checkpoints, configs, pictures, arrays and graphs that were damaged, or made to harm.
 
-Whatever a file holds, reading it gives what it holds or the error of that file, within seconds and bounded memory.
+Whatever a file holds, reading it gives that or the error of the file, within seconds and bounded memory.
 """
 
 from __future__ import annotations
@@ -66,10 +66,13 @@ def bounds() -> Iterator[None]:
 
 
 def _config(path: Path) -> None:
-    text = path.read_bytes().decode("utf-8", "replace")
-    refused_settings(text)  # as a checkpoint stores it
-    read_pipeline(text)
-    read_config(path)
+    try:
+        read_config(path)
+    finally:
+        if os.path.isfile(path) and path.stat().st_size < 2_000_000:  # noqa: PTH113  # never raises
+            text = path.read_bytes().decode("utf-8", "replace")  # as a checkpoint stores it
+            refused_settings(text)
+            read_pipeline(text)
 
 
 def _json(path: Path) -> None:
@@ -112,21 +115,21 @@ def originals(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
     state: dict[str, Tensor] = content["state_dict"]
     torch.save(content, folder / "zip.pth")
     torch.save(content, folder / "legacy.pth", _use_new_zipfile_serialization=False)
-    np.savez_compressed(folder / "state.npz", **{key: value.numpy() for key, value in state.items()})
+    arrays = {key: value.numpy() for key, value in state.items()}
+    np.savez_compressed(folder / "state.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub
     (folder / "x.safetensors").write_bytes(_safetensors(state))
     pixels = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    for name, options in (
-        ("b.jpg", {"progressive": True}),
-        *((name, {}) for name in READERS if name[:2] == "a."),
-    ):
-        Image.fromarray(pixels).save(folder / name, **options)
+    Image.fromarray(pixels).save(folder / "b.jpg", progressive=True)
+    for name in READERS:
+        if name.startswith("a."):
+            Image.fromarray(pixels).save(folder / name)
     images = pixels[:16, :16].reshape(-1, 8, 8, 3)
     np.savez(folder / "images.npz", images=images)
     np.savez_compressed(folder / "labelled.npz", images=images, labels=np.zeros(len(images), np.int64))
     (folder / "names.txt").write_text("one\ntwo\nthree\n")
     (folder / "config.py").write_text(
         "_base_ = []\nsize = 64\na = dict(x=[1, 2.5, 'three'], y=dict(z=size * 2))\na.update(w=a.x)\n"
-        "test_pipeline = [dict(type='ResizeEdge', scale=size, edge='short'), dict(type='CenterCrop', crop_size=8)]\n"
+        "test_pipeline = [dict(type='ResizeEdge', scale=size), dict(type='CenterCrop', crop_size=8)]\n"
         "model = dict(type='ImageClassifier', backbone=dict(type='RIFormer', arch='s12', **a.y))\n"
     )
     (folder / "index.json").write_text('{"weight_map": {"a": "b", "c": [1, -2.5e3, "\\u00e9", null, true]}}')
@@ -232,11 +235,14 @@ def _legacy(body: bytes, keys: list[str] = [], rest: bytes = b"") -> bytes:  # n
 
 def test_random_opcodes_are_refused_or_give_plain_data(tmp_path: Path) -> None:
     pieces = [
-        b"(", b")", b"}", b"]", b"N", b"\x88", b"K\x05", b"J\xff\xff\xff\x7f", b"X\x01\x00\x00\x00a", b"h\x00",
+        b"(", b")", b"}", b"]", b"N", b"\x88", b"K\x05", b"J\xff\xff\xff\x7f", b"h\x00",
+        b"X\x01\x00\x00\x00a",
         b"q\x00", b"q\x01", b"h\x01", b"t", b"\x85", b"\x86", b"\x87", b"R", b"\x81", b"b", b"a", b"e", b"s",
-        b"u", b"Q", b"U\x01b", b"\x8a\x09" + b"\x7f" * 9, b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n",
-        b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatTensor\n", b"cbuiltins\nset\n", b"ctorch\nSize\n",
-        b"ctorch._tensor\n_rebuild_from_type_v2\n", b"c_codecs\nencode\n", b"X\x07\x00\x00\x00storage",
+        b"u", b"Q", b"U\x01b", b"\x8a\x09" + b"\x7f" * 9,
+        b"X\x07\x00\x00\x00storage",
+        b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch\nFloatTensor\n", b"cbuiltins\nset\n", b"ctorch\nSize\n", b"c_codecs\nencode\n",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n",
     ]  # fmt: skip
     path = tmp_path / "random.pth"
     for number, rng in enumerate(cases(sample=300, everything=20_000)):
@@ -258,11 +264,6 @@ def _tensor(*, stored: int, size: tuple[int, ...], stride: tuple[int, ...], offs
     return body + storage + b"".join(numbers) + b"\x89}tRs."
 
 
-def _exponential() -> bytes:
-    """A list that holds a list twice, that holds a list twice, and so on: 2**60 values in 300 bytes."""
-    return b"\x80\x02]" + b"".join(b"q\x01(h\x01h\x01l"[:2] + b"0" * 0 for _ in range(0)) + b"."
-
-
 def _nested(opening: bytes, closing: bytes, depth: int) -> bytes:
     return b"\x80\x02" + opening * depth + b"N" + closing * depth + b"."
 
@@ -277,6 +278,12 @@ def _doubled_meta() -> bytes:
 def _deep_key() -> bytes:
     """A dictionary whose key is a tuple in a tuple, 200,000 deep: hashing it ends the interpreter."""
     return b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns."
+
+
+def _equal_hashes() -> bytes:
+    """A dictionary of 100,000 keys whose hashes are all 0."""
+    keys = (pickle.dumps(n * (2**61 - 1), 2)[2:-1] + b"N" for n in range(1, 100_000))
+    return b"\x80\x02}(" + b"".join(keys) + b"u."
 
 
 def _many_prefixes() -> bytes:
@@ -314,7 +321,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "a prefix 200,000 times": lambda: _zipped(
         pickle.dumps({"module." * 200_000 + "backbone.network.0.0.norm_reparam.weight": 0}, 2)
     ),
-    "keys of equal hashes": lambda: _zipped(pickle.dumps({n * (2**61 - 1): 0 for n in range(20_000)}, 2)),
+    "keys of equal hashes": lambda: _zipped(_equal_hashes()),
     "a legacy storage of 2**40": lambda: _legacy(b"\x80\x02}.", ["0"], (2**40).to_bytes(8, "little")),
     "a header of 100 MB": lambda: (99_999_999).to_bytes(8, "little") + b"{" + b"[" * 1000,
     "nested JSON": lambda: (100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995,
@@ -347,8 +354,7 @@ def test_a_compressed_member_is_refused_before_it_is_unpacked(tmp_path: Path, me
     for name, member in (("bad.pth", "archive/data.pkl"), ("bad.npz", "a.npy")):
         with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
             with archive.open(member, "w", force_zip64=True) as file:
-                for _ in range(64):
-                    file.write(bytes(1 << 20))
+                file.write(bytes(4 << 20))
             archive.writestr("archive/version", b"3")
         with pytest.raises(CheckpointError):
             load_checkpoint(tmp_path / name)
@@ -369,7 +375,9 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path, originals: dict
 @pytest.mark.parametrize(
     "name", ["zip.pth", "a.jpg", "images.npz", "labelled.npz", "names.txt", "config.py", "graph.onnx"]
 )
-def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path: Path, kind: str, name: str) -> None:
+def test_what_is_no_plain_file_is_refused_without_waiting(
+    tmp_path: Path, originals: dict[str, bytes], kind: str, name: str
+) -> None:
     path = tmp_path / name
     match kind:
         case "pipe":
@@ -377,7 +385,7 @@ def test_what_is_no_plain_file_is_refused_without_waiting(tmp_path: Path, kind: 
         case "zero":
             path.symlink_to("/dev/zero")
         case "sparse":
-            path.touch()
+            path.write_bytes(originals[name][:4])
             os.truncate(path, 1 << 40)
         case "folder":
             path.mkdir()
