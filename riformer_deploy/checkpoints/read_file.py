@@ -42,13 +42,13 @@ class CheckpointContent:
         content: What PyTorch unpickled, or tensors by name.
         sha256: Of the bytes that were parsed; of several files, over their names and sha256s.
         stored_bytes: How many bytes it can hold values in; of compressed arrays, their own.
-        remarks: What the user should know of the format.
+        checksums: Whether the format has checksums: zip has, PyTorch's older one and safetensors have none.
     """
 
     content: object
     sha256: str
     stored_bytes: int
-    remarks: tuple[str, ...] = ()
+    checksums: bool
 
 
 def read_file(path: Path) -> CheckpointContent:
@@ -77,7 +77,7 @@ def read_file(path: Path) -> CheckpointContent:
             content=found,
             sha256=hashlib.sha256(contents[0]).hexdigest(),
             stored_bytes=max(len(contents[0]), sum(array.nbytes for array in arrays)),
-            remarks=_remarks(contents[0]),
+            checksums=contents[0].startswith(b"PK"),
         )
     lines = "".join(
         f"{file.name} {hashlib.sha256(content).hexdigest()}\n"
@@ -87,7 +87,7 @@ def read_file(path: Path) -> CheckpointContent:
         content=_joined(files, contents),
         sha256=hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
         stored_bytes=sum(map(len, contents)),
-        remarks=_remarks(contents[1]),
+        checksums=False,
     )
 
 
@@ -112,14 +112,6 @@ def _content(path: Path) -> bytearray:
         if path.name != _INDEX and not is_safetensors(head):
             check_kind(path, head)
         return read_unchanged(path, MOST_BYTES)
-
-
-def _remarks(content: bytearray) -> tuple[str, ...]:
-    """What is to be said of the format."""
-    if content.startswith(b"PK"):
-        return ()
-    old = "from before PyTorch 1.6" if content.startswith(b"\x80") else "safetensors"
-    return (f"the format of the file ({old}) has no checksums: damage to its weights would not be noticed",)
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -75,7 +75,7 @@ def test_parameters_and_typed_views_are_what_they_wrap() -> None:
         "torch._utils._rebuild_tensor_v3", (TWELVE, 0, (24,), (1,), False, {}, GlobalName("torch.float16"))
     )
     assert (half.dtype, half.shape) == (torch.float16, (24,))
-    inner = (
+    inner: tuple[Any, ...] = (
         GlobalName(REBUILD),
         GlobalName("torch.nn.parameter.Parameter"),
         (TWELVE, 0, (2,), (1,), False, {}),
