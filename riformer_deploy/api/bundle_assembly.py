@@ -46,6 +46,7 @@ def source_of(checkpoint: Checkpoint) -> Source:
         form=checkpoint.form,
         weights=checkpoint.weights,
         weights_sha256=checkpoint.weights_sha256,
+        checksums=checkpoint.checksums,
     )
 
 

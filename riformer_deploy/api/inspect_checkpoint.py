@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 
 from riformer_deploy.api.inspections import CheckpointInspection
+from riformer_deploy.checkpoints.allowlists import shown
 from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
@@ -16,6 +17,7 @@ from riformer_deploy.model.flops import complexity
 
 _TOLD = ("epoch", "iter", "time", "experiment_name", "mmengine_version", "mmcls_version", "riformer_deploy")
 """Entries of ``meta`` worth showing."""
+_LONGEST_TOLD = 1000
 
 
 def inspect_checkpoint(
@@ -58,6 +60,10 @@ def inspect_checkpoint(
         preprocessing=preprocessing,
         flops=cost.flops if cost else None,
         class_names=checkpoint.class_names,
-        training={key: str(checkpoint.meta[key]) for key in _TOLD if key in checkpoint.meta},
+        training={key: _told(checkpoint.meta[key]) for key in _TOLD if key in checkpoint.meta},
         notes=tuple(notes),
     )
+
+
+def _told(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= _LONGEST_TOLD else shown(value)

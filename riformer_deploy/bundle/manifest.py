@@ -25,6 +25,8 @@ class Source:
         form: The form that its weights were in.
         weights: Which set of weights was taken.
         weights_sha256: Over the names, shapes and float32 values of the weights taken.
+        checksums: Whether its format has checksums, without which damage from before the export was not
+            noticed; None where the bundle was written before this was recorded.
     """
 
     file_name: str
@@ -32,6 +34,7 @@ class Source:
     form: Form
     weights: WeightSet
     weights_sha256: str
+    checksums: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 Literals, ``dict(...)``, names, items, attributes, slices and plain arithmetic are understood, as statements
 assignments, ``update``, ``merge``, ``append`` and ``extend``. Whatever else touches a value makes it
-:data:`~riformer_deploy.checkpoints.config_values.UNREAD`, everywhere it can be seen from, so that no value is taken for what the file does not say.
+:data:`~riformer_deploy.checkpoints.config_values.UNREAD`, everywhere it can be seen from, so that no value is
+taken for what the file does not say.
 """
 
 from __future__ import annotations

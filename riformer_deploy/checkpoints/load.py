@@ -32,6 +32,7 @@ from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.model.architecture import LAST_STAGE, POSITIONS, Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
+_NO_CHECKSUMS = "the format of the file has no checksums: damage to its weights would not be noticed"
 _LOSS = "head.loss_module."  # buffers of a loss, such as the weights of the classes
 _NORM = re.compile(r"backbone\.norm([0-5])\.(?:weight|bias)")  # of maps that detectors and segmenters take
 
@@ -52,7 +53,8 @@ class Checkpoint:
         meta: The file's ``meta``, plain data only.
         mean: Normalisation stored with the weights (``data_preprocessor.mean``), per channel.
         std: ``data_preprocessor.std``, per channel.
-        notes: What of the file was left out.
+        notes: What of the file was left out, and what is to be said of its format.
+        checksums: Whether the file's format has checksums, so that damage would be noticed.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Checkpoint:
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
     notes: tuple[str, ...] = ()
+    checksums: bool = True
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -150,6 +153,7 @@ def load_checkpoint(
     meta = meta if isinstance(meta, dict) else {}
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
+    _check_stated(path, found, read.stored_bytes)
     state, odd = read_values(found)
     held = {int(norm[1]) for name in found if (norm := _NORM.fullmatch(name))}
     check_keys(path, found, architecture, form, out_indices=(*held, LAST_STAGE), also=odd)
@@ -173,10 +177,11 @@ def load_checkpoint(
         state=state,
         stored_dtypes=tuple(dtypes),
         meta=meta,
+        checksums=read.checksums,
         mean=channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
         std=channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
         notes=(
-            *read.remarks,
+            *(() if read.checksums else (_NO_CHECKSUMS,)),
             *chosen.notes,
             *(f"left out, since only training uses it: {name}" for name in losses),
             *(f"left out, since no class score depends on it: {name}" for name in unused),
@@ -208,6 +213,16 @@ def _wanted(weights: WeightSet | str | None) -> WeightSet | None:
     if weights not in (WeightSet.AVERAGED, WeightSet.RAW):
         raise OptionError(f"weights are {WeightSet.AVERAGED} or {WeightSet.RAW}, got {str(weights)!r}.")
     return WeightSet(weights)
+
+
+def _check_stated(path: Path, state: dict[str, Any], stored_bytes: int) -> None:
+    """Refuse tensors that lie over each other so much that they are more than the file."""
+    stated = sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
+    if stated > stored_bytes:
+        raise CheckpointUnreadableError(
+            f"{path} states weights of {stated:,} bytes; it holds {stored_bytes:,}.",
+            remedy="Tensors in it share their values; give the file as training wrote it.",
+        )
 
 
 def _check_published_name(path: Path, digest: str) -> None:

@@ -63,7 +63,8 @@ def refused_settings(text: str) -> list[str]:
         text: Content of ``meta['cfg']``.
 
     Returns:
-        A sentence for each, or on the text where it is too long; empty where it stores no model or is not Python.
+        A sentence for each, or on the text where it is too long; empty where it stores no model, or is not
+        Python.
     """
     if (why := too_long(text)) is not None:
         return [why]

@@ -1,4 +1,4 @@
-"""Interprets pickles of protocol 2, as ``torch.save`` writes them, to plain data; nothing is imported or called.
+"""Interprets pickles as ``torch.save`` writes them to plain data; nothing is imported or called.
 
 PyTorch's restricted unpickler calls real classes and functions of a list, and some of these give memory that
 nobody wrote or objects with state of the file's choice. Here a global is a name (a

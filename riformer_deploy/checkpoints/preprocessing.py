@@ -148,8 +148,8 @@ def resolve_preprocessing(
     resolved = changes.apply(_stored_normalisation(checkpoint, found))
     if min(resolved.crop_px) < SMALLEST_SIDE_PX and resolved.source == "checkpoint":
         raise OptionError(
-            f"The pictures that the config in {checkpoint.path} crops have {resolved.crop_px} px; RIFormer takes "
-            f"at least {SMALLEST_SIDE_PX} px on each side.",
+            f"The config in {checkpoint.path} crops pictures to {resolved.crop_px} px; RIFormer takes at "
+            f"least {SMALLEST_SIDE_PX} px on each side.",
             remedy="Say the size of the images that it was trained on with --image-size PX (or HxW).",
         )
     return resolved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,10 @@ from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.checkpoints.safetensors_file import is_safetensors, read_safetensors
 from riformer_deploy.checkpoints.stored_zip import entries_of
 from riformer_deploy.common.errors import CheckpointUnreadableError
-from riformer_deploy.common.files import FileChangedError, open_regular, read_regular, read_unchanged
-from riformer_deploy.common.foreign_data import foreign_data
+from riformer_deploy.common.files import open_regular, read_regular
+from riformer_deploy.common.foreign_data import foreign_data, reason_of
 from riformer_deploy.common.serialization import parse_json
+from riformer_deploy.common.snapshots import FileChangedError, read_unchanged
 from riformer_deploy.data.array_files import ArrayArchive
 
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
@@ -39,12 +41,14 @@ class CheckpointContent:
     Attributes:
         content: What PyTorch unpickled, or tensors by name.
         sha256: Of the bytes that were parsed; of several files, over their names and sha256s.
-        remarks: What the user should know of the format.
+        stored_bytes: How many bytes it can hold values in; of compressed arrays, their own.
+        checksums: Whether the format has checksums: zip has, PyTorch's older one and safetensors have none.
     """
 
     content: object
     sha256: str
-    remarks: tuple[str, ...] = ()
+    stored_bytes: int
+    checksums: bool
 
 
 def read_file(path: Path) -> CheckpointContent:
@@ -58,7 +62,7 @@ def read_file(path: Path) -> CheckpointContent:
         CheckpointUnreadableError: It is missing, damaged, changed meanwhile or something else.
         CheckpointUnsafeError: It names code that no training framework leaves behind.
     """
-    if _SCHEME.match(str(path)) and not path.exists():
+    if _SCHEME.match(str(path)) and not os.path.lexists(path):
         raise CheckpointUnreadableError(
             f"{path} is a URL, not a file here.",
             remedy="export and fuse fetch https URLs; otherwise download it first (curl -LO URL).",
@@ -67,10 +71,13 @@ def read_file(path: Path) -> CheckpointContent:
         files = _files_of(path)
     contents = [_content(file) for file in files]
     if len(files) == 1:
+        found = _parsed(files[0], contents[0])
+        arrays = found.values() if _is_npz(contents[0]) and isinstance(found, dict) else ()
         return CheckpointContent(
-            content=_parsed(files[0], contents[0]),
+            content=found,
             sha256=hashlib.sha256(contents[0]).hexdigest(),
-            remarks=_remarks(contents[0]),
+            stored_bytes=max(len(contents[0]), sum(array.nbytes for array in arrays)),
+            checksums=contents[0].startswith(b"PK"),
         )
     lines = "".join(
         f"{file.name} {hashlib.sha256(content).hexdigest()}\n"
@@ -79,7 +86,8 @@ def read_file(path: Path) -> CheckpointContent:
     return CheckpointContent(
         content=_joined(files, contents),
         sha256=hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
-        remarks=_remarks(contents[1]),
+        stored_bytes=sum(map(len, contents)),
+        checksums=False,
     )
 
 
@@ -92,8 +100,8 @@ def _unreadable(path: Path) -> Iterator[None]:
             f"{path} was changed while it was being read.",
             remedy="Training may be writing it; export a checkpoint that is finished.",
         ) from err
-    except OSError as err:
-        raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
+    except (OSError, ValueError) as err:  # a ValueError for a name that no file can have
+        raise CheckpointUnreadableError(f"{path} cannot be read: {reason_of(err)}") from err
 
 
 def _content(path: Path) -> bytearray:
@@ -104,14 +112,6 @@ def _content(path: Path) -> bytearray:
         if path.name != _INDEX and not is_safetensors(head):
             check_kind(path, head)
         return read_unchanged(path, MOST_BYTES)
-
-
-def _remarks(content: bytearray) -> tuple[str, ...]:
-    """What is to be said of the format."""
-    if content.startswith(b"PK"):
-        return ()
-    old = "from before PyTorch 1.6" if content.startswith(b"\x80") else "safetensors"
-    return (f"the format of the file ({old}) has no checksums: damage to its weights would not be noticed",)
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -103,20 +103,21 @@ def _fetch(url: str, part: Path, patience: Patience, deadline: float, count: Cou
     window_s = 2 * patience.timeout_s
     least_bytes = int(patience.least_bytes_per_s * window_s)
     with Watch(window_s=window_s, least_bytes=least_bytes, deadline=deadline) as watch:
+        failure: Exception | None = None
         try:
             _watched(url, part, patience, watch, count)
-            if watch.reason is not None:  # a file of unknown length only seems to be whole
-                raise _RetryError(watch.reason)
         except (DownloadError, _RetryError) as err:
-            if watch.reason is not None:
-                raise _RetryError(watch.reason) from err
-            raise
+            failure = err
         except OSError:
             raise  # of the file: those of the network are handled where they arise
         except Exception as err:  # of urllib and http.client for what a server sends, such as ValueError
             raise DownloadError(
                 f"{url} cannot be fetched: {_reason(err)}.", remedy="Name another place with --mirror URL."
             ) from err
+        if watch.reason is not None:  # a file of unknown length would only seem to be whole
+            raise _RetryError(watch.reason) from failure
+        if failure is not None:
+            raise failure
 
 
 def _watched(url: str, part: Path, patience: Patience, watch: Watch, count: CountCallback) -> None:

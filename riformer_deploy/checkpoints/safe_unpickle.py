@@ -1,7 +1,7 @@
 """Reads what ``torch.save`` wrote, without running anything that the file names.
 
 The file's pickles are interpreted here (:mod:`~riformer_deploy.checkpoints.pickle_values`): no class is
-imported, no function is called, and neither pickle nor PyTorch's unpickler is used. A real training checkpoint
+imported, no function is called, and neither pickle nor PyTorch's unpickler is used. A training checkpoint
 names more than tensors: log buffers, optimiser state, NumPy scalars. Those that training frameworks leave
 behind become placeholders; a file with any other global is refused, since it was made to run code or by a
 program that is not known here.

@@ -1,4 +1,4 @@
-"""Tensors from the storages of a checkpoint file: views of the bytes that were read, never of other memory."""
+"""Tensors from the storages of a checkpoint file: views of the bytes that were read, of nothing else."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ _STORAGES = {
 _MODULES = ("torch", "torch.cuda", "torch.storage")
 _REBUILT = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"})
 _WRAPPED = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
+_DICTIONARIES = frozenset(
+    {
+        "addict.addict.Dict",
+        "collections.Counter",
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "mmengine.config.config.ConfigDict",
+    }
+)
 _TENSORS = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter"})
 _MOST_DIMENSIONS = 16
 
@@ -86,40 +95,43 @@ def call_by_name(name: str, arguments: tuple[Any, ...]) -> Any:
     Raises:
         PickleDamageError: A tensor is described by something else than a storage, sizes and strides.
     """
-    module, _, last = name.rpartition(".")
     result: Any = Placeholder(name)
     match name, arguments:
-        case "collections.OrderedDict" | "collections.Counter" | "collections.defaultdict", _:
+        case str(), _ if name in _DICTIONARIES:
             result = _dictionary(arguments)
-        case "addict.addict.Dict" | "mmengine.config.config.ConfigDict", _:
-            result = _dictionary(arguments)
-        case "collections.deque", ([*items], *_):
-            result = items
         case "collections.deque", _:
-            result = []
+            result = list(arguments[0]) if arguments and type(arguments[0]) in (list, tuple) else []
         case "builtins.set", ([*items],):
             result = set(map(as_key, items))
         case "torch.Size", (tuple() as size,):
             result = size
         case "_codecs.encode", (str() as text, "latin1" | "latin-1"):
             result = text.encode("latin-1", "replace")
+        case _ if name.startswith("torch."):
+            result = _tensor(name, arguments)
+    return result
+
+
+def _tensor(name: str, arguments: tuple[Any, ...]) -> Any:
+    module, _, last = name.rpartition(".")
+    function = last if module == "torch._utils" else name
+    result: Any = Placeholder(name)
+    match function, arguments:
         case "torch._tensor._rebuild_from_type_v2", (
-            GlobalName() as function,
+            GlobalName() as inner,
             GlobalName() as kind,
-            tuple() as inner,
+            tuple() as given,
             _,
         ):
-            if kind.stands_for in _TENSORS and function.stands_for != name:
-                result = call_by_name(function.stands_for, inner)
+            if kind.stands_for in _TENSORS and inner.stands_for != name:
+                result = call_by_name(inner.stands_for, given)
         case "torch.nn.parameter.Parameter", (Tensor() | UnusableTensor() as tensor, *_):
             result = tensor
-        case _ if module == "torch._utils" and last in _WRAPPED and arguments:
-            result = arguments[0]
-        case _ if module == "torch._utils" and last in _REBUILT:
-            result = _rebuilt(last, arguments)
-        case _ if module.partition(".")[0] == "torch" and (
-            last.endswith("Tensor") or last.startswith("_rebuild_")
-        ):
+        case str(), (wrapped, *_) if function in _WRAPPED:
+            result = wrapped
+        case str(), _ if function in _REBUILT:
+            result = _rebuilt(function, arguments)
+        case _ if last.endswith("Tensor") or last.startswith("_rebuild_"):
             result = UnusableTensor(name, "no dense tensor whose values a storage of the file holds")
     return result
 

@@ -1,4 +1,4 @@
-"""The members of a zip archive as ``torch.save`` writes it: stored, named once, and as their checksums say."""
+"""The members of a zip archive as ``torch.save`` writes it: stored, named once, and with checksums."""
 
 from __future__ import annotations
 

@@ -77,26 +77,11 @@ def read_legacy(data: memoryview, names: set[str]) -> Any:
     Raises:
         PickleDamageError: It is not as ``torch.save`` writes it.
     """
-    described: dict[Any, tuple[torch.dtype, int]] = {}
-
-    def describe(identity: Any) -> Any:
-        match identity:
-            case ("storage", kind, str() as key, _, int() as count, _):
-                if (dtype := storage_dtype(kind)) is not None and described.setdefault(
-                    key, (dtype, count)
-                ) != (
-                    dtype,
-                    count,
-                ):
-                    raise PickleDamageError(f"its pickle describes the storage {key[:80]} in two ways")
-            case ("module", *_):
-                pass
-            case _:
-                raise PickleDamageError("its pickle refers to something else than a storage or a class")
-        return Placeholder("torch.UntypedStorage")
-
     # The storages lie behind the pickle that refers to them: it is interpreted once to find them.
-    first = PickleReader(data=data, call=lambda name, _: Placeholder(name), persistent=describe, names=names)
+    storages = _LegacyStorages()
+    first = PickleReader(
+        data=data, call=lambda name, _: Placeholder(name), persistent=storages.describe, names=names
+    )
     if first.read() != _MAGIC or first.read() != _PROTOCOL:
         raise PickleDamageError("it does not begin with PyTorch's magic number")
     if not isinstance(system := first.read(), dict) or system.get("little_endian", True) is not True:
@@ -104,19 +89,44 @@ def read_legacy(data: memoryview, names: set[str]) -> Any:
     place = first.position
     first.read()
     keys = first.read()
-    storages = _storages(data, first.position, keys, described)
+    storages.find(data, first.position, keys)
+    return PickleReader(data=data, call=call_by_name, persistent=storages.get, position=place).read()
 
-    def persistent(identity: Any) -> Any:
+
+class _LegacyStorages:
+    """The storages that a pickle refers to, described as it is read first and given as it is read again."""
+
+    def __init__(self) -> None:
+        self._described: dict[str, tuple[torch.dtype, int]] = {}
+        self._found: dict[str, Storage] = {}
+
+    def describe(self, identity: Any) -> Any:
+        """Note what is said of a storage."""
+        match identity:
+            case ("storage", kind, str() as key, _, int() as count, _):
+                dtype = storage_dtype(kind)
+            case ("module", _, *_):
+                return Placeholder("torch.nn.Module")
+            case _:
+                raise PickleDamageError("its pickle refers to something else than a storage or a class")
+        if dtype is not None and self._described.setdefault(key, (dtype, count)) != (dtype, count):
+            raise PickleDamageError(f"its pickle describes the storage {key[:80]} in two ways")
+        return Placeholder("torch.UntypedStorage")
+
+    def find(self, data: memoryview, begin: int, keys: Any) -> None:
+        """Find the storages of a list of keys, one behind the other from ``begin`` on."""
+        self._found = _storages(data, begin, keys, self._described)
+
+    def get(self, identity: Any) -> Any:
+        """What a persistent id stands for; it was described before."""
         if identity[0] == "module":
             return identity[1]
         _, kind, key, _, _, view = identity
         if storage_dtype(kind) is None:
             return _unread(kind)
-        if key not in storages:
+        if key not in self._found:
             raise PickleDamageError(f"it holds no storage {key[:80]}")
-        return storages[key] if view is None else _part(storages[key], view)
-
-    return PickleReader(data=data, call=call_by_name, persistent=persistent, position=place).read()
+        return self._found[key] if view is None else _part(self._found[key], view)
 
 
 def _storages(
@@ -134,8 +144,8 @@ def _storages(
         size_bytes = count * dtype.itemsize
         if count < 0 or stored != count or begin + size_bytes > len(data):
             raise PickleDamageError(
-                f"its storage {key[:80]} should have {count:,} {dtype} values; {stored:,} are said to follow, "
-                f"in {max(len(data) - begin, 0):,} bytes"
+                f"its storage {key[:80]} should have {count:,} {dtype} values; {stored:,} are "
+                f"said to follow, in {max(len(data) - begin, 0):,} bytes"
             )
         found[key] = Storage(dtype=dtype, data=data[begin : begin + size_bytes])
         begin += size_bytes

@@ -1,4 +1,4 @@
-"""Ends a connection from outside where a server says little for ever, and opens connections that can be ended."""
+"""Opens connections that are ended from outside where a server says little for ever."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ def find_parts(path: Path, content: object) -> Iterator[Part]:
         roots = {(match["prefix"], match["backbone"] is None) for key in keys if (match := _ROOT.match(key))}
         if len(roots) > _MOST_ROOTS:
             raise CheckpointKeysError(
-                f"{path} holds {len(roots):,} RIFormers beside each other; at most {_MOST_ROOTS} are looked at.",
-                remedy="Give a file that holds one, such as what torch.save(model.state_dict(), FILE) writes.",
+                f"{path} holds {len(roots):,} RIFormers beside each other; {_MOST_ROOTS} are looked at.",
+                remedy="Give a file that holds one: torch.save(model.state_dict(), FILE) writes it.",
             )
         for prefix, headless in sorted(roots):
             others = tuple(other for other, _ in roots if other != prefix)

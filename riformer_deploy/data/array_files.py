@@ -1,8 +1,8 @@
 """NumPy's ``.npz`` and ``.npy`` files of plain numbers: headers are checked before a value is read.
 
 Limits: 10,000 arrays a file, 10,000 bytes a header, 32 dimensions, numbers of at most 64 bits; all arrays
-together are at most four times as large as the file, or 4 GiB where that is more. Objects, records and text are
-refused, as are members compressed otherwise than by deflate.
+together are at most four times as large as the file, or 4 GiB where that is more. Objects, records and text
+are refused, as are members compressed otherwise than by deflate.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def open_arrays(path: Path) -> Iterator[ArrayArchive]:
     Raises:
         ArrayFileError: As :class:`ArrayArchive`.
         OSError: It is no regular file, or cannot be read.
-        Exception: What :mod:`zipfile`, :mod:`zlib` and NumPy raise for damage; callers make it the error of the
-            file with :func:`~riformer_deploy.common.foreign_data.foreign_data`.
+        Exception: What :mod:`zipfile`, :mod:`zlib` and NumPy raise for damage; callers make it the error of
+            the file with :func:`~riformer_deploy.common.foreign_data.foreign_data`.
     """
     with open_regular(path) as file:
         yield ArrayArchive(file)
@@ -178,7 +178,7 @@ def _check_size(header: ArrayHeader, stored_bytes: int) -> None:
 
 def _values(file: IO[bytes], header: ArrayHeader) -> NDArray[Any]:
     values = np.empty(math.prod(header.shape), header.dtype)
-    rest = memoryview(values.view(np.uint8))
+    rest = values.view(np.uint8).data
     while rest:
         piece = file.read(min(len(rest), _PIECE_BYTES))
         if not piece:

@@ -47,7 +47,10 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     """
     try:
         lines = read_regular(path, _MOST_BYTES).decode("utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as err:
+    except (
+        OSError,
+        ValueError,
+    ) as err:  # a ValueError for text that is not UTF-8, or a name with a null byte
         raise OptionError(f"The class names in {path} cannot be read: {err}") from err
     names = tuple(line.strip() for line in lines)
     problems = [f"line {number} is empty" for number, name in enumerate(names, 1) if not name]

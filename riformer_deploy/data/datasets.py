@@ -103,14 +103,15 @@ def open_dataset(location: Path, classes: ClassList, *, split: str = "val") -> D
     Raises:
         DatasetError: Nothing is there, only other splits are, or labels do not fit the classes.
     """
-    if location.is_file():
-        found = _from_npz(location, split)
-    elif not location.is_dir():
-        raise DatasetError(f"There is no dataset at {location}.", remedy=f"Expected {LAYOUTS}.")
-    elif (location / "meta" / f"{split}.txt").is_file():
-        found = _from_list(location, split)
-    else:
-        found = _from_folders(location, split, classes)
+    with foreign_data(location, DatasetError, kind="a dataset", remedy=f"Expected {LAYOUTS}."):
+        if location.is_file():
+            found = _from_npz(location, split)
+        elif not location.is_dir():
+            raise DatasetError(f"There is no dataset at {location}.", remedy=f"Expected {LAYOUTS}.")
+        elif (location / "meta" / f"{split}.txt").is_file():
+            found = _from_list(location, split)
+        else:
+            found = _from_folders(location, split, classes)
     outside = [s for s in found.samples if not 0 <= s.label < classes.count]
     if outside:
         raise DatasetError(

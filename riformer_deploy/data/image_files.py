@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.common.foreign_data import reason_of
 from riformer_deploy.data.decoding import EXTENSIONS, Picture, decode_picture
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -149,7 +150,9 @@ def find_pictures(arguments: Sequence[Path | str]) -> PictureFiles:
     notes, nothing = [], []
     for argument in arguments:
         path, text = Path(argument), str(argument)
-        if path.is_dir():
+        if (refusal := _refused_name(path)) is not None:
+            nothing.append(f"{argument}: {refusal}")
+        elif path.is_dir():
             content = walk_pictures(path)
             nothing += [] if content.pictures else [f"{argument}: a folder without pictures"]
             found += content.pictures
@@ -169,6 +172,15 @@ def find_pictures(arguments: Sequence[Path | str]) -> PictureFiles:
     if nothing:
         raise OptionError("There are no pictures to take.", details=nothing)
     return PictureFiles(paths=tuple(found), notes=tuple(notes))
+
+
+def _refused_name(path: Path) -> str | None:
+    """Why the system cannot have a file of that name, such as one that is too long; None where it can."""
+    try:
+        path.exists()
+    except (OSError, ValueError) as err:
+        return reason_of(err)
+    return None
 
 
 def _unsupported(argument: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 
 import onnx
@@ -20,6 +21,9 @@ _FREE = frozenset(
 _NORM_FLOPS, _POOL_FLOPS = 5, 1  # per value, as riformer_deploy.model.flops counts them
 
 
+_MOST_FLOPS = 2**63
+
+
 def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
     """Name, type and shape of a graph's input or output; a sequence or map has type ``unsupported``."""
     if not info.type.HasField("tensor_type"):
@@ -28,7 +32,7 @@ def spec_of(info: onnx.ValueInfoProto) -> TensorSpec:
     dims = tensor.shape.dim
     return TensorSpec(
         name=info.name,
-        dtype=str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
+        dtype=_type_name(tensor.elem_type),
         shape=tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims),
     )
 
@@ -64,7 +68,7 @@ def _sizes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...] | None]:
 
 def _node_flops(node: onnx.NodeProto, sizes: dict[str, tuple[int, ...] | None]) -> int | None:
     """Multiply-adds of one node for one image, or None where a shape or the operator is unknown."""
-    source, result = sizes.get(node.input[0] if node.input else ""), sizes.get(node.output[0])
+    source, result = sizes.get(_first(node.input)), sizes.get(_first(node.output))
     weight = sizes.get(node.input[1]) if len(node.input) > 1 else None
     cost: int | None = None
     match node.op_type:
@@ -92,17 +96,24 @@ def graph_flops(graph: onnx.ModelProto) -> int | None:
         graph: With a static image size; the batch may be dynamic.
 
     Returns:
-        None where the shape of a node that computes is unknown.
+        None where the shape of a node that computes is unknown, or they are absurdly many.
     """
     sizes = _sizes(graph)
     costs = [_node_flops(node, sizes) for node in graph.graph.node]
     known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None
+    total = sum(known)
+    return total if len(known) == len(costs) and total < _MOST_FLOPS else None
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if names else ""
 
 
 def _type_name(elem_type: int) -> str:
-    known = elem_type != onnx.TensorProto.UNDEFINED
-    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type)) if known else "unknown"
+    """NumPy's name of an element type; a file may state any number."""
+    if elem_type == onnx.TensorProto.UNDEFINED or elem_type not in onnx.TensorProto.DataType.values():
+        return "unknown"
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
 
 
 def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:
@@ -116,7 +127,7 @@ def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:
         info.name: _type_name(info.type.tensor_type.elem_type)
         for info in (*inferred.input, *inferred.value_info, *inferred.output)
     }
-    counts = Counter((node.op_type, types.get(node.output[0], "unknown")) for node in graph.graph.node)
+    counts = Counter((node.op_type, types.get(_first(node.output), "unknown")) for node in graph.graph.node)
     return tuple(NodeCount(op_type=op, dtype=dtype, count=n) for (op, dtype), n in sorted(counts.items()))
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
+import typer
 from riformer_deploy_cli import output
 
 from riformer_deploy.common.progress import Step
@@ -76,3 +78,26 @@ def test_progress_that_is_piped_names_each_step_once(capsys: pytest.CaptureFixtu
 )
 def test_a_missing_figure_is_a_dash_and_a_zero_is_a_zero(value: float | None, form: str, shown: str) -> None:
     assert output.number(value, form) == shown
+
+
+def test_nothing_that_a_terminal_obeys_is_printed_whoever_wrote_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = "\x1b[2J\u202eexe.gpj\r\x9b1m"
+    output.say(bad)
+    output.note(bad)
+    output.print_error("SomeError", 31, bad, as_json=True)
+    output.print_table(bad, ("name",), [(f"{bad}\nsecond",), ("x" * 5000,)])
+    with output.progress() as show:
+        show(Step(bad, "1 of 2"))
+    with pytest.raises(typer.Exit):
+        output.exit_for_unusable([bad])
+    out, err = capsys.readouterr()
+    assert not set(out + err) & {"\x1b", "\u202e", "\r", "\x9b"}
+    assert r"\x1b[2J\u202eexe.gpj\r\x9b1m\nsecond" in out
+    assert 1000 < out.count("x") < 1200
+
+
+def test_log_lines_are_printed_harmlessly() -> None:
+    record = logging.LogRecord("x", logging.WARNING, __file__, 1, "a\x1bb %s", ("\u2066c",), None)
+    assert output._LogFormatter("%(levelname)s: %(message)s").format(record) == r"WARNING: a\x1bb \u2066c"

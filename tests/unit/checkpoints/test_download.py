@@ -563,7 +563,12 @@ def test_nothing_is_written_through_a_part_that_is_a_link(
     other.write_text("mine")
     folder.mkdir()
     part = folder / f"{variant.file_name}.part"
-    for make in (lambda: part.symlink_to(other), lambda: os.link(other, part), lambda: os.mkfifo(part)):
+    makers: list[Callable[[], object]] = [
+        lambda: part.symlink_to(other),
+        lambda: part.hardlink_to(other),
+        lambda: os.mkfifo(part),
+    ]
+    for make in makers:
         make()
         with pytest.raises(OptionError, match="no plain file"):
             download_checkpoint(variant, options)

@@ -196,3 +196,25 @@ def test_buffers_of_a_loss_are_left_out_with_a_note(write_checkpoint: Write, tin
     with pytest.raises(CheckpointKeysError) as caught:
         load_checkpoint(write_checkpoint())
     assert caught.value.details == ("unexpected: head.losses.x",)
+
+
+def test_a_file_under_a_published_name_with_another_hash_is_refused(write_checkpoint: Write) -> None:
+    name = get_variant("riformer-s12_in1k").file_name
+    with pytest.raises(CheckpointUnreadableError, match="not the published file of that name"):
+        load_checkpoint(write_checkpoint(name=name))
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_format_without_checksums_is_noted(write_checkpoint: Write, *, legacy: bool) -> None:
+    found = load_checkpoint(write_checkpoint(legacy=legacy))
+    assert any("no checksums" in note for note in found.notes) is legacy
+    assert found.checksums is not legacy
+
+
+def test_weights_that_share_their_values_until_they_are_more_than_the_file_are_refused(
+    write_checkpoint: Write, tiny_state: State
+) -> None:
+    largest = torch.zeros(max(value.numel() for value in tiny_state.values()))
+    shared = {key: largest[: value.numel()].view(value.shape) for key, value in tiny_state.items()}
+    with pytest.raises(CheckpointUnreadableError, match="states weights of"):
+        load_checkpoint(write_checkpoint(shared))

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from riformer_deploy.checkpoints.load import load_checkpoint
-from riformer_deploy.common import files
+from riformer_deploy.common import snapshots
 from riformer_deploy.common.errors import CheckpointUnreadableError
 from riformer_deploy.common.files import sha256_of
 
@@ -124,6 +124,6 @@ class _Overtaken(io.FileIO):
 def test_a_file_that_changes_while_it_is_read_is_unreadable_though_its_time_and_size_stay(
     write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "open_regular", _Overtaken)
+    monkeypatch.setattr(snapshots, "open_regular", _Overtaken)
     with pytest.raises(CheckpointUnreadableError, match="changed while it was being read"):
         load_checkpoint(write_checkpoint())

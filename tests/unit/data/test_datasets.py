@@ -155,7 +155,7 @@ def test_arrays_that_do_not_fit_are_refused(
 def test_a_file_that_is_no_npz_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="not an .npz file"):
+    with pytest.raises(DatasetError, match=r"not an \.npz file"):
         open_dataset(path, PETS)
 
 
