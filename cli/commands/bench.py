@@ -76,7 +76,12 @@ def bench(
             remedy="Say --engine, too, or leave --baselines out.",
         )
     with output.progress() as progress:
-        result = bench_bundle(options.chosen_bundle(bundle), groups, asked, progress, gpu=gpu)
+        notes: list[str] = []
+        result = bench_bundle(
+            options.chosen_bundle(bundle), groups, asked, progress, gpu=gpu, tell=notes.append
+        )
+    for text in notes:
+        output.note(text)
     if json:
         output.print_json(result)
     else:

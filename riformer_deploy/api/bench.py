@@ -7,7 +7,7 @@ from pathlib import Path
 from riformer_deploy.api.parity import synthetic_inputs
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import GpuOptions
-from riformer_deploy.bundle.results import recording_failures, store_result
+from riformer_deploy.bundle.results import recording_failures
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import (
@@ -17,6 +17,7 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.latency_sessions import store_session
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
 from riformer_deploy.evaluation.results import (
     LatencyResult,
@@ -37,8 +38,11 @@ def bench_bundle(
     progress: Progress = silent,
     *,
     gpu: GpuOptions | None = None,
+    tell: Progress = silent,
 ) -> LatencyResult:
     """``bench``: time a bundle's models side by side, and store the result in it.
+
+    Earlier results stay beside it where they hold what was not measured again.
 
     Args:
         directory: The bundle.
@@ -46,6 +50,7 @@ def bench_bundle(
         options: How to measure; None means the defaults.
         progress: Called with each step.
         gpu: How engines are run; None means the defaults.
+        tell: Called with what stays of earlier results, and what is dropped.
 
     Raises:
         BundleError: It is not a bundle, a file was changed, or it holds no engine where ``gpu`` requires
@@ -73,5 +78,5 @@ def bench_bundle(
         selected.candidates, images, inputs, options, skipped=selected.skipped, progress=progress
     )
     with recording_failures("latency"):
-        store_result(bundle, "latency", result)
+        store_session(bundle, result, tell)
     return result
