@@ -32,11 +32,11 @@ $(BIN)/python:
 
 # pip compiles all of a package, which takes as long as the rest; Python compiles what is imported.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	@$(INSTALL) --no-compile --editable ".[cpu,rtx]"
+	@$(INSTALL) --no-compile --editable ".[cpu,report,rtx]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(INSTALL) --no-compile --editable ".[cpu,dev,openvino,rtx]"
+	@$(INSTALL) --no-compile --editable ".[cpu,dev,openvino,report,rtx]"
 	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base

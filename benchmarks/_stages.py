@@ -27,7 +27,8 @@ from riformer_deploy.api.parity import measure_parity
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.cuda.opening import open_device
-from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS, GpuOptions
+from riformer_deploy.backends.gpu_candidates import DEVICE_LAYERS
+from riformer_deploy.backends.gpu_options import GpuOptions
 
 # Internals: chosen candidates are measured beside each other; api measures what one bundle holds.
 from riformer_deploy.bundle.artifacts import MANIFEST

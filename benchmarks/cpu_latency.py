@@ -22,7 +22,8 @@ from riformer_deploy.common.serialization import JsonValue, to_jsonable
 from riformer_deploy.data.calibration import random_set
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages, LatencyResult
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx

@@ -19,7 +19,8 @@ from riformer_deploy.common.serialization import to_jsonable
 # Internals: the graph is measured without a bundle around it.
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
@@ -38,7 +39,7 @@ def main() -> None:
     """Interleaved rounds of the four, raw samples kept."""
     architecture = VARIANTS["riformer-s12_in1k"].architecture
     model = model_from_state(architecture, Form.TRAINING, random_state(architecture))
-    options = BenchOptions(batches=_BATCHES, rounds=15)
+    options = BenchOptions(batches=_BATCHES, rounds=15, repeats=3)
     threads = options.used_threads
     with tempfile.TemporaryDirectory() as folder:
         naive, ours = Path(folder) / "naive.onnx", Path(folder) / "ours.onnx"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from riformer_deploy import __version__
+from riformer_deploy.common.display import displayed
 from riformer_deploy.common.errors import OptionError, RIFormerDeployError
 
 from . import commands, output
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it needs half the time, since Rich is not imported for it
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 verify_app = typer.Typer(
     help="Verify that artifacts compute the reference's function, and how often they are right.",
@@ -54,12 +56,25 @@ verify_app.command(
     "accuracy", epilog="Example: riformer-deploy verify accuracy bundle --data imagenet --max-drop 0.1"
 )(commands.accuracy)
 app.add_typer(verify_app, name="verify")
+serve_app = typer.Typer(
+    help="Put a bundle's models into a server, and check what it gives.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+serve_app.command("triton", epilog="Example: riformer-deploy serve triton bundle -o models --precision fp16")(
+    commands.triton
+)
+app.add_typer(serve_app, name="serve")
 app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
     commands.bench
 )
 app.command("build", epilog="Example: riformer-deploy build bundle --precision fp16 --profile 1:8:32")(
     commands.build
 )
+app.command("report", epilog="Example: riformer-deploy report bundle -o report.html")(commands.report)
+app.command(
+    "compare", epilog="Example: riformer-deploy compare old-bundle bundle --max-slowdown 5% --max-drop 0.1"
+)(commands.compare)
 app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.jpg' bundle --top 3")(
     commands.predict
 )
@@ -105,7 +120,7 @@ def _root(
 
 def run() -> None:
     """Entry point: every error becomes one message and an exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    output.set_up_logging()
     arguments = sys.argv[1:]
     as_json, debug = "--json" in arguments, "--debug" in arguments
     if not debug:  # of odd metadata in pictures, which decides nothing here
@@ -158,10 +173,13 @@ def _run(*, as_json: bool, debug: bool) -> int:
         return app(prog_name="riformer-deploy", standalone_mode=False) or 0
     except _UsageError as err:
         wrong: Any = err
+        wrong.message = _plain(wrong.message)
         if as_json:
             print_error("UsageError", wrong.exit_code, wrong.format_message(), as_json=True)
         else:
-            wrong.show()
+            text = io.StringIO()
+            wrong.show(file=text)
+            sys.stderr.write(displayed(text.getvalue()))
         return int(wrong.exit_code)
     except RIFormerDeployError as err:
         if debug:
@@ -178,6 +196,12 @@ def _run(*, as_json: bool, debug: bool) -> int:
         )
         print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=as_json)
         return RIFormerDeployError.exit_code
+
+
+def _plain(message: str) -> str:
+    """What is wrong with a value, without the words of the validators that some versions of Typer use."""
+    message = message.removeprefix("Value error, ")
+    return re.sub(r"^Input should be a valid (\w+)(, .*)?$", r"it must be a valid \1", message)
 
 
 def _while_printing(err: OSError) -> bool:

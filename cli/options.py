@@ -12,13 +12,11 @@ import typer
 
 from riformer_deploy.common.enums import (
     DeviceLayer,
-    Group,
     InputForm,
     Method,
     MlpForm,
     Norm2Form,
     NormForm,
-    Precision,
 )
 
 
@@ -38,6 +36,17 @@ class RunnerChoice(StrEnum):
     ENGINE = "engine"
 
 
+WithList = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar=",".join(RunnerChoice),
+        help="What runs the models.",
+        show_default="all that the bundle has",
+    ),
+]
+
+
 class FlavorChoice(StrEnum):
     """``--backend``: a flavor of TensorRT, or the one that fits the machine."""
 
@@ -50,31 +59,6 @@ def _set_debug(value: bool) -> bool:
     if value:
         logging.getLogger().setLevel(logging.DEBUG)
     return value
-
-
-def chosen_groups(
-    *, torch: bool, onnx: bool, openvino: bool, engine: bool, compiled: bool
-) -> tuple[Group, ...]:
-    """The groups that a command line asks for; none named means all.
-
-    Args:
-        torch: PyTorch was named.
-        onnx: ONNX Runtime was named.
-        openvino: OpenVINO was named.
-        engine: TensorRT was named; it brings what engines are measured against.
-        compiled: PyTorch, where it takes part, is to be compiled too.
-    """
-    everything = not (torch or onnx or openvino or engine)
-    groups: list[Group] = []
-    if torch or everything:
-        groups += [Group.TORCH, Group.COMPILED] if compiled else [Group.TORCH]
-    if onnx or everything:
-        groups.append(Group.ONNX)
-    if openvino or everything:
-        groups.append(Group.OPENVINO)
-    if engine or everything:
-        groups += [Group.GPU, Group.ENGINE]
-    return tuple(groups)
 
 
 def chosen_bundle(path: Path | None) -> Path:
@@ -252,9 +236,6 @@ SkipBad = Annotated[
 ]
 Layer = Annotated[
     DeviceLayer, typer.Option("--device-layer", help="Package that engines' device memory comes from.")
-]
-Precisions = Annotated[
-    list[Precision] | None, typer.Option("--precision", help="What to export.", show_default="fp32")
 ]
 Norm = Annotated[NormForm, typer.Option("--norm-form", help="Operators that compute the norms.")]
 NormIo = Annotated[

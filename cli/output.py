@@ -1,20 +1,29 @@
-"""What commands print: data on stdout, progress and messages on stderr."""
+"""What commands print: data on stdout, progress and messages on stderr.
+
+Nothing is printed but by this module, which makes text of others harmless for a terminal
+(:func:`~riformer_deploy.common.display.displayed`).
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from riformer_deploy.common.display import displayed
 from riformer_deploy.common.progress import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDTH_PIPED = 160
+_LONGEST_CELL = 1000
 
 
 def _console(*, stderr: bool) -> Console:
@@ -23,7 +32,7 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         stderr=stderr,
-        width=None if stream.isatty() else _WIDTH_PIPED,
+        width=None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else _WIDTH_PIPED,
         highlight=False,
         markup=False,
         emoji=False,
@@ -43,29 +52,69 @@ def print_error(kind: str, exit_code: int, message: str, *, as_json: bool) -> No
         sys.stdout.write(
             json.dumps({"error": {"kind": kind, "exit_code": exit_code, "message": message}}, indent=2) + "\n"
         )
-    sys.stderr.write(f"error: {message}\n")
+    _tell(f"error: {message}")
 
 
 def say(text: str) -> None:
-    """A line on stdout, as it is."""
-    sys.stdout.write(text + "\n")
+    """A line on stdout."""
+    sys.stdout.write(displayed(text) + "\n")
 
 
 def note(text: str) -> None:
     """A line for the user on stderr."""
-    sys.stderr.write(f"note: {text}\n")
+    _tell(f"note: {text}")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(displayed(text) + "\n")
+    sys.stderr.flush()
+
+
+class _LogFormatter(logging.Formatter):
+    """Log lines as they may be printed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return displayed(super().format(record))
+
+
+def set_up_logging() -> None:
+    """Show warnings of the library, and of those that it uses, on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def next_step(*words: object) -> None:
+    """One line on stderr: the command that is the next one as a rule.
+
+    Args:
+        words: The command's arguments; what a shell would take apart is quoted.
+    """
+    line = " ".join(shlex.quote(str(word)) for word in words)
+    _tell(f"Next: riformer-deploy {line}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; columns whose name begins with ``>`` are aligned to the right."""
+    """A table on stdout.
+
+    Where the screen is too narrow, cells are folded, between words where that is enough.
+
+    Args:
+        title: Above it.
+        columns: Their names; one that begins with ``>`` is aligned to the right; its cells are never folded,
+            nor are those of one that begins with ``!``.
+        rows: Cells.
+    """
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=displayed(title, lines=False), title_justify="left")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        table.add_column(column.removeprefix(">"), justify=side, overflow="fold")
+        table.add_column(
+            column.lstrip("!>"), justify=side, overflow="fold", no_wrap=column.startswith((">", "!"))
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(displayed(cell, longest=_LONGEST_CELL, lines=False) for cell in row))
     _console(stderr=False).print(table)
 
 
@@ -75,7 +124,7 @@ def progress() -> Iterator[Callable[[str], None]]:
     console = _console(stderr=True)
     if console.is_terminal:
         with console.status("starting") as status:
-            yield status.update
+            yield lambda step: status.update(displayed(step, longest=_WIDTH_PIPED, lines=False))
         return
     shown = ""
 
@@ -84,8 +133,7 @@ def progress() -> Iterator[Callable[[str], None]]:
         what = step.work if isinstance(step, Step) else step
         if what != shown:
             shown = what
-            sys.stderr.write(f"{what}\n")
-            sys.stderr.flush()
+            _tell(what)
 
     yield line
 
@@ -102,8 +150,8 @@ def exit_for_unusable(reasons: Sequence[str]) -> None:
     from riformer_deploy.common.errors import ImageError
 
     for reason in reasons:
-        sys.stderr.write(f"not used: {reason}\n")
-    sys.stderr.write(f"error: {len(reasons)} pictures could not be used\n")
+        _tell(f"not used: {reason}")
+    _tell(f"error: {len(reasons)} pictures could not be used")
     raise typer.Exit(ImageError.exit_code)
 
 
@@ -129,8 +177,7 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
             shown = step
             rate = (done - first) / max(time.monotonic() - start, 1e-9)
             left = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate and total else ""
-            sys.stderr.write(f"{done} of {total or 'unknown'} {what}{left}\n")
-            sys.stderr.flush()
+            _tell(f"{done} of {total or 'unknown'} {what}{left}")
 
     if not console.is_terminal:
         yield line

@@ -93,3 +93,19 @@ def parse_out_indices(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"-?[0-9]+(,-?[0-9]+)*", text):
         raise typer.BadParameter(f"{text!r} is no list of positions; say 0,2,4,6, the four stages")
     return tuple(int(number) for number in text.split(","))
+
+
+def parse_percent(text: str, option: str) -> float:
+    """``5%`` or ``5`` as 5.
+
+    Args:
+        text: As given.
+        option: Its name, for the message.
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a percentage; say 5%", param_hint=option) from None

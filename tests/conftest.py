@@ -145,7 +145,7 @@ def digits_reference(digits_checkpoint: Path, digits_inputs: NDArray[np.float32]
 
 
 @pytest.fixture(scope="session")
-def calibrate_for(
+def calibrated(
     digits_folded: RIFormer, digits_preprocessing: Preprocessing, calibration_file: Path
 ) -> CalibrationResult:
     """The digits' model calibrated on its calibration images; MSE scales, equalised."""

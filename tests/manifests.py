@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,24 @@ def write_bundle(
             (staged / name).write_text(text)
         records = [record_file(staged / name, "") for name in contents]
         return commit(directory, staged, manifest_of(*kept, *records, source=source), force=force)
+
+
+def restate(directory: Path, name: str, content: bytes) -> None:
+    """Change a file of a bundle, and the manifest with it: every hash and size is right."""
+    (directory / name).write_bytes(content)
+    path = directory / "bundle.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(_restated(manifest, name, content)), encoding="utf-8")
+
+
+def _restated(data: Any, name: str, content: bytes) -> Any:
+    if isinstance(data, list):
+        return [_restated(item, name, content) for item in data]
+    if not isinstance(data, dict):
+        return data
+    if data.get("path") == name and "sha256" in data:
+        return data | {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return {key: _restated(value, name, content) for key, value in data.items()}
 
 
 def engine_of(plan: bytes = b"plan", **metadata: Any) -> EngineArtifact:

@@ -3,6 +3,7 @@
 from .accuracy import accuracy
 from .bench import bench
 from .build import build
+from .compare import compare
 from .doctor import doctor
 from .download import download
 from .export import export
@@ -13,14 +14,17 @@ from .models import models
 from .parity import parity
 from .predict import predict
 from .reparameterize import reparameterize
+from .report import report
 from .reproduce import reproduce
 from .sensitivity import sensitivity
+from .serve import triton
 from .test import evaluate
 
 __all__ = [
     "accuracy",
     "bench",
     "build",
+    "compare",
     "doctor",
     "download",
     "evaluate",
@@ -32,6 +36,8 @@ __all__ = [
     "parity",
     "predict",
     "reparameterize",
+    "report",
     "reproduce",
     "sensitivity",
+    "triton",
 ]

@@ -8,7 +8,7 @@ import typer
 
 from riformer_deploy.common.enums import Group
 
-from .. import options, output
+from .. import options, output, selection
 from ..tables.accuracy import print_accuracy
 
 
@@ -17,9 +17,15 @@ def accuracy(
     data: options.Data = ...,  # type: ignore[assignment]  # Typer's mark of an option that must be given
     split: options.Split = "val",
     backend: Annotated[
-        list[options.RunnerChoice] | None,
-        typer.Option("--with", help="Artifacts that take part.", show_default="torch, onnx"),
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar=",".join(options.RunnerChoice),
+            help="What runs the models.",
+            show_default="torch,onnx",
+        ),
     ] = None,
+    precision: selection.PrecisionsToRun = None,
     limit: options.Limit = None,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
@@ -37,21 +43,24 @@ def accuracy(
     """Measure top-1 and top-5 of artifacts in one pass over labelled pictures."""
     from riformer_deploy.api.accuracy import AccuracyOptions, Status, accuracy_bundle
 
-    chosen = backend or [options.RunnerChoice.TORCH, options.RunnerChoice.ONNX]
+    chosen = selection.chosen_runners(backend) or (options.RunnerChoice.TORCH, options.RunnerChoice.ONNX)
     asked = AccuracyOptions(
         data=data,
         split=split,
-        groups=tuple(Group(item) for item in dict.fromkeys(chosen)),
+        groups=tuple(Group(item) for item in chosen),
+        precisions=selection.chosen_precisions(precision),
         limit=limit,
         batch=batch,
         workers=workers,
         max_drop_points=max_drop,
     )
+    directory = options.chosen_bundle(bundle)
     with output.counter("pictures") as count:
-        result = accuracy_bundle(options.chosen_bundle(bundle), asked, count)
+        result = accuracy_bundle(directory, asked, count)
     if json:
         output.print_json(result)
     else:
         print_accuracy(result)
+        output.next_step("bench", directory)
     if result.status is Status.FAILED:
         raise typer.Exit(1)

@@ -8,28 +8,46 @@ import typer
 
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Group
 
-from .. import options, output
+from .. import options, output, selection
 from ..tables.latency import print_latency
 
 
 def bench(
     bundle: options.BundlePath = None,
+    backend: options.WithList = None,
+    precision: selection.PrecisionsToRun = None,
     torch: Annotated[
-        bool, typer.Option("--torch", help="PyTorch: each form, and the folded one compiled.")
+        bool, typer.Option("--torch", help="Same as --with torch: PyTorch in each form.")
     ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="ONNX Runtime.")] = False,
-    openvino: Annotated[bool, typer.Option("--openvino", help="OpenVINO.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Same as --with onnx: ONNX Runtime.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Same as --with openvino.")] = False,
     engine: Annotated[
-        bool, typer.Option("--engine", help="TensorRT engines, and what they are measured against on a GPU.")
+        bool,
+        typer.Option(
+            "--engine",
+            help="Same as --with engine: TensorRT engines, and what they are measured against on a GPU.",
+        ),
     ] = False,
-    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes.", show_default="1, 8")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds per batch size.", show_default="10")] = None,
-    repeats: Annotated[int | None, typer.Option(help="Timed calls per turn.", show_default="3")] = None,
+    batch: Annotated[
+        list[str] | None, typer.Option(metavar="N,...", help="Batch sizes.", show_default="1,8")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Rounds per batch size.", show_default="until the interval of every ratio is narrow"
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(help="Limit of all rounds without --rounds, seconds.", show_default="60"),
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="Timed calls per turn.", show_default="1")] = None,
     warmup: Annotated[int | None, typer.Option(help="Untimed calls first.", show_default="3")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="every core")] = None,
     compile_torch: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Time torch.compile, which takes a while.")
-    ] = True,
+        bool,
+        typer.Option("--compile/--no-compile", help="Time torch.compile on the CPU, too; it takes minutes."),
+    ] = False,
     cuda_graph: Annotated[
         bool | None,
         typer.Option(
@@ -48,37 +66,41 @@ def bench(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Time a bundle's models side by side: those of the kinds named, or all that it has."""
+    """Time a bundle's models side by side, and say which is the fastest, by how much."""
     from riformer_deploy.api.bench import BenchOptions, GpuOptions, bench_bundle
     from riformer_deploy.common.errors import OptionError
 
     default = BenchOptions()
+    batches = selection.chosen_batches(batch)
     asked = BenchOptions(
-        batches=tuple(batch) if batch else default.batches,
-        rounds=default.rounds if rounds is None else rounds,
+        batches=batches or default.batches,
+        rounds=rounds,
+        max_seconds=default.max_seconds if max_seconds is None else max_seconds,
         repeats=default.repeats if repeats is None else repeats,
         warmup=default.warmup if warmup is None else warmup,
         threads=threads,
     )
+    words = {"torch": torch, "onnx": onnx, "openvino": openvino, "engine": engine}
+    runners = selection.chosen_runners([*(backend or ()), *(word for word, said in words.items() if said)])
     graphs = GpuOptions().cuda_graphs if cuda_graph is None else (cuda_graph,)
     gpu = GpuOptions(
         layer=device_layer,
         cuda_graphs=graphs,
-        required=engine,
+        required=options.RunnerChoice.ENGINE in runners,
         baselines=baselines or GpuOptions().baselines,
     )
-    groups = options.chosen_groups(
-        torch=torch, onnx=onnx, openvino=openvino, engine=engine, compiled=compile_torch
-    )
+    groups = selection.chosen_groups(runners, compiled=compile_torch)
     if baselines is not None and Group.GPU not in groups:
         raise OptionError(
             f"--baselines {baselines} is for what engines are measured against, and none takes part.",
             remedy="Say --engine, too, or leave --baselines out.",
         )
+    precisions = selection.chosen_precisions(precision)
+    directory = options.chosen_bundle(bundle)
     with output.progress() as progress:
         notes: list[str] = []
         result = bench_bundle(
-            options.chosen_bundle(bundle), groups, asked, progress, gpu=gpu, tell=notes.append
+            directory, groups, asked, progress, gpu=gpu, precisions=precisions, tell=notes.append
         )
     for text in notes:
         output.note(text)
@@ -86,3 +108,4 @@ def bench(
         output.print_json(result)
     else:
         print_latency(result)
+        output.next_step("report", directory)

@@ -7,18 +7,15 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import HardwareCompatibility, Precision
+from riformer_deploy.common.enums import HardwareCompatibility
 
-from .. import options, output, parsing
+from .. import options, output, parsing, selection
 from ..tables.build import print_build
 
 
 def build(
     bundle: options.BundlePath = None,
-    precision: Annotated[
-        list[Precision] | None,
-        typer.Option(help="Precisions to build.", show_default="every model of the bundle"),
-    ] = None,
+    precision: selection.PrecisionsToBuild = None,
     backend: Annotated[options.FlavorChoice, typer.Option(help="The flavor of TensorRT.")] = (
         options.FlavorChoice.AUTO
     ),
@@ -81,7 +78,7 @@ def build(
     )
 
     asked = BuildOptions(
-        precisions=tuple(precision or ()),
+        precisions=selection.chosen_precisions(precision),
         backend=None if backend is options.FlavorChoice.AUTO else TensorRTFlavor(backend),
         profiles=tuple(parsing.parse_profile(text) for text in profile or ()),
         image_size_px=None if image_size is None else parsing.parse_image_size(image_size),
@@ -110,5 +107,6 @@ def build(
         output.print_json(report)
     else:
         print_build(report)
+        output.next_step("verify", "parity", directory)
     for warning in report.warnings:
         output.note(warning)

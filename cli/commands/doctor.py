@@ -29,9 +29,10 @@ def doctor(
     output.say(f"{machine.cpu}, {machine.cores} cores{memory}, {machine.system}, Python {machine.python}")
     output.print_table(
         "This machine",
-        ("what", "for", "state", "version", "detail", "to mend it"),
-        [
-            (f.name, f.needed_for, str(f.health), f.version or "-", f.detail, f.remedy)
-            for f in report.findings
-        ],
+        ("what", "for", "state", "version", "detail"),
+        [(f.name, f.needed_for, str(f.health), f.version or "-", f.detail) for f in report.findings],
     )
+    for finding in report.findings:  # below the table, where no column breaks a command that people copy
+        if finding.remedy:
+            output.say(f"{finding.name}: {finding.remedy}")
+    output.next_step("export", "CKPT")

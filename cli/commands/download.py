@@ -33,3 +33,4 @@ def download(
     else:
         how = "was there already" if report.fetched_bytes == 0 else f"{report.fetched_bytes:,} bytes fetched"
         output.say(f"{report.path}: {how}, sha256 {report.sha256}")
+        output.next_step("export", report.path)

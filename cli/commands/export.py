@@ -17,7 +17,7 @@ from riformer_deploy.common.enums import (
     WeightSet,
 )
 
-from .. import options, output, parsing
+from .. import options, output, parsing, selection
 from ..tables.parity import print_parity
 
 
@@ -45,7 +45,7 @@ def export(
     opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
     batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
     mirror: options.Mirror = None,
-    precision: options.Precisions = None,
+    precision: selection.PrecisionsToExport = None,
     calibration: options.Calibration = None,
     skip_bad: options.SkipBad = False,
     method: options.Ranges = None,
@@ -98,6 +98,7 @@ def export(
     size = parsing.parse_image_size(image_size) if image_size is not None else None
     fixed = parsing.parse_batch(batch)
     form, topk = parsing.parse_output(output_form or "logits")
+    precisions = selection.chosen_precisions(precision)
     positions = parsing.parse_out_indices(out_indices) if out_indices is not None else ()
     if positions and output_form is not None:
         raise typer.BadParameter("--output-form and --out-indices exclude each other: maps are the output")
@@ -105,7 +106,6 @@ def export(
     from riformer_deploy.api.export import (
         AS_FOUND,
         DEFAULT_OPSET,
-        VARIANTS,
         DownloadOptions,
         ExportOptions,
         Gate,
@@ -114,6 +114,7 @@ def export(
         changed_tolerances,
         checked_out_indices,
         export_checkpoint,
+        find_variant,
         get_variant,
         named_checkpoint,
         parse_changes,
@@ -121,9 +122,10 @@ def export(
 
     with output.counter("bytes") as count:
         path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)
+    published = find_variant(checkpoint)
     asked = ExportOptions(
         checkpoint=path,
-        output=bundle or Path(checkpoint if checkpoint in VARIANTS else path.stem),
+        output=bundle or Path(published.name if published is not None else path.stem),
         config=config,
         variant=get_variant(variant) if variant is not None else None,
         num_classes=num_classes,
@@ -157,7 +159,7 @@ def export(
                 topk=topk,
                 out_indices=checked_out_indices(positions) if positions else (),
             )
-            for item in precision or (Precision.FP32,)
+            for item in precisions or (Precision.FP32,)
         ),
         calibration=calibration,
         skip_bad=skip_bad,
@@ -180,9 +182,10 @@ def export(
         if report.bundle is not None:
             output.print_table(
                 f"Bundle {report.bundle}",
-                ("file", ">size", "sha256"),
+                ("!file", ">size", "!sha256"),
                 [(f.path, f"{f.size_bytes / 2**20:.2f} MiB", f.sha256[:16]) for f in report.files],
             )
+            output.next_step("bench", report.bundle)
         else:
             kept = f"; what was made is kept in {report.kept}, for inspection" if report.kept else ""
             output.say(f"Parity failed: no bundle was written{kept}.")

@@ -41,9 +41,11 @@ def features(
     asked = FeatureOptions(
         output=target, stage=stage, batch=batch, workers=workers, force=force, group=Group(backend)
     )
-    report = extract_features(options.chosen_bundle(chosen), pictures, asked)
+    directory = options.chosen_bundle(chosen)
+    report = extract_features(directory, pictures, asked)
     if json:
         output.print_json(report)
     else:
         output.say(f"{report.output}: {report.array} {list(report.shape)} float32, from {report.model}")
+        output.next_step("predict", *images[:1], "--bundle", directory)
     output.exit_for_unusable([item.reason for item in report.broken])

@@ -37,3 +37,4 @@ def fuse(
     for text in report.notes:
         output.note(text)
     output.say(f"{report.output}: deploy form, {report.parameters:,} parameters, sha256 {report.sha256}")
+    output.next_step("inspect", report.output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import typer
 
@@ -20,7 +20,13 @@ def inspect(
     debug: options.Debug = False,
 ) -> None:
     """Say what a file is: variant, form, size, cost, inputs and outputs, precision, provenance."""
-    from riformer_deploy.api.inspect import BundleInspection, EngineInspection, inspect_file
+    from riformer_deploy.api.inspect import (
+        BundleInspection,
+        CheckpointInspection,
+        EngineInspection,
+        OnnxInspection,
+        inspect_file,
+    )
     from riformer_deploy.common.enums import WeightSet
     from riformer_deploy.common.errors import BundleIntegrityError
 
@@ -30,5 +36,14 @@ def inspect(
         output.print_json(inspection)
     else:
         print_inspection(inspection)
+        match inspection:
+            case CheckpointInspection():
+                output.next_step("export", file)
+            case BundleInspection():
+                output.next_step("verify", "parity", file)
+            case EngineInspection() | OnnxInspection():
+                output.next_step("verify", "parity", file.parent)
+            case _:
+                assert_never(inspection)
     if isinstance(inspection, (BundleInspection, EngineInspection)) and not inspection.intact:
         raise typer.Exit(BundleIntegrityError.exit_code)

@@ -15,18 +15,17 @@ def models(json: options.Json = False, debug: options.Debug = False) -> None:
         return
     output.print_table(
         "Published RIFormer models (ImageNet-1k)",
-        ("model", ">px", ">short edge", ">params (M)", ">FLOPs (G)", ">top-1 %", ">top-5 %", "checkpoint"),
+        ("!model", ">px", ">params (M)", ">FLOPs (G)", ">top-1 %", ">top-5 %"),
         [
             (
                 row.name,
                 str(row.image_size_px),
-                str(row.resize_short_edge_px),
                 f"{row.parameters / 1e6:.2f}",
                 f"{row.flops / 1e9:.2f}",
                 f"{row.top1_percent:.2f}",
                 f"{row.top5_percent:.2f}",
-                row.file_name,
             )
             for row in table.models
         ],
     )
+    output.next_step("export", table.models[0].name)

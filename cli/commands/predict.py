@@ -8,7 +8,7 @@ import typer
 
 from riformer_deploy.common.enums import Group
 
-from .. import options, output
+from .. import options, output, selection
 
 
 def predict(
@@ -16,6 +16,7 @@ def predict(
     backend: Annotated[
         options.RunnerChoice, typer.Option("--with", help="What runs the model.")
     ] = options.RunnerChoice.ONNX,
+    precision: selection.PrecisionToRun = None,
     top: Annotated[int, typer.Option(help="Classes to show of each picture.")] = 5,
     batch: options.BatchOfPictures = 32,
     workers: options.Workers = None,
@@ -30,13 +31,15 @@ def predict(
     pictures = find_pictures(arguments)
     for text in pictures.notes:
         output.note(text)
+    directory = options.chosen_bundle(chosen)
     report = predict_images(
-        options.chosen_bundle(chosen),
+        directory,
         pictures,
         group=Group(backend),
         top=top,
         batch=batch,
         workers=workers,
+        precision=precision,
     )
     if json:
         output.print_json(report)
@@ -50,4 +53,5 @@ def predict(
                 for place, g in enumerate(prediction.guesses)
             ],
         )
+        output.next_step("verify", "accuracy", directory, "--data", "DIR")
     output.exit_for_unusable([item.reason for item in report.broken])

@@ -47,3 +47,4 @@ def reproduce(
         output.print_json(result)
     else:
         print_reproduction(result)
+        output.next_step("export", asked.variants[0].name)

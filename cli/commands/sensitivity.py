@@ -50,7 +50,9 @@ def sensitivity(
             for item in report.layers[:top]
         ],
     )
+    worst = [word for item in report.layers[:1] for word in ("--exclude-layers", item.layer)]
     everything = report.everything
     output.say(
         f"Every layer: {output.number(everything.sqnr_db, '.2f')} dB, {everything.drop_points:.2f} % changed"
     )
+    output.next_step("export", "CKPT", "--precision", report.precision, *worst)

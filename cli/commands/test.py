@@ -56,3 +56,4 @@ def evaluate(
     print_accuracy(result)
     (model,) = result.artifacts
     output.say(f"accuracy/top1: {model.top1.percent:.4f}  accuracy/top5: {model.top5.percent:.4f}")
+    output.next_step("export", path, "--config", config)

@@ -14,7 +14,7 @@ def print_build(report: BuildReport) -> None:
     """What was built, for which GPUs and batch sizes."""
     print_table(
         f"Engines of {report.bundle}",
-        ("engine", "backend", "for compute capability", "batches", ">MiB", ">seconds", "sha256"),
+        ("!engine", "backend", "for compute capability", "batches", ">MiB", ">seconds", "!sha256"),
         [
             (
                 engine.file.path,

@@ -131,10 +131,7 @@ def _print_bundle(found: BundleInspection) -> None:
         ),
         ("parameters", f"{found.deploy_parameters:,} once fused"),
         ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds, fused"),
-        (
-            "parity",
-            f"{found.parity}, {found.parity_utc}" if found.parity else "none under default limits",
-        ),
+        ("parity", _models_parity(found)),
         *(("failed parity", text) for text in found.parity_failures),
         ("integrity", "every file is as recorded" if found.intact else "; ".join(found.problems)),
         *([("not the bundle's", ", ".join(found.foreign))] if found.foreign else []),
@@ -142,6 +139,12 @@ def _print_bundle(found: BundleInspection) -> None:
     _pairs(f"Bundle {found.path}", rows)
     for graph in found.graphs:
         _print_onnx(graph)
+
+
+def _models_parity(found: BundleInspection) -> str:
+    if found.parity_unproven:
+        return f"NOT proven: {'; '.join(found.parity_unproven)}"
+    return f"{found.parity}, {found.parity_utc}" if found.parity else "none under default limits"
 
 
 def _parity(parity: EngineParity | None) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.backends.candidates import require_backends, select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Group
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import (
     EngineUnfitError,
     OptionError,
@@ -48,6 +48,7 @@ class AccuracyOptions:
         batch: Pictures at a time.
         workers: Threads that decode; None takes one a core.
         max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
+        precisions: Of graphs and engines; none for every one.
     """
 
     data: Path | str
@@ -57,6 +58,7 @@ class AccuracyOptions:
     batch: int = 32
     workers: int | None = None
     max_drop_points: float | None = None
+    precisions: tuple[Precision, ...] = ()
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -90,6 +92,7 @@ def accuracy_bundle(
         folded=False,
         keep_memory=False,  # all artifacts are open at once
         gpu=GpuOptions(required=True, cuda_graphs=(False,)),
+        precisions=options.precisions,
     )
     if not selected.candidates:
         unfit = EngineUnfitError if set(options.groups) == {Group.ENGINE} else RuntimeFailureError
@@ -115,6 +118,7 @@ def accuracy_bundle(
         max_drop_points=options.max_drop_points,
         resume_folder=bundle.directory,
         skipped=selected.skipped,
+        classes=model.architecture.num_classes,
     )
     measured = measure_accuracy(task, count)
     with recording_failures("accuracy"):

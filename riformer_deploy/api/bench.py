@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from riformer_deploy.api.parity import synthetic_inputs
 from riformer_deploy.backends.candidates import select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.bundle.results import recording_failures
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Group
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import (
     EngineUnfitError,
 )
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import normalize
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.latency_sessions import store_session
-from riformer_deploy.evaluation.parity_failures import warn_of_failures
+from riformer_deploy.evaluation.parity_failures import stored_verdicts, warn_of_failures
 from riformer_deploy.evaluation.results import (
     LatencyResult,
 )
@@ -31,13 +34,18 @@ __all__ = [
 ]
 
 
+DEFAULT_GROUPS = tuple(group for group in Group if group is not Group.COMPILED)
+"""Everything but ``torch.compile`` on the CPU, which compiles for minutes and is seldom faster there."""
+
+
 def bench_bundle(
     directory: Path | str,
-    groups: tuple[Group, ...] = tuple(Group),
+    groups: tuple[Group, ...] = DEFAULT_GROUPS,
     options: BenchOptions | None = None,
     progress: Progress = silent,
     *,
     gpu: GpuOptions | None = None,
+    precisions: Sequence[Precision] = (),
     tell: Progress = silent,
 ) -> LatencyResult:
     """``bench``: time a bundle's models side by side, and store the result in it.
@@ -46,10 +54,12 @@ def bench_bundle(
 
     Args:
         directory: The bundle.
-        groups: Which candidates.
+        groups: Which candidates; by default all but ``torch.compile`` on the CPU.
         options: How to measure; None means the defaults.
         progress: Called with each step.
         gpu: How engines are run; None means the defaults.
+        precisions: Of graphs and engines; none for every one. PyTorch's float32 stays, since they
+            are compared with it.
         tell: Called with what stays of earlier results, and what is dropped.
 
     Raises:
@@ -66,7 +76,7 @@ def bench_bundle(
     images = normalize(pixels, bundle.manifest.model.preprocessing)
     inputs = synthetic_inputs(size, options.batches, options.seed)
     engines = {engine.file.sha256 for engine in bundle.manifest.engines}
-    selected = select_candidates(bundle, groups, threads=options.used_threads, gpu=gpu)
+    selected = select_candidates(bundle, groups, threads=options.used_threads, gpu=gpu, precisions=precisions)
     alone = set(groups) <= {Group.ENGINE, Group.GPU}
     if alone and not any(candidate.artifact_sha256 in engines for candidate in selected.candidates):
         raise EngineUnfitError(
@@ -77,6 +87,12 @@ def bench_bundle(
     result = measure_latency(
         selected.candidates, images, inputs, options, skipped=selected.skipped, progress=progress
     )
+    verdicts = stored_verdicts(bundle)
+    samples = tuple(
+        dataclasses.replace(item, parity=verdicts.get((item.config, item.artifact_sha256)))
+        for item in result.samples
+    )
+    result = dataclasses.replace(result, samples=samples)
     with recording_failures("latency"):
         store_session(bundle, result, tell)
     return result

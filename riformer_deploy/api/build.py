@@ -157,7 +157,7 @@ def _stage(
     warnings: list[str] = []
     driver = query_driver()
     stem = f"model.{graph.precision}.{trt.backend}"
-    onnx = bundle.path_of(graph.file)
+    onnx = bundle.graph_path(graph)
     built = build_plan(
         trt,
         BuildRequest(

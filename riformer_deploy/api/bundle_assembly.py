@@ -16,6 +16,7 @@ from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringCo
 from riformer_deploy.bundle.manifest import ModelRecord, Source
 from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
+from riformer_deploy.checkpoints.save_tensors import save_tensors
 from riformer_deploy.common.errors import CheckpointValuesError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress
@@ -52,11 +53,12 @@ def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
 
     Args:
         path: The file.
-        checkpoint: Whose.
+        checkpoint: Holds the weights.
         form: Its own form, or deploy form.
 
     Raises:
         CheckpointValuesError: The fused weights overflow float32.
+        OSError: The file cannot be written.
     """
     model = model_from_state(
         checkpoint.architecture, checkpoint.form, checkpoint.state, out_indices=checkpoint.out_indices
@@ -80,7 +82,7 @@ def save_weights(path: Path, checkpoint: Checkpoint, form: Form) -> None:
         }
     }
     with replacing(path) as partial, partial.open("wb") as file:
-        torch.save({"meta": {**checkpoint.meta, **provenance}, "state_dict": dict(state)}, file)
+        save_tensors({"meta": {**checkpoint.meta, **provenance}, "state_dict": dict(state)}, file)
         file.flush()
         load_checkpoint(partial)  # what cannot be read back is not put in place
 
@@ -90,7 +92,7 @@ def stage_weights(staged: Path, checkpoint: Checkpoint) -> tuple[WeightsArtifact
 
     Args:
         staged: The folder.
-        checkpoint: Whose.
+        checkpoint: Holds the weights.
 
     Raises:
         CheckpointValuesError: The fused weights overflow float32.

@@ -70,9 +70,12 @@ _OPTIONAL = {
     "tensorrt_rtx": ("TensorRT-RTX", "building engines without a GPU"),
     "cuda.bindings": ("cuda-python", "running engines"),
     "pynvml": ("nvidia-ml-py", "the GPU's clocks beside its latencies"),
+    "jinja2": ("Jinja2", "the HTML report"),
+    "matplotlib": ("matplotlib", "the plots of the HTML report"),
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
+    "cv2": ("OpenCV", "resizing as models trained with OpenCV's resize expect"),
 }
-_SLOW = {"openvino"}
+_SLOW = {"openvino", "matplotlib"}
 """Of the optional packages, those that take long to import; of the required ones, all do."""
 _NOT_IMPORTED = "not imported; --thorough does"
 

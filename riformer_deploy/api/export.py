@@ -40,7 +40,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.model.architecture import POSITIONS, checked_out_indices
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import VARIANTS, get_variant
+from riformer_deploy.model.variants import find_variant, get_variant
 from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
@@ -48,7 +48,6 @@ from riformer_deploy.system.machine import library_versions
 __all__ = [
     "AS_FOUND",
     "DEFAULT_OPSET",
-    "VARIANTS",
     "DownloadOptions",
     "ExportOptions",
     "ExportReport",
@@ -58,6 +57,7 @@ __all__ = [
     "changed_tolerances",
     "checked_out_indices",
     "export_checkpoint",
+    "find_variant",
     "get_variant",
     "named_checkpoint",
     "parse_changes",
@@ -138,7 +138,7 @@ def _report(
 
 
 def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> ExportReport:
-    """Checkpoint to bundle: load, recognise, fuse, fold, export, prove; then put it in place.
+    """Checkpoint to bundle: load, recognise, fuse, fold, export, compare; then put it in place.
 
     Args:
         options: What to export and where to.
@@ -157,7 +157,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         CalibrationError: The calibration images cannot be used.
         GateError: int8 or fp8 cannot hold the gate.
     """
-    require("onnxruntime")  # the parity report runs the file; told now rather than after minutes of work
+    require("onnxruntime")  # the parity report runs the file; refused now rather than after minutes of work
     progress("loading the checkpoint")
     checkpoint, output = _load(options), Path(options.output)
     notes = list(checkpoint.notes)

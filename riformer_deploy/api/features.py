@@ -16,7 +16,6 @@ __all__ = [
 
 import numpy as np
 
-from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.base import Candidate, Outputs, Runtime, run_all
 from riformer_deploy.bundle.artifacts import OnnxArtifact, TensorSpec
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
@@ -28,6 +27,7 @@ from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.model.architecture import LAST_STAGE, map_name
+from riformer_deploy.serving.runner import only_runner
 
 _LAST = "backbone.norm6"
 
@@ -127,7 +127,7 @@ def _opened(candidate: Candidate, options: FeatureOptions, blocks: Sequence[Sequ
 
 
 def extract_features(directory: Path | str, pictures: PictureFiles, options: FeatureOptions) -> FeatureReport:
-    """Write features of pictures, computed by PyTorch in float32 with the bundle's first weights if not told.
+    """Write features of pictures, computed by PyTorch in float32 unless ``group`` says otherwise.
 
     Args:
         directory: The bundle.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.api.inspections import BundleInspection, EngineInspection, EngineParity, OnnxInspection
-from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
+from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
+from riformer_deploy.evaluation.evidence import unproven
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.model.architecture import Form
@@ -46,6 +48,14 @@ def _inspect_graph(bundle: Bundle, artifact: OnnxArtifact) -> OnnxInspection:
     )
 
 
+def _problem(bundle: Bundle, record: FileRecord) -> str | None:
+    try:
+        bundle.path_of(record)
+    except BundleIntegrityError as err:
+        return err.message
+    return None
+
+
 def inspect_bundle(path: Path) -> BundleInspection:
     """Say what a bundle holds, and whether every file of it is as recorded.
 
@@ -58,13 +68,19 @@ def inspect_bundle(path: Path) -> BundleInspection:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     problems, intact = [], set()
+    graphs = {graph.file: graph for graph in manifest.onnx}
     for record in manifest.files:
         try:
-            bundle.path_of(record)
+            bundle.graph_path(graphs[record]) if record in graphs else bundle.path_of(record)
             intact.add(record.path)
         except BundleIntegrityError as err:
             problems.append(err.message)
+    if (wrong := architecture_problem(manifest)) is not None:
+        problems.append(wrong)
     parity = _stored_parity(bundle, problems)
+    missing = unproven(manifest, parity) if parity is not None else ()
+    if missing:
+        parity = None
     parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
     model = manifest.model
     cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
@@ -78,6 +94,7 @@ def inspect_bundle(path: Path) -> BundleInspection:
         parity=parity.status if parity else None,
         parity_utc=parity.created_utc if parity else None,
         parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
+        parity_unproven=missing,
         intact=not problems,
         problems=tuple(problems),
         foreign=tuple(
@@ -91,6 +108,8 @@ def _parity_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> E
     """The stored parity report of this very engine; one way of launching it that failed makes it failed."""
     parity = _stored_parity(bundle, problems, engine.parity_kind)
     if parity is None or {c.artifact_sha256 for c in parity.candidates} != {engine.file.sha256}:
+        return None
+    if unproven(bundle.manifest, parity, (engine.file,)):
         return None
     return EngineParity(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
 

@@ -33,7 +33,7 @@ class CheckpointInspection:
         parameters: Number of weights in the stored form.
         deploy_parameters: Number of weights once fused.
         preprocessing: What is known of the input, or None where nothing says its size.
-        flops: Multiply-adds of one image in the deploy form at that size, or None likewise.
+        flops: Multiply-adds of one image in the deploy form at that size; None where nothing says it.
         class_names: If stored.
         training: What ``meta`` tells of the training: epoch, iteration, time, framework version.
         notes: What was assumed.
@@ -117,9 +117,11 @@ class BundleInspection:
         flops: Multiply-adds of one image in the deploy form.
         deploy_parameters: Number of weights once fused.
         graphs: Every ONNX file that is as recorded.
-        parity: The verdict of the stored parity report under the default limits; None where there is none.
+        parity: The verdict of the stored parity report under the default limits; None where there is none
+            that proves what the bundle holds.
         parity_utc: When that parity report was made.
         parity_failures: Why each of its candidates that failed did, runtimes that judge no file included.
+        parity_unproven: Why the stored report does not prove what the bundle holds, if it does not.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
         engine_parity: The stored parity report of each engine that has one, by the engine's file.
@@ -138,6 +140,7 @@ class BundleInspection:
     problems: tuple[str, ...]
     engine_parity: dict[str, EngineParity]
     parity_failures: tuple[str, ...] = ()
+    parity_unproven: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
 
 

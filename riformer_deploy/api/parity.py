@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = [
     "MODELS",
+    "PARITY_GROUPS",
     "GpuOptions",
     "ParityResult",
     "Status",
@@ -22,11 +25,14 @@ __all__ = [
 from riformer_deploy.api.parity_reference import ParityReference, parity_reference, synthetic_inputs
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidates import select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions, config_of
+from riformer_deploy.backends.gpu_candidates import config_of
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
+from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
+from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.parity_failures import advice_on
@@ -37,6 +43,8 @@ from riformer_deploy.evaluation.results import (
     files_status,
 )
 from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, changed_tolerances
+
+_LOG = logging.getLogger(__name__)
 
 MODELS = (Group.TORCH, Group.ONNX, Group.OPENVINO)
 """What the parity report of an export covers."""
@@ -52,6 +60,7 @@ def measure_parity(
     expected: ParityReference | None = None,
     gpu: GpuOptions | None = None,
     groups: tuple[Group, ...] = PARITY_GROUPS,
+    precisions: Sequence[Precision] = (),
 ) -> ParityResult:
     """Compare everything that a bundle holds with its reference, on its own samples or synthetic images.
 
@@ -62,16 +71,19 @@ def measure_parity(
         expected: What the reference gives; None runs it.
         gpu: How engines are run; None means the defaults.
         groups: What is compared.
+        precisions: Of graphs and engines; none for every one.
 
     Raises:
-        BundleIntegrityError: A file is not the one that was recorded.
+        BundleIntegrityError: A file is not the one that was recorded, or not what the manifest describes.
         RuntimeFailureError: A model cannot be loaded or run.
         MissingDependencyError: ONNX Runtime is not installed; or PyTorch, where the bundle keeps no
             outputs of the reference.
     """
     manifest = bundle.manifest
+    if (wrong := architecture_problem(manifest)) is not None:  # before anything of that size is built
+        raise BundleIntegrityError(wrong, remedy="Restore the bundle, or export the checkpoint again.")
     expected = expected or parity_reference(bundle, progress)
-    selected = select_candidates(bundle, groups, gpu=gpu)
+    selected = select_candidates(bundle, groups, gpu=gpu, precisions=precisions)
     task = ParityTask(
         reference=reference(bundle),
         candidates=selected.candidates,
@@ -128,26 +140,42 @@ def verify_bundle(
     progress: Progress = silent,
     *,
     gpu: GpuOptions | None = None,
+    groups: tuple[Group, ...] = PARITY_GROUPS,
+    precisions: Sequence[Precision] = (),
 ) -> ParityResult:
     """``verify parity``: compare a bundle's artifacts with its reference, and store the result in it.
+
+    A part of the models, by ``groups`` or ``precisions``, is compared but does not take the place of the
+    stored result, which would lose the verdict on the others; engines have results of their own.
 
     Args:
         directory: The bundle.
         tolerances: Limits by precision; None means the default table.
         progress: Called with each step.
         gpu: How engines are run; None means the defaults.
+        groups: What is compared.
+        precisions: Of graphs and engines; none for every one.
 
     Raises:
-        BundleError: It is not a bundle, or a file was changed.
+        BundleError: It is not a bundle, a file was changed, or it holds no model in a precision.
         RuntimeFailureError: A model cannot be run.
     """
     bundle = Bundle.open(Path(directory))
-    result = measure_parity(bundle, TOLERANCES if tolerances is None else tolerances, progress, gpu=gpu)
+    result = measure_parity(
+        bundle,
+        TOLERANCES if tolerances is None else tolerances,
+        progress,
+        gpu=gpu,
+        groups=groups,
+        precisions=precisions,
+    )
     # A result under limits of the user's own never takes the place of that under the default ones.
     if any(c.tolerance.stated != "default" for c in result.candidates):
         kinds = {"parity-user": result}
     else:
         kinds = results_by_kind(bundle, result)
+        if (precisions or not set(MODELS) <= set(groups)) and kinds.pop("parity", None) is not None:
+            _LOG.warning("the parity of a part of the models was not stored: what the bundle holds stays")
     for kind, part in kinds.items():
         with recording_failures(kind):
             store_result(bundle, kind, part)

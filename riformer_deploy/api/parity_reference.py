@@ -16,10 +16,13 @@ from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.dependencies import PACKAGES
 from riformer_deploy.common.enums import InputForm
 from riformer_deploy.common.errors import (
+    BundleIntegrityError,
     MissingDependencyError,
     OptionError,
 )
+from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.data.array_files import read_array
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import Images, normalize, pixels_of
 from riformer_deploy.evaluation.reference_outputs import (
@@ -65,7 +68,9 @@ def _stored(bundle: Bundle) -> Images | None:
     model, samples = bundle.manifest.model, bundle.manifest.samples
     if samples is None:
         return None
-    stored: Images = np.load(bundle.path_of(samples), allow_pickle=False)
+    path = bundle.path_of(samples)
+    with foreign_data(path, BundleIntegrityError, kind="an array of the bundle"):
+        stored: Images = read_array(path)
     if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
         try:
             pixels_of(stored, model.preprocessing)

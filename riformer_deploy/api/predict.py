@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.api.runner import only_runner
-from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Group
+from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
-from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
+from riformer_deploy.data.loader import UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.evaluation.classification import first_classes, logits_of, softmax
+from riformer_deploy.serving.classifier import Classifier, Guess, Prediction
 
 __all__ = [
+    "Classifier",
     "Guess",
     "Prediction",
     "PredictionReport",
@@ -23,34 +21,6 @@ __all__ = [
     "find_pictures",
     "predict_images",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guess:
-    """A class and how sure the model is of it.
-
-    Attributes:
-        label: Number of the class.
-        name: Its name, if known.
-        score: Softmax of the scores over all classes.
-    """
-
-    label: int
-    name: str | None
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the model says of one picture.
-
-    Attributes:
-        image: The file.
-        guesses: Best first.
-    """
-
-    image: str
-    guesses: tuple[Guess, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +52,7 @@ def predict_images(
     top: int = 5,
     batch: int = 32,
     workers: int | None = None,
+    precision: Precision | None = None,
 ) -> PredictionReport:
     """Run a bundle's model on pictures.
 
@@ -89,9 +60,10 @@ def predict_images(
         directory: The bundle.
         pictures: Files to read.
         group: What runs it.
-        top: How many classes to give of each.
+        top: How many classes to give of each; a graph that gives its first K alone gives no more.
         batch: Pictures at a time.
         workers: Threads that decode; None takes one a core.
+        precision: Of the model that runs; None takes the bundle's first.
 
     Returns:
         The report; a picture that cannot be used is in its ``broken``.
@@ -105,29 +77,15 @@ def predict_images(
     """
     if top < 1:
         raise OptionError(f"--top must be at least 1, got {top}.")
-    bundle = Bundle.open(Path(directory))
-    model = bundle.manifest.model
-    loader = LoaderOptions(preprocessing=model.preprocessing, batch=batch, workers=workers)
-    candidate = only_runner(bundle, group)
-    names = model.class_names
-    predictions, broken = [], []
-    with contextlib.closing(candidate.open()) as runtime:
-        for part in load_batches(pictures, loader):
-            broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
-            if not part.usable:
-                continue
-            scores = softmax(logits_of(candidate, runtime, part.images))
-            for index, row, order in zip(part.usable, scores, first_classes(scores, top), strict=True):
-                guesses = tuple(
-                    Guess(label=int(label), name=names[label] if names else None, score=float(row[label]))
-                    for label in order
-                )
-                predictions.append(Prediction(image=pictures.name_of(index), guesses=guesses))
+    with Classifier.open(
+        directory, with_=group, precision=precision, warm_up=False, keep_memory=False
+    ) as classifier:
+        found = list(classifier.stream(pictures, top=top, batch=batch, workers=workers))
     return PredictionReport(
         bundle=str(directory),
-        model=candidate.name,
-        artifact_sha256=candidate.artifact_sha256,
-        preprocessing=model.preprocessing,
-        predictions=tuple(predictions),
-        broken=tuple(broken),
+        model=classifier.name,
+        artifact_sha256=classifier.artifact_sha256,
+        preprocessing=classifier.model.preprocessing,
+        predictions=tuple(item for item in found if isinstance(item, Prediction)),
+        broken=tuple(item for item in found if isinstance(item, UnusableImage)),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riformer_deploy.backends.stored_models import model_of
+import torch
+
+from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import OptionError
@@ -46,7 +48,7 @@ def bundle_sensitivity(
     bundle = Bundle.open(directory)
     record, source = bundle.manifest.model, bundle.manifest.source
     given = images.open(record.preprocessing, str(config.precision))
-    reference = model_of(bundle.path_of(bundle.manifest.reference.file))
+    reference = stored_model(bundle, bundle.manifest.reference, torch.float32)
     folded = fold(reference)
     check_config(config, folded)
     calibration = calibrate(folded, source.weights_sha256, given, calibration_config([config]), progress)

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
-from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
@@ -28,8 +28,10 @@ from riformer_deploy.common.dependencies import PACKAGES, installed_version, req
 from riformer_deploy.common.enums import (
     Group,
     Precision,
+    Role,
     RuntimeKind,
 )
+from riformer_deploy.common.errors import BundleError
 from riformer_deploy.model.architecture import Form
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ def _graph(
         config=CandidateConfig(runtime=runtime, precision=artifact.precision),
         artifact_sha256=artifact.file.sha256,
         batches=BatchRange.of(artifact.batch),
-        open=lambda: adapt_input(load(bundle.path_of(artifact.file)), bundle, artifact.lowering),
+        open=lambda: adapt_input(load(bundle.graph_path(artifact)), bundle, artifact.lowering),
         file=artifact.file.path,
     )
 
@@ -106,6 +108,13 @@ def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
     return selected
 
 
+def _on_gpu(bundle: Bundle, group: Group, options: GpuOptions) -> CandidateSet:
+    # What touches TensorRT and CUDA is imported when it is asked for: it takes a tenth of a second.
+    from riformer_deploy.backends.gpu_candidates import baseline_candidates, engine_candidates
+
+    return (engine_candidates if group is Group.ENGINE else baseline_candidates)(bundle, options)
+
+
 def select_candidates(
     bundle: Bundle,
     groups: Sequence[Group],
@@ -114,6 +123,7 @@ def select_candidates(
     folded: bool = True,
     keep_memory: bool = True,
     gpu: GpuOptions | None = None,
+    precisions: Sequence[Precision] = (),
 ) -> CandidateSet:
     """The bundle's models of the groups asked for, and those of them that this machine cannot run.
 
@@ -124,10 +134,13 @@ def select_candidates(
         keep_memory: Whether ONNX Runtime keeps memory between runs, which takes more of it.
         threads: CPU threads of each; None leaves the choice to the backend.
         gpu: How engines are run; None means the defaults.
+        precisions: Of graphs and engines; none for every one. What they are compared with stays: the
+            weights in PyTorch, and the baselines on a GPU.
 
     Raises:
-        BundleError: The bundle holds no engine where ``gpu`` requires one.
+        BundleError: The bundle holds no engine where ``gpu`` requires one, or no model in a precision.
     """
+    require_precisions(bundle, precisions)
     selected = CandidateSet()
     for group in dict.fromkeys(groups):
         match group:
@@ -139,13 +152,36 @@ def select_candidates(
                 selected += _onnx_candidates(bundle, threads, keep_memory=keep_memory)
             case Group.OPENVINO:
                 selected += _openvino_candidates(bundle, threads)
-            case Group.ENGINE:
-                selected += engine_candidates(bundle, gpu or GpuOptions())
-            case Group.GPU:
-                selected += baseline_candidates(bundle, gpu or GpuOptions())
+            case Group.ENGINE | Group.GPU:
+                selected += _on_gpu(bundle, group, gpu or GpuOptions())
             case _:
                 assert_never(group)
-    return selected
+    return _of_precisions(selected, precisions) if precisions else selected
+
+
+def require_precisions(bundle: Bundle, precisions: Sequence[Precision]) -> None:
+    """See that a bundle holds a model in each precision.
+
+    Raises:
+        BundleError: It holds none in one of them.
+    """
+    held = list(dict.fromkeys(artifact.precision for artifact in bundle.manifest.onnx))
+    if missing := [item for item in dict.fromkeys(precisions) if item not in held]:
+        raise BundleError(
+            f"{bundle.directory} holds no model in {', '.join(missing)}; it holds {', '.join(held)}.",
+            remedy="Name one that it holds, or export the checkpoint again with that --precision.",
+        )
+
+
+def _of_precisions(selected: CandidateSet, precisions: Sequence[Precision]) -> CandidateSet:
+    return CandidateSet(
+        candidates=tuple(
+            c
+            for c in selected.candidates
+            if c.precision in precisions or c.config.form is not None or c.role is Role.BASELINE
+        ),
+        skipped=tuple(s for s in selected.skipped if s.config.precision in precisions),
+    )
 
 
 def require_backends(groups: Sequence[Group]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.cuda.opening import open_device
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
@@ -18,7 +17,6 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import (
-    Baselines,
     DeviceLayer,
     Processor,
     RuntimeKind,
@@ -29,23 +27,6 @@ from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.fit_checks import Mismatch
 from riformer_deploy.trt.preflight import preflight_here, require_fit
 from riformer_deploy.trt.runtime_cache import runtime_cache_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuOptions:
-    """How engines are run.
-
-    Attributes:
-        layer: Where device memory comes from.
-        cuda_graphs: Which ways of launching take part: plain, as a CUDA graph, or both.
-        required: Whether a bundle without any engine is an error.
-        baselines: Which ways of running the weights with PyTorch they are measured against.
-    """
-
-    layer: DeviceLayer = DeviceLayer.CUDA_PYTHON
-    cuda_graphs: tuple[bool, ...] = (False, True)
-    required: bool = False
-    baselines: Baselines = Baselines.STRONG
 
 
 def _lowering_of(bundle: Bundle, engine: EngineArtifact) -> LoweringConfig:
@@ -178,7 +159,7 @@ def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
     for artifact in bundle.manifest.onnx:
 
         def start(artifact: OnnxArtifact = artifact) -> Runtime:
-            runtime = CudaOnnxRuntime(bundle.path_of(artifact.file), open_device(layer))
+            runtime = CudaOnnxRuntime(bundle.graph_path(artifact), open_device(layer))
             return adapt_input(runtime, bundle, artifact.lowering)
 
         candidate = Candidate(

@@ -12,6 +12,7 @@ from typing_extensions import override
 from riformer_deploy.backends.base import Outputs, Runtime
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.common.files import utf8_path
 from riformer_deploy.data.transforms import Images
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -48,7 +49,8 @@ class OnnxRuntime(Runtime):
         self._threads = threads
         self._keep_memory = keep_memory
         self._provider = provider
-        self._session: Any = self._load(str(path))
+        with utf8_path(path) as name:
+            self._session: Any = self._load(name)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._tapped: Any = None

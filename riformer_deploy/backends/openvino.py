@@ -12,6 +12,7 @@ from typing_extensions import override
 from riformer_deploy.backends.base import Outputs, Runtime
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
+from riformer_deploy.common.files import utf8_path
 from riformer_deploy.data.transforms import Images
 
 
@@ -48,7 +49,8 @@ class OpenVinoRuntime(Runtime):
         if self._threads is not None:
             options[self._openvino.properties.inference_num_threads] = self._threads
         try:
-            model = self._core.read_model(self._path)
+            with utf8_path(self._path) as name:
+                model = self._core.read_model(name)
             if tensors:
                 model.add_outputs(list(tensors))
             if any(_is_bfloat16(port) for op in model.get_ops() for port in op.outputs()):

@@ -27,8 +27,8 @@ def open_reference(bundle: Bundle, weights: WeightsArtifact) -> Runtime:
     """Weights in the form that they are stored in, in float64, with every output that a graph may give.
 
     Args:
-        bundle: Whose.
-        weights: Which.
+        bundle: Holds the weights.
+        weights: One of its files.
 
     Raises:
         BundleIntegrityError: The file was changed.
@@ -48,8 +48,8 @@ def open_weights(
     """Weights in float32 on the CPU.
 
     Args:
-        bundle: Whose.
-        weights: Which.
+        bundle: Holds the weights.
+        weights: One of its files.
         form: Their own form, or folded.
         compiled: Run them through ``torch.compile``.
         threads: CPU threads; None leaves the choice to PyTorch.
@@ -66,7 +66,7 @@ def open_lowered(bundle: Bundle, artifact: OnnxArtifact) -> Runtime:
     """The module that a floating-point graph was exported from, rebuilt from the bundle's record.
 
     Args:
-        bundle: Whose.
+        bundle: Holds the weights.
         artifact: The graph.
 
     Raises:

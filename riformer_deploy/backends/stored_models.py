@@ -10,7 +10,7 @@ import torch
 from riformer_deploy.bundle.artifacts import WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
-from riformer_deploy.common.errors import BundleIntegrityError
+from riformer_deploy.common.errors import BundleChangedError, BundleIntegrityError
 from riformer_deploy.model.architecture import LAST_STAGE
 from riformer_deploy.model.network import RIFormer, model_from_state
 
@@ -32,11 +32,24 @@ def stored_model(
             for them.
 
     Raises:
-        BundleIntegrityError: The file was changed meanwhile.
+        BundleIntegrityError: The file was changed, or holds another model than the manifest says.
+        BundleChangedError: The file was replaced meanwhile.
     """
     checkpoint = load_checkpoint(bundle.path_of(weights.file), out_indices=out_indices)
     if checkpoint.sha256 != weights.file.sha256:
-        raise BundleIntegrityError(f"{checkpoint.path} was changed while it was being used.")
+        raise BundleChangedError(
+            f"{checkpoint.path} was changed while it was being used.", remedy="Run the command again."
+        )
+    stated, form = bundle.manifest.model.architecture, weights.form
+    if (checkpoint.architecture, checkpoint.form) != (stated, form):
+        raise BundleIntegrityError(
+            f"{checkpoint.path} does not hold the model that the bundle's manifest describes.",
+            details=[
+                f"the manifest: {form} form, {stated}",
+                f"the file: {checkpoint.form} form, {checkpoint.architecture}",
+            ],
+            remedy="Restore the bundle, or export the checkpoint again.",
+        )
     return _model(checkpoint, dtype)
 
 

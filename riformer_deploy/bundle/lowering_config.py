@@ -25,7 +25,7 @@ class CalibrationRecord:
 
     Attributes:
         source: What the user named, without its folder.
-        random: Whether the images were random, so that accuracy on real ones is not proven.
+        random: Whether the images were random, so that accuracy on real ones is not known.
         images: How many.
         key: sha256 of everything that the calibration depends on.
         method: How ranges were chosen.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
-from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.model.architecture import Architecture, Form
 
 SCHEMA_VERSION = 2
+_MOST_METADATA_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +123,20 @@ class Manifest:
         parity = tuple(item for item in (self.samples, self.reference_outputs) if item is not None)
         engines = (record for artifact in self.engines for record in artifact.files)
         return (*weights, *graphs, *engines, *parity, *self.results.values())
+
+
+def architecture_problem(manifest: Manifest) -> str | None:
+    """Why weights files cannot hold the recorded architecture, by their sizes alone; None where they can.
+
+    Args:
+        manifest: Weights are float32 values, and some metadata.
+    """
+    for weights in manifest.weights:
+        values = sum(map(prod, manifest.model.architecture.shapes(weights.form).values()))
+        least, most = 4 * values, 4 * values * 1.1 + _MOST_METADATA_BYTES
+        if not least <= weights.file.size_bytes <= most:
+            return (
+                f"{weights.file.path} holds {weights.file.size_bytes:,} bytes; {values:,} weights, as the "
+                f"architecture in {MANIFEST} has in {weights.form} form, take {least:,}."
+            )
+    return None

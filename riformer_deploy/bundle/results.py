@@ -68,17 +68,48 @@ def store_result(
         path.write_text(dump_json(result), encoding="utf-8")
         records = {kind: record_file(path, bundle.manifest.reference.file.sha256)}
         for name, text in tables.items():
-            (staged / name).write_text(text, encoding="utf-8")
+            # names of files are the bytes that they are, UTF-8 or not
+            (staged / name).write_text(text, encoding="utf-8", errors="surrogateescape")
             records[name] = record_file(staged / name, records[kind].sha256)
 
-        def add(current: Manifest) -> Manifest:
-            now, then = current, bundle.manifest
-            if (now.onnx, now.weights, now.engines) != (then.onnx, then.weights, then.engines):
-                raise BundleChangedError(
-                    f"The bundle {bundle.directory} was exported or built anew while its old models were "
-                    f"being measured; the {kind} result is not of what it holds now.",
-                    remedy="Run the command again.",
-                )
-            return dataclasses.replace(current, results={**beside(current, staged), **records})
+        _add(bundle, staged, kind, records, beside)
 
-        update(bundle.directory, staged, add)
+
+def store_pages(bundle: Bundle, pages: Mapping[str, str]) -> None:
+    """Put pages about a bundle's results into it, in place of the last ones.
+
+    Args:
+        bundle: Open.
+        pages: Texts by file name, which is also their kind.
+
+    Raises:
+        BundleError: The bundle cannot be written.
+    """
+    with staging(bundle.directory) as staged:
+        records = {}
+        for name, text in pages.items():
+            (staged / name).write_text(text, encoding="utf-8")
+            records[name] = record_file(staged / name, bundle.manifest.reference.file.sha256)
+        _add(bundle, staged, "report", records)
+
+
+def _add(
+    bundle: Bundle,
+    staged: Path,
+    kind: str,
+    records: Mapping[str, FileRecord],
+    beside: Callable[[Manifest, Path], Mapping[str, FileRecord]] = _all_others,
+) -> None:
+    """Commit what was staged, unless the models that it is about have changed meanwhile."""
+
+    def add(current: Manifest) -> Manifest:
+        now, then = current, bundle.manifest
+        if (now.onnx, now.weights, now.engines) != (then.onnx, then.weights, then.engines):
+            raise BundleChangedError(
+                f"The bundle {bundle.directory} was exported or built anew while its old models were "
+                f"being measured; the {kind} result is not of what it holds now.",
+                remedy="Run the command again.",
+            )
+        return dataclasses.replace(current, results={**beside(current, staged), **records})
+
+    update(bundle.directory, staged, add)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
+from typing import NoReturn
 
-from riformer_deploy.bundle.artifacts import FAILED_MANIFEST, MANIFEST, FileRecord
+from riformer_deploy.bundle.artifacts import FAILED_MANIFEST, MANIFEST, FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
 )
+from riformer_deploy.bundle.external_data import ExternalDataError, refuse_external_data
+from riformer_deploy.bundle.folder_lock import folder_lock
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest
-from riformer_deploy.bundle.redo_log import COMMIT, PENDING, roll_forward
+from riformer_deploy.bundle.redo_log import COMMIT, MOST_MANIFEST_BYTES, PENDING, has_commit, read_commit
 from riformer_deploy.common.errors import (
+    BundleChangedError,
     BundleError,
     BundleIntegrityError,
 )
-from riformer_deploy.common.files import locked, sha256_of
+from riformer_deploy.common.files import open_regular, read_regular
 from riformer_deploy.common.serialization import RecordError, load_json, schema_of
 
 
@@ -36,46 +42,109 @@ class Bundle:
 
     @classmethod
     def open(cls, directory: Path | str) -> Bundle:
-        """Open a bundle, finishing an interrupted write first.
+        """Open a bundle; nothing is written.
+
+        Beside a writer that is just moving files into place it waits. What a killed one has not moved yet is
+        read where it lies; the next writer moves it.
 
         Raises:
+            BundleChangedError: A writer does not come to an end.
             BundleError: The folder is not a bundle or its manifest is invalid.
         """
         directory = Path(directory)
+        unfinished: Manifest | None = None
         try:
-            if (directory / COMMIT).is_dir():
-                with locked(directory):
-                    roll_forward(directory)
+            if has_commit(directory):
+                with folder_lock(directory, reader=True):
+                    unfinished = read_commit(directory)
         except OSError as err:
-            raise BundleError(f"The interrupted write of {directory} cannot be finished: {err}") from err
-        return cls(directory, read_manifest(directory))
+            raise BundleError(f"The interrupted write of {directory} cannot be read: {err}") from err
+        return cls(directory, unfinished or read_manifest(directory))
 
     def place_of(self, record: FileRecord) -> Path:
         """Path of one of the bundle's files, whatever it holds by now."""
-        path = self.directory / record.path
-        return path if self.base is None or path.exists() else self.base / record.path
+        places = [self.directory / COMMIT] if has_commit(self.directory) else []
+        places += [self.directory] if self.base is None else [self.directory, self.base]
+        found = (place / record.path for place in places if (place / record.path).exists())
+        return next(found, places[-1] / record.path)
 
     def path_of(self, record: FileRecord) -> Path:
-        """Path of one of the bundle's files, after checking its sha256 (once per opened bundle).
+        """Path of one of the bundle's files, after checking its size and sha256 (once per opened bundle).
 
         Raises:
             BundleIntegrityError: The file is missing or not the one that was recorded.
+            BundleChangedError: Another process replaced the bundle since it was opened.
         """
         path = self.place_of(record)
         if (record.path, record.sha256) not in self._verified:
-            remedy = "Restore the file, or export the checkpoint again."
-            try:
-                found = sha256_of(path)
-            except OSError as err:
-                raise BundleIntegrityError(f"{path} cannot be read: {err}", remedy=remedy) from err
-            if found != record.sha256:
-                raise BundleIntegrityError(
-                    f"{path} is not the file that the bundle recorded: its sha256 is {found}, "
-                    f"expected {record.sha256}.",
-                    remedy=remedy,
-                )
+            problem = misfit(path, record)
+            if problem is not None and (moved := self.place_of(record)) != path:
+                path, problem = moved, misfit(moved, record)  # a writer finished an interrupted write
+            if problem is not None:
+                self._refuse(problem)
             self._verified.add((record.path, record.sha256))
         return path
+
+    def graph_path(self, artifact: OnnxArtifact) -> Path:
+        """Path of one of the bundle's graphs, after checking that its hash covers all that it holds.
+
+        Raises:
+            BundleIntegrityError: As :meth:`path_of`; or it is no ``.onnx`` file, or one with external data.
+            BundleChangedError: Another process replaced the bundle since it was opened.
+        """
+        path = self.path_of(artifact.file)
+        problem = _refers_outside(path)
+        if problem is not None:
+            self._refuse(problem)
+        return path
+
+    def _refuse(self, problem: str) -> NoReturn:
+        """Raise for a file that is not the recorded one, which the bundle's new one may well be."""
+        try:
+            replaced = self.base is None and Bundle.open(self.directory).manifest != self.manifest
+        except BundleError:
+            replaced = False
+        if replaced:
+            raise BundleChangedError(
+                f"Another process replaced the bundle {self.directory} while it was being read.",
+                remedy="Run the command again.",
+            )
+        raise BundleIntegrityError(problem, remedy="Restore the file, or export the checkpoint again.")
+
+
+def misfit(path: Path, record: FileRecord) -> str | None:
+    """Why a file is not the one that was recorded, in words; None where it is.
+
+    Args:
+        path: The file; one of another size is not read.
+        record: Of the bundle's.
+    """
+    try:
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes != record.size_bytes:
+                got, expected = f"it holds {size_bytes:,} bytes", f"{record.size_bytes:,}"
+            else:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                got, expected = f"its sha256 is {digest}", record.sha256
+                if digest == expected:
+                    return None
+    except OSError as err:
+        return f"{path} cannot be read: {err}"
+    return f"{path} is not the file that the bundle recorded: {got}, expected {expected}."
+
+
+def _refers_outside(path: Path) -> str | None:
+    """Why an ONNX file does not stand by itself, in words; None where it does."""
+    if path.suffix != ".onnx":  # by its name a runtime may take it for a format with a second file
+        return f"{path} is recorded as a graph and is not called so: expected a name that ends in .onnx."
+    try:
+        refuse_external_data(path)
+    except ExternalDataError as err:
+        return f"{path} is not a graph by itself: {err}; no hash of the bundle covers what it refers to."
+    except OSError as err:
+        return f"{path} cannot be read: {err}"
+    return None
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -85,7 +154,7 @@ def read_manifest(directory: Path) -> Manifest:
         BundleError: The folder is not a bundle or its manifest is invalid.
     """
     try:
-        text = (directory / MANIFEST).read_text(encoding="utf-8")
+        text = read_regular(directory / MANIFEST, MOST_MANIFEST_BYTES).decode("utf-8")
     except (FileNotFoundError, NotADirectoryError) as err:
         if (directory / FAILED_MANIFEST).is_file():
             raise BundleError(
@@ -151,7 +220,7 @@ def find_bundle(path: Path | None) -> Path:
 
 def is_bundle(directory: Path) -> bool:
     """Whether a folder holds a bundle, complete or about to be completed."""
-    return (directory / MANIFEST).is_file() or (directory / COMMIT).is_dir()
+    return (directory / MANIFEST).is_file() or (directory / COMMIT / MANIFEST).is_file()
 
 
 def engine_of(bundle: Bundle, path: Path) -> EngineArtifact:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord
+from riformer_deploy.bundle.folder_lock import folder_lock
 from riformer_deploy.bundle.manifest import Manifest, Source
 from riformer_deploy.bundle.redo_log import (
     COMMIT,
     PENDING,
+    has_commit,
+    read_commit,
     remove_abandoned_logs,
     remove_stale,
     roll_forward,
@@ -24,6 +27,7 @@ from riformer_deploy.common.errors import (
     BundleError,
 )
 from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
+from riformer_deploy.common.interruption import interruption_deferred
 from riformer_deploy.common.serialization import dump_json
 
 
@@ -89,26 +93,37 @@ def staging(directory: Path) -> Iterator[Path]:
 
     Args:
         directory: The bundle's folder, created with its parents if need be (and removed again if left empty).
+
+    Raises:
+        BundleError: A file cannot be written, there or by the block: the disk is full, or a limit is reached.
     """
     created: list[Path] = []
-    try:
-        created += [path for path in (directory, *directory.parents) if not path.exists()]
-        directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory):
-            remove_stale(directory)
-            staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
-            alive = contextlib.ExitStack()
-            alive.enter_context(locked(staged))  # until the end, so that nobody takes it for a killed one's
-    except OSError as err:
-        raise BundleError(f"{directory} cannot be written: {err}") from err
-    try:
-        yield staged
-    finally:
-        alive.close()
-        shutil.rmtree(staged, ignore_errors=True)
-        with contextlib.suppress(OSError):  # what is not empty stays, and its parents with it
-            for path in created:
-                path.rmdir()
+    with contextlib.ExitStack() as alive:
+        try:
+            created += [path for path in (directory, *directory.parents) if not path.exists()]
+            alive.callback(_remove_empty, created)
+            directory.mkdir(parents=True, exist_ok=True)
+            with folder_lock(directory), interruption_deferred():
+                roll_forward(directory)
+                remove_stale(directory)
+                staged = Path(tempfile.mkdtemp(prefix=PENDING, dir=directory))
+                alive.callback(shutil.rmtree, staged, ignore_errors=True)
+                # until the end, so that nobody takes it for a killed one's
+                alive.enter_context(locked(staged))
+            yield staged
+        except BrokenPipeError:  # of whoever reads what is printed meanwhile
+            raise
+        except OSError as err:
+            raise BundleError(f"{directory} cannot be written: {err}") from err
+        finally:
+            with interruption_deferred():
+                alive.close()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # what is not empty stays, and its parents with it
+        for path in folders:
+            path.rmdir()
 
 
 def record_file(path: Path, parent_sha256: str) -> FileRecord:
@@ -123,15 +138,17 @@ def record_file(path: Path, parent_sha256: str) -> FileRecord:
 
 
 def manifest_digest(directory: Path) -> str | None:
-    """What the manifest in force is told by; None where there is none.
+    """What tells the manifest in force from others; None where there is none.
 
     Raises:
-        BundleError: An interrupted write cannot be finished.
+        BundleChangedError: A writer does not come to an end.
+        BundleError: It cannot be read.
     """
     try:
-        if (directory / COMMIT).is_dir():
-            with locked(directory):
-                roll_forward(directory)
+        if has_commit(directory):
+            with folder_lock(directory, reader=True):
+                if read_commit(directory) is not None:
+                    return sha256_of(directory / COMMIT / MANIFEST)
         return sha256_of(directory / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -189,7 +206,7 @@ def _commit(
     directory: Path, staged: Path, manifest_of: Callable[[], Manifest], *, force: bool = False
 ) -> Bundle:
     try:
-        with locked(directory):
+        with folder_lock(directory), interruption_deferred():
             roll_forward(directory)
             manifest = manifest_of()
             _check_foreign(directory, staged, force=force)

@@ -7,22 +7,23 @@ Both styles are read: ``_base_ = [...]`` with ``{{_base_.name}}`` and ``_base_.n
 from __future__ import annotations
 
 import ast
-import copy
 import importlib.util
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from riformer_deploy.checkpoints.allowlists import SCOPES
-from riformer_deploy.checkpoints.config_syntax import UNREAD, Namespace, merged
+from riformer_deploy.checkpoints.config_spelling import Speller
+from riformer_deploy.checkpoints.config_syntax import Namespace
+from riformer_deploy.checkpoints.config_values import UNREAD, Budget, merged
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.common.files import FileTooLargeError, read_regular
+from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
 
 _MOST_BYTES = 1_000_000
 _MOST_FILES = 64
-_MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class ConfigFile:
     Attributes:
         path: The file.
         names: Every top-level name with its value: literals, lists and dictionaries, or
-            :data:`~riformer_deploy.checkpoints.config_syntax.UNREAD`.
+            :data:`~riformer_deploy.checkpoints.config_values.UNREAD`.
         text: The same as one flat Python text, as mmengine stores it in ``meta['cfg']``.
     """
 
@@ -66,21 +67,22 @@ class ConfigFile:
 def read_config(path: Path | str) -> ConfigFile:
     """Read a config file and all that it builds on.
 
+    Read are at most 64 files of 1 MB each, which make 100,000 values and a text of 10 MB.
+
     Args:
         path: A ``.py`` file; or, where there is no such file, one that is named like a published config
             of RIFormer, such as ``configs/riformer/riformer-s12_8xb128_in1k.py``, which is known here.
 
     Raises:
-        OptionError: A file cannot be read, is not Python, builds on itself, or on one that is not there.
+        OptionError: A file cannot be read, is not Python, builds on itself, or on one that is not there, or
+            they are together more than is read.
     """
     path = Path(path)
-    names = _Reader().read(path, ())
-    _bare_steps(names)
-    count = [0]
-    try:
-        lines = [f"{name} = {_spelled(value, count, path)}" for name, value in names.items()]
-    except RecursionError as err:
-        raise OptionError(f"The config {path} is nested too deeply to be read.") from err
+    with foreign_data(path, OptionError, kind="a config", remedy="Give it as Config.dump writes it."):
+        names = _Reader().read(path, ())
+        _bare_steps(names)
+        speller = Speller()
+        lines = [f"{name} = {speller.spelled(value)}" for name, value in names.items()]
     return ConfigFile(path=path, names=names, text="\n".join(lines) + "\n")
 
 
@@ -133,6 +135,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._count = 0
+        self._budget = Budget()
 
     def read(self, path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
         """The names of a file, with those of what it builds on.
@@ -150,9 +153,8 @@ class _Reader:
         if self._count > _MOST_FILES:
             raise OptionError(f"The config {readers[0]} builds on more than {_MOST_FILES} files.")
         tree = _parsed(path, readers)
-        namespace = Namespace()
         try:
-            return self._followed(tree, namespace, path, (*readers, whole))
+            return self._followed(tree, Namespace(budget=self._budget), path, (*readers, whole))
         except RecursionError as err:
             raise OptionError(f"The config {path} is nested too deeply to be read.") from err
 
@@ -175,7 +177,7 @@ class _Reader:
                 namespace.run(statement)
         own = {name: value for name, value in namespace.names.items() if not name.startswith("__")}
         # Each name is copied by itself: what two names share within a file they do not share beyond it.
-        return {name: copy.deepcopy(value) for name, value in merged(own, bases).items()}
+        return {name: self._budget.copied(value) for name, value in merged(own, bases, self._budget).items()}
 
     def _base(self, named: Any, path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
         if not isinstance(named, str):
@@ -225,18 +227,24 @@ def _reads_base(statement: ast.With) -> bool:
 
 def _installed(package: str, rest: Path) -> Path:
     """A config that an installed package ships; its place is looked up, the package is not imported."""
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
+    for folder in _folders_of(package):
         found = Path(folder) / ".mim" / "configs" / rest
         if found.exists():
             return found
     return rest
 
 
+def _folders_of(package: str) -> list[str]:
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # of __main__ and other modules that came from no file
+        return []
+    return list(spec.submodule_search_locations or ()) if spec is not None else []
+
+
 def _imported(parts: Path) -> Path:
     package, *rest = parts.parts
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
+    for folder in _folders_of(package):
         if (found := Path(folder, *rest)).exists():
             return found
     return parts
@@ -245,9 +253,9 @@ def _imported(parts: Path) -> Path:
 def _parsed(path: Path, readers: tuple[Path, ...]) -> ast.Module:
     beneath = f", which {readers[-1]} builds on," if readers else ""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise OptionError(f"The config {path}{beneath} has more than {_MOST_BYTES:,} bytes.")
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(read_regular(path, _MOST_BYTES).decode("utf-8"))
+    except FileTooLargeError as err:
+        raise OptionError(f"The config {path}{beneath} has more than {_MOST_BYTES:,} bytes.") from err
     except (OSError, UnicodeDecodeError) as err:
         reason = "there is no such file" if isinstance(err, FileNotFoundError) else str(err)
         raise OptionError(
@@ -269,22 +277,3 @@ def _bare_steps(names: Mapping[str, Any]) -> None:
                 root, _, rest = kind.partition(".")
                 if root in {*SCOPES, "mmcv", "mmengine"} and rest:
                     step["type"] = rest.rpartition(".")[2]
-
-
-def _spelled(value: Any, count: list[int], path: Path) -> str:
-    """A value as an expression that :mod:`mmengine_config` reads; what no literal spells as a call."""
-    count[0] += 1
-    if count[0] > _MOST_VALUES:
-        raise OptionError(f"The config {path} holds more than {_MOST_VALUES:,} values.")
-    match value:
-        case dict():
-            pairs = (f"{key!r}: {_spelled(item, count, path)}" for key, item in value.items())
-            return "{" + ", ".join(pairs) + "}"
-        case list():
-            return "[" + ", ".join(_spelled(item, count, path) for item in value) + "]"
-        case float() if not math.isfinite(value):
-            return repr(UNREAD)
-        case int() if abs(value) >= 10**30:
-            return repr(UNREAD)
-        case _:
-            return repr(value)

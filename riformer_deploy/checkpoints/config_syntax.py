@@ -2,30 +2,18 @@
 
 Literals, ``dict(...)``, names, items, attributes, slices and plain arithmetic are understood, as statements
 assignments, ``update``, ``merge``, ``append`` and ``extend``. Whatever else touches a value makes it
-:data:`UNREAD`, everywhere it can be seen from, so that no value is taken for what the file does not say.
+:data:`~riformer_deploy.checkpoints.config_values.UNREAD`, everywhere it can be seen from, so that no value is taken for what the file does not say.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-
-class Unread:
-    """A value that only running the file would tell."""
-
-    def __deepcopy__(self, _memo: object) -> Unread:
-        return self
-
-    def __repr__(self) -> str:
-        return "unread()"  # an expression, so that a parser of the text does not evaluate it either
-
-
-UNREAD = Unread()
+from riformer_deploy.checkpoints.config_values import UNREAD, Budget, containers, is_key, merged, update
 
 
 class _Imported(str):
@@ -46,29 +34,6 @@ _NUMERIC = {
 }
 
 
-def merged(new: dict[Any, Any], base: dict[Any, Any]) -> dict[Any, Any]:
-    """``new`` over ``base`` as mmengine lays it: dictionaries merge, ``_delete_=True`` replaces one whole."""
-    result = dict(base)
-    for key, value in new.items():
-        before = base.get(key)
-        if isinstance(value, dict) and "_delete_" in value:
-            result[key] = {name: item for name, item in value.items() if name != "_delete_"}
-        elif isinstance(value, dict) and isinstance(before, dict):
-            result[key] = merged(value, before)
-        else:
-            result[key] = value
-    return result
-
-
-def _update(target: dict[Any, Any], new: dict[Any, Any]) -> None:
-    """``ConfigDict.update``, which merges in place."""
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _update(target[key], value)
-        else:
-            target[key] = value
-
-
 @dataclass
 class Namespace:
     """The names of one file.
@@ -77,11 +42,13 @@ class Namespace:
         names: Their values: literals, lists and dictionaries of these, or :data:`UNREAD`.
         base: What ``_base_.name`` means: the names of the files that this one builds on.
         imported: Full paths of imported classes and modules, by the names that the file gives them.
+        budget: Bounds the work; ValueError is raised where it is spent.
     """
 
     names: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
     imported: dict[str, str] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
 
     def run(self, statement: ast.stmt) -> None:
         """Follow one statement."""
@@ -118,14 +85,15 @@ class Namespace:
             return False
         match method, target, given:
             case "update", dict(), [] | [dict()]:
-                _update(target, {**(given[0] if given else {}), **words})
+                update(target, {**(given[0] if given else {}), **words}, self.budget)
             case "merge", dict(), [dict(new)] if not words:
-                result = merged({"all": new}, {"all": target})["all"]
+                result = merged({"all": new}, {"all": target}, self.budget)["all"]
                 target.clear()
                 target.update(result)
             case "append", list(), [value] if not words:
                 target.append(value)
             case "extend", list(), [list(values)] if not words:
+                self.budget.spend(len(values))
                 target.extend(values)
             case _:
                 return False
@@ -171,14 +139,16 @@ class Namespace:
                 ast.Call(func=ast.Attribute(attr="deepcopy"), args=[copied], keywords=[])
                 | ast.Call(func=ast.Name(id="deepcopy"), args=[copied], keywords=[])
             ):
-                result = copy.deepcopy(self.value(copied))
+                result = self.budget.copied(self.value(copied))
             case ast.Set(elts=[ast.Set(elts=[ast.Attribute() as reference])]):  # {{_base_.name}}
-                result = copy.deepcopy(self.value(reference))
+                result = self.budget.copied(self.value(reference))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 number = self.value(operand)
                 result = -number if _is_number(number) else UNREAD
             case ast.BinOp(left=left, op=kind, right=right):
+                self.budget.spend(1)
                 result = _computed(self.value(left), kind, self.value(right))
+                self.budget.spend(len(result) if isinstance(result, (str, list)) else 0)
             case ast.Name(id=name):
                 result = self.names.get(
                     name, _Imported(self.imported[name]) if name in self.imported else UNREAD
@@ -198,8 +168,9 @@ class Namespace:
             if key is None:  # **other
                 if not isinstance(value, dict):
                     return UNREAD
+                self.budget.spend(len(value))
                 result |= value
-            elif isinstance(key, ast.Constant) and isinstance(key.value, (str, int)):
+            elif isinstance(key, ast.Constant) and is_key(key.value):
                 result[key.value] = value
             else:
                 return UNREAD
@@ -218,6 +189,7 @@ class Namespace:
             edges = [
                 None if edge is None else self.value(edge) for edge in (part.lower, part.upper, part.step)
             ]
+            self.budget.spend(len(held))
             return held[slice(*edges)] if all(e is None or (type(e) is int and e) for e in edges) else UNREAD
         key = UNREAD if isinstance(part, ast.Slice) else self.value(part)
         if isinstance(held, dict) and isinstance(key, (str, int)):
@@ -245,23 +217,16 @@ class Namespace:
             if item.id == "_base_":
                 self.base = dict.fromkeys(self.base, UNREAD)
         found = {item.id for item in touched if item.id in self.names or isinstance(item.ctx, ast.Store)}
-        shared = {id(part) for name in found for part in _containers(self.names.get(name))}
+        shared = {id(part) for name in found for part in self._looked_at(self.names.get(name))}
         for name, value in self.names.items():
-            if name in found or any(id(part) in shared for part in _containers(value)):
+            if name in found or any(id(part) in shared for part in self._looked_at(value)):
                 found.add(name)
         self.names |= dict.fromkeys(found, UNREAD)
 
-
-def _containers(value: Any) -> Iterator[Any]:
-    """Every list and dictionary within a value, itself included, each once."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, (list, dict)) and id(item) not in seen:
-            seen.add(id(item))
-            yield item
-            waiting.extend(item.values() if isinstance(item, dict) else item)
+    def _looked_at(self, value: Any) -> Iterator[Any]:
+        for part in containers(value):
+            self.budget.spend(1 + len(part))
+            yield part
 
 
 def _is_number(value: Any) -> bool:

@@ -9,6 +9,8 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
+from riformer_deploy.checkpoints.config_values import is_key
+
 
 @dataclass(frozen=True)
 class Unread:
@@ -29,7 +31,7 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
             value = node.value
         case ast.List() | ast.Tuple():
             value = [_value(item, known) for item in node.elts]
-        case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
+        case ast.Dict() if all(isinstance(key, ast.Constant) and is_key(key.value) for key in node.keys):
             value = {
                 key.value: _value(item, known)
                 for key, item in zip(node.keys, node.values, strict=True)
@@ -46,8 +48,29 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
     return value
 
 
+MOST_CHARACTERS = 1_000_000
+"""Of a config; mmengine's longest have some ten thousand."""
+
+
+def too_long(text: str) -> str | None:
+    """Why a text is too long to be read as a config; None where it is not."""
+    if len(text) <= MOST_CHARACTERS:
+        return None
+    return f"the stored config has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read"
+
+
 def assignments(text: str) -> dict[str, Any]:
-    """The values of the names that a text assigns at its top level; none where it is not Python."""
+    """The values of the names that a text assigns at its top level.
+
+    Args:
+        text: Content of ``meta['cfg']``.
+
+    Returns:
+        None of them where it is not Python, or longer than :data:`MOST_CHARACTERS`, which the check of its
+        settings refuses.
+    """
+    if too_long(text) is not None:
+        return {}
     try:
         statements = ast.parse(text).body
         return _assigned(statements)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from riformer_deploy.checkpoints.mmengine_config import contradictions, refused_settings
+from riformer_deploy.checkpoints.placeholders import UnusableTensor
 from riformer_deploy.common.errors import CheckpointKeysError, CheckpointMismatchError, NotRIFormerError
 from riformer_deploy.model.architecture import LAST_STAGE, STAGES, Architecture, Form
 
@@ -30,7 +31,7 @@ _BLOCK = re.compile(r"backbone\.network\.([0246])\.(\d{1,3})\.(.+)")
 
 
 def recognise_form(path: Path, state: Mapping[str, Any]) -> Form:
-    """Training or deploy form, told by the keys of the blocks.
+    """Training or deploy form, by the keys of the blocks.
 
     Args:
         path: Named in errors.
@@ -152,7 +153,7 @@ def check_keys(
         path: Named in errors.
         state: Tensors by mmpretrain's keys, without prefixes.
         architecture: What the state dict was recognised as.
-        form: Likewise.
+        form: The form that the keys are those of.
         out_indices: Positions of the backbone whose norms it must hold.
         also: What else is wrong with the file, listed along.
 
@@ -164,6 +165,8 @@ def check_keys(
     for key, value in state.items():
         if key not in expected:
             problems.append(f"unexpected: {key}")
+        elif isinstance(value, UnusableTensor):
+            pass  # what reads its values says why it has none
         elif not isinstance(value, Tensor):
             problems.append(f"not a tensor: {key} is a {type(value).__name__}")
         elif tuple(value.shape) != expected[key]:

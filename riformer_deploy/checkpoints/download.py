@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
 from riformer_deploy.common.progress import CountCallback, uncounted
-from riformer_deploy.model.variants import VARIANTS, Variant
+from riformer_deploy.model.variants import Variant, find_variant, get_variant
 
 _LOG = logging.getLogger(__name__)
 _SCHEMES = {"https"}
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_LONGEST_NAME = 200  # bytes; most file systems take 255, and the names of parts are longer
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")  # the convention of torch.hub and OpenMMLab
 
 PUBLISHED_AT = "https://download.openmmlab.com/mmclassification/v1/riformer/"
@@ -41,7 +44,7 @@ class DownloadOptions:
     patience: Patience = DEFAULT_PATIENCE
 
     def __post_init__(self) -> None:
-        if self.mirror is not None and urlsplit(self.mirror).scheme not in {"http", "https"}:
+        if self.mirror is not None and _split(self.mirror).scheme not in {"http", "https"}:
             raise OptionError(f"--mirror must be an http or https URL, got {self.mirror!r}.")
 
     def url_of(self, variant: Variant) -> str:
@@ -102,9 +105,10 @@ def download_url(url: str, options: DownloadOptions, count: CountCallback = unco
         OptionError: The URL is not https or names no file, or a file of that name is there whose content
             no hash in its name vouches for.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     name = unquote(parts.path).rpartition("/")[2]
-    if parts.scheme.lower() not in _SCHEMES or not parts.netloc or name in {"", ".", ".."}:
+    usable = name not in {"", ".", ".."} and name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+    if parts.scheme.lower() not in _SCHEMES or not parts.netloc or not usable:
         raise OptionError(
             f"{url} cannot be fetched: the https address of a file was expected.",
             remedy="Download it by other means, and give the file.",
@@ -116,6 +120,14 @@ def download_url(url: str, options: DownloadOptions, count: CountCallback = unco
             remedy=f"Give {path} itself, or remove it to fetch it anew.",
         )
     return _fetch(url, name, hashed[1] if hashed else None, options, count)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; all of them empty where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _fetch(
@@ -161,8 +173,18 @@ def _report(path: Path, url: str, *, fetched_bytes: int) -> DownloadReport:
 
 @contextlib.contextmanager
 def _locked(part: Path, url: str) -> Iterator[Path]:
-    """One process at a time appends to a ``.part`` file."""
-    part.touch()
+    """One process at a time appends to a ``.part`` file, which must be a plain file of its own."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(part, flags, 0o666)
+    except OSError as err:
+        if err.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+        raise _no_plain_file(part) from err
+    state = os.fstat(descriptor)
+    os.close(descriptor)
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
+        raise _no_plain_file(part)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(part, blocking=False))
@@ -173,6 +195,13 @@ def _locked(part: Path, url: str) -> Iterator[Path]:
         finally:
             if part.exists() and part.stat().st_size == 0:
                 part.unlink(missing_ok=True)
+
+
+def _no_plain_file(part: Path) -> OptionError:
+    return OptionError(
+        f"{part} is a link, has another name, or is no plain file; what comes is not written through it.",
+        remedy="Remove it, or choose another folder with -o.",
+    )
 
 
 def _check(name: str, prefix: str, url: str, part: Path) -> None:
@@ -191,24 +220,32 @@ def _check(name: str, prefix: str, url: str, part: Path) -> None:
     )
 
 
+_LIKE_A_NAME = re.compile(r"(riformer-)?[sm][0-9]{1,3}(_in1k)?(-[0-9]+(px)?)?", re.IGNORECASE)
+"""What is written as the published names are, so that it is no path of a file."""
+
+
 def named_checkpoint(
     argument: Path | str, options: DownloadOptions, count: CountCallback = uncounted
 ) -> Path:
     """The file that a command's argument means: itself, or the one of that name or URL, fetched.
 
     Args:
-        argument: A path, a published name such as ``riformer-s12_in1k``, or an https URL; a file of that
-            name goes first.
+        argument: A path, a published name such as ``riformer-s12_in1k`` or ``s12``, or an https URL; a
+            file of that name goes first.
         options: Where to fetch from and to.
         count: Called with how far it is.
 
     Raises:
         DownloadError: As :func:`download_checkpoint`.
-        OptionError: As :func:`download_url`.
+        OptionError: As :func:`download_url`; or there is no such file, and the argument looks like a name but
+            is none.
     """
-    path, variant = Path(argument), VARIANTS.get(str(argument))
-    is_url = _URL.match(str(argument)) is not None
-    if (variant is None and not is_url) or path.exists():
+    text = str(argument)
+    path, is_url = Path(argument), _URL.match(text) is not None
+    if path.exists():
+        return path
+    variant = get_variant(text) if _LIKE_A_NAME.fullmatch(text) else find_variant(text)
+    if variant is None and not is_url:
         return path
     if variant is not None:
         return Path(download_checkpoint(variant, options, count).path)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import io
+import lzma
 import tarfile
-import zipfile
+import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.common.errors import CheckpointUnreadableError
 
 FETCH_AGAIN = "Get the file again from where it came, and compare its size or sha256."
+HEAD_BYTES = 1 << 20
+"""How much of a file is looked at to tell what it is."""
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".npz", ".bin", ".tar")
 _UNPACK = "Unpack it first, and give the checkpoint that is in it"
 
@@ -67,23 +73,20 @@ def refuse_folder(path: Path) -> CheckpointUnreadableError:
     return CheckpointUnreadableError(f"{path} is a folder; a checkpoint file was expected.", remedy=remedy)
 
 
-def check_kind(path: Path) -> None:
+def check_kind(path: Path, data: bytes | bytearray) -> None:
     """Refuse, by what it is, a file that PyTorch did not save.
+
+    Args:
+        path: Named in errors; its ending tells, too.
+        data: The file's content, or its first megabyte.
 
     Raises:
         CheckpointUnreadableError: It is empty, a web page, an archive, a graph, an engine, a text, ...
-        OSError: It cannot be read.
     """
-    if path.is_dir():
-        raise refuse_folder(path)
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
+    if not data:
         raise CheckpointUnreadableError(f"{path} is empty.", remedy=FETCH_AGAIN)
-    if head.startswith(b"PK"):
-        _check_zip(path)
-    elif not head.startswith(b"\x80") or tarfile.is_tarfile(path):
-        kind = _kind_of(path, head)
+    if not data.startswith((b"PK", b"\x80")):
+        kind = _kind_of(path, bytes(data[:HEAD_BYTES]))
         raise CheckpointUnreadableError(
             f"{path} is {kind.what}, not a PyTorch checkpoint."
             if kind.what
@@ -100,11 +103,13 @@ def _kind_of(path: Path, head: bytes) -> _Kind:
         return known
     if archive is not None:
         name, command = archive
+        inside = _inside(_names_in_tar(_unpacked(name, head)))
         return _Kind(
-            what=f"an archive ({name}){_inside_of_tar(path)}",
+            what=f"an archive ({name}){inside}",
             remedy=f"{_UNPACK}, for instance: {command} {path.name}",
         )
-    return _tar(path) if tarfile.is_tarfile(path) else _by_name_or_text(path, head)
+    names = _names_in_tar(head)
+    return _tar(path, names) if names else _by_name_or_text(path, head)
 
 
 def _by_name_or_text(path: Path, head: bytes) -> _Kind:
@@ -122,10 +127,8 @@ def _by_name_or_text(path: Path, head: bytes) -> _Kind:
     return kind
 
 
-def _tar(path: Path) -> _Kind:
-    with tarfile.open(path) as archive:
-        names = {item.name for item in archive.getmembers()}
-    if {"sys_info", "storages", "tensors"} & names:
+def _tar(path: Path, names: list[str]) -> _Kind:
+    if {"sys_info", "storages", "tensors"} & set(names):
         return _Kind(
             what="in PyTorch's tar format from before version 0.1.10",
             remedy="Load it with such a version, and save its state_dict() with a newer one.",
@@ -133,14 +136,31 @@ def _tar(path: Path) -> _Kind:
     return _Kind(what=f"a tar archive{_inside(sorted(names))}", remedy=f"{_UNPACK}: tar -xf {path.name}")
 
 
-def _inside_of_tar(path: Path) -> str:
-    """What a compressed tar file holds, where it can be looked into."""
+def _names_in_tar(head: bytes) -> list[str]:
+    """Names of the members that begin in a tar archive's head; none where it is no tar archive."""
+    names = []
     try:
-        with tarfile.open(path) as archive:
-            first = [item.name for _, item in zip(range(100), archive, strict=False)]
-    except (tarfile.TarError, OSError, EOFError, ImportError):
-        return ""
-    return _inside(first)
+        with tarfile.open(fileobj=io.BytesIO(head), mode="r:") as archive:
+            for member in archive:
+                names.append(member.name)  # noqa: PERF401  # those before the head ends are kept
+    except Exception:  # noqa: BLE001  # the names only make the message better
+        return names
+    return names
+
+
+def _unpacked(kind: str, head: bytes) -> bytes:
+    """What the beginning of a compressed file unpacks to, at most :data:`HEAD_BYTES`."""
+    try:
+        match kind:
+            case "gzip":
+                return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
+            case "bzip2":
+                return bz2.BZ2Decompressor().decompress(head, HEAD_BYTES)
+            case "xz":
+                return lzma.LZMADecompressor(memlimit=1 << 28).decompress(head, HEAD_BYTES)
+    except Exception:  # noqa: BLE001  # as above
+        return b""
+    return b""
 
 
 def _inside(names: list[str]) -> str:
@@ -151,11 +171,12 @@ def _inside(names: list[str]) -> str:
 def _is_onnx(path: Path, head: bytes) -> bool:
     # a ModelProto begins with its IR version, then the producer's name, the opsets or the graph
     return path.suffix.lower() == ".onnx" or (
-        head[:1] == b"\x08" and 3 <= head[1] <= 64 and head[2:3] in {b"\x12", b"\x3a", b"\x42"}
+        len(head) > 2 and head[0] == 8 and 3 <= head[1] <= 64 and head[2:3] in {b"\x12", b"\x3a", b"\x42"}
     )
 
 
 def _is_text(head: bytes) -> bool:
+    head = head[:512]
     try:
         text = head[:-4].decode("utf-8-sig") if len(head) == 512 else head.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -163,17 +184,20 @@ def _is_text(head: bytes) -> bool:
     return all(character.isprintable() or character in "\r\n\t" for character in text)
 
 
-def _check_zip(path: Path) -> None:
-    """Refuse a zip file that is no checkpoint, or whose content was altered."""
-    with zipfile.ZipFile(path) as archive:
-        full = archive.namelist()
-        altered = archive.testzip()  # PyTorch's own reader does not compare the checksums
-    names = [name.rpartition("/")[2] for name in full]
-    if altered is not None:
-        raise CheckpointUnreadableError(
-            f"{path} is damaged: the checksum of {altered} in it does not match its content.",
-            remedy=FETCH_AGAIN,
-        )
+def check_members(path: Path, members: Collection[str]) -> str:
+    """Refuse a zip archive that is no checkpoint.
+
+    Args:
+        path: Named in errors.
+        members: Names of what it holds.
+
+    Returns:
+        What is before ``data.pkl`` in its name, and before the names of all that belongs to it.
+
+    Raises:
+        CheckpointUnreadableError: It is TorchScript, an exported program, or holds no checkpoint, or two.
+    """
+    names = [name.rpartition("/")[2] for name in members]
     if "constants.pkl" in names:
         raise CheckpointUnreadableError(
             f"{path} is a TorchScript archive, which holds code.",
@@ -183,8 +207,15 @@ def _check_zip(path: Path) -> None:
         raise CheckpointUnreadableError(
             f"{path} is an exported program of torch.export, not a PyTorch checkpoint.", remedy=_MADE_FROM_ONE
         )
-    if "data.pkl" not in names:
+    found = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
+    if not found:
+        full = list(members)
         raise CheckpointUnreadableError(
             f"{path} is a zip archive without a data.pkl{_inside(full)}; not a checkpoint.",
             remedy=f"{_UNPACK}: unzip {path.name}" if _inside(full) else FETCH_AGAIN,
         )
+    if len(found) > 1:
+        raise CheckpointUnreadableError(
+            f"{path} holds {len(found)} files data.pkl: {found[0]}, {found[1]}.", remedy=FETCH_AGAIN
+        )
+    return found[0].removesuffix("data.pkl")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from riformer_deploy.checkpoints.detect import recognise_architecture, recognise_form
-from riformer_deploy.checkpoints.safe_unpickle import Placeholder
+from riformer_deploy.checkpoints.placeholders import Placeholder
 from riformer_deploy.checkpoints.weight_parts import Part, find_parts
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (

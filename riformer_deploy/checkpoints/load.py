@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +24,14 @@ from riformer_deploy.checkpoints.state_dict import channel_values, plain_data, r
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
     CheckpointMismatchError,
+    CheckpointUnreadableError,
     CheckpointValuesError,
     OptionError,
 )
+from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.model.architecture import LAST_STAGE, POSITIONS, Architecture, Form
 from riformer_deploy.model.variants import VARIANTS, Variant
 
-_LOG = logging.getLogger(__name__)
 _LOSS = "head.loss_module."  # buffers of a loss, such as the weights of the classes
 _NORM = re.compile(r"backbone\.norm([0-5])\.(?:weight|bias)")  # of maps that detectors and segmenters take
 
@@ -121,7 +121,8 @@ def load_checkpoint(
             scores need the last stage's alone, which must be there.
 
     Raises:
-        CheckpointUnreadableError: The file is missing, empty, truncated or not a PyTorch checkpoint.
+        CheckpointUnreadableError: The file is missing, empty, truncated or not a PyTorch checkpoint, or bears
+            the name of a published one and is another.
         CheckpointUnsafeError: The file names code outside the training frameworks.
         NotRIFormerError: The weights are another architecture's.
         CheckpointKeysError: Keys are missing, unexpected, mis-shaped, or mix both forms; or there are
@@ -134,6 +135,7 @@ def load_checkpoint(
     path = Path(path)
     wanted = _wanted(weights)
     read = read_file(path)
+    _check_published_name(path, read.sha256)
     chosen = find_weights(path, read.content, wanted=wanted, key=key)
     found = dict(chosen.state)
     extra = {name: found.pop(name) for name in list(found) if name.startswith("data_preprocessor.")}
@@ -143,7 +145,8 @@ def load_checkpoint(
         del found[name]
     form = recognise_form(path, found)
     architecture = recognise_architecture(path, found)
-    meta = plain_data(chosen.meta)
+    with foreign_data(path, CheckpointUnreadableError, kind="a checkpoint whose meta is read"):
+        meta = plain_data(chosen.meta)
     meta = meta if isinstance(meta, dict) else {}
     config = meta.get("cfg") if isinstance(meta.get("cfg"), str) else None
     check_settings(path, found, config, architecture)
@@ -161,7 +164,6 @@ def load_checkpoint(
         check_config(path, config, architecture)
     ours = meta.get("riformer_deploy")
     kept = ours if isinstance(ours, dict) else {}
-    _check_published_name(path, read.sha256)
     return Checkpoint(
         path=path,
         sha256=read.sha256,
@@ -174,6 +176,7 @@ def load_checkpoint(
         mean=channel_values(extra.get("data_preprocessor.mean", kept.get("mean"))),
         std=channel_values(extra.get("data_preprocessor.std", kept.get("std"))),
         notes=(
+            *read.remarks,
             *chosen.notes,
             *(f"left out, since only training uses it: {name}" for name in losses),
             *(f"left out, since no class score depends on it: {name}" for name in unused),
@@ -208,15 +211,14 @@ def _wanted(weights: WeightSet | str | None) -> WeightSet | None:
 
 
 def _check_published_name(path: Path, digest: str) -> None:
-    """Say so where a file bears the name of a published one and is not it."""
+    """Refuse a file that bears the name of a published one and is not it."""
     for variant in VARIANTS.values():
         if path.name == variant.file_name and not digest.startswith(variant.sha256_prefix):
-            _LOG.warning(
-                "%s is not the published file of that name: its sha256 begins %s, not %s; it was changed, "
-                "or the download was damaged",
-                path,
-                digest[:8],
-                variant.sha256_prefix,
+            raise CheckpointUnreadableError(
+                f"{path} is not the published file of that name: its sha256 begins {digest[:8]}, not "
+                f"{variant.sha256_prefix}.",
+                remedy="The download was damaged, or the file was changed: fetch it again (riformer-deploy "
+                "download), or give a file of yours a name of its own.",
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from riformer_deploy.checkpoints.allowlists import is_number, refusals, shown
-from riformer_deploy.checkpoints.config_text import assignments
+from riformer_deploy.checkpoints.config_text import assignments, too_long
 from riformer_deploy.checkpoints.model_settings import MODEL, preprocessor_settings
 from riformer_deploy.checkpoints.stored_pipeline import crop_of
 from riformer_deploy.model.architecture import Architecture
@@ -63,8 +63,10 @@ def refused_settings(text: str) -> list[str]:
         text: Content of ``meta['cfg']``.
 
     Returns:
-        A sentence for each; empty where the text stores no model, or is not Python.
+        A sentence for each, or on the text where it is too long; empty where it stores no model or is not Python.
     """
+    if (why := too_long(text)) is not None:
+        return [why]
     known = assignments(text)
     model = known.get("model")
     if model is None:

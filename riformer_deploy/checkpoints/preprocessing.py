@@ -145,7 +145,14 @@ def resolve_preprocessing(
             remedy="Say one of --image-size and --preprocess crop=PX.",
         )
     found = _found(checkpoint, variant, image_size_px, changes, notes)
-    return changes.apply(_stored_normalisation(checkpoint, found))
+    resolved = changes.apply(_stored_normalisation(checkpoint, found))
+    if min(resolved.crop_px) < SMALLEST_SIDE_PX and resolved.source == "checkpoint":
+        raise OptionError(
+            f"The pictures that the config in {checkpoint.path} crops have {resolved.crop_px} px; RIFormer takes "
+            f"at least {SMALLEST_SIDE_PX} px on each side.",
+            remedy="Say the size of the images that it was trained on with --image-size PX (or HxW).",
+        )
+    return resolved
 
 
 def _found(

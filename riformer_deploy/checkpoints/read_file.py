@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import io
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from riformer_deploy.checkpoints.file_kinds import refuse_folder
+from riformer_deploy.checkpoints.file_kinds import HEAD_BYTES, check_kind, refuse_folder
 from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
 from riformer_deploy.checkpoints.safetensors_file import is_safetensors, read_safetensors
+from riformer_deploy.checkpoints.stored_zip import entries_of
 from riformer_deploy.common.errors import CheckpointUnreadableError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.files import FileChangedError, open_regular, read_regular, read_unchanged
+from riformer_deploy.common.foreign_data import foreign_data
+from riformer_deploy.common.serialization import parse_json
+from riformer_deploy.data.array_files import ArrayArchive
 
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
+MOST_BYTES = 4 << 30
+"""Of one file; a training checkpoint of the largest variant with its optimiser and its average has 1.5 GB."""
+_MOST_INDEX_BYTES, _MOST_SHARDS = 16 << 20, 64
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
@@ -32,11 +38,13 @@ class CheckpointContent:
 
     Attributes:
         content: What PyTorch unpickled, or tensors by name.
-        sha256: Of the file; of several, over their names and sha256s.
+        sha256: Of the bytes that were parsed; of several files, over their names and sha256s.
+        remarks: What the user should know of the format.
     """
 
     content: object
     sha256: str
+    remarks: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> CheckpointContent:
@@ -55,19 +63,55 @@ def read_file(path: Path) -> CheckpointContent:
             f"{path} is a URL, not a file here.",
             remedy="export and fuse fetch https URLs; otherwise download it first (curl -LO URL).",
         )
-    try:
+    with _unreadable(path):
         files = _files_of(path)
-        before = [_signature(file) for file in files]
-        content = _read(files)
-        digest = _digest(files)
-        if before != [_signature(file) for file in files]:
-            raise CheckpointUnreadableError(
-                f"{path} was changed while it was being read.",
-                remedy="Training may be writing it; export a checkpoint that is finished.",
-            )
+    contents = [_content(file) for file in files]
+    if len(files) == 1:
+        return CheckpointContent(
+            content=_parsed(files[0], contents[0]),
+            sha256=hashlib.sha256(contents[0]).hexdigest(),
+            remarks=_remarks(contents[0]),
+        )
+    lines = "".join(
+        f"{file.name} {hashlib.sha256(content).hexdigest()}\n"
+        for file, content in zip(files, contents, strict=True)
+    )
+    return CheckpointContent(
+        content=_joined(files, contents),
+        sha256=hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest(),
+        remarks=_remarks(contents[1]),
+    )
+
+
+@contextlib.contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileChangedError as err:
+        raise CheckpointUnreadableError(
+            f"{path} was changed while it was being read.",
+            remedy="Training may be writing it; export a checkpoint that is finished.",
+        ) from err
     except OSError as err:
         raise CheckpointUnreadableError(f"{path} cannot be read: {err.strerror or err}") from err
-    return CheckpointContent(content=content, sha256=digest)
+
+
+def _content(path: Path) -> bytearray:
+    """The whole of a file, unless its beginning says already that it is no checkpoint."""
+    with _unreadable(path):
+        with open_regular(path) as file:
+            head = file.read(HEAD_BYTES)
+        if path.name != _INDEX and not is_safetensors(head):
+            check_kind(path, head)
+        return read_unchanged(path, MOST_BYTES)
+
+
+def _remarks(content: bytearray) -> tuple[str, ...]:
+    """What is to be said of the format."""
+    if content.startswith(b"PK"):
+        return ()
+    old = "from before PyTorch 1.6" if content.startswith(b"\x80") else "safetensors"
+    return (f"the format of the file ({old}) has no checksums: damage to its weights would not be noticed",)
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -84,13 +128,22 @@ def _files_of(path: Path) -> list[Path]:
     raise refuse_folder(path)
 
 
+def _weight_map(index: Path, content: bytes) -> dict[str, str]:
+    with foreign_data(index, CheckpointUnreadableError, kind="an index of shards"):
+        match parse_json(content.decode("utf-8")):
+            case {"weight_map": dict() as found} if all(isinstance(name, str) for name in found.values()):
+                return typing.cast(dict[str, str], found)
+            case _:
+                raise ValueError("it has no weight_map of names")
+
+
 def _shards(folder: Path) -> list[Path]:
     index = folder / _INDEX
-    try:
-        stored = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in stored.values()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-        raise CheckpointUnreadableError(f"{index} is not an index of shards: {err!r}") from err
+    names = sorted(set(_weight_map(index, read_regular(index, _MOST_INDEX_BYTES)).values()))
+    if len(names) > _MOST_SHARDS:
+        raise CheckpointUnreadableError(
+            f"{index} names {len(names):,} files; at most {_MOST_SHARDS} are read."
+        )
     outside = [name for name in names if Path(name).name != name or name in {"", ".", ".."}]
     missing = [name for name in names if name not in outside and not (folder / name).is_file()]
     if outside or missing:
@@ -102,61 +155,47 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read(files: list[Path]) -> object:
-    if len(files) == 1:
-        return _read_one(files[0])
+def _joined(files: list[Path], contents: list[bytearray]) -> dict[str, Tensor]:
+    """The tensors of all shards; the first file is their index."""
     tensors: dict[str, Tensor] = {}
-    for file in files[1:]:
-        for name, value in read_safetensors(file).items():
+    for file, content in zip(files[1:], contents[1:], strict=True):
+        for name, value in read_safetensors(file, content).items():
             if name in tensors:
                 raise CheckpointUnreadableError(f"{file} holds {name}, which another shard holds too.")
             tensors[name] = value
-    named = set(json.loads(files[0].read_text(encoding="utf-8"))["weight_map"])
-    if absent := sorted(named - set(tensors)):
+    if absent := sorted(_weight_map(files[0], bytes(contents[0])).keys() - tensors.keys()):
         raise CheckpointUnreadableError(
             f"{files[0]} names tensors that no shard holds.", details=absent, remedy="Fetch the shards again."
         )
     return tensors
 
 
-def _read_one(path: Path) -> object:
-    if path.is_file() and is_safetensors(path):
-        return read_safetensors(path)
-    return _read_npz(path) if _is_npz(path) else read_checkpoint(path)
+def _parsed(path: Path, content: bytearray) -> object:
+    if is_safetensors(content):
+        return read_safetensors(path, content)
+    return _read_npz(path, content) if _is_npz(content) else read_checkpoint(path, content)
 
 
-def _is_npz(path: Path) -> bool:
+def _is_npz(content: bytearray) -> bool:
+    if not content.startswith(b"PK"):
+        return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False  # the reader of PyTorch's files says what is wrong with it
+        names = [entry.filename for entry in entries_of(memoryview(content))]
+    except Exception:  # noqa: BLE001  # the reader of PyTorch's files says what is wrong with it
+        return False
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def _read_npz(path: Path) -> Mapping[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        return {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()}
-    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as err:
-        raise CheckpointUnreadableError(
-            f"{path} is not an .npz file of a state dict: {err}",
-            remedy="Write it with numpy.savez(path, **arrays), plain numbers only.",
-        ) from err
-
-
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written; None where it cannot be asked for."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _digest(files: list[Path]) -> str:
-    if len(files) == 1:
-        return sha256_of(files[0])
-    lines = "".join(f"{file.name} {sha256_of(file)}\n" for file in files)
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+def _read_npz(path: Path, content: bytearray) -> Mapping[str, Tensor]:
+    with foreign_data(
+        path,
+        CheckpointUnreadableError,
+        kind="an .npz file of a state dict",
+        remedy="Write it with numpy.savez(path, **arrays), plain numbers only.",
+    ):
+        stored = ArrayArchive(io.BytesIO(content))
+        arrays = {name: stored.read(name) for name in stored.arrays}
+        return {
+            name: torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), "W"))
+            for name, array in arrays.items()
+        }

@@ -6,7 +6,6 @@ is installed: https://github.com/huggingface/safetensors#format.
 
 from __future__ import annotations
 
-import json
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from riformer_deploy.checkpoints.allowlists import shown
 from riformer_deploy.common.errors import CheckpointUnreadableError
+from riformer_deploy.common.foreign_data import reason_of
+from riformer_deploy.common.serialization import parse_json
 
-_LARGEST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+_MOST_HEADER_BYTES = 16 << 20  # 100 times that of the largest variant's training checkpoint
+_MOST_TENSORS = 100_000
+_MOST_DIMENSIONS = 16
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -33,31 +37,37 @@ _DTYPES = {
 }
 
 
-def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as the format does, whatever its name."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER_BYTES
+def is_safetensors(data: bytes | bytearray) -> bool:
+    """Whether a file begins as the format does, whatever its name.
+
+    Args:
+        data: Its content, or the beginning of it.
+    """
+    return len(data) >= 9 and data[8] == ord("{") and int.from_bytes(data[:8], "little") < _MOST_HEADER_BYTES
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path, data: bytearray) -> dict[str, Tensor]:
     """The tensors of a file by their names.
+
+    Args:
+        path: Named in errors.
+        data: The file's content; the header has at most 16 MiB and names at most 100,000 tensors.
 
     Raises:
         CheckpointUnreadableError: The file is cut short, or its header does not describe its content.
-        OSError: It cannot be read.
     """
-    data = bytearray(path.read_bytes())
     begin = 8 + int.from_bytes(data[:8], "little")
     if begin > len(data):
         raise _damaged(path, f"its header should have {begin - 8:,} bytes; the file has {len(data):,}")
     try:
-        header = json.loads(bytes(data[8:begin]).decode("utf-8"))
-    except (ValueError, RecursionError) as err:
-        raise _damaged(path, f"its header is not JSON: {err}") from err
+        header = parse_json(bytes(data[8:begin]).decode("utf-8"))
+    except ValueError as err:
+        raise _damaged(path, f"its header is not JSON: {reason_of(err)}") from err
     if not isinstance(header, dict):
         raise _damaged(path, "its header is not a JSON object")
     header.pop("__metadata__", None)
+    if len(header) > _MOST_TENSORS:
+        raise _damaged(path, f"its header names {len(header):,} tensors; at most {_MOST_TENSORS:,} are read")
     tensors, end = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: _offsets(path, *item)):
         start, stop = _offsets(path, name, entry)
@@ -80,8 +90,9 @@ def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
 
 def _tensor(path: Path, name: str, entry: Any, data: bytearray, place: tuple[int, int]) -> Tensor:
     dtype, shape = _DTYPES.get(str(entry.get("dtype"))), entry.get("shape")
-    if dtype is None or not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
-        raise _damaged(path, f"{name} is {entry.get('dtype')} {shape}, which is not known")
+    counts = isinstance(shape, list) and all(type(n) is int and 0 <= n < 2**62 for n in shape)
+    if dtype is None or not counts or len(shape) > _MOST_DIMENSIONS:
+        raise _damaged(path, f"{name} is {shown(entry.get('dtype'))} {shown(shape)}, which is not known")
     offset, size = place
     if prod(shape) * dtype.itemsize != size:
         raise _damaged(path, f"{name}, {entry['dtype']} {shape}, does not fit its {size:,} bytes")

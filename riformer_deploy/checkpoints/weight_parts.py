@@ -19,6 +19,7 @@ _ROOT = re.compile(
     r"(?:token_mixer\.affine|norm_reparam)\."
 )
 _DEEPEST, _MOST = 8, 100_000
+_LONGEST_KEY, _MOST_ROOTS = 512, 100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: tensors do not compare
@@ -53,10 +54,16 @@ class Part:
 
 
 def find_parts(path: Path, content: object) -> Iterator[Part]:
-    """Every RIFormer, and every part of one, that is anywhere in the content."""
+    """Every RIFormer, and every part of one, that is anywhere in the content.
+
+    Looked at are keys of at most 512 characters, in mappings at most eight deep, of which there may be
+    100,000; raises CheckpointKeysError where one mapping holds more than 100 RIFormers.
+    """
     for location, mapping, meta in _mappings(content):
         keys: dict[str, Any] = {}
-        for key in filter(lambda key: isinstance(key, str), mapping):
+        for key in mapping:
+            if not isinstance(key, str) or len(key) > _LONGEST_KEY:
+                continue  # no tensor of a RIFormer is called that, whatever is before its name
             plain = ".".join(word for word in key.split(".") if word != "_orig_mod")  # torch.compile's
             if plain in keys:
                 raise CheckpointKeysError(
@@ -66,6 +73,11 @@ def find_parts(path: Path, content: object) -> Iterator[Part]:
                 )
             keys[plain] = key
         roots = {(match["prefix"], match["backbone"] is None) for key in keys if (match := _ROOT.match(key))}
+        if len(roots) > _MOST_ROOTS:
+            raise CheckpointKeysError(
+                f"{path} holds {len(roots):,} RIFormers beside each other; at most {_MOST_ROOTS} are looked at.",
+                remedy="Give a file that holds one, such as what torch.save(model.state_dict(), FILE) writes.",
+            )
         for prefix, headless in sorted(roots):
             others = tuple(other for other, _ in roots if other != prefix)
             inner = tuple(other for other in others if other.startswith(prefix))
@@ -99,7 +111,11 @@ def _mappings(content: object) -> Iterator[tuple[tuple[str, ...], Mapping[Any, A
         if isinstance(value, dict):
             meta = value["meta"] if isinstance(value.get("meta"), dict) else meta
             yield location, value, meta
-            inner = [((*location, key), item, meta) for key, item in value.items() if isinstance(key, str)]
+            inner = [
+                ((*location, key), item, meta)
+                for key, item in value.items()
+                if isinstance(key, str) and len(key) <= _LONGEST_KEY
+            ]
         elif isinstance(value, (list, tuple)):
             inner = [((*location, str(number)), item, meta) for number, item in enumerate(value)]
         else:

@@ -61,6 +61,8 @@ PACKAGES = {
         OptionalPackage(
             module="cv2", distributions=("opencv-python-headless", "opencv-python"), minimum="4.8"
         ),
+        OptionalPackage(module="jinja2", distributions=("jinja2",), minimum="3.1"),
+        OptionalPackage(module="matplotlib", distributions=("matplotlib",), minimum="3.8"),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }

@@ -52,10 +52,9 @@ class RIFormerDeployError(Exception):
         self.message = message
         self.details = tuple(details)
         self.remedy = remedy
-        lines = [message, *(f"  - {detail}" for detail in self.details)]
-        if remedy:
-            lines.append(remedy)
-        super().__init__("\n".join(lines))
+        parts = [message, *(f"  - {detail}" for detail in self.details), *([remedy] if remedy else [])]
+        # Lines within a part are indented: a text from elsewhere cannot begin a message of ours.
+        super().__init__("\n".join(part.replace("\n", "\n    ") for part in parts))
 
 
 class OptionError(RIFormerDeployError):

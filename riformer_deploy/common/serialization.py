@@ -19,8 +19,10 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -28,6 +30,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from riformer_deploy.common.errors import OptionError
 
 T = TypeVar("T")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -65,19 +69,70 @@ def to_jsonable(value: object) -> JsonValue:
 
 
 def dump_json(value: object) -> str:
-    """A record as indented JSON text with a final newline; raises as :func:`to_jsonable` does."""
-    return json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """A record as indented JSON text with a final newline; raises as :func:`to_jsonable` does.
+
+    Bytes of a name that are not UTF-8, which Python holds as lone surrogates, are written as JSON's escapes
+    of these: the text is valid UTF-8, and reading it gives the name again.
+    """
+    text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _refuse_constant(name: str) -> float:
     raise RecordError([f"{name} is not JSON"])
 
 
+MOST_DEPTH = 64
+"""How deep objects and arrays of JSON may be nested; records of the toolkit are less than ten deep."""
+_MOST_CHARACTERS = 256 << 20
+_MOST_PROBLEMS = 100
+_LONGEST_PLACE = 200
+_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # text, in which brackets do not count
+_DIGITS = 400  # more than any float has; Python refuses to read integers of more than 4,300 itself
+
+
+def parse_json(text: str) -> JsonValue:
+    """Parse JSON as strictly as records need it: no NaN, no key twice, nothing nested deeply.
+
+    Args:
+        text: At most 256 million characters, nested at most :data:`MOST_DEPTH` deep, numbers of at most 400
+            digits.
+
+    Raises:
+        RecordError: It is anything else, or not JSON.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise RecordError([f"not JSON: {len(text):,} characters are more than is read"])
+    depth = deepest = 0
+    for match in _NESTING.finditer(text):
+        first = text[match.start()]
+        depth += (first in "[{") - (first in "]}")
+        deepest = max(deepest, depth)
+        if deepest > MOST_DEPTH:
+            raise RecordError([f"not JSON: it is nested more than {MOST_DEPTH} deep"])
+    try:
+        data: JsonValue = json.loads(
+            text, parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_unique
+        )
+    except RecordError:
+        raise
+    except (ValueError, RecursionError) as err:
+        raise RecordError([f"not JSON: {err}"]) from err
+    return data
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise RecordError([f"a number of {len(text):,} digits is not read"])
+    return int(text)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise RecordError([f"{name}: given twice" for name in found if names.count(name) > 1])
+        counts = Counter(name for name, _ in pairs)
+        twice = [name for name, count in counts.items() if count > 1]
+        raise RecordError([f"{_named(name)}: given twice" for name in twice[:_MOST_PROBLEMS]])
     return found
 
 
@@ -87,16 +142,11 @@ def load_json(kind: type[T], text: str) -> T:
     Raises:
         RecordError: The text is not JSON or does not fit ``kind``; every misfit is listed.
     """
-    try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-    except RecordError:
-        raise
-    except (ValueError, RecursionError) as err:
-        raise RecordError([f"not JSON: {err}"]) from err
     problems: list[str] = []
-    value = _convert(kind, data, "", problems)
+    value = _convert(kind, parse_json(text), "", problems)
     if problems:
-        raise RecordError(problems)
+        more = len(problems) - _MOST_PROBLEMS
+        raise RecordError([*problems[:_MOST_PROBLEMS], *([f"and {more:,} more"] if more > 0 else [])])
     return typing.cast(T, value)
 
 
@@ -108,8 +158,8 @@ def schema_of(text: str, field: str) -> int | None:
         field: The field that holds the version.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = parse_json(text)
+    except RecordError:
         return None
     version = data.get(field) if isinstance(data, dict) else None
     return version if isinstance(version, int) else None
@@ -162,13 +212,13 @@ def _convert_dataclass(kind: type, data: Any, place: str, problems: list[str]) -
     hints = _hints_of(kind)
     before = len(problems)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    problems += [f"{place}.{name}".lstrip(".") + ": unknown field" for name in data if name not in fields]
+    problems += [f"{_named(f'{place}.{name}')}: unknown field" for name in data if name not in fields]
     values = {}
     for name, field in fields.items():
         if name in data:
             values[name] = _convert(hints[name], data[name], f"{place}.{name}", problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{place}.{name}".lstrip(".") + ": missing")
+            problems.append(f"{_named(f'{place}.{name}')}: missing")
     if len(problems) > before:
         return None
     try:
@@ -207,7 +257,8 @@ def _convert_tuple(kind: Any, data: Any, place: str, problems: list[str]) -> Any
 
 
 def _named(place: str) -> str:
-    return place.lstrip(".") or "the whole"
+    name = place.lstrip(".") or "the whole"
+    return name if len(name) <= _LONGEST_PLACE else name[: _LONGEST_PLACE - 3] + "..."
 
 
 def _kind_name(kind: Any) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.common.errors import CalibrationError, ImageError, OptionError
+from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.common.serialization import dump_json
+from riformer_deploy.data.array_files import ArrayHeader, open_arrays
 from riformer_deploy.data.calibration import CalibrationSet, batch_size, random_set, remarks
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.image_files import walk_pictures
@@ -23,69 +23,23 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import Images, check_supported, fit, normalize
 
 _NAMES = ("images", "calibration_images")
-_FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError)  # of a broken zip
+_REMEDY = "Write it with numpy.savez(path, images=...)."
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Array:
-    """One array of an ``.npz`` file, by its header."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.shape} {self.dtype}"
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE as err:
-        raise CalibrationError(
-            f"{path} cannot be read as an .npz file: {err}",
-            remedy="Write it with numpy.savez(path, images=...).",
-        ) from err
-
-
-def _header(file: IO[bytes], name: str) -> _Array:
-    """Read up to the first value."""
-    version = np.lib.format.read_magic(file)
-    if version not in _FORMATS:
-        raise ValueError(f"{name} is in NumPy's array format {version}, which is not known")
-    shape, fortran, dtype = _FORMATS[version](file)
-    return _Array(name=name, shape=shape, dtype=dtype, fortran=fortran)
-
-
-def _arrays(path: Path) -> list[_Array]:
-    with _reading(path), zipfile.ZipFile(path) as archive:
-        found = []
-        for member in archive.namelist():
-            if member.endswith(".npy"):
-                with archive.open(member) as file:
-                    found.append(_header(file, member.removesuffix(".npy")))
-        return found
+def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    return foreign_data(path, CalibrationError, kind="an .npz file", remedy=_REMEDY)
 
 
 def _stream(path: Path, name: str, step: int) -> Iterator[NDArray[Any]]:
     """The rows of one array, ``step`` at a time."""
-    with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        array = _header(file, name)
-        row_bytes = int(np.prod(array.shape[1:])) * array.dtype.itemsize
-        for start in range(0, array.shape[0], step):
-            rows = min(step, array.shape[0] - start)
-            data = file.read(rows * row_bytes)
-            if len(data) != rows * row_bytes:
-                raise EOFError(f"{name} ends early")
-            yield np.frombuffer(data, array.dtype).reshape(rows, *array.shape[1:])
+    with _reading(path), open_arrays(path) as archive:
+        yield from archive.rows(name, step)
 
 
-def _image_array(path: Path, size: tuple[int, int], *, skip_bad: bool) -> tuple[_Array, list[str]]:
+def _image_array(path: Path, size: tuple[int, int], *, skip_bad: bool) -> tuple[ArrayHeader, list[str]]:
     """The one array of images in the file, and what was passed over."""
-    arrays = _arrays(path)
+    with _reading(path), open_arrays(path) as archive:
+        arrays = list(archive.arrays.values())
     kinds = (np.dtype(np.uint8), np.dtype(np.float32))
     images = [array for array in arrays if len(array.shape) == 4 and array.dtype in kinds]
     chosen = [array for array in images if array.name in _NAMES] or images

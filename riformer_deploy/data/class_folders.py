@@ -1,4 +1,4 @@
-"""Which class each folder of a dataset is, told by its name and never by its place where names are known."""
+"""Which class each folder of a dataset is: by its name, and never by its place where names are known."""
 
 from __future__ import annotations
 

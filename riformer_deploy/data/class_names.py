@@ -7,8 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.common.files import read_regular
 
 IMAGENET_CLASSES = 1000
+_MOST_BYTES = 64 << 20
 
 
 @functools.cache
@@ -37,14 +39,14 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     """Names from a file, one a line, in the order of the outputs.
 
     Args:
-        path: UTF-8 text; empty lines at the end do not count.
+        path: UTF-8 text of at most 64 MiB; empty lines at the end do not count.
         count: How many classes the model has.
 
     Raises:
         OptionError: The file cannot be read, holds another number of names, or an empty one.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = read_regular(path, _MOST_BYTES).decode("utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise OptionError(f"The class names in {path} cannot be read: {err}") from err
     names = tuple(line.strip() for line in lines)

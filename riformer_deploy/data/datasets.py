@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.common.errors import DatasetError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.files import read_regular, sha256_of
+from riformer_deploy.common.foreign_data import foreign_data
+from riformer_deploy.data.array_files import open_arrays
 from riformer_deploy.data.class_folders import ClassList, match_folders
 from riformer_deploy.data.decoding import Picture, Rgb, decode_picture
 from riformer_deploy.data.image_files import FolderContent, is_hidden, merged, walk_pictures
@@ -22,6 +23,9 @@ LAYOUTS = (
     "DIR/SPLIT/CLASS/*.jpg, DIR/CLASS/*.jpg, DIR/SPLIT/*.jpg with DIR/meta/SPLIT.txt (lines of FILE LABEL), "
     "or a .npz with images (N, H, W, 3) uint8 and labels (N,)"
 )
+
+_MOST_LISTING_BYTES = 256 << 20  # five million pictures
+_LONGEST_LABEL = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,7 @@ def _from_list(location: Path, split: str) -> Dataset:
     if not pictures.is_dir():
         raise DatasetError(f"{listing} lists pictures, but their folder {pictures} does not exist.")
     try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(listing, _MOST_LISTING_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         raise DatasetError(f"{listing} cannot be read: {err}") from err
     samples, problems = [], []
@@ -158,7 +162,7 @@ def _from_list(location: Path, split: str) -> Dataset:
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
             continue
-        if name and label.isdecimal():
+        if name and len(label) <= _LONGEST_LABEL and label.isdecimal():
             samples.append(Sample(name=f"{split}/{name}", label=int(label), path=pictures / name))
         else:
             problems.append(f"line {number}: {line.strip()[:80]!r}")
@@ -196,22 +200,19 @@ def _from_folders(location: Path, split: str, classes: ClassList) -> Dataset:
 
 
 def _from_npz(location: Path, split: str) -> Dataset:
-    try:
-        with location.open("rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise DatasetError(f"{location} holds one array.", remedy=f"Expected {LAYOUTS}.")
-            prefix = f"{split}_" if f"{split}_images" in stored.files else ""
-            wanted = (f"{prefix}images", f"{prefix}labels")
-            missing = [name for name in wanted if name not in stored.files]
-            if missing:
-                raise DatasetError(
-                    f"{location} has no arrays {' and '.join(missing)}; it has {', '.join(stored.files)}.",
-                    remedy=f"Expected {LAYOUTS}.",
-                )
-            images, labels = (stored[name] for name in wanted)
-    except (OSError, ValueError, EOFError, BadZipFile) as err:
-        raise DatasetError(f"{location} is not a readable .npz file: {err}") from err
+    with (
+        foreign_data(location, DatasetError, kind="an .npz file", remedy=f"Expected {LAYOUTS}."),
+        open_arrays(location) as stored,
+    ):
+        prefix = f"{split}_" if f"{split}_images" in stored.arrays else ""
+        wanted = (f"{prefix}images", f"{prefix}labels")
+        missing = [name for name in wanted if name not in stored.arrays]
+        if missing:
+            raise DatasetError(
+                f"{location} has no arrays {' and '.join(missing)}; it has {', '.join(stored.arrays)}.",
+                remedy=f"Expected {LAYOUTS}.",
+            )
+        images, labels = (stored.read(name) for name in wanted)
     problems = []
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         problems.append(f"{wanted[0]} is {images.dtype} {images.shape}; (N, H, W, 3) uint8 was expected")

@@ -7,13 +7,16 @@ alpha is dropped (not blended), CMYK is converted with OpenCV's own rounding. Wh
 - a truncated or damaged file is refused; OpenCV fills what is missing with grey and says nothing;
 - a PNG is refused where the checksum of its pixels is wrong; a wrong one elsewhere is read past, as there;
 - CMYK that Adobe did not invert is read as CMYK; OpenCV takes it for inverted and gives a negative;
-- a file is refused by the size in its header before anything is decoded (:data:`MAX_PIXELS`).
+- a file is refused by the size in its header before anything is decoded (:data:`MAX_PIXELS`), by its own size
+  (:data:`MAX_FILE_BYTES`), and a JPEG by the number of its scans
+  (:data:`~riformer_deploy.data.jpeg.MAX_SCANS`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -23,6 +26,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from riformer_deploy.common.errors import ImageError
+from riformer_deploy.common.files import open_regular
+from riformer_deploy.common.foreign_data import reason_of
+from riformer_deploy.data.jpeg import JPEG_SIGNATURE, checked_jpeg
 from riformer_deploy.data.png import PNG_SIGNATURE, plain_png
 
 Rgb = NDArray[np.uint8]
@@ -32,6 +38,9 @@ Picture = Rgb | Image.Image
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, 256 MiB as RGB: the size from which Pillow suspects a bomb."""
+
+MAX_FILE_BYTES = 1 << 30
+"""Largest file that is read: four times the largest picture without compression."""
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif",
@@ -71,8 +80,8 @@ def decode_picture(source: Path | bytes, *, name: str | None = None) -> Image.Im
         name: What errors call it; the path, or "the picture" for bytes.
 
     Raises:
-        ImageError: The file cannot be read, is no picture of a known format, is damaged, truncated or
-            has more than :data:`MAX_PIXELS` pixels.
+        ImageError: The file is no regular file, cannot be read, is no picture of a known format, is damaged,
+            truncated, or larger than this module's limits.
     """
     called = name or (str(source) if isinstance(source, Path) else "the picture")
     try:
@@ -118,10 +127,18 @@ def _undecodable(called: str, err: Exception) -> ImageError:
 @contextlib.contextmanager
 def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
     """A file to read from; a PNG's without what OpenCV does not look at either."""
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file:
+        if (size_bytes := file.seek(0, os.SEEK_END)) > MAX_FILE_BYTES:
+            raise ValueError(f"the file has {size_bytes:,} bytes; at most {MAX_FILE_BYTES:,} are read")
         file.seek(0)
-        yield io.BytesIO(plain_png(file)) if is_png else file
+        head = file.read(len(PNG_SIGNATURE))
+        file.seek(0)
+        if head == PNG_SIGNATURE:
+            yield io.BytesIO(plain_png(file))
+        elif head.startswith(JPEG_SIGNATURE):
+            yield io.BytesIO(checked_jpeg(file.read()))
+        else:
+            yield file
 
 
 def check_size(size: tuple[int, int], called: str) -> None:
@@ -149,7 +166,7 @@ def _too_large(called: str, what: str) -> ImageError:
 def _reason(err: Exception) -> str:
     if isinstance(err, FileNotFoundError):
         return "there is no such file"
-    return str(err).partition(" <_io")[0] or type(err).__name__
+    return reason_of(err).partition(" <_io")[0]
 
 
 def _to_rgb(image: Image.Image, called: str) -> Image.Image:

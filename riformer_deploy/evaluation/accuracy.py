@@ -32,7 +32,7 @@ from riformer_deploy.evaluation.accuracy_results import (
 )
 from riformer_deploy.evaluation.classification import logits_of, place_of
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
-from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, joined, key_of
+from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, answers_fit, joined, key_of
 from riformer_deploy.system.machine import describe_machine, library_versions
 
 _LOG = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class AccuracyTask:
         max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
         resume_folder: Where a resume log is kept while the pass runs; None keeps none.
         skipped: Artifacts that were asked for and cannot run; listed in the result.
+        classes: How many the model has, which answers of an interrupted pass are checked against.
     """
 
     candidates: Sequence[Candidate]
@@ -59,6 +60,7 @@ class AccuracyTask:
     max_drop_points: float | None = None
     resume_folder: Path | None = None
     skipped: Sequence[Skipped] = ()
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_drop_points is None:
@@ -164,9 +166,13 @@ def _resume_log(task: AccuracyTask) -> Iterator[ResumeLog | None]:
     """The pass's resume log, removed once the pass is through."""
     resume_log = None
     if task.resume_folder is not None:
-        key = task.key
+        key, labels = task.key, [sample.label for sample in task.dataset.samples]
+
+        def fits(answers: Answers) -> bool:
+            return answers_fit(answers, labels, task.classes, len(task.candidates))
+
         try:
-            resume_log = ResumeLog(task.resume_folder / f".accuracy-{key[:16]}.jsonl", key)
+            resume_log = ResumeLog(task.resume_folder / f".accuracy-{key[:16]}.jsonl", key, fits)
         except OSError as err:
             _LOG.warning("the pass cannot be taken up again if it is interrupted: %s", err)
     finished = False

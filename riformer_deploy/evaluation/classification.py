@@ -41,6 +41,42 @@ def _scores(candidate: Candidate, outputs: Outputs) -> NDArray[np.float64]:
     )
 
 
+def first_guesses(
+    candidate: Candidate, runtime: Runtime, images: Images, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The classes that a model finds likeliest, from logits, probabilities, or the first K that it gives.
+
+    Args:
+        candidate: The model.
+        runtime: The candidate's, open.
+        images: (N, 3, H, W) float32, normalised, N at least 1.
+        count: How many; what there is where the model gives fewer.
+
+    Returns:
+        Classes and softmax scores, both (N, count), best first.
+
+    Raises:
+        BundleError: The model gives no scores of classes.
+        RuntimeFailureError: The model cannot run them, or its scores are not finite.
+    """
+    outputs = run_all(runtime, images, candidate.batches)
+    if {"scores", "labels"} <= outputs.keys():
+        given = outputs["scores"].astype(np.float64)
+        if not np.isfinite(given).all():
+            raise _not_finite()
+        return outputs["labels"].astype(np.int64)[:, :count], given[:, :count]
+    scores = softmax(_scores(candidate, outputs))
+    order = first_classes(scores, count)
+    return order, np.take_along_axis(scores, order, axis=1)
+
+
+def _not_finite() -> RuntimeFailureError:
+    return RuntimeFailureError(
+        "The model's class scores are not finite numbers.",
+        remedy="See `riformer-deploy verify parity` for which artifact overflows, and where.",
+    )
+
+
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Scores that add up to 1, in float64.
 
@@ -51,10 +87,7 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
         RuntimeFailureError: A value is not finite, so that there are no scores.
     """
     if not np.isfinite(logits).all():
-        raise RuntimeFailureError(
-            "The model's class scores are not finite numbers.",
-            remedy="See `riformer-deploy verify parity` for which artifact overflows, and where.",
-        )
+        raise _not_finite()
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     scores: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
     return scores

@@ -17,6 +17,8 @@ from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipp
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency_rounds import Rounds
 from riformer_deploy.evaluation.latency_summary import instability, summarize
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
@@ -25,58 +27,14 @@ from riformer_deploy.evaluation.results import (
     LatencySamples,
     Timing,
 )
-from riformer_deploy.system.machine import describe_machine, peak_rss_bytes, usable_cores
+from riformer_deploy.system.machine import describe_machine, peak_rss_bytes
 from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 
 _LOG = logging.getLogger(__name__)
 
-_MIN_ROUNDS = 5
 _WARM_WINDOW_MS = 10.0
 _MOST_WARM_INFERENCES = 8
 """More would not fit into the launches that a stream takes before it makes the host wait."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """How to measure.
-
-    Attributes:
-        batches: Batch sizes, each measured in its own rounds.
-        rounds: Rounds per batch size, at least 5; in each, every candidate has one turn.
-        repeats: Timed calls per turn, at least 1; an untimed one goes before them, so that no
-            candidate pays for the caches and threads that the one before it left behind.
-        warmup: Untimed calls of each candidate and batch size, at least 1.
-        threads: CPU threads per candidate; None takes every core that the process may use.
-        seed: Of the order in which candidates run in a round.
-    """
-
-    batches: tuple[int, ...] = (1, 8)
-    rounds: int = 10
-    repeats: int = 3
-    warmup: int = 3
-    threads: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not self.batches or min(self.batches) < 1:
-            problems.append(f"batches must be positive, got {self.batches}")
-        if self.rounds < _MIN_ROUNDS:
-            problems.append(
-                f"rounds must be at least {_MIN_ROUNDS} for a median to mean anything, got {self.rounds}"
-            )
-        problems += [
-            f"{name} must be at least 1, got {value}"
-            for name, value in (("repeats", self.repeats), ("warmup", self.warmup), ("threads", self.threads))
-            if value is not None and value < 1
-        ]
-        if problems:
-            raise OptionError("The measurement cannot be done as asked.", details=problems)
-
-    @property
-    def used_threads(self) -> int:
-        """Threads per candidate."""
-        return self.threads or usable_cores()
 
 
 @dataclass
@@ -92,6 +50,11 @@ class _Lane:
     def add(self, timing: Timing, value_ms: float, *, launch_hidden: bool = True) -> None:
         self.samples_ms.setdefault(timing, []).append(value_ms)
         self.unhidden[timing] += not launch_hidden
+
+    @property
+    def compared_ms(self) -> list[float]:
+        """The series that models are compared by: kernels where the runtime keeps time, else whole calls."""
+        return self.samples_ms.get(Timing.COMPUTE) or self.samples_ms.get(Timing.CALL, [])
 
     def warning(self, timing: Timing) -> str | None:
         """Why a series is to be taken with care, or None."""
@@ -168,8 +131,13 @@ def _measure_batch(
     options: BenchOptions,
     progress: Progress,
     under_load: list[GpuState | None],
-) -> tuple[list[LatencySamples], list[Skipped]]:
-    """Time every lane of one batch size; the GPU is looked at before the lanes are closed."""
+    seconds: float,
+) -> tuple[list[LatencySamples], list[Skipped], float]:
+    """Time every lane of one batch size; the GPU is looked at before the lanes are closed.
+
+    Returns:
+        The series, the candidates that were left out, and the seconds that the rounds took.
+    """
     batch = len(images)
     lanes: list[_Lane] = []
     skipped: list[Skipped] = []
@@ -186,14 +154,17 @@ def _measure_batch(
             else:
                 lanes.append(prepared)
         order = random.Random(options.seed)  # noqa: S311  # an order, not a secret
-        for number in range(options.rounds):
-            progress(Step(f"batch {batch}", f"round {number + 1} of {options.rounds}"))
+        rounds = Rounds(options.rounds, options.repeats, seconds)
+        while lanes and rounds.more([(lane.candidate.role, lane.compared_ms) for lane in lanes]):
+            progress(Step(f"batch {batch}", rounds.label))
+            rounds.taken += 1
             for lane in order.sample(lanes, len(lanes)):
                 failure = _take_turn(lane, images, options.repeats)
                 if failure is not None:
                     lanes.remove(lane)
-                    reason = f"failed in round {number + 1}: {failure}"
+                    reason = f"failed in round {rounds.taken}: {failure}"
                     skipped.append(Skipped(config=lane.candidate.config, reason=reason))
+        spent_s = rounds.spent_s
         if any(Timing.COMPUTE in lane.samples_ms for lane in lanes):
             under_load.append(read_gpu()[0])
     finally:
@@ -215,7 +186,7 @@ def _measure_batch(
         for lane in lanes
         for timing, samples in lane.samples_ms.items()
     ]
-    return measured, skipped
+    return measured, skipped, spent_s
 
 
 def measure_latency(
@@ -248,10 +219,15 @@ def measure_latency(
     under_load: list[GpuState | None] = []
     samples: list[LatencySamples] = []
     left_out = list(skipped)
-    for batch in options.batches:
-        measured, missed = _measure_batch(candidates, images[:batch], options, progress, under_load)
+    left_s = options.max_seconds
+    for place, batch in enumerate(options.batches):
+        share_s = left_s / (len(options.batches) - place)
+        measured, missed, spent_s = _measure_batch(
+            candidates, images[:batch], options, progress, under_load, share_s
+        )
         samples += measured
         left_out += missed
+        left_s = max(left_s - spent_s, 0.0)
     if not samples:
         raise RuntimeFailureError(
             "Nothing could be measured.", details=[f"{item.name}: {item.reason}" for item in left_out]
@@ -272,7 +248,7 @@ def measure_latency(
         machine=describe_machine(),
         inputs=inputs,
         threads=options.used_threads,
-        rounds=options.rounds,
+        rounds=min(len(s.samples_ms) for s in samples if s.timing is Timing.CALL) // options.repeats,
         repeats=options.repeats,
         samples=tuple(samples),
         skipped=tuple(left_out),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from riformer_deploy.common.enums import Role
-from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Timing
+from riformer_deploy.common.enums import Precision, Role
+from riformer_deploy.evaluation.latency_rounds import Ratio, ratio_of_series
+from riformer_deploy.evaluation.latency_summary import instability
+from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Status, Timing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,58 @@ def speed_up(baseline: LatencySamples, sample: LatencySamples) -> float | None:
     return baseline.summary.median_ms / sample.summary.median_ms
 
 
+def ratio_of(baseline: LatencySamples, sample: LatencySamples, repeats: int) -> Ratio | None:
+    """How many times faster a model is, taken within each round, with its interval.
+
+    It can be quoted where the machine was busy at times, too: the interval says how far. None where
+    either has another warning, such as that its times contain the host's.
+
+    Args:
+        baseline: What it is compared with.
+        sample: Of the same batch size and timing.
+        repeats: Timed calls of each turn, of their result.
+    """
+    if any(s.warning not in {None, instability(s.samples_ms)} for s in (baseline, sample)):
+        return None
+    return ratio_of_series(baseline.samples_ms, sample.samples_ms, repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowerPrecision:
+    """A precision that is slower than float32 in the same runtime, so that it gains nothing here.
+
+    Attributes:
+        sample: Its series.
+        ratio: How many times as fast as float32 it is; the whole interval is below 1.
+    """
+
+    sample: LatencySamples
+    ratio: Ratio
+
+
+def slower_precisions(result: LatencyResult, batch: int, timing: Timing) -> tuple[SlowerPrecision, ...]:
+    """Lower precisions that are slower than float32 in the same runtime, beyond what is chance.
+
+    Args:
+        result: Latencies.
+        batch: Images per call.
+        timing: What was timed.
+    """
+    series = [
+        s for s in result.samples if (s.batch, s.timing) == (batch, timing) and s.role is Role.CANDIDATE
+    ]
+    full = {
+        replace(s.config, precision=Precision.FP32): s for s in series if s.config.precision is Precision.FP32
+    }
+    found = []
+    for sample in series:
+        own = full.get(replace(sample.config, precision=Precision.FP32))
+        ratio = None if own is None or own is sample else ratio_of(own, sample, result.repeats)
+        if ratio is not None and ratio.ci95 is not None and ratio.ci95[1] < 1:
+            found.append(SlowerPrecision(sample=sample, ratio=ratio))
+    return tuple(found)
+
+
 def _fastest(samples: Iterable[LatencySamples]) -> LatencySamples | None:
     return min(samples, key=lambda sample: sample.summary.median_ms, default=None)
 
@@ -68,7 +122,8 @@ def strongest_baseline(result: LatencyResult, batch: int, timing: Timing) -> Lat
 def compare_latency(result: LatencyResult) -> tuple[LatencyComparison, ...]:
     """One comparison a batch size: by kernels with a cold cache, or, where nobody has those, by the call.
 
-    A candidate is compared by kernels if one has them, since whole calls depend on the host.
+    A candidate is compared by kernels if one has them, since whole calls depend on the host. One that
+    failed parity is the fastest only where all did.
 
     Args:
         result: Latencies.
@@ -77,6 +132,7 @@ def compare_latency(result: LatencyResult) -> tuple[LatencyComparison, ...]:
     for batch in dict.fromkeys(sample.batch for sample in result.samples):
         of_batch = [sample for sample in result.samples if sample.batch == batch]
         candidates = [s for s in of_batch if s.role is Role.CANDIDATE] or of_batch
+        candidates = [s for s in candidates if s.parity is not Status.FAILED] or candidates
         timing = Timing.COMPUTE if any(s.timing is Timing.COMPUTE for s in candidates) else Timing.CALL
         fastest = _fastest(sample for sample in candidates if sample.timing is timing)
         if fastest is None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from riformer_deploy.evaluation.latency_rounds import median_interval
+
 _UNSTABLE_SPREAD = 0.15
 _UNSTABLE_DRIFT = 0.10
 
@@ -43,17 +45,11 @@ def summarize(samples_ms: np.ndarray, batch: int) -> LatencySummary:
         batch: Images per call.
     """
     ordered = np.sort(samples_ms)
-    count = len(ordered)
-    # Ranks n/2 +- 1.96 sqrt(n)/2 of the ordered sample bound the median with 95 % confidence
-    # (normal approximation to the binomial; Conover, Practical Nonparametric Statistics, 3.2).
-    half = 0.98 * np.sqrt(count)
-    low = max(int(np.floor(count / 2 - half)), 0)
-    high = min(int(np.ceil(count / 2 + half)), count - 1)
     median = float(np.median(ordered))
     p90, p95, p99 = (float(value) for value in np.percentile(ordered, (90, 95, 99)))
     return LatencySummary(
         median_ms=median,
-        ci95_ms=(float(ordered[low]), float(ordered[high])) if count >= 6 else None,
+        ci95_ms=median_interval(ordered),
         p90_ms=p90,
         p95_ms=p95,
         p99_ms=p99,
@@ -66,8 +62,10 @@ def instability(samples_ms: Sequence[float]) -> str | None:
     """Why a series of samples is not to be trusted to a few percent, or None.
 
     Args:
-        samples_ms: In the order they were taken, at least two.
+        samples_ms: In the order they were taken; one alone says nothing.
     """
+    if len(samples_ms) < 2:
+        return None
     values = np.array(samples_ms)
     median = float(np.median(values))
     low, high = (float(v) for v in np.percentile(values, (25, 75)))

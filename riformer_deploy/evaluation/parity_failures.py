@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from riformer_deploy.backends.base import Candidate
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import titled
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
@@ -14,7 +15,9 @@ from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import (
     BundleError,
 )
+from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.serialization import RecordError, load_json, schema_of
+from riformer_deploy.evaluation.evidence import contradictions
 from riformer_deploy.evaluation.metrics import Deviation
 from riformer_deploy.evaluation.reference_outputs import MAPS
 from riformer_deploy.evaluation.results import (
@@ -27,6 +30,9 @@ from riformer_deploy.evaluation.results import (
 from riformer_deploy.evaluation.tolerances import Tolerance
 
 _LOG = logging.getLogger(__name__)
+
+MOST_RESULT_BYTES = 64 * 2**20
+"""A parity report of all precisions and runtimes takes 0.1 MB."""
 
 
 def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
@@ -132,15 +138,18 @@ def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
 
     Raises:
         BundleIntegrityError: Its file was changed.
-        BundleError: Its file is no valid record.
+        BundleError: Its file is no valid record, or its verdicts do not follow from its figures.
     """
     record = bundle.manifest.results.get(kind)
     if record is None:
         return None
     text, remedy = "", "Measure it anew: `riformer-deploy verify parity`."
+    path = bundle.path_of(record)
     try:
-        text = bundle.path_of(record).read_text(encoding="utf-8")
-        return load_json(ParityResult, text)
+        text = read_regular(path, MOST_RESULT_BYTES).decode("utf-8")
+        result = load_json(ParityResult, text)
+    except OSError as err:
+        raise BundleError(f"{path} cannot be read: {err}", remedy=remedy) from err
     except (RecordError, UnicodeDecodeError) as err:
         version = schema_of(text, "schema")
         if version is not None and version != RESULT_SCHEMA:
@@ -152,6 +161,9 @@ def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
         raise BundleError(
             f"{bundle.directory / record.path} is no valid result: {err}", remedy=remedy
         ) from err
+    if wrong := contradictions(result):
+        raise BundleError(f"{path} is no valid result: it contradicts itself.", details=wrong, remedy=remedy)
+    return result
 
 
 def stored_failure(bundle: Bundle, candidate: Candidate) -> CandidateParity | None:
@@ -175,6 +187,23 @@ def stored_failure(bundle: Bundle, candidate: Candidate) -> CandidateParity | No
         if (failed.runtime, failed.artifact_sha256) == (candidate.config.runtime, candidate.artifact_sha256):
             return failed
     return None
+
+
+def stored_verdicts(bundle: Bundle) -> dict[tuple[CandidateConfig, str], Status]:
+    """What the bundle's stored parity says of each way of running each file.
+
+    Args:
+        bundle: Open.
+
+    Returns:
+        By config and sha256 of the file; empty where nothing is stored or what is stored cannot be read.
+    """
+    kinds = ["parity", *(engine.parity_kind for engine in bundle.manifest.engines)]
+    try:
+        stored = [stored_parity(bundle, kind) for kind in kinds]
+    except BundleError:  # warn_of_failures says so, and a latency needs no parity
+        return {}
+    return {(c.config, c.artifact_sha256): c.status for one in stored if one for c in one.candidates}
 
 
 def warn_of_failures(bundle: Bundle, candidates: Sequence[Candidate]) -> None:

@@ -112,7 +112,7 @@ def run_reference(
     endless = [name for name, values in {**outputs, **stages}.items() if not np.isfinite(values).all()]
     if endless:
         raise RuntimeFailureError(
-            f"The reference ({reference.name}) overflows on these images, so nothing can be proven.",
+            f"The reference ({reference.name}) overflows on these images: nothing can be compared.",
             details=endless,
             remedy="Check the checkpoint's weights; values this large come of a diverged training.",
         )

@@ -229,6 +229,7 @@ class LatencySamples:
         warning: Why the figures are to be taken with care, if they are.
         summary: Statistics of the samples; a record whose summary does not follow from them is refused.
         graph: Whether it was the CUDA graph that it was to be; None if it was to be none.
+        parity: What the bundle's stored parity said of it when it was timed; None where nothing.
     """
 
     config: CandidateConfig
@@ -241,6 +242,7 @@ class LatencySamples:
     timing: Timing = Timing.CALL
     graph: GraphState | None = None
     role: Role = Role.CANDIDATE
+    parity: Status | None = None
 
     @property
     def name(self) -> str:
@@ -265,7 +267,8 @@ class LatencyResult:
         machine: Where.
         inputs: What the models were run on.
         threads: CPU threads that each candidate may use.
-        rounds: Rounds; in each, every candidate has one turn, in shuffled order.
+        rounds: Rounds of the batch size that had the fewest; in each, every candidate has one turn, in
+            shuffled order.
         repeats: Timed calls per turn, after one untimed call.
         samples: Every candidate and batch size, with raw samples.
         skipped: Those that could not run.

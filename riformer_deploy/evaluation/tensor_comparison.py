@@ -61,13 +61,29 @@ def _tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
     return max(known) if len(known) == len(shares) else None
 
 
-def _stage_used(distance: Deviation, tolerance: Tolerance) -> float | None:
-    """The share of the limit on stages; a map of zeros has no relative error, and then nothing may differ."""
+def stage_used(distance: Deviation, tolerance: Tolerance) -> float | None:
+    """The share of the limit on stages that a map takes; None if it is not finite.
+
+    Args:
+        distance: Of the map. One of zeros has no relative error, and then nothing may differ.
+        tolerance: The limits.
+    """
     if not distance.finite:
         return None
     if distance.relative_l2 is None:
         return 0.0 if distance.max_abs == 0 else None
     return distance.relative_l2 / tolerance.stage_relative_l2
+
+
+def output_used(name: str, distance: Deviation, tolerance: Tolerance) -> float | None:
+    """The share of a tolerance that an output takes, the largest over its limits; None if not finite.
+
+    Args:
+        name: The output's; maps are held to the limit on stages.
+        distance: Of the output.
+        tolerance: The limits.
+    """
+    return (stage_used if name in MAPS else _tolerance_used)(distance, tolerance)
 
 
 def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> tuple[OutputParity, ...]:
@@ -95,7 +111,7 @@ def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> t
         rtol, atol = _tolerance(reference[name], tolerance)
         distance = deviation(reference[name], got[name], rtol=rtol, atol=atol)
         choice = decisions(reference[name], got[name], rtol=rtol, atol=atol) if name == "logits" else None
-        used = (_stage_used if name in MAPS else _tolerance_used)(distance, tolerance)
+        used = output_used(name, distance, tolerance)
         within = used is not None and used <= 1
         compared.append(
             OutputParity(
@@ -124,7 +140,7 @@ def compare_taps(
     for name, true in reference.items():
         rtol, atol = _tolerance(true, tolerance)
         distance = deviation(true, got[name], rtol=rtol, atol=atol)
-        used = _stage_used(distance, tolerance)
+        used = stage_used(distance, tolerance)
         passed = used is not None and used <= 1
         compared[name] = StageParity(
             stage=stages[name], tensor=name, deviation=distance, status=status(passed=passed)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from riformer_deploy.bundle.artifacts import TensorSpec
 from riformer_deploy.common.enums import InputForm, OutputForm
 from riformer_deploy.common.errors import ExportError, OptionError
+from riformer_deploy.common.files import utf8_path
 from riformer_deploy.export.lowering import LoweredRIFormer
 from riformer_deploy.export.onnx_graph import opset_of, spec_of
 from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
@@ -210,7 +211,8 @@ def _scrub(graph: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 def _check(path: Path, graph: onnx.ModelProto, model: LoweredRIFormer, options: OnnxOptions) -> None:
     """See that the file is valid and is what was asked for."""
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        with utf8_path(path) as name:
+            onnx.checker.check_model(name, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(f"onnx.checker refuses the exported graph: {err}") from err
     expected = _expected(model, options)

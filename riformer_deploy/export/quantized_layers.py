@@ -28,7 +28,7 @@ def quantizable(model: RIFormer, precision: Precision = Precision.INT8) -> tuple
 
     Args:
         model: In folded form.
-        precision: Which.
+        precision: What they are quantised to.
     """
     return tuple(
         name

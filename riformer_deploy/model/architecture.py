@@ -21,6 +21,11 @@ SMALLEST_SIDE_PX = 3
 """Of an image: a 7x7 convolution with padding 2 needs three pixels."""
 
 
+MOST_BLOCKS, MOST_CHANNELS, MOST_CLASSES = 1_000, 65_536, 10_000_000
+"""Of a stage, of a layer, of the head. What a file states beyond is not built: the largest published model
+has 24 blocks a stage and 3,072 channels."""
+
+
 class Form(StrEnum):
     """How the blocks of a model are parameterised."""
 
@@ -93,6 +98,16 @@ class Architecture:
                 ("hidden_dims", self.hidden_dims),
             )
             if len(value) != STAGES or any(v < 1 for v in value)
+        ]
+        problems += [
+            f"{name} may be at most {most:,}, got {value}"
+            for name, value, most in (
+                ("layers", self.layers, MOST_BLOCKS),
+                ("embed_dims", self.embed_dims, MOST_CHANNELS),
+                ("hidden_dims", self.hidden_dims, MOST_CHANNELS),
+                ("num_classes", (self.num_classes,), MOST_CLASSES),
+            )
+            if max(value, default=0) > most
         ]
         if self.num_classes < 1:
             problems.append(f"num_classes must be positive, got {self.num_classes}")

@@ -18,7 +18,7 @@ class DataPreprocessor(nn.Module):
 
     Args:
         mean: Subtracted per channel, in 0..255 units, in the order that the network expects.
-        std: Divided by, likewise.
+        std: Divided by, in the same units and order.
         to_rgb: Turn BGR, in which mmpretrain's pictures come, into RGB first.
 
     ``mean`` and ``std`` are buffers of shape (3, 1, 1) that no state dict holds.

@@ -162,8 +162,8 @@ class RIFormer(nn.Module):
         Args:
             inputs: The images.
             stage: ``neck`` for pooled features (N, dim), a tuple with one for each of the backbone's
-                ``out_indices``; ``backbone`` for the maps (N, dim, H, W), likewise; ``pre_logits`` for
-                what the linear layer takes, one tensor.
+                ``out_indices``; ``backbone`` for the maps (N, dim, H, W), one for each too;
+                ``pre_logits`` for what the linear layer takes, one tensor.
 
         Raises:
             OptionError: ``stage`` is none of these.
@@ -237,8 +237,8 @@ def model_from_state(
         form: The form that ``state`` is in.
         state: Exactly the keys and shapes of ``architecture.shapes(form, out_indices)``.
         out_indices: As :class:`RIFormer` takes them.
-        preprocessing: Likewise.
-        class_names: Likewise.
+        preprocessing: What is done to pictures first; None where it is not known.
+        class_names: One for each output; None where they are not known.
     """
     model = empty_model(
         architecture, form, out_indices=out_indices, preprocessing=preprocessing, class_names=class_names

@@ -7,6 +7,8 @@ deploy form.
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
 
 from riformer_deploy.common.errors import OptionError
@@ -105,20 +107,42 @@ VARIANTS = _variants()
 """The ten published models by name."""
 
 
+_NAME = re.compile(r"(?:riformer-)?([sm][0-9]{2})(?:_in1k)?(-384)?(?:px)?", re.IGNORECASE)
+
+
+def find_variant(name: str) -> Variant | None:
+    """The published model that a name means, or None.
+
+    Args:
+        name: As in :data:`VARIANTS`, or shorter: ``s12``, ``riformer-s12``, ``s12-384``.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return VARIANTS.get(f"riformer-{match[1].lower()}_in1k{match[2] or ''}")
+
+
 def get_variant(name: str) -> Variant:
     """The published model of that name.
 
     Args:
-        name: As in :data:`VARIANTS`, for example ``riformer-s12_in1k``.
+        name: As :func:`find_variant` takes it, for example ``riformer-s12_in1k`` or ``s12``.
 
     Raises:
-        OptionError: No published model has that name.
+        OptionError: No published model has that name; the nearest is suggested.
     """
-    try:
-        return VARIANTS[name]
-    except KeyError:
-        raise OptionError(
-            f"There is no published RIFormer called {name!r}.",
-            details=[f"known: {', '.join(VARIANTS)}"],
-            remedy="Run `riformer-deploy models` for the list.",
-        ) from None
+    found = find_variant(name)
+    if found is not None:
+        return found
+    short = {known.removeprefix("riformer-").replace("_in1k", ""): known for known in VARIANTS}
+    wanted = name.lower().removeprefix("riformer-").replace("_in1k", "").replace("px", "")
+    near = difflib.get_close_matches(wanted, short, n=len(short), cutoff=0.5)
+    nearest = max(near, key=lambda item: item[: len(wanted) - 1] == wanted[:-1], default=None)
+    suggestion = f" Did you mean {short[nearest]}?" if nearest is not None else ""
+    raise OptionError(
+        f"There is no published RIFormer called {name!r}.{suggestion}",
+        details=[f"known: {', '.join(VARIANTS)}"],
+        remedy="Run `riformer-deploy models` for the list.",
+    )

@@ -37,7 +37,7 @@ class TensorRT:
     version: str
     cuda: int | None
 
-    # What only some flavors have; mypy is told of each flavor whether it has it (tests/conformance).
+    # What only some flavors have; mypy is given for each flavor whether it has it (tests/conformance).
 
     @property
     def has_compute_capabilities(self) -> bool:

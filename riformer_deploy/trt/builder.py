@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
+from riformer_deploy.common.files import utf8_path
 from riformer_deploy.common.progress import Progress, Step
 from riformer_deploy.trt.bindings import Log, OnMessage, TensorRT, started
 from riformer_deploy.trt.interruption import interruptible
@@ -133,8 +134,9 @@ def _progress_monitor(module: Module, target: _Monitor) -> IProgressMonitor:
 def _parse(trt: TensorRT, network: INetworkDefinition, log: Log, path: Path) -> OnnxParser:
     """The parser, which owns what it parsed."""
     parser = trt.module.OnnxParser(network, log.logger)
-    if parser.parse_from_file(str(path)):
-        return parser
+    with utf8_path(path) as name:
+        if parser.parse_from_file(name):
+            return parser
     findings = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)

@@ -111,7 +111,8 @@ def test_the_table_tells_every_engine_and_progress_is_a_line_each(
         for engine in manifest.engines
     ]
     assert [row[0].split(".")[1] for row in rows] == ["fp32", "fp16", "int8"]
-    assert ran.stderr.splitlines() == [f"building model.{p}.onnx" for p in ("fp32", "fp16", "int8")]
+    built = [f"building model.{p}.onnx" for p in ("fp32", "fp16", "int8")]
+    assert ran.stderr.splitlines() == [*built, "Next: riformer-deploy verify parity precise"]
 
 
 def test_json_is_the_report_and_warnings_are_notes(

@@ -50,7 +50,7 @@ def test_json_is_the_report_and_the_file_computes_the_same_function(
 def test_text_names_the_file_its_size_and_its_sha256(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     target = tmp_path / "deploy.pth"
     ran = cli("fuse", tiny_checkpoint, "-o", target)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy inspect {target}\n")
     count = sum(value.numel() for value in load_checkpoint(target).state.values())
     assert ran.stdout == f"{target}: deploy form, {count:,} parameters, sha256 {sha256_of(target)}\n"
 
@@ -65,7 +65,9 @@ def test_a_deploy_form_checkpoint_is_noted_on_stderr_and_its_weights_stay(
     state = filled(tiny_architecture, Form.DEPLOY)
     ran = cli("fuse", write_checkpoint(state), "-o", tmp_path / "deploy.pth")
     assert ran.returncode == 0
-    assert ran.stderr == "note: the checkpoint was in deploy form already; its weights are unchanged\n"
+    assert ran.stderr == "note: the checkpoint was in deploy form already; its weights are unchanged\n" + (
+        f"Next: riformer-deploy inspect {tmp_path / 'deploy.pth'}\n"
+    )
     assert "deploy form" in ran.stdout
     written = load_checkpoint(tmp_path / "deploy.pth").state
     assert all(torch.equal(written[key], value) for key, value in state.items())
@@ -76,7 +78,11 @@ def test_buffers_of_a_loss_are_left_out_and_that_is_said(
 ) -> None:
     key = "head.loss_module.class_weight"
     ran = cli("fuse", write_checkpoint({**tiny_state, key: torch.ones(7)}), "-o", tmp_path / "deploy.pth")
-    assert (ran.returncode, ran.stderr) == (0, f"note: left out, since only training uses it: {key}\n")
+    assert (ran.returncode, ran.stderr) == (
+        0,
+        f"note: left out, since only training uses it: {key}\n"
+        f"Next: riformer-deploy inspect {tmp_path / 'deploy.pth'}\n",
+    )
     assert key not in torch.load(tmp_path / "deploy.pth", weights_only=True)["state_dict"]
 
 

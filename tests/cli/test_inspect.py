@@ -55,7 +55,7 @@ def test_a_real_training_checkpoint_as_json_is_the_record_and_nothing_else(
 
 def test_a_checkpoint_as_text_tells_what_is_not_known(cli: Run, digits_checkpoint: Path) -> None:
     ran = cli("inspect", digits_checkpoint)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy export {digits_checkpoint}\n")
     assert "none: a custom architecture" in ran.stdout
     assert "training (only weights, stored as float32)" in ran.stdout
     assert "10: 0, 1, 2, 3, 4…" in ran.stdout
@@ -104,7 +104,7 @@ def test_an_onnx_file_as_text_tells_cost_nodes_and_provenance(
     cli: Run, tiny_bundle: Path, onnx_of: Callable[[Path], Path]
 ) -> None:
     ran = cli("inspect", onnx_of(tiny_bundle))
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy verify parity {tiny_bundle}\n")
     for said in (
         "float32 ['batch', 3, 64, 48]",
         "multiply-adds per image",
@@ -127,7 +127,7 @@ def test_a_bundle_is_told_by_its_folder_or_its_manifest(cli: Run, tiny_bundle: P
 
 def test_a_bundle_as_text_tells_every_file_and_that_all_are_intact(cli: Run, tiny_bundle: Path) -> None:
     ran = cli("inspect", tiny_bundle)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy verify parity {tiny_bundle}\n")
     assert "every file is as recorded" in ran.stdout
     assert "tiny.pth (training form, only weights)" in ran.stdout
     found = inspect_file(tiny_bundle)
@@ -196,7 +196,7 @@ def test_an_engine_as_text_tells_its_engine_metadata_and_what_keeps_it_from_runn
     cli: Run, engine_bundle: Path
 ) -> None:
     ran = cli("inspect", engine_bundle / ENGINE)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy verify parity {engine_bundle}\n")
     (engine,) = Bundle.open(engine_bundle).manifest.engines
     for said in (
         f"TensorRT-RTX {engine.metadata.backend_version}, CUDA {engine.metadata.backend_cuda} ",
@@ -238,7 +238,7 @@ def test_an_engine_that_fits_this_machine_passes_preflight(
     monkeypatch.setattr(preflight, "query_driver", lambda: driver)
     monkeypatch.setattr(preflight, "validity", lambda _trt, _plan: ("VALID", ()))
     ran = cli("inspect", engine_bundle / ENGINE)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy verify parity {engine_bundle}\n")
     assert "│ passed " in ran.stdout
     assert "does not fit" not in ran.stdout
 
@@ -259,7 +259,7 @@ def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_proven(
     cli: Run, engine_bundle: Path
 ) -> None:
     ran = cli("inspect", engine_bundle)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy verify parity {engine_bundle}\n")
     (row,) = [line for line in ran.stdout.splitlines() if line.startswith(f"│ {ENGINE} ") and "NOT" in line]
     assert "TensorRT-RTX" in row
     assert "NOT verified: run verify parity on its GPU" in row

@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from riformer_deploy_cli import main
 from riformer_deploy_cli.main import _unwinding_on_signals
 
 import riformer_deploy
@@ -172,8 +173,46 @@ def test_without_debug_an_error_is_a_message_and_no_traceback(cli: Run, tmp_path
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize("line", [("-h",), ("verify", "-h"), ("verify", "parity", "-h")], ids=" ".join)
+def test_help_has_a_short_name(cli: Run, line: tuple[str, ...]) -> None:
+    ran = cli(*line)
+    assert (ran.returncode, ran.stdout) == (0, cli(*line[:-1], "--help").stdout)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Value error, 'fp31' is not one of 'fp32'.", "'fp31' is not one of 'fp32'."),
+        (
+            "Input should be a valid integer, unable to parse string as an integer",
+            "it must be a valid integer",
+        ),
+        ("'x' is not a valid float.", "'x' is not a valid float."),
+    ],
+)
+def test_a_usage_error_has_no_words_of_a_validator(message: str, said: str) -> None:
+    assert main._plain(message) == said
+
+
+def test_a_name_that_is_none_suggests_the_nearest_and_a_file_of_that_name_goes_first(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = cli("export", "riformer-s13_in1k", "-o", tmp_path / "out")
+    assert ran.returncode == 2
+    assert (
+        "There is no published RIFormer called 'riformer-s13_in1k'. Did you mean riformer-s12_in1k?"
+        in ran.stderr
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s13").write_bytes(b"")
+    assert cli("export", "s13").returncode == 10
+
+
 def test_version_is_the_package_s_by_either_way_of_starting(shell: Run, installed_command: str) -> None:
-    for line in ((installed_command,), (sys.executable, "-m", "riformer_deploy_cli")):
+    for line in (
+        (installed_command,),
+        *((sys.executable, "-m", name) for name in ("riformer_deploy", "riformer_deploy_cli")),
+    ):
         ran = shell(*line, "--version")
         assert (ran.returncode, ran.stderr) == (0, "")
         assert ran.stdout == f"riformer-deploy {riformer_deploy.__version__}\n"

@@ -17,14 +17,14 @@ def test_it_writes_what_fuse_writes_with_the_arguments_of_mmpretrain_s_tool(
 ) -> None:
     target, fused = tmp_path / "deploy.pth", tmp_path / "fused.pth"
     ran = cli("reparameterize", tiny_config, tiny_checkpoint, target)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy inspect {target}\n")
     assert ran.stdout.startswith(f"{target}: deploy form")
     assert cli("fuse", tiny_checkpoint, "-o", fused, "--config", tiny_config).returncode == 0
     found, other = load_checkpoint(target), load_checkpoint(fused)
     assert found.form is Form.DEPLOY
     assert all(torch.equal(value, other.state[key]) for key, value in found.state.items())
     again = cli("inspect", target)  # the config is stored with the weights, so their size is known
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, again.stderr) == (0, f"Next: riformer-deploy export {target}\n")
     assert "48" in again.stdout
 
 

@@ -24,7 +24,7 @@ from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import DeviceLayer, Group, Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.evaluation.latency import BenchOptions
+from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.results import Status, Timing
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.trt.bindings import load

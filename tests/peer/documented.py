@@ -68,7 +68,7 @@ def _named(before: Any, after: Any, array: Any) -> list[tuple[str, Any]]:
 def _bgr(picture: str) -> NDArray[np.uint8]:
     import cv2  # noqa: PLC0415  # in the peer's environment alone
 
-    read: NDArray[np.uint8] = cv2.imread(picture)
+    read: NDArray[np.uint8] = np.asarray(cv2.imread(picture), np.uint8)
     return read
 
 

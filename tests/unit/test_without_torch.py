@@ -16,6 +16,7 @@ from PIL import Image
 
 from riformer_deploy.api.parity import verify_bundle
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import CandidateParity, ParityResult, Status
 
@@ -153,8 +154,9 @@ def test_parity_is_compared_by_the_reference_that_the_bundle_keeps(
     assert (code, imported) == (0, ["numpy", "onnx"]), err
     found = load_json(ParityResult, out)
     assert (found.status, found.reference_stored) == (Status.PASSED, True)
-    (skipped,) = [item for item in found.skipped if item.name == "PyTorch"]
-    assert "PyTorch is not installed" in skipped.reason
+    reasons = {item.reason for item in found.skipped if item.config.runtime is RuntimeKind.PYTORCH}
+    assert len(reasons) == 1
+    assert "PyTorch is not installed" in reasons.pop()
     copy = Path(shutil.copytree(digits_bundle, tmp_path / "copy"))
     with_torch = verify_bundle(copy)
     assert with_torch.stored_reference_relative_l2 is not None

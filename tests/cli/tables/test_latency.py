@@ -7,14 +7,16 @@ import pytest
 from riformer_deploy_cli.tables.latency import print_latency
 
 from riformer_deploy.backends.base import Skipped
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
-from riformer_deploy.common.enums import Role
-from riformer_deploy.evaluation.latency_summary import summarize
+from riformer_deploy.common.enums import Precision, Role, RuntimeKind
+from riformer_deploy.evaluation.latency_summary import instability, summarize
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     InputImages,
     LatencyResult,
     LatencySamples,
+    Status,
     Timing,
 )
 from riformer_deploy.system.machine import Machine
@@ -76,7 +78,7 @@ def test_latency_of_what_ran_plain_does_not_pass_as_a_graphs(capsys: pytest.Capt
     out, _ = capsys.readouterr()
     assert len(_cells(out, "RTX, CUDA graph (NOT captured: runs plain)")) == 1
     assert len(_cells(out, "RTX, CUDA graph")) == 1
-    assert "Batch 1: RTX, CUDA graph (NOT captured: runs plain) is the fastest" in out
+    assert "is RTX, CUDA graph (NOT captured: runs plain), 1.00 ms" in out
 
 
 def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_batch(
@@ -91,31 +93,71 @@ def test_latency_shows_figures_and_speed_up_over_the_first_model_of_the_same_bat
         )
     )
     out = capsys.readouterr().out
-    first, second = _cells(out, "onnx")
-    assert first == ["onnx", "call", "1", "4.00", "4.00 to 4.00", "4.00", "4.00", "4.00", "250.0", "2.50x"]
-    assert second[:5] == ["onnx", "call", "8", "50.00", "50.00 to 50.00"]
-    assert second[5:] == ["50.00", "50.00", "50.00", "160.0", "1.60x"]
-    assert [row[-1] for row in _cells(out, "torch")] == ["1.00x", "1.00x"]
+    assert _cells(out, "onnx") == [["onnx", "4.00", "250.0", "2.50x"], ["onnx", "50.00", "160.0", "1.60x"]]
+    below = ["4.00 to 4.00", "2.50 to 2.50"], ["50.00 to 50.00", "1.60 to 1.60"]
+    assert [[row[1], row[3]] for row in _cells(out, "") if row[3]] == [*map(list, below)]
+    assert [row[-1] for row in _cells(out, "torch")] == ["1", "1"]
     assert "(!)" not in out
-    assert "5 rounds of 1 calls, 2 threads" in out
-    assert "Machine: a CPU [x]" in out
+    assert "Batch 8: 6 rounds of 1 calls" in out
+    assert "Speed-up is over the first model listed of the same batch size" in out
+    assert "Machine: a CPU [x]; 2 threads" in out
 
 
-def test_an_unstable_measurement_is_marked_in_its_row_and_explained_and_the_skipped_are_named(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_unstable_series_are_one_line_and_still_have_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = (4.0, 9.0, 4.0, 9.0, 4.0, 9.0)
+    twice = tuple(2 * value for value in busy)
     print_latency(
         _latency(
-            _samples("torch", 1, (10.0, 10.0), None),
-            _samples("onnx", 1, (4.0, 9.0), "the second half is 125% slower than the first"),
+            _samples("torch", 1, twice, instability(twice), BASELINE),
+            _samples("onnx", 1, busy, instability(busy)),
             skipped=(Skipped(config=labelled("onnx b2"), reason="takes batch 2 only, not 1"),),
         )
     )
     out = capsys.readouterr().out
-    assert _cells(out, "onnx (!)")[0][1:3] == ["call", "1"]
-    assert _cells(out, "torch")
-    assert "(!) onnx, call, batch 1: unstable: the second half is 125% slower than the first\n" in out
+    assert _cells(out, "onnx")[0][3] == "2.00x"
+    assert out.count("(!)") == 1
+    assert "(!) 2 of 2 series spread or drift by more than a tenth, as on a busy machine" in out
+    assert "6.50 ms, 2.00 (2.00 to 2.00) times as fast as the strongest baseline, torch" in out
     assert "skipped: onnx b2: takes batch 2 only, not 1\n" in out
+
+
+def test_it_fits_80_columns_and_breaks_no_figure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "PyTorch bfloat16, GPU, channels last, torch.compile max-autotune with CUDA graphs"
+    print_latency(
+        _latency(*_on_gpu(name, 1234.5678, 1111.1, BASELINE), *_on_gpu("engine", 4, 2, Role.CANDIDATE))
+    )
+    out = capsys.readouterr().out
+    table = [line for line in out.splitlines() if line[:1] in "┏┃┡│└"]
+    assert {len(line) for line in table} == {80}
+    for text in (" 1234.57 ", " 1234.57 to 1234.57 ", " compute-warm ", " 308.64 to 308.64 "):
+        assert text in out
+
+
+def test_the_answer_passes_over_what_failed_parity_and_names_what_gains_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def graph(precision: Precision, median_ms: float, parity: Status | None) -> LatencySamples:
+        config = CandidateConfig(runtime=RuntimeKind.ONNX_RUNTIME, precision=precision)
+        return dataclasses.replace(_samples("", 1, (median_ms,) * 6, None), config=config, parity=parity)
+
+    print_latency(
+        _latency(
+            _samples("torch", 1, (10.0,) * 6, None, BASELINE),
+            graph(Precision.FP32, 4.0, Status.PASSED),
+            graph(Precision.FP16, 2.0, Status.FAILED),
+            graph(Precision.INT8, 5.0, Status.PASSED),
+        )
+    )
+    out = capsys.readouterr().out
+    assert "ONNX Runtime fp16 (failed parity)" in out
+    assert out.splitlines()[-1] == (
+        "Batch 1: the fastest that passed parity is ONNX Runtime fp32, 4.00 ms, 2.50 (2.50 to 2.50) times as "
+        "fast as the strongest baseline, torch (whole calls). Slower than fp32 in the same runtime here: "
+        "ONNX Runtime int8 (0.80x)."
+    )
 
 
 def _on_gpu(
@@ -150,10 +192,10 @@ def test_on_a_gpu_the_answer_is_by_kernels_over_the_strongest_baseline(
         "transfers": ["-", "1.00x"],
         "staging": ["-", "1.00x"],
     }
-    assert "Speed-up is over the strongest baseline of the same batch size and timing." in out
+    assert "Speed-up is over the strongest baseline of the same batch size and timing, within each" in out
     assert out.endswith(
-        "Batch 8: engine is the fastest, 4.00 ms, 1.50 times as fast as the strongest baseline, compiled "
-        "(kernels, L2 cache cold); 4000 images/s back to back.\n"
+        "Batch 8: the fastest (parity not verified) is engine, 4.00 ms, 1.50 (1.50 to 1.50) times as fast as "
+        "the strongest baseline, compiled (kernels, L2 cache cold); 4000 images/s back to back.\n"
     )
 
 
@@ -161,7 +203,7 @@ def test_a_baseline_that_is_to_be_taken_with_care_gives_no_answer(capsys: pytest
     slow = "the host could not launch fast enough in 2 of 6 samples"
     print_latency(_latency(*_on_gpu("eager", 9, 8, BASELINE, slow), *_on_gpu("engine", 4, 2, Role.CANDIDATE)))
     out = capsys.readouterr().out
-    assert f"(!) eager, compute, batch 8: unstable: {slow}\n" in out
+    assert f"(!) 1 series give no speed-up: eager, compute, batch 8: {slow}\n" in out
     assert "it cannot be compared with the strongest baseline, eager: see (!) (kernels, L2" in out
 
 
@@ -170,9 +212,10 @@ def test_a_baseline_that_is_to_be_taken_with_care_gives_no_answer(capsys: pytest
     [
         (
             Role.CANDIDATE,
-            "Batch 1: only is the fastest, 4.00 ms, and no baseline was measured (whole calls).",
+            "Batch 1: the fastest (parity not verified) is only, 4.00 ms, and no baseline was measured "
+            "(whole calls).",
         ),
-        (BASELINE, "Batch 1: only is the fastest, 4.00 ms (whole calls)."),
+        (BASELINE, "Batch 1: the fastest (parity not verified) is only, 4.00 ms (whole calls)."),
     ],
 )
 def test_one_role_alone_has_a_fastest(role: Role, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,22 @@ def data(tmp_path: Path, tiny_architecture: Architecture) -> Path:
 def test_both_forms_are_as_often_right_as_the_model_that_the_config_describes(
     data: Path, tiny_checkpoint: Path, tiny_config: Path, tiny_model: RIFormer
 ) -> None:
+    (data.parent / "model").mkdir()
+    checkpoint = Path(shutil.copy(tiny_checkpoint, data.parent / "model" / "tiny.pth"))
     preprocessing = Preprocessing(resize_short_edge_px=None, crop_px=(48, 48))
     with np.load(data) as stored:
         images = normalize([fit(picture, preprocessing) for picture in stored["images"]], preprocessing)
         right = int((tiny_model(torch.from_numpy(images)).argmax(1).numpy() == stored["labels"]).sum())
     for config, form in ((tiny_config, "training"), (tiny_config.with_name("tiny-deploy.py"), "deploy")):
         options = CheckpointAccuracyOptions(
-            checkpoint=tiny_checkpoint, config=config, data=data, batch=8, workers=1
+            checkpoint=checkpoint, config=config, data=data, batch=8, workers=1
         )
         result = evaluate_checkpoint(options)
         (model,) = result.artifacts
         assert (model.name, model.images, model.top1.right) == (f"PyTorch, {form} form", 21, right)
         assert result.preprocessing.crop_px == (48, 48)
         assert result.published is None
-    assert sorted(path.name for path in tiny_checkpoint.parent.iterdir()) == ["tiny.pth"]  # no log is left
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["tiny.pth"]  # no log is left
 
 
 def test_without_a_config_something_else_must_say_the_size(data: Path, tiny_checkpoint: Path) -> None:

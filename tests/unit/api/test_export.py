@@ -29,7 +29,7 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.synthetic import synthetic_images
-from riformer_deploy.evaluation.latency import BenchOptions
+from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.model.architecture import Architecture, Form

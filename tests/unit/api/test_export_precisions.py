@@ -87,13 +87,13 @@ def test_the_figures_of_fp8_hold_in_onnx_runtime_and_the_file_is_the_module(
     digits_preprocessing: Preprocessing,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
 ) -> None:
     logits = OnnxRuntime(fp8_bundle / "model.fp8.onnx").run(digits_inputs)["logits"]
     noise = np.linalg.norm(logits - digits_reference) / np.linalg.norm(digits_reference)
     assert -20 * np.log10(noise) >= 39.5
     assert (logits.argmax(1) != digits_reference.argmax(1)).mean() <= 0.003
-    config = resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrate_for)
+    config = resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrated)
     module = lower(digits_folded, config, digits_preprocessing)
     with torch.inference_mode():
         parts = [module(part).numpy() for part in torch.split(torch.from_numpy(digits_inputs), 32)]
@@ -188,7 +188,6 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
             ),
             21,
         ),
-        (LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.FEATURES), 18),
         (
             LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.PROBABILITIES, io=Precision.FP16),
             18,
@@ -276,6 +275,7 @@ def test_models_that_would_be_lost_are_named_and_dropped_only_by_force(
     assert [item.precision for item in Bundle.open(tmp_path / "out").manifest.onnx] == ["fp16"]
 
 
+@pytest.mark.slow
 def test_a_gate_excludes_layers_by_name_and_an_impossible_one_fails(
     tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
 ) -> None:
@@ -347,7 +347,8 @@ def test_openvinos_failure_keeps_no_file_from_being_written_and_is_stored(
     assert (again.status, [item.name for item in again.failed]) == (Status.PASSED, ["OpenVINO fp32"])
 
 
-def test_bfloat16_is_proven_on_real_images_where_they_are_given(
+@pytest.mark.slow
+def test_bfloat16_is_verified_on_real_images_where_they_are_given(
     tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
 ) -> None:
     """Two of the synthetic images are too far from digits for the SQNR that bfloat16 is held to."""
@@ -369,6 +370,25 @@ def test_bfloat16_is_proven_on_real_images_where_they_are_given(
     (lowered,) = [item for item in report.parity.candidates if item.name == "PyTorch bf16, lowered"]
     assert lowered.outputs[0].deviation.sqnr_db is not None
     assert lowered.outputs[0].deviation.sqnr_db > 45
+
+
+def test_an_impossible_gate_fails_and_nothing_is_written(export: Export, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="cannot hold the gate"):
+        export("int8", calibration="random", gate=Gate(min_sqnr_db=190))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_no_precision_needs_are_those_that_parity_runs_on(export: Export, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((16, 3, 32, 32)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", images=images)
+    report = export("fp32", calibration=str(tmp_path / "images.npz"))
+    assert report.parity.inputs.description == "calibration images of the bundle"
+    assert "fp32 and bf16 need no calibration; parity runs on its images" in report.notes
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.samples is not None
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / manifest.samples.path), images)
+    assert manifest.onnx[0].lowering.calibration is None
 
 
 def test_random_images_that_no_precision_needs_are_not_used(export: Export, tmp_path: Path) -> None:

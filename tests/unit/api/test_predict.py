@@ -31,7 +31,11 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 GOLDEN: list[dict[str, Any]] = json.loads((DATA / "predictions.json").read_text())
 
 
-@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: row["config"])
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] * ("-m" in row["config"])) for row in GOLDEN],
+    ids=lambda row: row["config"],
+)
 def test_mmpretrains_predictions_are_reproduced(
     row: dict[str, Any], filled: Callable[..., dict[str, Tensor]]
 ) -> None:

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from riformer_deploy.api.parity import verify_bundle
-from riformer_deploy.api.runner import only_runner
 from riformer_deploy.backends.candidates import select_candidates
-from riformer_deploy.backends.gpu_candidates import GpuOptions
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.results import store_result
@@ -22,6 +21,7 @@ from riformer_deploy.common.serialization import load_json
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.model.architecture import Form
+from riformer_deploy.serving.runner import only_runner
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

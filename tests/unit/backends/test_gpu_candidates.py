@@ -15,7 +15,8 @@ from riformer_deploy.api import build
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.backends import gpu_candidates, pytorch_opening
 from riformer_deploy.backends.base import DeviceTimed, DeviceTimes, Outputs, Runtime, WarmTime, graph_of
-from riformer_deploy.backends.gpu_candidates import GpuOptions, baseline_candidates, engine_candidates
+from riformer_deploy.backends.gpu_candidates import baseline_candidates, engine_candidates
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.graph_state import GraphState
 from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
@@ -27,7 +28,8 @@ from riformer_deploy.common.enums import Baselines, CompileMode, DeviceLayer, In
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.data.transforms import Images, normalize
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.results import InputImages, Status, Timing
 from riformer_deploy.evaluation.tolerances import TOLERANCES

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.writing import staging
 from tests.manifests import write_bundle
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,6 +41,23 @@ def visible(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if not path.name.startswith(".pending-")}
 
 
+def tree_of(directory: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
+
+
+def read_only_contents_of(directory: Path) -> dict[str, str]:
+    before = tree_of(directory)
+    contents = contents_of(directory)
+    assert tree_of(directory) == before
+    return contents
+
+
+def finish(directory: Path) -> None:
+    """What every writer does first."""
+    with staging(directory):
+        pass
+
+
 def watch(monkeypatch: pytest.MonkeyPatch, step: Callable[[], None]) -> None:
     """Call ``step`` before and after everything that changes the disk."""
 
@@ -52,8 +70,9 @@ def watch(monkeypatch: pytest.MonkeyPatch, step: Callable[[], None]) -> None:
 
         return operation
 
-    for name in ("rename", "replace", "rmdir", "unlink", "write_text"):
-        monkeypatch.setattr(Path, name, watched(getattr(Path, name)))
+    for name in ("rename", "replace", "rmdir", "unlink"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    monkeypatch.setattr(Path, "write_text", watched(Path.write_text))
     monkeypatch.setattr(os, "fsync", watched(lambda _: None))
 
 
@@ -79,8 +98,10 @@ def test_an_interruption_at_any_step_leaves_the_old_or_the_new_bundle(tmp_path: 
                 completed = True
             except KeyboardInterrupt:
                 completed = False
-        found.append(contents_of(directory))
+        found.append(read_only_contents_of(directory))
         assert found[-1] in (OLD, NEW), f"after {count} steps"
+        finish(directory)
+        assert contents_of(directory) == found[-1]
         assert visible(directory) == {*found[-1], "bundle.json"}, f"after {count} steps"
         write_bundle(directory, NEXT)
         assert contents_of(directory) == NEXT
@@ -113,10 +134,14 @@ def test_a_kill_at_any_step_and_another_while_recovering_leave_the_old_or_the_ne
     write_bundle(directory, OLD)
     recoveries = 0
     for state in killed_states(directory, tmp_path / "killed", write_new):
-        for again in killed_states(state, tmp_path / f"again{state.name}", Bundle.open):
+        expected = read_only_contents_of(state)
+        recovered = (state / ".commit").exists()
+        for again in killed_states(state, tmp_path / f"again{state.name}", finish) if recovered else ():
             recoveries += 1
-            assert contents_of(again) == NEW
-            assert visible(again) == {*NEW, "bundle.json"}
+            assert read_only_contents_of(again) == expected
+            finish(again)
+            assert contents_of(again) == expected
+            assert visible(again) == {*expected, "bundle.json"}
         assert contents_of(state) in (OLD, NEW), f"killed after {state.name} steps"
         write_bundle(state, NEXT)
         assert contents_of(state) == NEXT

@@ -7,7 +7,7 @@ import pytest
 
 from riformer_deploy.checkpoints.config_agreement import architecture_of
 from riformer_deploy.checkpoints.config_files import read_config
-from riformer_deploy.checkpoints.config_syntax import UNREAD
+from riformer_deploy.checkpoints.config_values import UNREAD
 from riformer_deploy.checkpoints.mmengine_config import contradictions, refused_settings
 from riformer_deploy.checkpoints.stored_pipeline import preprocessing_of
 from riformer_deploy.common.errors import OptionError
@@ -166,3 +166,21 @@ def test_a_config_without_a_shape_says_what_it_needs(write: Write, arch: str) ->
     config = read_config(write(leaf=f"model = dict(backbone=dict(arch={arch}), head=dict(num_classes=3))"))
     with pytest.raises(OptionError, match="does not say what shape"):
         architecture_of(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = [0]\n" + "a.extend(a)\n" * 60,
+        "a = []\na.append(a)\nb = dict(c=a)\n",
+        "a = dict()\na.update(x=a)\na.update(x=a)\n",
+        "a = dict(x=1)\n" + "a = dict(x=a, y=a)\n" * 60 + "a.merge(a)\n",
+        "a = [0]\n" + "a = [a, a]\n" * 60,
+        "a = 's' * 9\n" + "a = 'x" + "y" * 9000 + "'\nb = [a, a, a, a]\n" + "b = [b, b, b, b]\n" * 8,
+    ],
+    ids=["doubled list", "list in itself", "dictionary in itself", "merged", "spelled", "long text"],
+)
+def test_a_small_config_of_endless_values_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(OptionError, match=r"c\.py"):
+        read_config(tmp_path / "c.py")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from riformer_deploy.checkpoints.config_syntax import UNREAD, Namespace, merged
+from riformer_deploy.checkpoints.config_syntax import Namespace
+from riformer_deploy.checkpoints.config_values import UNREAD
 
 
 def names_of(text: str, **base: Any) -> dict[str, Any]:
@@ -96,11 +97,3 @@ def test_what_is_not_followed_makes_all_that_shares_the_value_unread(statement: 
     assert (found["steps"], found["kept"]) == (UNREAD, 1)
     if not statement.startswith(("if", "steps,")):  # these bind the name anew
         assert found["loader"] is UNREAD
-
-
-def test_dictionaries_merge_as_mmengine_s_do() -> None:
-    base: dict[str, Any] = {"model": {"a": {"b": 1, "c": 2}, "d": [1]}, "x": 1}
-    new: dict[str, Any] = {"model": {"a": {"b": 3}, "d": [2]}, "y": {"_delete_": True, "z": 1}}
-    assert merged(new, base) == {"model": {"a": {"b": 3, "c": 2}, "d": [2]}, "x": 1, "y": {"z": 1}}
-    assert merged({"model": {"a": {"_delete_": True, "b": 3}}}, base)["model"]["a"] == {"b": 3}
-    assert base["model"]["a"] == {"b": 1, "c": 2}

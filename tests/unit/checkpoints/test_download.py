@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import http.server
+import os
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -21,7 +24,8 @@ from riformer_deploy.checkpoints.download import (
     download_checkpoint,
     named_checkpoint,
 )
-from riformer_deploy.checkpoints.resumable_transfer import Patience, _Redirects
+from riformer_deploy.checkpoints.resumable_transfer import Patience
+from riformer_deploy.checkpoints.transfer_watch import Redirects
 from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.model.variants import VARIANTS, Variant
 
@@ -325,12 +329,12 @@ def test_a_redirect_never_leaves_https_or_the_web(source: str, target: str, *, f
     request = urllib.request.Request(source)  # noqa: S310  # never opened
     arguments = (request, io.BytesIO(), 302, "Found", http.client.HTTPMessage(), target)
     if followed:
-        onward = _Redirects().redirect_request(*arguments)
+        onward = Redirects().redirect_request(*arguments)
         assert onward is not None
         assert onward.full_url == target
     else:
         with pytest.raises(DownloadError, match="not followed"):
-            _Redirects().redirect_request(*arguments)
+            Redirects().redirect_request(*arguments)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
@@ -460,4 +464,114 @@ def test_a_hash_in_the_name_of_a_url_is_held_to(
 )
 def test_other_urls_than_https_of_a_file_are_refused(url: str, options: DownloadOptions) -> None:
     with pytest.raises(OptionError, match="https address of a file"):
+        named_checkpoint(url, options)
+
+
+def _endless(write: Callable[[Handler], None], *, pause_s: float) -> Callable[[Handler, int], bool]:
+    """A misdeed that goes on until the client hangs up, or the test ends."""
+
+    def misdeed(handler: Handler, _number: int) -> bool:
+        with contextlib.suppress(OSError):
+            while not handler.server.release.wait(pause_s):
+                write(handler)
+                handler.wfile.flush()
+        return True
+
+    return misdeed
+
+
+def _trickle(handler: Handler) -> None:
+    handler.wfile.write(b"x")
+
+
+def _continue(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _trickled_body(handler: Handler, number: int) -> bool:
+    handler.send(200, b"", Content_Length=str(len(CONTENT)))
+    return _endless(_trickle, pause_s=0.02)(handler, number)
+
+
+@pytest.mark.parametrize(
+    "misdeed",
+    [_trickled_body, _endless(_continue, pause_s=0.0), _endless(_trickle, pause_s=0.02)],
+    ids=["a body of some bytes a second", "interim answers without end", "a status line without end"],
+)
+def test_a_server_that_says_little_for_ever_is_given_up(
+    server: Server, variant: Variant, options: DownloadOptions, misdeed: Callable[[Handler, int], bool]
+) -> None:
+    server.misdeed = misdeed
+    quick = dataclasses.replace(options, patience=Patience(timeout_s=0.15, attempts=2, pause_s=0.0))
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match="could not be fetched"):
+        download_checkpoint(variant, quick)
+    assert time.monotonic() - start < 5
+    assert len(server.asked) == 2
+
+
+def test_all_attempts_together_have_a_limit(
+    server: Server, variant: Variant, options: DownloadOptions
+) -> None:
+    server.misdeed = _trickled_body
+    patience = Patience(timeout_s=60, attempts=99, pause_s=0.0, total_s=0.3)
+    with pytest.raises(DownloadError, match="longer than is waited for"):
+        download_checkpoint(variant, dataclasses.replace(options, patience=patience))
+    assert len(server.asked) == 1
+
+
+def test_the_body_of_a_redirect_is_not_read(
+    server: Server, variant: Variant, options: DownloadOptions
+) -> None:
+    def misdeed(handler: Handler, number: int) -> bool:
+        if number > 1:
+            return False
+        handler.send(302, b"", Location="/elsewhere", Content_Length="999999999")
+        return True  # and the body never comes
+
+    server.misdeed = misdeed
+    assert download_checkpoint(variant, options).size_bytes == len(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (302, {"Location": "http://[::1/x"}),
+        (302, {"Location": f"http://{'a' * 70}.example/x"}),
+        (302, {"Location": "http://example.org:99999999/x"}),
+        (302, {"Location": "http://a b/x"}),
+        (200, {"Content_Length": "9" * 5000}),
+        (206, {"Content_Range": f"bytes {'9' * 5000}-{'9' * 5000}/{'9' * 5000}"}),
+    ],
+)
+def test_what_no_server_may_say_is_an_error_of_the_download(
+    server: Server, variant: Variant, options: DownloadOptions, status: int, headers: dict[str, str]
+) -> None:
+    def misdeed(handler: Handler, _number: int) -> bool:
+        handler.send(status, b"", **headers)
+        return True
+
+    server.misdeed = misdeed
+    with pytest.raises(DownloadError):
+        download_checkpoint(variant, options)
+
+
+def test_nothing_is_written_through_a_part_that_is_a_link(
+    variant: Variant, options: DownloadOptions, tmp_path: Path
+) -> None:
+    other, folder = tmp_path / "other", tmp_path / "files"
+    other.write_text("mine")
+    folder.mkdir()
+    part = folder / f"{variant.file_name}.part"
+    for make in (lambda: part.symlink_to(other), lambda: os.link(other, part), lambda: os.mkfifo(part)):
+        make()
+        with pytest.raises(OptionError, match="no plain file"):
+            download_checkpoint(variant, options)
+        part.unlink()
+    assert other.read_text() == "mine"
+
+
+@pytest.mark.parametrize("url", ["https://[x/a.pth", "https://h/%00.pth", "https://h/" + "a" * 300])
+def test_names_that_no_file_can_have_are_refused(url: str, options: DownloadOptions) -> None:
+    with pytest.raises(OptionError, match="cannot be fetched"):
         named_checkpoint(url, options)

@@ -12,7 +12,7 @@ from riformer_deploy.checkpoints.allowlists import Group, Irrelevant, Setting
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.mmengine_config import refused_settings
 from riformer_deploy.checkpoints.model_settings import MODEL, preprocessor_settings
-from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
+from riformer_deploy.checkpoints.read_file import read_file
 from riformer_deploy.common.errors import CheckpointMismatchError
 
 DIGITS = Path(__file__).parents[3] / "examples" / "riformer-digits.pth"
@@ -346,7 +346,7 @@ def test_a_config_that_repeats_itself_is_refused_in_few_words() -> None:
 
 def _digits(path: Path, text: str) -> Path:
     """The digits' checkpoint with a config."""
-    content: Any = read_checkpoint(DIGITS)
+    content: Any = read_file(DIGITS).content
     torch.save({"state_dict": content["state_dict"], "meta": {"cfg": text}}, path)
     return path
 

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from torch import Tensor
 
-from riformer_deploy.checkpoints import read_file
 from riformer_deploy.checkpoints.load import load_checkpoint
+from riformer_deploy.common import files
 from riformer_deploy.common.errors import CheckpointUnreadableError
 from riformer_deploy.common.files import sha256_of
 from tests.safetensors_files import write_safetensors
@@ -86,13 +88,23 @@ def test_a_url_is_told_from_a_missing_file() -> None:
         load_checkpoint("https://example.org/model.pth")
 
 
-def test_a_file_that_changes_while_it_is_read_is_unreadable(
+class _Overtaken(io.FileIO):
+    """A file that is written in place, with its old size and time, once it was read to its end."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        got = super().readinto(buffer)
+        if not got:
+            path, before = Path(str(self.name)), os.fstat(self.fileno())
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return got
+
+
+def test_a_file_that_changes_while_it_is_read_is_unreadable_though_its_time_and_size_stay(
     write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def meanwhile(path: Path) -> str:
-        os.utime(path, ns=(1, 1))
-        return sha256_of(path)
-
-    monkeypatch.setattr(read_file, "sha256_of", meanwhile)
+    monkeypatch.setattr(files, "open_regular", _Overtaken)
     with pytest.raises(CheckpointUnreadableError, match="changed while it was being read"):
         load_checkpoint(write_checkpoint())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.checkpoints.load import load_checkpoint
-from riformer_deploy.checkpoints.safe_unpickle import read_checkpoint
+from riformer_deploy.checkpoints.read_file import read_file
 from riformer_deploy.common.errors import CheckpointError, CheckpointUnreadableError
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -40,7 +40,7 @@ def test_a_file_cut_anywhere_is_unreadable(write_checkpoint: Callable[..., Path]
     for cut in (*evenly, 3, 4, 16, 100, len(data) - 400, len(data) - 22, len(data) - 4, len(data) - 1):
         path.write_bytes(data[:cut])
         with pytest.raises(CheckpointUnreadableError):
-            read_checkpoint(path)
+            read_file(path)
 
 
 def test_a_legacy_file_cut_anywhere_in_its_pickles_is_unreadable(
@@ -55,7 +55,7 @@ def test_a_legacy_file_cut_anywhere_in_its_pickles_is_unreadable(
     for cut in sorted(cuts - {0}):
         path.write_bytes(data[:cut])
         with pytest.raises(CheckpointUnreadableError):
-            read_checkpoint(path)
+            read_file(path)
 
 
 def _rewritten(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -74,7 +74,7 @@ def test_a_whole_zip_around_a_cut_pickle_is_unreadable(write_checkpoint: Callabl
         path.write_bytes(original)
         _rewritten(path, lambda data, cut=cut: data[:cut])  # type: ignore[misc]
         with pytest.raises(CheckpointUnreadableError):
-            read_checkpoint(path)
+            read_file(path)
 
 
 def _flips(data: bytes, count: int, *, end: int) -> Iterator[bytes]:
@@ -117,7 +117,7 @@ def test_damage_is_never_answered_with_the_advice_to_load_unsafely(
     path = write_checkpoint()
     _rewritten(path, lambda data: data.replace(b"}q\x00", b"]q\x00", 1))  # a list that is given items
     with pytest.raises(CheckpointUnreadableError) as caught:
-        read_checkpoint(path)
+        read_file(path)
     assert "weights_only" not in str(caught.value)
 
 
@@ -160,5 +160,5 @@ def test_something_else_is_refused_by_what_it_is(
     path = tmp_path / "file.pth"
     make(path)
     with pytest.raises(CheckpointUnreadableError, match=said) as caught:
-        read_checkpoint(path)
+        read_file(path)
     assert str(path) in caught.value.message

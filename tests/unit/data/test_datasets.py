@@ -139,7 +139,7 @@ def test_arrays_are_a_dataset(prefix: str, tmp_path: Path) -> None:
         ({"images": np.zeros((1, 2, 2, 3), np.uint8), "labels": np.zeros(2, int)}, "cannot be used"),
         ({"images": np.zeros((1, 2, 2, 3), np.uint8), "labels": np.zeros(1)}, "cannot be used"),
         ({"images": np.zeros((1, 2, 2, 3), np.uint8), "labels": np.full(1, 3)}, "no classes of the model"),
-        ({"images": np.array([None]), "labels": np.zeros(1, int)}, "not a readable"),  # pickled objects
+        ({"images": np.array([None]), "labels": np.zeros(1, int)}, "not an .npz file"),  # pickled objects
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(
@@ -155,7 +155,7 @@ def test_arrays_that_do_not_fit_are_refused(
 def test_a_file_that_is_no_npz_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="not a readable"):
+    with pytest.raises(DatasetError, match="not an .npz file"):
         open_dataset(path, PETS)
 
 

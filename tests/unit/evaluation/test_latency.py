@@ -13,7 +13,8 @@ from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtim
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.latency_summary import instability
 from riformer_deploy.evaluation.results import InputImages, LatencyResult
 from tests.candidates import labelled

@@ -15,7 +15,8 @@ from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation import latency
-from riformer_deploy.evaluation.latency import BenchOptions, measure_latency
+from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, Timing
 from riformer_deploy.system.nvml import GpuState
 from tests.candidates import labelled

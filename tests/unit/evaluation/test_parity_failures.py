@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -139,8 +140,13 @@ def test_an_engine_is_looked_up_in_its_own_parity_report(engine_bundle_copy: Pat
     assert stored_failure(bundle, candidate) is None
     models = stored_parity(bundle)
     assert models is not None
+    far = dataclasses.replace(FAR, sqnr_db=-20 * math.log10(5e-3), cosine=1.0, elementwise_used=120.0)
+    (output,) = _failed(Precision.FP32, far).outputs
     failed = dataclasses.replace(
-        _failed(Precision.FP32, FAR), artifact_sha256=engine.file.sha256, config=candidate.config
+        _failed(Precision.FP32, far),
+        artifact_sha256=engine.file.sha256,
+        config=candidate.config,
+        outputs=(dataclasses.replace(output, tolerance_used=120.0),),
     )
     result = dataclasses.replace(models, candidates=(failed,), skipped=(), status=Status.FAILED)
     store_result(bundle, engine.parity_kind, result)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, joined, key_of
+from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, answers_fit, joined, key_of
 
 
 def answers(start: int, usable: tuple[int, ...], broken: tuple[int, ...] = ()) -> Answers:
@@ -114,3 +116,48 @@ def test_the_key_follows_every_part() -> None:
     keys = {key_of({"a": 1, "b": 2}), key_of({"a": 1, "b": 3}), key_of({"a": [1], "b": 2})}
     assert len(keys) == 3
     assert key_of({"b": 2, "a": 1}) in keys
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "dangling link"])
+def test_what_would_be_written_elsewhere_is_refused_and_stays_as_it_was(tmp_path: Path, kind: str) -> None:
+    outside, log = tmp_path / "outside", tmp_path / "log"
+    outside.write_text("the user's own")
+    if kind == "link":
+        log.symlink_to(outside)
+    elif kind == "hard link":
+        log.hardlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(log)
+    else:
+        log.symlink_to(tmp_path / "absent")
+    with pytest.raises(OSError, match="log"):
+        ResumeLog(log, "k")
+    assert outside.read_text() == "the user's own"
+    assert {path.name for path in tmp_path.iterdir()} == {"outside", "log"}
+
+
+def test_answers_that_do_not_fit_end_what_is_taken_up(path: Path) -> None:
+    resume_log = ResumeLog(path, "k", lambda item: item.start < 4)
+    assert resume_log.answers == (FIRST, SECOND)
+    resume_log.close(finished=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"start": 3, "usable": (3, 4)}, False),  # the data set has four pictures
+        ({"predicted": ((5, 1),)}, False),  # one artifact of two
+        ({"predicted": ((5, 9), (5, 1))}, False),  # the model has nine classes
+        ({"predicted": ((5, -2), (5, 1))}, False),
+        ({"places": ((0, 10), (0, 2))}, False),
+        ({"places": ((1, 1), (0, 2))}, False),  # its first class is the right one
+        ({"places": ((0, 0), (0, 2))}, False),  # its first class is not
+    ],
+)
+def test_answers_of_another_data_set_or_model_do_not_fit(changes: dict[str, Any], *, fits: bool) -> None:
+    plain: dict[str, Any] = {"start": 1, "usable": (1, 2), "predicted": ((5, -1), (5, 1)), "broken": {}}
+    plain |= {"count": 2, "places": ((0, 9), (0, 2))} | changes
+    if len(plain["predicted"]) == 1:
+        plain["places"] = plain["places"][:1]
+    assert answers_fit(Answers(**plain), labels=[3, 5, 6, 7], classes=9, artifacts=2) is fits

@@ -74,12 +74,12 @@ def test_int8_of_the_digits_has_38_5_db_and_loses_no_more_than_0_3_points(
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_data: dict[str, NDArray[np.int64]],
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
     norm: NormForm,
     base: str,
 ) -> None:
     config = LoweringConfig(precision=Precision.INT8, norm=norm, int8_base=Precision(base))
-    model = lower(digits_folded, resolve_lowering(config, calibrate_for), PLAIN)
+    model = lower(digits_folded, resolve_lowering(config, calibrated), PLAIN)
     found, labels = _logits(model, digits_inputs), digits_data["val_labels"]
     lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
     assert _sqnr_db(digits_reference, found) >= 38.5
@@ -92,10 +92,10 @@ def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_data: dict[str, NDArray[np.int64]],
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
     norm: NormForm,
 ) -> None:
-    config = resolve_lowering(LoweringConfig(precision=Precision.FP8, norm=norm), calibrate_for)
+    config = resolve_lowering(LoweringConfig(precision=Precision.FP8, norm=norm), calibrated)
     found, labels = _logits(lower(digits_folded, config, PLAIN), digits_inputs), digits_data["val_labels"]
     lost = (digits_reference.argmax(1) == labels).mean() - (found.argmax(1) == labels).mean()
     assert _sqnr_db(digits_reference, found) >= 39.5
@@ -106,10 +106,10 @@ def test_fp8_that_clips_is_worse_than_its_tolerance_and_range_costs_nothing(
     digits_folded: RIFormer,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
 ) -> None:
     images, true = digits_inputs[:128], digits_reference[:128]
-    config = resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrate_for)
+    config = resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrated)
 
     def noise_db(factor: float) -> float:
         ranges = {name: factor * top for name, top in config.ranges.items()}
@@ -124,14 +124,10 @@ def test_fp8_that_clips_is_worse_than_its_tolerance_and_range_costs_nothing(
 
 
 def test_fp8_leaves_stem_downsampling_and_head_in_half_and_float32(
-    digits_folded: RIFormer, calibrate_for: CalibrationResult
+    digits_folded: RIFormer, calibrated: CalibrationResult
 ) -> None:
-    model = lower(
-        digits_folded, resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrate_for), PLAIN
-    )
-    modules = {
-        name: layer for name, layer in model.named_modules() if name in calibrate_for.calibration.ranges
-    }
+    model = lower(digits_folded, resolve_lowering(LoweringConfig(precision=Precision.FP8), calibrated), PLAIN)
+    modules = {name: layer for name, layer in model.named_modules() if name in calibrated.calibration.ranges}
     quantised = {name for name, layer in modules.items() if isinstance(layer, QuantizedLayer)}
     assert quantised == {name for name in modules if ".mlp." in name}
     assert {modules[name].get_buffer("weight").dtype for name in quantised} == {torch.float8_e4m3fn}
@@ -144,13 +140,13 @@ def test_equalised_downsampling_inputs_are_worth_a_decibel(
     digits_folded: RIFormer,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
 ) -> None:
     images, true = digits_inputs[:128], digits_reference[:128]
-    config = resolve_lowering(LoweringConfig(precision=Precision.INT8), calibrate_for)
+    config = resolve_lowering(LoweringConfig(precision=Precision.INT8), calibrated)
     assert set(config.smoothquant_scales) == {f"backbone.network.{index}.proj" for index in (1, 3, 5)}
     excluding = dataclasses.replace(config, exclude_layers=tuple(config.smoothquant_scales))
-    without = resolve_lowering(excluding, calibrate_for)
+    without = resolve_lowering(excluding, calibrated)
     assert not without.smoothquant_scales
     assert _sqnr_db(true, _logits(lower(digits_folded, without, PLAIN), images)) > _sqnr_db(
         true, _logits(lower(digits_folded, config, PLAIN), images)

@@ -101,9 +101,23 @@ def test_get_variant_finds_every_name() -> None:
     assert [get_variant(name).name for name in VARIANTS] == list(VARIANTS)
 
 
-@pytest.mark.parametrize("name", ["", "riformer-s12", "RIFORMER-S12_IN1K", "poolformer-s12_in1k"])
+@pytest.mark.parametrize("name", ["", "riformer-s13", "riformer-s12_in1k-448", "poolformer-s12_in1k"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(OptionError, match=f"called {name!r}") as caught:
         get_variant(name)
     assert all(known in caught.value.details[0] for known in VARIANTS)
-    assert caught.value.__suppress_context__
+    assert ("Did you mean riformer-s12_in1k" in caught.value.message) == name.startswith("riformer")
+
+
+@pytest.mark.parametrize(
+    ("short", "name"),
+    [
+        ("s12", "riformer-s12_in1k"),
+        ("riformer-s12", "riformer-s12_in1k"),
+        ("RIFORMER-S12_IN1K", "riformer-s12_in1k"),
+        ("m48-384", "riformer-m48_in1k-384"),
+        ("riformer-m48_in1k-384px", "riformer-m48_in1k-384"),
+    ],
+)
+def test_a_short_name_means_the_published_one(short: str, name: str) -> None:
+    assert get_variant(short).name == name

@@ -25,7 +25,7 @@ from riformer_deploy.quantization.sensitivity import (
 @pytest.fixture
 def evaluator(
     digits_folded: RIFormer,
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
     digits_inputs: NDArray[np.float32],
     digits_reference: NDArray[np.float64],
     digits_preprocessing: Preprocessing,
@@ -33,7 +33,7 @@ def evaluator(
     """Sixteen validation images."""
     return QuantizedEvaluator(
         model=digits_folded,
-        calibration=calibrate_for,
+        calibration=calibrated,
         config=LoweringConfig(precision=Precision.INT8),
         preprocessing=digits_preprocessing,
         images=digits_inputs[:16],

@@ -347,17 +347,17 @@ def _graph(model: LoweredRIFormer, folder: Path, name: str) -> OnnxRuntime:
 
 
 _SAMPLED = {
-    "fp32": NormForm.LAYER,
     "fp16": NormForm.MOMENTS,
-    "int8-on-fp32": NormForm.INSTANCE,
     "int8-on-fp16": NormForm.GROUP,
     "fp8-on-fp16": NormForm.INSTANCE,
 }
-"""By what ONNX Runtime has kernels for, a norm: each precision, base and norm is a graph in every run."""
+"""What half precision can overflow in, a norm each: a graph in every run; the others are slow."""
 _GRAPHS = [
-    pytest.param(*lane, norm, id=f"{name}-{norm}", marks=[pytest.mark.slow] * (norm is not _SAMPLED[name]))
+    pytest.param(
+        *lane, norm, id=f"{name}-{norm}", marks=[pytest.mark.slow] * (norm is not _SAMPLED.get(name))
+    )
     for name, lane in zip(_LANE_NAMES, LANES, strict=True)
-    if name in _SAMPLED
+    if lane[0] is not Precision.BF16  # for which ONNX Runtime has no kernels
     for norm in NormForm
 ]
 
@@ -401,12 +401,12 @@ def test_the_graph_with_norms_in_half_is_finite_and_within_its_tolerance(
 @pytest.mark.parametrize(
     ("name", "base"),
     [
-        ("weights stem times 3e4", Precision.INT8),
+        pytest.param("weights stem times 3e4", Precision.INT8, marks=pytest.mark.slow),
         ("weights branch times 3e4", Precision.FP16),
         pytest.param("weights stem times 3e4", Precision.FP16, marks=pytest.mark.slow),
         pytest.param("weights stem times 3e4", Precision.FP8, marks=pytest.mark.slow),
         pytest.param("weights branch times 3e4", Precision.INT8, marks=pytest.mark.slow),
-        ("weights branch times 3e4", Precision.FP8),
+        pytest.param("weights branch times 3e4", Precision.FP8, marks=pytest.mark.slow),
     ],
 )
 def test_the_graph_of_scaled_weights_is_finite_and_within_its_tolerance(

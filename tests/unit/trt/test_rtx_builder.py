@@ -85,15 +85,12 @@ class Kind:
 FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
 SAMPLED = {
     "fp32-moments-conv-explicit",
-    "fp16-instance-conv-explicit",
-    "bf16-layer-conv-explicit",
-    "int8-on-fp32-instance-conv-explicit",
     "int8-on-fp16-moments-conv-explicit",
     "fp8-instance-matmul-explicit",
     "fp16-layer-in-fp16-matmul-explicit",
     "bf16-group-in-bf16-matmul-folded",
 }
-"""Of the kinds, what every run builds: each precision, base, norm, MLP and norm2."""
+"""Of the kinds, what every run builds: each precision, norm, MLP and norm2."""
 KINDS = [
     *(Kind(precision=precision, norm=norm) for precision in FLOATS for norm in NormForm),
     *(Kind(precision=Precision.INT8, norm=norm) for norm in (NormForm.INSTANCE, NormForm.GROUP)),

@@ -1,0 +1,1 @@
+"""What was measured of a bundle, told: HTML report, model card, comparison of two bundles."""

@@ -1,0 +1,351 @@
+"""Two bundles, or two results, set side by side: what changed, and whether it may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from riformer_deploy.common.errors import OptionError
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
+from riformer_deploy.evaluation.latency_rounds import Ratio
+from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop
+from riformer_deploy.evaluation.results import CandidateParity, LatencySamples, Status, Timing
+from riformer_deploy.reporting.evidence import Evidence
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What may change.
+
+    Attributes:
+        max_slowdown_percent: How much slower a series may become; None for no gate.
+        max_drop_points: How much top-1 may drop, percentage points; None for no gate.
+        across_machines: Compare latencies of different machines, too.
+    """
+
+    max_slowdown_percent: float | None = None
+    max_drop_points: float | None = None
+    across_machines: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {"--max-slowdown": self.max_slowdown_percent, "--max-drop": self.max_drop_points}
+        if wrong := [
+            f"{name} must be a finite number of at least 0, got {value}"
+            for name, value in limits.items()
+            if value is not None and not 0 <= value < math.inf
+        ]:
+            raise OptionError("This is no gate.", details=wrong)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChange:
+    """A file that is not the same in both.
+
+    Attributes:
+        path: Its name.
+        before_sha256: In the first; None where it is new.
+        after_sha256: In the second; None where it is gone.
+    """
+
+    path: str
+    before_sha256: str | None
+    after_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityChange:
+    """One way of running one artifact, against the reference of its own bundle.
+
+    Attributes:
+        name: What tables call it.
+        before: Verdict in the first; None where there is none.
+        after: Verdict in the second.
+        before_sqnr_db: Least SQNR of its outputs; None where nothing differs or nothing was measured.
+        after_sqnr_db: As before.
+    """
+
+    name: str
+    before: Status | None
+    after: Status | None
+    before_sqnr_db: float | None
+    after_sqnr_db: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyChange:
+    """Top-1 of one artifact in both.
+
+    Attributes:
+        name: What tables call it.
+        before_percent: Top-1 in the first.
+        after_percent: Top-1 in the second.
+        drop_points: How much lower the second is, percentage points.
+        drop_ci95_points: 95 % interval: Agresti and Min's where paired, else Newcombe's hybrid score interval
+            (Statistics in Medicine 17, 1998, method 10).
+        p_value: McNemar's exact, of no difference; None where not paired.
+        paired: Whether both were measured on the same pictures, whose answers both hold.
+    """
+
+    name: str
+    before_percent: float
+    after_percent: float
+    drop_points: float
+    drop_ci95_points: tuple[float, float]
+    p_value: float | None
+    paired: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyChange:
+    """One series in both.
+
+    Attributes:
+        name: What tables call it.
+        batch: Images per call.
+        timing: What was timed.
+        before_ms: Median in the first.
+        after_ms: Median in the second.
+        slowdown: Second over first: above 1 is slower. Interval by bootstrap of both medians, since the
+            two were not measured in the same rounds.
+    """
+
+    name: str
+    batch: int
+    timing: Timing
+    before_ms: float
+    after_ms: float
+    slowdown: Ratio
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonReport:
+    """What changed from the first to the second.
+
+    Attributes:
+        before: The first: a bundle or a result.
+        after: The second.
+        files: Files that differ, where both are bundles.
+        parity: Ways of running artifacts that either has a verdict on.
+        accuracy: Artifacts that both were measured of.
+        latency: Series that both have.
+        notes: What was not compared, and why.
+        failures: Why the gates do not hold; each in one sentence.
+        status: Failed where there are any.
+    """
+
+    before: str
+    after: str
+    files: tuple[FileChange, ...]
+    parity: tuple[ParityChange, ...]
+    accuracy: tuple[AccuracyChange, ...]
+    latency: tuple[LatencyChange, ...]
+    notes: tuple[str, ...]
+    failures: tuple[str, ...]
+    status: Status
+
+
+def compare_evidence(before: Evidence, after: Evidence, options: CompareOptions) -> ComparisonReport:
+    """Set two bundles or results side by side, and hold the gates.
+
+    A gate that has nothing to compare does not hold. Parity that held before and does not now fails without
+    any gate. A slowdown counts where it is larger than allowed and its whole interval is slower; a drop of
+    top-1, as in ``verify accuracy``, where the measured one is larger than allowed.
+
+    Args:
+        before: The first.
+        after: The second.
+        options: What may change.
+    """
+    parity = _parity(before, after)
+    accuracy = _accuracy(before, after)
+    latency, notes = _latency(before, after, options)
+    failures = [
+        f"{item.name}: parity held before and fails now"
+        for item in parity
+        if (item.before, item.after) == (Status.PASSED, Status.FAILED)
+    ]
+    most = options.max_slowdown_percent
+    if most is not None:
+        failures += [] if latency else ["--max-slowdown: there are no latencies to compare"]
+        failures += [
+            f"{item.name}, {item.timing}, batch {item.batch}: {100 * (item.slowdown.value - 1):+.1f} % time, "
+            f"{most:g} % more are allowed"
+            for item in latency
+            if item.slowdown.value > 1 + most / 100 and (item.slowdown.ci95 or (math.inf,))[0] > 1
+        ]
+    allowed = options.max_drop_points
+    if allowed is not None:
+        failures += [] if accuracy else ["--max-drop: there are no accuracies to compare"]
+        failures += [
+            f"{item.name}: top-1 is {item.drop_points:.3f} points lower, {allowed:g} are allowed"
+            for item in accuracy
+            if item.drop_points > allowed
+        ]
+    return ComparisonReport(
+        before=str(before.path),
+        after=str(after.path),
+        files=_files(before, after),
+        parity=parity,
+        accuracy=accuracy,
+        latency=latency,
+        notes=notes,
+        failures=tuple(failures),
+        status=Status.FAILED if failures else Status.PASSED,
+    )
+
+
+def _files(before: Evidence, after: Evidence) -> tuple[FileChange, ...]:
+    if before.manifest is None or after.manifest is None:
+        return ()
+    old = {record.path: record.sha256 for record in before.manifest.files}
+    new = {record.path: record.sha256 for record in after.manifest.files}
+    return tuple(
+        FileChange(path=path, before_sha256=old.get(path), after_sha256=new.get(path))
+        for path in dict.fromkeys((*old, *new))
+        if old.get(path) != new.get(path)
+    )
+
+
+def _parity(before: Evidence, after: Evidence) -> tuple[ParityChange, ...]:
+    found = []
+    for config in dict.fromkeys(c.config for c in (*before.candidates, *after.candidates)):
+        old, new = before.parity_of(config), after.parity_of(config)
+        found.append(
+            ParityChange(
+                name=config.name,
+                before=old.status if old else None,
+                after=new.status if new else None,
+                before_sqnr_db=_sqnr(old),
+                after_sqnr_db=_sqnr(new),
+            )
+        )
+    return tuple(found)
+
+
+def _sqnr(candidate: CandidateParity | None) -> float | None:
+    values = [item.deviation.sqnr_db for item in candidate.outputs] if candidate else []
+    return min((value for value in values if value is not None), default=None)
+
+
+def _accuracy(before: Evidence, after: Evidence) -> tuple[AccuracyChange, ...]:
+    if before.accuracy is None or after.accuracy is None:
+        return ()
+    old = {item.config: item for item in before.accuracy.artifacts}
+    pictures = [[(a.picture, a.label) for a in one.answers] for one in (before, after)]
+    same = (
+        before.accuracy.dataset.identity == after.accuracy.dataset.identity
+        and bool(pictures[0])
+        and pictures[0] == pictures[1]
+    )
+    return tuple(
+        _paired(old[item.config], item, before, after) if same else _unpaired(old[item.config], item)
+        for item in after.accuracy.artifacts
+        if item.config in old
+    )
+
+
+def _paired(
+    old: ArtifactAccuracy, new: ArtifactAccuracy, before: Evidence, after: Evidence
+) -> AccuracyChange:
+    pairs = [
+        (one.right.get(old.name), other.right.get(new.name))
+        for one, other in zip(before.answers, after.answers, strict=True)
+    ]
+    if any(None in pair for pair in pairs):
+        return _unpaired(old, new)
+    lost, gained = pairs.count((True, False)), pairs.count((False, True))
+    drop, low, high = paired_drop(lost, gained, len(pairs))
+    return AccuracyChange(
+        name=new.name,
+        before_percent=old.top1.percent,
+        after_percent=new.top1.percent,
+        drop_points=100 * drop,
+        drop_ci95_points=(100 * low, 100 * high),
+        p_value=mcnemar_exact(lost, gained),
+        paired=True,
+    )
+
+
+def _unpaired(old: ArtifactAccuracy, new: ArtifactAccuracy) -> AccuracyChange:
+    first, second = old.top1, new.top1
+    drop = first.percent - second.percent
+    below = math.hypot(first.percent - first.ci95_percent[0], second.ci95_percent[1] - second.percent)
+    above = math.hypot(first.ci95_percent[1] - first.percent, second.percent - second.ci95_percent[0])
+    return AccuracyChange(
+        name=new.name,
+        before_percent=first.percent,
+        after_percent=second.percent,
+        drop_points=drop,
+        drop_ci95_points=(drop - below, drop + above),
+        p_value=None,
+        paired=False,
+    )
+
+
+def _latency(
+    before: Evidence, after: Evidence, options: CompareOptions
+) -> tuple[tuple[LatencyChange, ...], tuple[str, ...]]:
+    one, other = before.latency, after.latency
+    if one is None or other is None:
+        missing = [str(item.path) for item in (before, after) if item.latency is None]
+        return (), (f"latency: not measured of {' and '.join(missing)} (riformer-deploy bench)",)
+    differ = [
+        f"{what} {old} and {new}"
+        for what, old, new in (
+            ("CPU", one.machine.cpu, other.machine.cpu),
+            ("cores", one.machine.cores, other.machine.cores),
+            ("GPUs", one.machine.gpus or "none", other.machine.gpus or "none"),
+            ("threads", one.threads, other.threads),
+            ("image size", one.inputs.image_size_px, other.inputs.image_size_px),
+        )
+        if old != new
+    ]
+    if differ and not options.across_machines:
+        return (), (
+            f"latency: not compared, since the two were measured differently: {'; '.join(differ)} "
+            "(--across-machines compares all the same)",
+        )
+    old_series = {_key(sample): sample for sample in one.samples}
+    pairs = [(old_series[_key(new)], new) for new in other.samples if _key(new) in old_series]
+    changes = tuple(
+        LatencyChange(
+            name=new.name,
+            batch=new.batch,
+            timing=new.timing,
+            before_ms=old.summary.median_ms,
+            after_ms=new.summary.median_ms,
+            slowdown=ratio_of_medians(new.samples_ms, old.samples_ms),
+        )
+        for old, new in pairs
+    )
+    return changes, tuple(f"latency: measured differently: {text}" for text in differ)
+
+
+def _key(sample: LatencySamples) -> tuple[object, ...]:
+    return sample.config, sample.batch, sample.timing, sample.role
+
+
+def ratio_of_medians(over_ms: Iterable[float], under_ms: Iterable[float]) -> Ratio:
+    """The ratio of the medians of two series that were taken at different times.
+
+    Args:
+        over_ms: At least one sample.
+        under_ms: At least one sample.
+
+    Returns:
+        With a 95 % percentile interval of 2000 bootstrap resamples of each; the same every time.
+    """
+    over, under = np.array(list(over_ms)), np.array(list(under_ms))
+    rng = np.random.Generator(np.random.PCG64(0))
+    medians = [
+        np.median(values[rng.integers(0, len(values), (_RESAMPLES, len(values)))], axis=1)
+        for values in (over, under)
+    ]
+    low, high = (float(value) for value in np.percentile(medians[0] / medians[1], (2.5, 97.5)))
+    enough = min(len(over), len(under)) >= 6
+    return Ratio(value=float(np.median(over) / np.median(under)), ci95=(low, high) if enough else None)

@@ -1,0 +1,310 @@
+"""One self-contained HTML file from a bundle's records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from riformer_deploy.common.dependencies import require
+from riformer_deploy.evaluation.results import LatencyResult
+from riformer_deploy.quantization.sensitivity import SensitivityReport
+from riformer_deploy.reporting.evidence import Evidence
+from riformer_deploy.reporting.plots import accuracy_plot, latency_plot, parity_plot, sensitivity_plot
+from riformer_deploy.reporting.summary import (
+    Choice,
+    choices,
+    class_accuracy,
+    mistakes,
+    name_of,
+    not_proven,
+)
+from riformer_deploy.reporting.thumbnails import Thumbnail, thumbnails
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What is shown.
+        key: What it is sorted by; None for its text.
+    """
+
+    text: str
+    key: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page; what it does not have is left out.
+
+    Attributes:
+        title: Its heading.
+        text: A sentence below it.
+        plot: SVG, the only markup that is put in as it is.
+        columns: Names of the table's columns.
+        rows: The table's rows.
+        pictures: Thumbnails.
+    """
+
+    title: str
+    text: str = ""
+    plot: str | None = None
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    pictures: tuple[Thumbnail, ...] = ()
+
+
+def render_html(
+    evidence: Evidence, *, data: Path | None = None, sensitivity: SensitivityReport | None = None
+) -> str:
+    """The report of a bundle.
+
+    Args:
+        evidence: Of a bundle.
+        data: The folder of the accuracy pass's pictures, for thumbnails; None shows none.
+        sensitivity: What quantising each layer costs, if it was measured.
+
+    Returns:
+        HTML that asks nothing of anybody: styles, script and plots are in it. Every text of a record is escaped.
+
+    Raises:
+        MissingDependencyError: Jinja2 or matplotlib is not installed.
+    """
+    jinja2 = require("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    chosen = choices(evidence)
+    sections = (
+        _latency(evidence.latency, latency_plot(evidence)),
+        Section(title="Accuracy against latency", plot=accuracy_plot(evidence, chosen)),
+        _accuracy(evidence),
+        _parity(evidence),
+        _sensitivity(sensitivity),
+        _classes(evidence),
+        _mistakes(evidence, data),
+        _provenance(evidence),
+        _files(evidence),
+    )
+    text: str = environment.get_template("report.html.j2").render(
+        title=title_of(evidence),
+        answers=[answer_of(choice) for choice in chosen],
+        unproven=not_proven(evidence),
+        sections=[s for s in sections if s.plot or s.rows or s.pictures],
+    )
+    return text
+
+
+def title_of(evidence: Evidence) -> str:
+    """What the model is called: the published variant, else the checkpoint's file."""
+    manifest = evidence.manifest
+    return str(evidence.path) if manifest is None else manifest.model.variant or manifest.source.file_name
+
+
+def answer_of(choice: Choice) -> str:
+    """What to ship for a batch size, on what evidence, in a few sentences."""
+    fastest = choice.fastest
+    text = f"Batch {choice.batch}: ship {choice.file or fastest.name}, run by {fastest.name}: "
+    text += f"{fastest.summary.median_ms:.3g} ms per call"
+    if choice.ratio is not None and choice.baseline is not None:
+        span = choice.ratio.ci95
+        text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"
+        text += f" (95 % interval {span[0]:.2f} to {span[1]:.2f})" if span else ""
+    text += f". Parity: {choice.parity or 'not verified'}. "
+    if choice.accuracy is None:
+        return text + "Accuracy: not measured."
+    top1 = choice.accuracy.top1
+    low, high = top1.ci95_percent
+    return (
+        text + f"Top-1: {top1.percent:.2f} % ({low:.2f} to {high:.2f}) of {choice.accuracy.images} pictures."
+    )
+
+
+def _figure(value: float | None, form: str, unit: str = "") -> Cell:
+    return Cell(text="-") if value is None else Cell(text=f"{value:{form}}{unit}", key=value)
+
+
+def _latency(latency: LatencyResult | None, plot: str | None) -> Section:
+    if latency is None:
+        return Section(title="Latency")
+    machine = latency.machine
+    return Section(
+        title="Latency",
+        text=f"Medians with 95 % intervals; {latency.rounds} rounds of {latency.repeats} calls, {latency.threads} "
+        f"threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
+        plot=plot,
+        columns=("model", "timed", "batch", "median ms", "low", "high", "p95", "p99", "images/s", "parity"),
+        rows=tuple(
+            (
+                Cell(text=s.name),
+                Cell(text=s.timing),
+                _figure(s.batch, "d"),
+                _figure(s.summary.median_ms, ".3f"),
+                *(_figure(end, ".3f") for end in s.summary.ci95_ms or (None, None)),
+                _figure(s.summary.p95_ms, ".3f"),
+                _figure(s.summary.p99_ms, ".3f"),
+                _figure(s.summary.images_per_s, ".1f"),
+                Cell(text=s.parity or "-"),
+            )
+            for s in latency.samples
+        ),
+    )
+
+
+def _accuracy(evidence: Evidence) -> Section:
+    result = evidence.accuracy
+    if result is None:
+        return Section(title="Accuracy")
+    drops = {item.config: item for item in result.comparisons}
+    return Section(
+        title="Accuracy",
+        text=f"{result.dataset.location}: {result.dataset.asked} of {result.dataset.total} pictures, "
+        f"{len(result.broken)} unusable. Drops are against {result.artifacts[0].name}, picture by picture.",
+        columns=("artifact", "top-1 %", "low", "high", "top-5 %", "pictures", "drop, points", "p", "gate"),
+        rows=tuple(
+            (
+                Cell(text=item.name),
+                _figure(item.top1.percent, ".3f"),
+                *(_figure(end, ".2f") for end in item.top1.ci95_percent),
+                _figure(item.top5.percent, ".3f"),
+                _figure(item.images, "d"),
+                _figure(drop.drop_points if drop else None, "+.3f"),
+                _figure(drop.p_value if drop else None, ".3g"),
+                Cell(text=drop.status if drop and result.max_drop_points is not None else "-"),
+            )
+            for item in result.artifacts
+            for drop in (drops.get(item.config),)
+        ),
+    )
+
+
+def _parity(evidence: Evidence) -> Section:
+    inputs = " ".join(dict.fromkeys(f"{r.reference}, on {r.inputs.description}." for r in evidence.parity))
+    return Section(
+        title="Parity by stage",
+        text=f"Reference: {inputs}",
+        plot=parity_plot(evidence.candidates),
+        columns=("candidate", "output", "SQNR dB", "relative L2", "of tolerance", "verdict"),
+        rows=tuple(
+            (
+                Cell(text=candidate.name),
+                Cell(text=item.name),
+                _figure(item.deviation.sqnr_db, ".1f"),
+                _figure(item.deviation.relative_l2, ".2e"),
+                _figure(None if item.tolerance_used is None else 100 * item.tolerance_used, ".1f", " %"),
+                Cell(text=candidate.status),
+            )
+            for candidate in evidence.candidates
+            for item in candidate.outputs
+        ),
+    )
+
+
+def _sensitivity(report: SensitivityReport | None) -> Section:
+    if report is None:
+        return Section(title="Sensitivity of layers")
+    costs = tuple((item.layer, item.cost.sqnr_db) for item in report.layers)
+    return Section(
+        title="Sensitivity of layers",
+        text=f"{report.precision}, {report.images} images ({report.calibration}).",
+        plot=sensitivity_plot(tuple((name, value) for name, value in costs if value is not None)),
+        columns=("layer", "SQNR dB", "changed classes %"),
+        rows=tuple(
+            (
+                Cell(text=item.layer),
+                _figure(item.cost.sqnr_db, ".2f"),
+                _figure(item.cost.drop_points, ".2f"),
+            )
+            for item in report.layers
+        ),
+    )
+
+
+def _classes(evidence: Evidence) -> Section:
+    return Section(
+        title="Accuracy by class",
+        columns=("class", "name", "right", "pictures", "top-1 %"),
+        rows=tuple(
+            (
+                _figure(row.label, "d"),
+                Cell(text=row.name or "-"),
+                _figure(row.right, "d"),
+                _figure(row.pictures, "d"),
+                _figure(100 * row.right / row.pictures, ".1f"),
+            )
+            for row in class_accuracy(evidence)
+        ),
+    )
+
+
+_MOST_MISTAKES = 200
+
+
+def _mistakes(evidence: Evidence, data: Path | None) -> Section:
+    wrong = mistakes(evidence)
+    if not wrong or evidence.accuracy is None:
+        return Section(title="Mistakes")
+    first = evidence.accuracy.artifacts[0].name
+    names = evidence.manifest.model.class_names if evidence.manifest else None
+
+    def called(label: int) -> Cell:
+        return Cell(text=name_of(names, label) or str(label))
+
+    shown = wrong[:_MOST_MISTAKES]
+    return Section(
+        title="Mistakes",
+        text=f"{len(wrong)} pictures that {first} has wrong"
+        + (f"; the first {len(shown)} of them." if len(shown) < len(wrong) else "."),
+        columns=("picture", "is", "was taken for"),
+        rows=tuple((Cell(text=a.picture), called(a.label), called(a.predicted[first])) for a in shown),
+        pictures=() if data is None else thumbnails(data, [a.picture for a in shown]),
+    )
+
+
+def _provenance(evidence: Evidence) -> Section:
+    manifest = evidence.manifest
+    if manifest is None:
+        return Section(title="Provenance")
+    pre = manifest.model.preprocessing
+    facts = {
+        "checkpoint": f"{manifest.source.file_name}, {manifest.source.form} form, {manifest.source.weights} weights",
+        "checkpoint sha256": manifest.source.sha256,
+        "written": f"{manifest.created_utc} by riformer-deploy {manifest.tool_version}",
+        "preprocessing": f"short edge {pre.resize_short_edge_px or 'not resized'}, crop {pre.crop_px[0]}x"
+        f"{pre.crop_px[1]} px, {pre.interpolation}, mean {pre.mean}, std {pre.std}, {pre.channel_order}",
+        "libraries": ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
+    }
+    for graph in manifest.onnx:
+        if (calibration := graph.lowering.calibration) is not None:
+            facts[f"calibration of {graph.file.path}"] = (
+                f"{calibration.source}, {calibration.images} images, {calibration.method}"
+            )
+    for result in (*evidence.parity, evidence.latency, evidence.accuracy):
+        if result is not None:
+            machine = result.machine
+            facts[f"{result.kind} of {result.created_utc}"] = "; ".join(
+                (
+                    machine.cpu,
+                    f"{machine.cores} cores",
+                    machine.system,
+                    f"Python {machine.python}",
+                    *machine.gpus,
+                )
+            )
+    return Section(
+        title="Provenance",
+        columns=("what", "value"),
+        rows=tuple((Cell(text=name), Cell(text=value)) for name, value in facts.items()),
+    )
+
+
+def _files(evidence: Evidence) -> Section:
+    files = evidence.manifest.files if evidence.manifest else ()
+    return Section(
+        title="Files",
+        columns=("file", "bytes", "sha256"),
+        rows=tuple((Cell(text=f.path), _figure(f.size_bytes, "d"), Cell(text=f.sha256)) for f in files),
+    )

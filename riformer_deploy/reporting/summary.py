@@ -1,0 +1,181 @@
+"""The figures of a report, taken from records alone, and which artifact they speak for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.bundle.manifest import Manifest
+from riformer_deploy.common.enums import RuntimeKind
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
+from riformer_deploy.evaluation.latency_comparison import compare_latency, ratio_of, strongest_baseline
+from riformer_deploy.evaluation.latency_rounds import Ratio
+from riformer_deploy.evaluation.results import LatencySamples, Status
+from riformer_deploy.reporting.evidence import Answer, Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What to ship for one batch size.
+
+    Attributes:
+        batch: Images per call.
+        fastest: The fastest candidate that failed neither parity nor the accuracy gate.
+        file: The bundle's file that it runs; None for what runs weights.
+        parity: Its verdict; None where it was not verified.
+        ratio: How many times as fast as the baseline; None where there is none to compare with.
+        baseline: The strongest baseline of the batch size, if one was measured.
+        accuracy: Its accuracy, if it was measured.
+    """
+
+    batch: int
+    fastest: LatencySamples
+    file: str | None
+    parity: Status | None
+    ratio: Ratio | None
+    baseline: LatencySamples | None
+    accuracy: ArtifactAccuracy | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracy:
+    """How often pictures of one class are recognised, by the baseline of the accuracy pass.
+
+    Attributes:
+        label: Number of the class.
+        name: Its name, if known.
+        right: Pictures that were right.
+        pictures: All of the class.
+    """
+
+    label: int
+    name: str | None
+    right: int
+    pictures: int
+
+
+def choices(evidence: Evidence) -> tuple[Choice, ...]:
+    """What to ship for each batch size; none where no latency was measured.
+
+    Args:
+        evidence: Of a bundle.
+    """
+    latency = evidence.latency
+    if latency is None:
+        return ()
+    refused = {c.config for c in evidence.candidates if c.status is Status.FAILED} | {
+        item.config
+        for item in (evidence.accuracy.comparisons if evidence.accuracy else ())
+        if item.status is Status.FAILED
+    }
+    found = []
+    for comparison in compare_latency(latency):
+        able = [
+            s
+            for s in latency.samples
+            if (s.batch, s.timing) == (comparison.batch, comparison.timing)
+            and s.config not in refused
+            and s.config.runtime is not RuntimeKind.PYTORCH
+        ]
+        if not able:
+            continue
+        fastest = min(able, key=lambda sample: sample.summary.median_ms)
+        baseline = strongest_baseline(latency, comparison.batch, comparison.timing)
+        parity = evidence.parity_of(fastest.config)
+        found.append(
+            Choice(
+                batch=comparison.batch,
+                fastest=fastest,
+                file=_file_of(evidence.manifest, fastest),
+                parity=parity.status if parity else None,
+                ratio=None if baseline is None else ratio_of(baseline, fastest, latency.repeats),
+                baseline=baseline,
+                accuracy=accuracy_of(evidence, fastest.config),
+            )
+        )
+    return tuple(found)
+
+
+def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
+    files = manifest.files if manifest else ()
+    return next((record.path for record in files if record.sha256 == sample.artifact_sha256), None)
+
+
+def accuracy_of(evidence: Evidence, config: CandidateConfig) -> ArtifactAccuracy | None:
+    """The accuracy of one way of running one artifact, if it was measured."""
+    artifacts = evidence.accuracy.artifacts if evidence.accuracy else ()
+    return next((item for item in artifacts if item.config == config), None)
+
+
+def not_proven(evidence: Evidence) -> tuple[str, ...]:
+    """What the bundle holds no evidence of, each in one sentence.
+
+    Args:
+        evidence: Of a bundle.
+    """
+    manifest = evidence.manifest
+    if manifest is None:
+        return ()
+    said = []
+    if not evidence.parity:
+        said.append("Parity was not measured: nothing shows that the artifacts compute the model's function.")
+    for result in evidence.parity:
+        if result.inputs.seed is not None:
+            said.append("Parity was measured on synthetic images, not on pictures.")
+        said += [f"{item.name} did not take part in parity: {item.reason}" for item in result.skipped]
+    ran = {candidate.artifact_sha256 for candidate in evidence.candidates}
+    said += [
+        f"{engine.file.path} was never run: its parity is not known."
+        for engine in manifest.engines
+        if engine.file.sha256 not in ran
+    ]
+    if evidence.accuracy is None:
+        said.append("Accuracy was not measured: how often the model is right is not known.")
+    else:
+        measured = {item.config for item in evidence.accuracy.artifacts}
+        said += [
+            f"The accuracy of {c.name} was not measured."
+            for c in evidence.candidates
+            if c.file is not None and c.runtime is not RuntimeKind.PYTORCH and c.config not in measured
+        ]
+    if evidence.latency is None:
+        said.append("Latency was not measured.")
+    elif not evidence.latency.machine.gpus:
+        said.append("Latency was measured without a GPU.")
+    said += [
+        f"{graph.file.path} was calibrated on random images."
+        for graph in manifest.onnx
+        if graph.lowering.calibration is not None and graph.lowering.calibration.random
+    ]
+    return tuple(dict.fromkeys(said))
+
+
+def class_accuracy(evidence: Evidence) -> tuple[ClassAccuracy, ...]:
+    """Accuracy by class of the accuracy pass's first artifact, the worst first."""
+    if evidence.accuracy is None or not evidence.answers:
+        return ()
+    first = evidence.accuracy.artifacts[0].name
+    total, right = Counter[int](), Counter[int]()
+    for answer in evidence.answers:
+        total[answer.label] += 1
+        right[answer.label] += answer.right.get(first, False)
+    names = evidence.manifest.model.class_names if evidence.manifest else None
+    rows = [
+        ClassAccuracy(label=label, name=name_of(names, label), right=right[label], pictures=count)
+        for label, count in total.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (row.right / row.pictures, row.label)))
+
+
+def name_of(names: tuple[str, ...] | None, label: int) -> str | None:
+    """A class's name, if it is known and there is such a class."""
+    return names[label] if names is not None and 0 <= label < len(names) else None
+
+
+def mistakes(evidence: Evidence) -> tuple[Answer, ...]:
+    """Pictures that the accuracy pass's first artifact has wrong, in the data set's order."""
+    if evidence.accuracy is None:
+        return ()
+    first = evidence.accuracy.artifacts[0].name
+    return tuple(answer for answer in evidence.answers if not answer.right.get(first, True))

@@ -1,0 +1,1 @@
+"""Models in use: one that is loaded once, a Triton repository of a bundle, and what checks a server."""
