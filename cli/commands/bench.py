@@ -98,7 +98,12 @@ def bench(
     precisions = selection.chosen_precisions(precision)
     directory = options.chosen_bundle(bundle)
     with output.progress() as progress:
-        result = bench_bundle(directory, groups, asked, progress, gpu=gpu, precisions=precisions)
+        notes: list[str] = []
+        result = bench_bundle(
+            directory, groups, asked, progress, gpu=gpu, precisions=precisions, tell=notes.append
+        )
+    for text in notes:
+        output.note(text)
     if json:
         output.print_json(result)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from riformer_deploy.api.parity import synthetic_inputs
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_options import GpuOptions
-from riformer_deploy.bundle.results import recording_failures, store_result
+from riformer_deploy.bundle.results import recording_failures
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import (
@@ -20,6 +20,7 @@ from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.latency import measure_latency
+from riformer_deploy.evaluation.latency_sessions import store_session
 from riformer_deploy.evaluation.parity_failures import stored_verdicts, warn_of_failures
 from riformer_deploy.evaluation.results import (
     LatencyResult,
@@ -45,8 +46,11 @@ def bench_bundle(
     *,
     gpu: GpuOptions | None = None,
     precisions: Sequence[Precision] = (),
+    tell: Progress = silent,
 ) -> LatencyResult:
     """``bench``: time a bundle's models side by side, and store the result in it.
+
+    Earlier results stay beside it where they hold what was not measured again.
 
     Args:
         directory: The bundle.
@@ -56,6 +60,7 @@ def bench_bundle(
         gpu: How engines are run; None means the defaults.
         precisions: Of graphs and engines; none for every one. PyTorch's float32 stays, since they
             are compared with it.
+        tell: Called with what stays of earlier results, and what is dropped.
 
     Raises:
         BundleError: It is not a bundle, a file was changed, or it holds no engine where ``gpu`` requires
@@ -89,5 +94,5 @@ def bench_bundle(
     )
     result = dataclasses.replace(result, samples=samples)
     with recording_failures("latency"):
-        store_result(bundle, "latency", result)
+        store_session(bundle, result, tell)
     return result

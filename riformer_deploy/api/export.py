@@ -190,7 +190,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
         )
         made = stage_graphs(staged, inputs, calibrated.lowerings, graph, progress)
         del folded, inputs
-        kept = previous.kept_beside(made, parent)
+        kept = previous.kept_beside(made, weights, staged)
         notes += dropped_notes(kept.dropped)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,

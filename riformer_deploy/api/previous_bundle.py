@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
+from riformer_deploy.api.kept_results import kept_results
+from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest, ModelRecord, Source
 from riformer_deploy.bundle.store import Bundle
@@ -22,7 +23,7 @@ class KeptArtifacts:
     Attributes:
         onnx: The new graphs and those that stay, in the order of their precisions.
         engines: Those that were built from one of these graphs, byte for byte.
-        results: Their parity reports against the same reference weights, by kind.
+        results: Those that are about what the new bundle holds, too, by kind.
         dropped: What does not stay, each with the reason.
     """
 
@@ -41,42 +42,44 @@ class PreviousBundle:
         lost: Graphs of precisions that are not made anew and do not fit, each with the reason.
         engines: Every engine that it held.
         samples: Images for parity reports, where they are still the model's.
-        results: All evidence that it held, by kind.
+        bundle: The bundle itself.
+        changed: Why a picture's answers may be others than they were, or nothing.
     """
 
     onnx: tuple[OnnxArtifact, ...] = ()
     lost: tuple[str, ...] = ()
     engines: tuple[EngineArtifact, ...] = ()
     samples: FileRecord | None = None
-    results: dict[str, FileRecord] = field(default_factory=dict)
+    bundle: Bundle | None = None
+    changed: str = ""
 
-    def kept_beside(self, made: Sequence[OnnxArtifact], reference_sha256: str) -> KeptArtifacts:
+    def kept_beside(
+        self, made: Sequence[OnnxArtifact], weights: Sequence[WeightsArtifact], staged: Path
+    ) -> KeptArtifacts:
         """What stays beside new graphs.
 
         Args:
             made: The new graphs.
-            reference_sha256: Of the new bundle's reference weights.
+            weights: The new bundle's, the reference first.
+            staged: The folder that the new files are gathered in.
         """
         order = list(Precision)
         onnx = tuple(sorted((*self.onnx, *made), key=lambda artifact: order.index(artifact.precision)))
         graphs = {artifact.file.sha256 for artifact in onnx}
         engines = tuple(engine for engine in self.engines if engine.file.parent_sha256 in graphs)
-        kinds = {engine.parity_kind for engine in engines}
-        results = {
-            kind: record
-            for kind, record in self.results.items()
-            if kind in kinds and record.parent_sha256 == reference_sha256
-        }
         dropped = [
             f"{engine.file.path}: it was built from a model that is replaced"
             for engine in self.engines
             if engine not in engines
         ]
-        dropped += [
-            f"{record.path}: it was measured before this export"
-            for kind, record in self.results.items()
-            if kind != "parity" and kind not in results  # every export writes a new parity report
-        ]
+        results: dict[str, FileRecord] = {}
+        if self.bundle is not None:
+            present = graphs | {item.file.sha256 for item in weights}
+            present |= {item.file.sha256 for item in engines}
+            results, more = kept_results(
+                self.bundle, present, weights[0].file.sha256, staged, answers_changed=self.changed
+            )
+            dropped += more
         return KeptArtifacts(onnx=onnx, engines=engines, results=results, dropped=tuple(dropped))
 
 
@@ -93,9 +96,10 @@ def read_previous_bundle(
         batch: The batch of the new graphs: all graphs of a bundle take the same.
     """
     try:
-        before = Bundle.open(directory).manifest
+        bundle = Bundle.open(directory)
     except BundleError:
         return PreviousBundle()
+    before = bundle.manifest
     changed = _change(before, model, source)
     stay, lost = [], []
     for artifact in before.onnx:
@@ -110,7 +114,8 @@ def read_previous_bundle(
         lost=tuple(lost),
         engines=before.engines,
         samples=None if changed else before.samples,
-        results=before.results,
+        bundle=bundle,
+        changed=changed or ("its classes had other names" if before.model != model else ""),
     )
 
 

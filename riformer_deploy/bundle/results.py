@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -37,11 +37,17 @@ def recording_failures(what: str) -> Iterator[None]:
         _LOG.warning("the %s result could not be stored in the bundle: %s", what, err)
 
 
+def _all_others(current: Manifest, _staged: Path) -> Mapping[str, FileRecord]:
+    return current.results
+
+
 def store_result(
     bundle: Bundle,
     kind: str,
     result: DataclassInstance,
     tables: Mapping[str, str] = MappingProxyType({}),
+    *,
+    beside: Callable[[Manifest, Path], Mapping[str, FileRecord]] = _all_others,
 ) -> None:
     """Put a result into the bundle, in place of the last one of its kind.
 
@@ -51,6 +57,8 @@ def store_result(
             ``parity_kind`` of an engine; the file's name.
         result: What was measured.
         tables: Raw figures that go beside it: texts by file name, which is also their kind.
+        beside: Gives the other results that the bundle shall hold, of the manifest in force, and writes them
+            into the folder given, if they are new files; all stay if it is not given.
 
     Raises:
         BundleError: The bundle cannot be written.
@@ -64,7 +72,7 @@ def store_result(
             (staged / name).write_text(text, encoding="utf-8", errors="surrogateescape")
             records[name] = record_file(staged / name, records[kind].sha256)
 
-        _add(bundle, staged, kind, records)
+        _add(bundle, staged, kind, records, beside)
 
 
 def store_pages(bundle: Bundle, pages: Mapping[str, str]) -> None:
@@ -85,7 +93,13 @@ def store_pages(bundle: Bundle, pages: Mapping[str, str]) -> None:
         _add(bundle, staged, "report", records)
 
 
-def _add(bundle: Bundle, staged: Path, kind: str, records: Mapping[str, FileRecord]) -> None:
+def _add(
+    bundle: Bundle,
+    staged: Path,
+    kind: str,
+    records: Mapping[str, FileRecord],
+    beside: Callable[[Manifest, Path], Mapping[str, FileRecord]] = _all_others,
+) -> None:
     """Commit what was staged, unless the models that it is about have changed meanwhile."""
 
     def add(current: Manifest) -> Manifest:
@@ -96,6 +110,6 @@ def _add(bundle: Bundle, staged: Path, kind: str, records: Mapping[str, FileReco
                 f"being measured; the {kind} result is not of what it holds now.",
                 remedy="Run the command again.",
             )
-        return dataclasses.replace(current, results={**current.results, **records})
+        return dataclasses.replace(current, results={**beside(current, staged), **records})
 
     update(bundle.directory, staged, add)

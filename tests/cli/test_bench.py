@@ -186,3 +186,16 @@ def test_engines_alone_that_cannot_run_here_are_one_clear_error(cli: Run, engine
     assert (ran.returncode, ran.stdout) == (51, "")
     said = f"error: No engine of the bundle can run on this machine.\n  - TensorRT-RTX fp32: {NO_GPU_HERE}"
     assert said in ran.stderr
+
+
+def test_a_narrower_bench_keeps_the_figures_that_it_does_not_measure(
+    cli: Run, tiny_bundle_copy: Path
+) -> None:
+    assert cli("bench", tiny_bundle_copy, *QUICK, "--torch", "--no-compile").returncode == 0
+    wide = (tiny_bundle_copy / "latency.json").read_text(encoding="utf-8")
+    ran = cli("bench", tiny_bundle_copy, *QUICK, "--onnx")
+    assert ran.returncode == 0, ran.stderr
+    assert "note: latency-1.json keeps the session of " in ran.stderr
+    assert (tiny_bundle_copy / "latency-1.json").read_text(encoding="utf-8") == wide
+    newest = load_json(LatencyResult, (tiny_bundle_copy / "latency.json").read_text(encoding="utf-8"))
+    assert {sample.name for sample in newest.samples} == {ONNX}

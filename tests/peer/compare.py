@@ -32,6 +32,7 @@ from riformer_deploy.model.network import model_from_state  # noqa: E402
 from riformer_deploy.model.reparameterize import fuse  # noqa: E402
 from riformer_deploy.model.variants import VARIANTS, Variant  # noqa: E402
 from tests.peer.documented import compare_documented, configs_read_otherwise  # noqa: E402
+from tests.peer.exported_maps import compare_maps  # noqa: E402
 
 warnings.simplefilter("ignore")  # mmpretrain's, of which there are many
 # With a CPU-only PyTorch, torchvision imports once the operators that it looks for are there.
@@ -234,6 +235,13 @@ def documented() -> dict[str, float]:
         return compare_documented(mmpretrain, checkpoint, ROOT / "tests" / "data" / "astronaut.png")
 
 
+def exported_maps() -> dict[str, float]:
+    """Maps of four stages of an exported graph beside those of mmpretrain's backbone in both forms."""
+    variant = VARIANTS["riformer-s12_in1k"]
+    own = dict(config_of(variant).model.backbone)
+    return compare_maps(lambda **settings: MODELS.build({**own, **settings}), fill, variant)
+
+
 def main() -> None:
     """Compare, write what was found, and fail where it is not equal."""
     lines = documented()
@@ -244,6 +252,7 @@ def main() -> None:
     print(preprocessing, file=sys.stderr, flush=True)
     predictions = compare_predictions()
     models = compare_models()
+    maps = exported_maps()
     met = True
     targets: dict[str, JsonValue] = {}
     for what, value, limit in (
@@ -265,6 +274,7 @@ def main() -> None:
             1e-5,
         ),
         (f"{len(configs)} configs, settings that are read otherwise", len(otherwise), 0),
+        ("exported maps, largest relative difference", max(maps.values()), 1e-4),
         ("largest relative logit difference", max(max(row.values()) for row in models.values()), 1e-4),
     ):
         targets[what] = {"value": float(value), "limit": limit, "sense": "at most", "met": value <= limit}
@@ -275,6 +285,7 @@ def main() -> None:
         "preprocessing": preprocessing,
         "predictions": predictions,
         "models": models,
+        "exported_maps": maps,
     }
     write_result(
         "peer",

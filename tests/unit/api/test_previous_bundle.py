@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from riformer_deploy.api.previous_bundle import PreviousBundle, read_previous_bundle, refuse_losses
-from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import Precision, WeightSet
 from riformer_deploy.common.errors import BundleConflictError
 from riformer_deploy.common.serialization import dump_json
+from riformer_deploy.model.architecture import Form
 from tests.manifests import engine_of, file_record, graph_of, manifest_of, source_of
 
 REFERENCE = "f" * 64
@@ -33,8 +34,11 @@ PARITY = ENGINE.parity_kind
 RESULTS = {
     "parity": _result("parity.json"),
     PARITY: _result("engine.parity.json"),
-    "latency": _result("latency.json"),
+    "accuracy": _result("accuracy.json"),  # which is not there to be read
 }
+WEIGHTS = (
+    WeightsArtifact(file=dataclasses.replace(file_record("w.pth"), sha256=REFERENCE), form=Form.TRAINING),
+)
 
 
 @pytest.fixture
@@ -71,31 +75,33 @@ def test_a_precision_that_is_not_made_anew_stays_with_its_engine_and_their_parit
     assert (found.onnx, found.lost, found.samples) == ((FP32,), (), before.samples)
     refuse_losses(tmp_path, found)
     new = _graph(Precision.FP16, "8" * 64)
-    kept = found.kept_beside([new], REFERENCE)
+    kept = found.kept_beside([new], WEIGHTS, tmp_path)
     assert kept.onnx == (FP32, new)
     assert kept.engines == (ENGINE,)
     assert kept.results == {PARITY: RESULTS[PARITY]}
-    assert kept.dropped == ("latency.json: it was measured before this export",)
+    (dropped,) = kept.dropped
+    assert dropped.startswith("accuracy.json: ")
+    assert "accuracy.json cannot be read" in dropped
 
 
 def test_an_engine_stays_only_beside_the_graph_that_it_was_built_from(
     tmp_path: Path, before: Manifest
 ) -> None:
     found = _read(tmp_path, before, Precision.FP32)
-    assert found.kept_beside([FP32], REFERENCE).engines == (ENGINE,)  # the same bytes again
-    kept = found.kept_beside([_graph(Precision.FP32, "8" * 64)], REFERENCE)
+    assert found.kept_beside([FP32], WEIGHTS, tmp_path).engines == (ENGINE,)  # the same bytes again
+    kept = found.kept_beside([_graph(Precision.FP32, "8" * 64)], WEIGHTS, tmp_path)
     assert (kept.engines, kept.results) == ((), {})
-    assert kept.dropped == (
+    assert kept.dropped[:2] == (
         f"{ENGINE.file.path}: it was built from a model that is replaced",
-        "engine.parity.json: it was measured before this export",
-        "latency.json: it was measured before this export",
+        "engine.parity.json: it is about files that are replaced",
     )
 
 
 def test_parity_against_other_reference_weights_is_dropped(tmp_path: Path, before: Manifest) -> None:
-    kept = _read(tmp_path, before, Precision.FP16).kept_beside([FP16], "0" * 64)
+    other = dataclasses.replace(WEIGHTS[0], file=file_record("w.pth"))
+    kept = _read(tmp_path, before, Precision.FP16).kept_beside([FP16], (other,), tmp_path)
     assert (kept.engines, kept.results) == ((ENGINE,), {})
-    assert "engine.parity.json: it was measured before this export" in kept.dropped
+    assert "engine.parity.json: it is about files that are replaced" in kept.dropped
 
 
 @pytest.mark.parametrize(
@@ -133,3 +139,13 @@ def test_a_graph_of_another_batch_is_lost_and_the_samples_stay(tmp_path: Path, b
     assert found.lost == ("model.fp16.onnx: its batch is 2, that of the new models dynamic",)
     found = _read(tmp_path, fixed, Precision.BF16, batch=2)
     assert found.lost == ("model.fp32.onnx: its batch is dynamic, that of the new models 2",)
+
+
+def test_accuracy_of_other_answers_goes_with_the_reason_and_the_rest_stays(
+    tmp_path: Path, before: Manifest
+) -> None:
+    named = dataclasses.replace(before.model, class_names=("cat", "dog"))
+    found = _read(tmp_path, before, Precision.FP16, model=named)
+    kept = found.kept_beside([FP16], WEIGHTS, tmp_path)
+    assert (kept.onnx, kept.engines, kept.results) == ((FP32, FP16), (ENGINE,), {PARITY: RESULTS[PARITY]})
+    assert kept.dropped == ("accuracy.json: its classes had other names",)

@@ -15,31 +15,14 @@ from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common import snapshots
 from riformer_deploy.common.errors import CheckpointUnreadableError
 from riformer_deploy.common.files import sha256_of
+from tests.safetensors_files import write_safetensors
 
 Write = Callable[..., Path]
 State = dict[str, Tensor]
-Shard = Callable[[Path, State], None]
-
-
-@pytest.fixture
-def write_safetensors() -> Shard:
-    """Writes a state dict of float32 tensors as the format's documentation says."""
-
-    def write(path: Path, state: State) -> None:
-        header, end = {}, 0
-        for name, value in state.items():
-            size = value.numel() * 4
-            header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [end, end + size]}
-            end += size
-        text = json.dumps(header).encode()
-        body = b"".join(value.contiguous().numpy().tobytes() for value in state.values())
-        path.write_bytes(len(text).to_bytes(8, "little") + text + body)
-
-    return write
 
 
 def test_safetensors_files_and_folders_give_the_same_weights(
-    tmp_path: Path, write_checkpoint: Write, tiny_state: State, write_safetensors: Shard
+    tmp_path: Path, write_checkpoint: Write, tiny_state: State
 ) -> None:
     expected = load_checkpoint(write_checkpoint()).weights_sha256
     folder = tmp_path / "model"
@@ -51,7 +34,7 @@ def test_safetensors_files_and_folders_give_the_same_weights(
 
 
 def test_the_shards_that_an_index_names_are_read_as_one(
-    tmp_path: Path, write_checkpoint: Write, tiny_state: State, write_safetensors: Shard
+    tmp_path: Path, write_checkpoint: Write, tiny_state: State
 ) -> None:
     expected = load_checkpoint(write_checkpoint()).weights_sha256
     folder = tmp_path / "model"
@@ -79,9 +62,7 @@ def test_the_shards_that_an_index_names_are_read_as_one(
         load_checkpoint(folder)
 
 
-def test_tensors_that_no_shard_holds_are_named(
-    tmp_path: Path, tiny_state: State, write_safetensors: Shard
-) -> None:
+def test_tensors_that_no_shard_holds_are_named(tmp_path: Path, tiny_state: State) -> None:
     write_safetensors(tmp_path / "a.safetensors", tiny_state)
     named = dict.fromkeys([*tiny_state, "lost"], "a.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))

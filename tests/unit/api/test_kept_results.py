@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from riformer_deploy.api.export import ExportOptions, export_checkpoint
+from riformer_deploy.api.kept_results import kept_results
+from riformer_deploy.api.parity import verify_bundle
+from riformer_deploy.bundle.lowering_config import LoweringConfig
+from riformer_deploy.bundle.results import store_result
+from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.enums import NormForm
+from riformer_deploy.common.serialization import load_json
+from riformer_deploy.evaluation.results import LatencyResult, ParityResult
+from riformer_deploy.evaluation.tolerances import changed_tolerances
+from tests.sessions import series, session
+
+
+@pytest.fixture
+def measured(tiny_bundle_copy: Path) -> Bundle:
+    """A bundle with latencies of its graph and weights, a table beside them, and a second parity report."""
+    bundle = Bundle.open(tiny_bundle_copy)
+    onnx, torch = bundle.manifest.onnx[0].file.sha256, bundle.manifest.weights[1].file.sha256
+    latency = session(series("onnx", 1, onnx), series("torch", 1, torch))
+    store_result(bundle, "latency", latency, {"latency.csv": "a,b\n"})
+    parity = load_json(ParityResult, (tiny_bundle_copy / "parity.json").read_text(encoding="utf-8"))
+    store_result(bundle, "parity-user", parity)
+    return Bundle.open(tiny_bundle_copy)
+
+
+def _files(bundle: Bundle) -> set[str]:
+    manifest = bundle.manifest
+    weights = {item.file.sha256 for item in manifest.weights}
+    return weights | {item.file.sha256 for item in manifest.onnx}
+
+
+def test_what_is_about_the_same_files_stays_as_it_is(measured: Bundle, tmp_path: Path) -> None:
+    reference = measured.manifest.reference.file.sha256
+    kept, dropped = kept_results(measured, _files(measured), reference, tmp_path)
+    assert kept == {k: v for k, v in measured.manifest.results.items() if k != "parity"}
+    assert dropped == ()
+
+
+def test_of_a_session_the_series_of_replaced_files_go_and_are_named(measured: Bundle, tmp_path: Path) -> None:
+    manifest = measured.manifest
+    present = _files(measured) - {manifest.onnx[0].file.sha256}
+    kept, dropped = kept_results(measured, present, manifest.reference.file.sha256, tmp_path)
+    assert set(kept) == {"latency"}  # the table was of the whole session
+    left = load_json(LatencyResult, (tmp_path / "latency.json").read_text(encoding="utf-8"))
+    assert [item.name for item in left.samples] == ["torch"]
+    assert dropped == (
+        "latency.json: onnx: measured of a file that is replaced",
+        "latency.csv: it is about files that are replaced",
+        "parity-user.json: it is about files that are replaced",
+    )
+
+
+def test_a_damaged_result_is_dropped_with_the_reason(measured: Bundle, tmp_path: Path) -> None:
+    (measured.directory / "parity-user.json").write_text("damaged")
+    kept, dropped = kept_results(
+        measured, _files(measured), measured.manifest.reference.file.sha256, tmp_path
+    )
+    assert "parity-user" not in kept
+    (said,) = dropped
+    assert said.startswith("parity-user.json: ")
+    assert "is not the file that the bundle recorded" in said
+
+
+def test_exporting_the_identical_file_again_keeps_its_results(
+    measured: Bundle, tiny_checkpoint: Path
+) -> None:
+    options = ExportOptions(checkpoint=tiny_checkpoint, output=measured.directory, image_size_px=(64, 48))
+    assert export_checkpoint(options).notes == ()
+    after = Bundle.open(measured.directory)
+    assert after.manifest.results.keys() == measured.manifest.results.keys()
+    for kind in ("latency", "latency.csv", "parity-user"):
+        assert after.manifest.results[kind] == measured.manifest.results[kind]
+        after.path_of(after.manifest.results[kind])
+    other = dataclasses.replace(options, lowerings=(LoweringConfig(norm=NormForm.LAYER),))
+    notes = export_checkpoint(other).notes
+    assert "dropped from the bundle: latency.json: onnx: measured of a file that is replaced" in notes
+    assert set(Bundle.open(measured.directory).manifest.results) == {"parity", "latency"}
+    verify_bundle(measured.directory, changed_tolerances(atol=1e-3))
