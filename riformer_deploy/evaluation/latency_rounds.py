@@ -44,7 +44,8 @@ def ratio_of_series(slower_ms: Sequence[float], faster_ms: Sequence[float], repe
     """The ratio of two series that were taken in the same rounds.
 
     Both models have a turn in each round, so a drift of the machine falls on both and out of the ratio. What
-    hits single calls does not: where that is common, the ratio is of the machine as it was, not of a quiet one.
+    hits single calls does not: where that is common, the ratio is of the machine as it was, not of a quiet
+    one.
 
     Args:
         slower_ms: Samples of what is compared with, in order.
