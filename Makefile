@@ -51,7 +51,8 @@ demo: $(VENV)/.base
 	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o .demo/riformer-digits
 	$(BIN)/riformer-deploy build .demo/riformer-digits --backend tensorrt-rtx
 	$(BIN)/riformer-deploy verify parity .demo/riformer-digits
-	$(BIN)/riformer-deploy bench .demo/riformer-digits
+	$(BIN)/riformer-deploy bench .demo/riformer-digits --max-seconds 20
+	$(BIN)/riformer-deploy report .demo/riformer-digits
 
 test: lint types layers unit
 

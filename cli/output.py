@@ -39,6 +39,14 @@ def _console(*, stderr: bool) -> Console:
     )
 
 
+_WIDE = 110
+
+
+def is_narrow() -> bool:
+    """Whether a table on stdout has to leave out what other figures tell, as on a screen of 80 columns."""
+    return _console(stderr=False).width < _WIDE
+
+
 def print_json(record: object) -> None:
     """One record as JSON on stdout."""
     from riformer_deploy.common.serialization import dump_json

@@ -21,7 +21,9 @@ def parse_image_size(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"([0-9]+)(?:[xX]([0-9]+))?", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a size; say 224 or HEIGHTxWIDTH")
+        raise typer.BadParameter(
+            f"{text!r} is not a size; say 224 or HEIGHTxWIDTH", param_hint="'--image-size'"
+        )
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -34,7 +36,9 @@ def parse_batch(text: str) -> int | None:
     if text == "dynamic":
         return None
     if not re.fullmatch(r"-?[0-9]+", text):
-        raise typer.BadParameter(f"{text!r} is not a batch size; say dynamic or a number")
+        raise typer.BadParameter(
+            f"{text!r} is not a batch size; say dynamic or a number", param_hint="'--batch'"
+        )
     return int(text)
 
 
@@ -49,7 +53,9 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"([0-9]+)\s*([a-zA-Z]*)", text)
     if match is None or match[2].upper() not in _UNITS:
-        raise typer.BadParameter(f"{text!r} is not a size; say 512MiB, 4GiB or a number of bytes")
+        raise typer.BadParameter(
+            f"{text!r} is not a size; say 512MiB, 4GiB or a number of bytes", param_hint="'--workspace'"
+        )
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
@@ -63,10 +69,15 @@ def parse_profile(text: str) -> BatchProfile:
 
     match = re.fullmatch(r"([0-9]+)(?::([0-9]+):([0-9]+))?", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a profile; say MIN:OPT:MAX, such as 1:8:32, or one number")
+        raise typer.BadParameter(
+            f"{text!r} is not a profile; say MIN:OPT:MAX, such as 1:8:32, or one number",
+            param_hint="'--profile'",
+        )
     low, middle, high = (int(number or match[1]) for number in match.groups())
     if not 1 <= low <= middle <= high:
-        raise typer.BadParameter(f"{text!r} is not a profile: it must be 1 <= MIN <= OPT <= MAX")
+        raise typer.BadParameter(
+            f"{text!r} is not a profile: it must be 1 <= MIN <= OPT <= MAX", param_hint="'--profile'"
+        )
     return BatchProfile(minimum=low, optimum=middle, maximum=high)
 
 
@@ -80,7 +91,10 @@ def parse_output(text: str) -> tuple[OutputForm, int]:
         return OutputForm(text), 5
     match = re.fullmatch(r"topk=([1-9][0-9]*)", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no output; say logits, probabilities, features or topk=K")
+        raise typer.BadParameter(
+            f"{text!r} is no output; say logits, probabilities, features or topk=K",
+            param_hint="'--output-form'",
+        )
     return OutputForm.TOPK, int(match[1])
 
 
@@ -108,4 +122,4 @@ def parse_percent(text: str, option: str) -> float:
     try:
         return float(text.strip().removesuffix("%"))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a percentage; say 5%", param_hint=option) from None
+        raise typer.BadParameter(f"{text!r} is not a percentage; say 5%", param_hint=f"'{option}'") from None

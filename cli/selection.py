@@ -63,7 +63,7 @@ def split_list(
         try:
             found[parse(text)] = None
         except ValueError as err:
-            raise typer.BadParameter(str(err), param_hint=option) from None
+            raise typer.BadParameter(str(err), param_hint=f"'{option}'") from None
     return tuple(found)
 
 

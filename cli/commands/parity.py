@@ -37,13 +37,14 @@ def parity(
     )
     directory = options.chosen_bundle(bundle)
     runners = selection.chosen_runners(backend)
+    chosen = {Group(item) for item in runners}
     with output.progress() as progress:
         result = verify_bundle(
             directory,
             tolerances,
             progress,
             gpu=GpuOptions(layer=device_layer, required=options.RunnerChoice.ENGINE in runners),
-            groups=tuple(Group(item) for item in runners) or PARITY_GROUPS,
+            groups=tuple(g for g in PARITY_GROUPS if g in chosen or not chosen),
             precisions=selection.chosen_precisions(precision),
         )
     if json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..output import note, print_table, say
+from ..output import is_narrow, note, print_table, say
 
 if TYPE_CHECKING:
     from riformer_deploy.api.reproduce import Reproduction
@@ -17,11 +17,12 @@ def print_accuracy(result: AccuracyResult) -> None:
     part = f"{data.asked} of {data.total} pictures, spread evenly"
     part = part if data.asked < data.total else f"{data.total} pictures"
     say(f"Data: {data.location}, {data.layout}; {part}; {len(result.broken)} of them unusable")
+    before, after = ("\n", "") if is_narrow() else (" (", ")")
     rows = [
         (
             item.name,
             *(
-                f"{share.percent:.3f} ({share.ci95_percent[0]:.2f} to {share.ci95_percent[1]:.2f})"
+                f"{share.percent:.3f}{before}" + "{:.2f} to {:.2f}".format(*share.ci95_percent) + after
                 for share in (item.top1, item.top5)
             ),
             str(item.images),
@@ -34,19 +35,20 @@ def print_accuracy(result: AccuracyResult) -> None:
         rows.append((name, f"{figures.top1_percent:.2f}", f"{figures.top5_percent:.2f}", "50000"))
     print_table("Accuracy, % (95 % interval, Wilson)", ("artifact", ">top-1", ">top-5", ">pictures"), rows)
     if result.comparisons:
-        gate = "-" if result.max_drop_points is None else f"{result.max_drop_points:g}"
+        gate = "any" if result.max_drop_points is None else f"{result.max_drop_points:g}"
         print_table(
-            f"Against {result.comparisons[0].baseline.name}, picture by picture",
-            ("artifact", ">lost", ">gained", ">changed", ">drop, points", ">p", ">may drop", "verdict"),
+            f"Against {result.comparisons[0].baseline.name}, picture by picture; allowed drop: {gate}",
+            ("artifact", ">lost", ">gained", ">changed", ">drop, points", ">p", "!verdict"),
             [
                 (
                     item.config.name,
                     str(item.lost),
                     str(item.gained),
                     str(item.changed),
-                    "{:+.3f} ({:+.2f} to {:+.2f})".format(item.drop_points, *item.drop_ci95_points),
+                    f"{item.drop_points:+.3f}{before}"
+                    + "{:+.2f} to {:+.2f}".format(*item.drop_ci95_points)
+                    + after,
                     f"{item.p_value:.3g}",
-                    gate,
                     str(item.status) if result.max_drop_points is not None else "no gate",
                 )
                 for item in result.comparisons

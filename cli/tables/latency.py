@@ -107,7 +107,7 @@ def _care(result: LatencyResult) -> str | None:
     if unstable:
         said.append(
             f"{unstable} of {len(series)} series spread or drift by more than a tenth, as on a busy machine: "
-            "speed-ups hold within their intervals, medians in ms do not"
+            "intervals tell how sure the figures are of it as it was, not of a quiet one"
         )
     if other:
         said.append(

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from riformer_deploy.backends.graph_state import titled
 
-from ..output import number, print_table, say
+from ..output import is_narrow, number, print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.evaluation.results import CandidateParity, ParityResult
+    from riformer_deploy.evaluation.results import CandidateParity, OutputParity, ParityResult
 
 _DISTANCES = (">max abs", ">rel L2", ">SQNR dB", ">cosine", ">top-1", ">of tolerance")
+_FEWER = (">rel L2", ">SQNR dB", ">top-1", ">of tolerance")
+"""On a narrow screen: the largest difference and the cosine are in the JSON."""
+
+
+def _output_cells(candidate: CandidateParity, item: OutputParity, columns: Sequence[str]) -> tuple[str, ...]:
+    """The cells of an output's row for these columns of ``_DISTANCES``."""
+    cells = {
+        ">max abs": number(item.deviation.max_abs),
+        ">rel L2": number(item.deviation.relative_l2),
+        ">SQNR dB": number(item.deviation.sqnr_db, ".1f"),
+        ">cosine": number(item.deviation.cosine, ".9f"),
+        ">top-1": "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
+        ">of tolerance": number(item.tolerance_used, ".1%"),
+    }
+    name = titled(candidate.name, candidate.graph)
+    return name, item.name, *(cells[column] for column in columns), str(item.status)
 
 
 def _stage_errors(candidate: CandidateParity) -> list[str]:
@@ -21,13 +38,18 @@ def _stage_errors(candidate: CandidateParity) -> list[str]:
     return [number(stage.deviation.relative_l2) for stage in candidate.stages]
 
 
-def _stages_verdict(candidate: CandidateParity) -> str:
-    """The stages' own, whatever the outputs are; a dash where there are none."""
+def _stages_verdict(candidate: CandidateParity, *, narrow: bool) -> str:
+    """The stages' own, whatever the outputs are; a dash where there are none.
+
+    Args:
+        candidate: Any.
+        narrow: Leave out the block's name, which would be broken; the closing lines say it.
+    """
     from riformer_deploy.evaluation.results import Status
 
     if not candidate.stages:
         return "-"
-    block = candidate.first_bad_block
+    block = None if narrow else candidate.first_bad_block
     if all(stage.status is Status.PASSED for stage in candidate.stages):
         return "passed" if block is None else f"passed, {block} within is out"
     return "failed" if block is None else f"failed, first at {block}"
@@ -40,21 +62,13 @@ def print_parity(result: ParityResult) -> None:
         f"Reference: {result.reference}; {sum(inputs.batches)} images of {inputs.image_size_px[0]}x"
         f"{inputs.image_size_px[1]} px in batches {', '.join(map(str, inputs.batches))}, {inputs.description}"
     )
+    narrow = is_narrow()
+    columns = _FEWER if narrow else _DISTANCES
     print_table(
         "Parity of outputs",
-        ("candidate", "output", *_DISTANCES, "verdict"),
+        ("candidate", "!output", *columns, "!verdict"),
         [
-            (
-                titled(candidate.name, candidate.graph),
-                item.name,
-                number(item.deviation.max_abs),
-                number(item.deviation.relative_l2),
-                number(item.deviation.sqnr_db, ".1f"),
-                number(item.deviation.cosine, ".9f"),
-                "-" if item.decisions is None else f"{item.decisions.top1_agreement:.1%}",
-                number(item.tolerance_used, ".1%"),
-                str(item.status),
-            )
+            _output_cells(candidate, item, columns)
             for candidate in result.candidates
             for item in candidate.outputs
         ],
@@ -67,7 +81,7 @@ def print_parity(result: ParityResult) -> None:
                 titled(candidate.name, candidate.graph),
                 *(_stage_errors(candidate)),
                 number(candidate.tolerance.stage_relative_l2),
-                _stages_verdict(candidate),
+                _stages_verdict(candidate, narrow=narrow),
             )
             for candidate in result.candidates
         ],

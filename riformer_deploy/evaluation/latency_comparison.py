@@ -53,8 +53,8 @@ def speed_up(baseline: LatencySamples, sample: LatencySamples) -> float | None:
 def ratio_of(baseline: LatencySamples, sample: LatencySamples, repeats: int) -> Ratio | None:
     """How many times faster a model is, taken within each round, with its interval.
 
-    It can be quoted where the machine was busy at times, too: the interval says how far. None where
-    either has another warning, such as that its times contain the host's.
+    None where either has a warning other than that it spreads or drifts, which the interval tells: such as
+    that its times contain the host's.
 
     Args:
         baseline: What it is compared with.
@@ -64,6 +64,9 @@ def ratio_of(baseline: LatencySamples, sample: LatencySamples, repeats: int) -> 
     if any(s.warning not in {None, instability(s.samples_ms)} for s in (baseline, sample)):
         return None
     return ratio_of_series(baseline.samples_ms, sample.samples_ms, repeats)
+
+
+_SLOWER = 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ class SlowerPrecision:
 
 
 def slower_precisions(result: LatencyResult, batch: int, timing: Timing) -> tuple[SlowerPrecision, ...]:
-    """Lower precisions that are slower than float32 in the same runtime, beyond what is chance.
+    """Lower precisions that are slower than float32 in the same runtime, by more than 3 % and not by chance.
 
     Args:
         result: Latencies.
@@ -97,7 +100,7 @@ def slower_precisions(result: LatencyResult, batch: int, timing: Timing) -> tupl
     for sample in series:
         own = full.get(replace(sample.config, precision=Precision.FP32))
         ratio = None if own is None or own is sample else ratio_of(own, sample, result.repeats)
-        if ratio is not None and ratio.ci95 is not None and ratio.ci95[1] < 1:
+        if ratio is not None and ratio.ci95 is not None and ratio.ci95[1] < 1 and ratio.value < _SLOWER:
             found.append(SlowerPrecision(sample=sample, ratio=ratio))
     return tuple(found)
 

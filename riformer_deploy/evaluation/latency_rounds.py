@@ -43,8 +43,9 @@ class Ratio:
 def ratio_of_series(slower_ms: Sequence[float], faster_ms: Sequence[float], repeats: int) -> Ratio:
     """The ratio of two series that were taken in the same rounds.
 
-    Both models have a turn in each round, so what the machine did meanwhile falls on both: the ratio is taken
-    within each round, and its median over the rounds is far steadier than the medians are.
+    Both models have a turn in each round, so a drift of the machine falls on both and out of the ratio. What
+    hits single calls does not: where that is common, the ratio is of the machine as it was, not of a quiet
+    one.
 
     Args:
         slower_ms: Samples of what is compared with, in order.

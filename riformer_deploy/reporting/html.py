@@ -68,7 +68,8 @@ def render_html(
         sensitivity: What quantising each layer costs, if it was measured.
 
     Returns:
-        HTML that asks nothing of anybody: styles, script and plots are in it. Every text of a record is escaped.
+        HTML that asks nothing of anybody: styles, script and plots are in it. Every text of a record is
+        escaped.
 
     Raises:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
@@ -133,8 +134,8 @@ def _latency(latency: LatencyResult | None, plot: str | None) -> Section:
     machine = latency.machine
     return Section(
         title="Latency",
-        text=f"Medians with 95 % intervals; {latency.rounds} rounds of {latency.repeats} calls, {latency.threads} "
-        f"threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
+        text=f"Medians with 95 % intervals; {latency.rounds} rounds of {latency.repeats} calls, "
+        f"{latency.threads} threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
         plot=plot,
         columns=("model", "timed", "batch", "median ms", "low", "high", "p95", "p99", "images/s", "parity"),
         rows=tuple(
@@ -270,7 +271,8 @@ def _provenance(evidence: Evidence) -> Section:
         return Section(title="Provenance")
     pre = manifest.model.preprocessing
     facts = {
-        "checkpoint": f"{manifest.source.file_name}, {manifest.source.form} form, {manifest.source.weights} weights",
+        "checkpoint": f"{manifest.source.file_name}, {manifest.source.form} form, "
+        f"{manifest.source.weights} weights",
         "checkpoint sha256": manifest.source.sha256,
         "written": f"{manifest.created_utc} by riformer-deploy {manifest.tool_version}",
         "preprocessing": f"short edge {pre.resize_short_edge_px or 'not resized'}, crop {pre.crop_px[0]}x"

@@ -46,6 +46,22 @@ def _svg(draw: Callable[[Any], None], salt: str) -> str:
     return re.sub(r"#000000|\bblack\b", "currentColor", svg)
 
 
+_FINE = (1.0, 2.0, 5.0)
+
+
+def _plain_ticks(axis: Any, subs: tuple[float, ...]) -> None:
+    """Ticks of a logarithmic axis as plain figures; matplotlib's own are mathematical markup.
+
+    Args:
+        axis: Logarithmic.
+        subs: Which multiples of the powers of ten have one.
+    """
+    ticker = require("matplotlib", "ticker")
+    axis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def latency_plot(evidence: Evidence) -> str | None:
     """Milliseconds by batch size with 95 % intervals, both on a log scale; None without latencies."""
     latency = evidence.latency
@@ -65,10 +81,10 @@ def latency_plot(evidence: Evidence) -> str | None:
             axes.errorbar(
                 batches, medians, (below, above), label=name, marker=_MARKERS[number % 11], capsize=3, lw=1
             )
-        axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="ms per call")
-        ticks = sorted(timings)
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.minorticks_off()
+        axes.set(xlabel="batch", ylabel="ms per call", xscale="log", yscale="log")
+        _plain_ticks(axes.yaxis, _FINE)
+        axes.set_xticks(sorted(timings), map(str, sorted(timings)))
+        axes.xaxis.set_minor_locator(require("matplotlib", "ticker").NullLocator())
         axes.figure.legend(loc="outside right upper", fontsize=8)
 
     return _svg(draw, "latency")
@@ -105,6 +121,7 @@ def accuracy_plot(evidence: Evidence, chosen: tuple[Choice, ...]) -> str | None:
                     [median], [share.percent], "o", ms=16, mfc="none", mec="black", label="to be shipped"
                 )
         axes.set(xscale="log", xlabel=f"ms per call, batch {choice.batch}", ylabel="top-1, %")
+        _plain_ticks(axes.xaxis, _FINE)
         axes.figure.legend(loc="outside right upper", fontsize=8)
 
     return _svg(draw, "accuracy")
@@ -125,6 +142,7 @@ def parity_plot(candidates: tuple[CandidateParity, ...]) -> str | None:
             stages, errors = zip(*points, strict=True)
             axes.plot(stages, errors, label=name, marker=_MARKERS[number % 11], lw=1)
         axes.set(yscale="log", xlabel="stage", ylabel="relative L2 error")
+        _plain_ticks(axes.yaxis, (1.0,))
         axes.set_xticks([1, 2, 3, 4])
         axes.figure.legend(loc="outside right upper", fontsize=8)
 

@@ -35,8 +35,9 @@ def thumbnails(folder: Path, names: Sequence[str]) -> tuple[Thumbnail, ...]:
 
     Args:
         folder: Where they are.
-        names: Paths below it, as a bundle's results name them. One that leads out of the folder, or to no picture
-            that can be decoded, is left out: a bundle must not choose what of this machine is shown.
+        names: Paths below it, as a bundle's results name them. One that leads out of the folder, or
+            to no picture that can be decoded, is left out: a bundle must not choose what of this machine is
+            shown.
     """
     root = folder.resolve()
     found: list[Thumbnail] = []

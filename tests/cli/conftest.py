@@ -21,11 +21,14 @@ from riformer_deploy.model.variants import VARIANTS, Variant
 
 
 @pytest.fixture(autouse=True)
-def _as_found() -> Iterator[None]:
+def _as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The log level and PyTorch's threads, which commands set for the whole process, as they were.
+
+    Tables are as wide as where no width is asked for, whatever the shell around the tests says.
 
     One thread meanwhile: tiny models are quicker with one, above all where tests share the cores.
     """
+    monkeypatch.delenv("COLUMNS", raising=False)
     level, threads = logging.getLogger().level, torch.get_num_threads()
     torch.set_num_threads(1)
     yield

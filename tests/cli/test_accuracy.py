@@ -38,6 +38,18 @@ def test_the_table_shows_every_artifact_and_comparison(cli: Cli, bundle: Path, s
     assert (bundle / "accuracy.json").is_file()
 
 
+def test_its_tables_fit_80_columns(
+    cli: Cli, bundle: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = cli("verify", "accuracy", bundle, "--data", small, "--with", "torch,onnx", "--max-drop", "1")
+    table = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
+    assert len(table) > 10
+    assert max(map(len, table)) <= 80
+    assert "picture by picture; allowed drop: 1" in done.stdout
+    assert " -8.91 to +8.91 " in done.stdout
+
+
 def _ran(record: dict[str, Any]) -> list[tuple[str, str]]:
     """Runtime and precision of every artifact that took part."""
     return [(item["config"]["runtime"], item["config"]["precision"]) for item in record["artifacts"]]

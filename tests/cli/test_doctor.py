@@ -66,7 +66,6 @@ def test_a_bare_machine_is_no_error_for_scripts_either(cli: Run) -> None:
     missing = {finding.name for finding in report.findings if finding.health is Health.MISSING}
     assert missing == {
         "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "nvidia-ml-py",
-        "OpenCV",
-        "NVIDIA driver",
+        "OpenCV", "Jinja2", "matplotlib", "NVIDIA driver",
     }  # fmt: skip
     assert all(finding.remedy for finding in report.findings if finding.health is not Health.OK)

@@ -197,3 +197,15 @@ def test_what_failed_parity_is_measured_with_a_warning(
         ran = cli(*command)
         assert (ran.returncode, caplog.text.count(warned)) == (0, 1), ran.stderr
         assert "OpenVINO fp32" in ran.stdout
+
+
+def test_the_parity_of_a_part_does_not_replace_that_of_all(
+    cli: Run, tiny_bundle_copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = (tiny_bundle_copy / "parity.json").read_bytes()
+    ran = cli("verify", "parity", tiny_bundle_copy, "--with", "torch,onnx", "--precision", "fp32", "--json")
+    assert ran.returncode == 0, ran.stderr
+    names = [item["config"]["runtime"] for item in json.loads(ran.stdout)["candidates"]]
+    assert names == ["pytorch"] * 3 + ["onnxruntime"]
+    assert (tiny_bundle_copy / "parity.json").read_bytes() == stored
+    assert "the parity of a part of the models was not stored" in caplog.text

@@ -142,3 +142,40 @@ def test_no_warning_of_a_library_reaches_the_user(cli: Cli, pictures: Path, tiny
         done = cli("predict", odd, "--bundle", tiny_bundle)
     assert done.returncode == 0
     assert [warning for warning in seen if "PIL" in warning.filename] == []
+
+
+def test_a_graph_that_gives_its_first_classes_alone_is_predicted_with_these(
+    cli: Cli, pictures: Path, tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    line = (
+        "export",
+        tiny_checkpoint,
+        "-o",
+        tmp_path / "topk",
+        "--image-size",
+        "64x48",
+        "--output-form",
+        "topk=3",
+    )
+    assert cli(*line).returncode == 0
+    few = json.loads(cli("predict", pictures, tmp_path / "topk", "--json").stdout)["predictions"]
+    full = json.loads(cli("predict", pictures, tiny_bundle, "--top", "3", "--json").stdout)["predictions"]
+    for one, other in zip(few, full, strict=True):
+        assert [g["name"] for g in one["guesses"]] == [g["name"] for g in other["guesses"]]
+        assert [g["score"] for g in one["guesses"]] == pytest.approx(
+            [g["score"] for g in other["guesses"]], abs=1e-5
+        )
+    first = json.loads(cli("predict", pictures, tmp_path / "topk", "--top", "1", "--json").stdout)
+    assert [len(item["guesses"]) for item in first["predictions"]] == [1, 1, 1]
+
+
+def test_a_precision_chooses_the_model(cli: Cli, pictures: Path, precise_bundle: Path) -> None:
+    for precision in ("fp16", "int8"):
+        done = cli("predict", pictures, precise_bundle, "--precision", precision, "--json")
+        assert json.loads(done.stdout)["model"] == f"ONNX Runtime {precision}"
+    done = cli("predict", pictures, precise_bundle, "--precision", "int8", "--with", "torch")
+    assert (done.returncode, done.stdout) == (30, "")
+    assert "holds no int8 model that runs here with torch" in done.stderr
+    assert (
+        "it holds fp32, fp16, int8" in cli("predict", pictures, precise_bundle, "--precision", "bf16").stderr
+    )

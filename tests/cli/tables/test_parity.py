@@ -120,3 +120,22 @@ def test_the_stages_verdict_is_their_own_where_the_outputs_fail(
     engine = dataclasses.replace(bad, stages=(), config=labelled("engine", RuntimeKind.OPENVINO))
     print_parity(dataclasses.replace(proven, candidates=(*proven.candidates, engine)))
     assert _cells(capsys.readouterr().out, "engine")[1][-1] == "-"
+
+
+def test_it_fits_80_columns_and_breaks_neither_figures_nor_names_of_blocks(
+    proven: ParityResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    failed = dataclasses.replace(
+        proven.candidates[3], first_bad_block="backbone.network.2.1", status=Status.FAILED
+    )
+    print_parity(
+        dataclasses.replace(proven, candidates=(*proven.candidates[:3], failed), status=Status.FAILED)
+    )
+    out = capsys.readouterr().out
+    table = [line for line in out.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 80
+    for candidate in proven.candidates[:3]:
+        assert f" {candidate.outputs[0].deviation.relative_l2:.2e} " in out
+    assert not any("network" in line for line in table)
+    assert "first out at backbone.network.2.1" in out

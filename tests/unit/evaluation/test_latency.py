@@ -19,7 +19,8 @@ from riformer_deploy.evaluation.latency_summary import instability
 from riformer_deploy.evaluation.results import InputImages, LatencyResult
 from tests.candidates import labelled
 
-OPTIONS = BenchOptions(batches=(2,), rounds=6, repeats=3, warmup=2, threads=1)
+ROUNDS = 6
+OPTIONS = BenchOptions(batches=(2,), rounds=ROUNDS, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((4, 3, 8, 8), dtype=np.float32)
 INPUTS = InputImages(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
 
@@ -75,12 +76,12 @@ def test_every_candidate_has_one_turn_per_round_with_one_untimed_call_before_the
     calls = log[6:-3]
     turn = 1 + OPTIONS.repeats
     turns = [calls[start : start + turn] for start in range(0, len(calls), turn)]
-    assert len(turns) == OPTIONS.rounds * 3
+    assert len(turns) == ROUNDS * 3
     assert all(len(set(names)) == 1 for names in turns)
     rounds = [tuple(names[0] for names in turns[start : start + 3]) for start in range(0, len(turns), 3)]
     assert all(sorted(order) == ["A2", "B2", "C2"] for order in rounds)
     assert len(set(rounds)) > 1  # the order is shuffled
-    assert [len(item.samples_ms) for item in result.samples] == [OPTIONS.rounds * OPTIONS.repeats] * 3
+    assert [len(item.samples_ms) for item in result.samples] == [ROUNDS * OPTIONS.repeats] * 3
 
 
 def test_the_order_of_turns_follows_from_the_seed() -> None:
@@ -96,7 +97,7 @@ def test_each_batch_size_is_measured_on_that_many_images_in_rounds_of_its_own() 
     log: list[str] = []
     result = _measure(_recorders(log, "AB"), replace(OPTIONS, batches=(1, 4)))
     assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("B", 1), ("A", 4), ("B", 4)]
-    count = OPTIONS.warmup + OPTIONS.rounds * (1 + OPTIONS.repeats)
+    count = OPTIONS.warmup + ROUNDS * (1 + OPTIONS.repeats)
     for name in ("A1", "B1", "A4", "B4"):
         assert log.count(name) == count
     assert log.index("A closed") < log.index("A4")
@@ -155,7 +156,7 @@ def test_a_candidate_that_breaks_down_in_the_rounds_does_not_take_the_others_fig
     result = _measure(_recorders(log, "AB", B=9))
     assert [item.name for item in result.samples] == ["A"]
     assert result.skipped == (Skipped(config=labelled("B"), reason="failed in round 2: B broke down"),)
-    assert len(result.samples[0].samples_ms) == OPTIONS.rounds * OPTIONS.repeats
+    assert len(result.samples[0].samples_ms) == ROUNDS * OPTIONS.repeats
     assert log.count("B closed") == 1
 
 

@@ -21,7 +21,8 @@ from riformer_deploy.evaluation.results import InputImages, LatencyResult, Timin
 from riformer_deploy.system.nvml import GpuState
 from tests.candidates import labelled
 
-OPTIONS = BenchOptions(batches=(2,), rounds=5, repeats=3, warmup=2, threads=1)
+ROUNDS = 5
+OPTIONS = BenchOptions(batches=(2,), rounds=ROUNDS, repeats=3, warmup=2, threads=1)
 IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)
 INPUTS = InputImages(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
 COOL = GpuState(
@@ -119,17 +120,17 @@ def test_a_device_gives_a_series_of_each_part() -> None:
     result = _measure(_candidate("D", runtime), _candidate("H", OnHost()))
     series = {(item.name, item.timing): item for item in result.samples}
     assert series.keys() == {("D", timing) for timing in Timing} | {("H", Timing.CALL)}
-    count = OPTIONS.rounds * OPTIONS.repeats
+    count = ROUNDS * OPTIONS.repeats
     assert series["D", Timing.COMPUTE].samples_ms == tuple(10.0 + number for number in range(count))
     assert series["D", Timing.TRANSFERS].samples_ms == (0.75,) * count
     assert series["D", Timing.STAGING].samples_ms == (0.125,) * count
-    assert series["D", Timing.COMPUTE_WARM].samples_ms == (8.0,) * OPTIONS.rounds
+    assert series["D", Timing.COMPUTE_WARM].samples_ms == (8.0,) * ROUNDS
     assert series["D", Timing.COMPUTE_WARM].summary.images_per_s == 2 * 1000 / 8.0
     assert len(series["D", Timing.CALL].samples_ms) == count
     assert series["D", Timing.COMPUTE].summary.median_ms == 10.0 + (count - 1) / 2
     assert runtime.log[: OPTIONS.warmup] == ["call"] * OPTIONS.warmup
     turn = ["call"] * (1 + OPTIONS.repeats) + ["device"] * OPTIONS.repeats + ["warm"]
-    assert runtime.log[OPTIONS.warmup : -1] == turn * OPTIONS.rounds
+    assert runtime.log[OPTIONS.warmup : -1] == turn * ROUNDS
 
 
 @pytest.mark.usefixtures("readings")
@@ -139,7 +140,7 @@ def test_as_many_inferences_run_back_to_back_as_take_ten_milliseconds_but_no_mor
 ) -> None:
     runtime = OnDevice(first_ms=compute_ms, step_ms=0)
     _measure(_candidate("D", runtime))
-    assert runtime.inferences == [inferences] * OPTIONS.rounds
+    assert runtime.inferences == [inferences] * ROUNDS
 
 
 @pytest.mark.usefixtures("readings")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_steady_ratios_end_a_measurement_early_and_busy_ones_go_on() -> None:
 
 def test_the_limit_ends_it_once_there_is_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
-    monkeypatch.setattr(latency_rounds.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     assert _rounds_of(BUSY, seconds=0.5) == 6
     clock = iter(range(10**6))
     assert 6 < _rounds_of(BUSY, seconds=15) < 25
