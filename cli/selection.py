@@ -72,7 +72,7 @@ def _member(kind: type[_Choice]) -> Callable[[str], _Choice]:
         try:
             return kind(text)
         except ValueError:
-            raise ValueError(f"{text!r} is not one of {', '.join(kind)}.") from None
+            raise ValueError(f"{text!r} is not one of {', '.join(map(repr, map(str, kind)))}.") from None
 
     return parse
 

@@ -130,12 +130,12 @@ from riformer_deploy.quantization.sensitivity import Cost as Cost
 from riformer_deploy.quantization.sensitivity import Gate as Gate
 from riformer_deploy.quantization.sensitivity import LayerCost as LayerCost
 from riformer_deploy.quantization.sensitivity import SensitivityReport as SensitivityReport
-from riformer_deploy.reporting.comparison import AccuracyChange as AccuracyChange
 from riformer_deploy.reporting.comparison import CompareOptions as CompareOptions
-from riformer_deploy.reporting.comparison import ComparisonReport as ComparisonReport
-from riformer_deploy.reporting.comparison import FileChange as FileChange
-from riformer_deploy.reporting.comparison import LatencyChange as LatencyChange
-from riformer_deploy.reporting.comparison import ParityChange as ParityChange
+from riformer_deploy.reporting.comparison_records import AccuracyChange as AccuracyChange
+from riformer_deploy.reporting.comparison_records import ComparisonReport as ComparisonReport
+from riformer_deploy.reporting.comparison_records import FileChange as FileChange
+from riformer_deploy.reporting.comparison_records import LatencyChange as LatencyChange
+from riformer_deploy.reporting.comparison_records import ParityChange as ParityChange
 from riformer_deploy.system.machine import Machine as Machine
 from riformer_deploy.system.nvml import GpuState as GpuState
 from riformer_deploy.system.nvml import GpuWatch as GpuWatch

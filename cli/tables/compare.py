@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..output import number, print_table, say
 
 if TYPE_CHECKING:
-    from riformer_deploy.reporting.comparison import AccuracyChange, ComparisonReport, LatencyChange
+    from riformer_deploy.reporting.comparison_records import AccuracyChange, ComparisonReport, LatencyChange
 
 
 def print_comparison(report: ComparisonReport) -> None:

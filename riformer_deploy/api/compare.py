@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.reporting.comparison import CompareOptions, ComparisonReport, compare_evidence
+from riformer_deploy.reporting.comparison import CompareOptions, compare_evidence
+from riformer_deploy.reporting.comparison_records import ComparisonReport
 from riformer_deploy.reporting.evidence import read_evidence
 
 __all__ = ["CompareOptions", "ComparisonReport", "Status", "compare_bundles"]

@@ -242,11 +242,9 @@ def named_checkpoint(
     """
     text = str(argument)
     path, is_url = Path(argument), _URL.match(text) is not None
-    if path.exists():
+    if not (_LIKE_A_NAME.fullmatch(text) or find_variant(text) or is_url) or path.exists():
         return path
-    variant = get_variant(text) if _LIKE_A_NAME.fullmatch(text) else find_variant(text)
-    if variant is None and not is_url:
-        return path
+    variant = None if is_url else get_variant(text)
     if variant is not None:
         return Path(download_checkpoint(variant, options, count).path)
     return Path(download_url(str(argument), options, count).path)

@@ -12,7 +12,14 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
 from riformer_deploy.evaluation.latency_rounds import Ratio
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop
-from riformer_deploy.evaluation.results import CandidateParity, LatencySamples, Status, Timing
+from riformer_deploy.evaluation.results import CandidateParity, LatencySamples, Status
+from riformer_deploy.reporting.comparison_records import (
+    AccuracyChange,
+    ComparisonReport,
+    FileChange,
+    LatencyChange,
+    ParityChange,
+)
 from riformer_deploy.reporting.evidence import Evidence
 
 _RESAMPLES = 2000
@@ -40,113 +47,6 @@ class CompareOptions:
             if value is not None and not 0 <= value < math.inf
         ]:
             raise OptionError("This is no gate.", details=wrong)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileChange:
-    """A file that is not the same in both.
-
-    Attributes:
-        path: Its name.
-        before_sha256: In the first; None where it is new.
-        after_sha256: In the second; None where it is gone.
-    """
-
-    path: str
-    before_sha256: str | None
-    after_sha256: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParityChange:
-    """One way of running one artifact, against the reference of its own bundle.
-
-    Attributes:
-        name: What tables call it.
-        before: Verdict in the first; None where there is none.
-        after: Verdict in the second.
-        before_sqnr_db: Least SQNR of its outputs; None where nothing differs or nothing was measured.
-        after_sqnr_db: As before.
-    """
-
-    name: str
-    before: Status | None
-    after: Status | None
-    before_sqnr_db: float | None
-    after_sqnr_db: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyChange:
-    """Top-1 of one artifact in both.
-
-    Attributes:
-        name: What tables call it.
-        before_percent: Top-1 in the first.
-        after_percent: Top-1 in the second.
-        drop_points: How much lower the second is, percentage points.
-        drop_ci95_points: 95 % interval: Agresti and Min's where paired, else Newcombe's hybrid score interval
-            (Statistics in Medicine 17, 1998, method 10).
-        p_value: McNemar's exact, of no difference; None where not paired.
-        paired: Whether both were measured on the same pictures, whose answers both hold.
-    """
-
-    name: str
-    before_percent: float
-    after_percent: float
-    drop_points: float
-    drop_ci95_points: tuple[float, float]
-    p_value: float | None
-    paired: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencyChange:
-    """One series in both.
-
-    Attributes:
-        name: What tables call it.
-        batch: Images per call.
-        timing: What was timed.
-        before_ms: Median in the first.
-        after_ms: Median in the second.
-        slowdown: Second over first: above 1 is slower. Interval by bootstrap of both medians, since the
-            two were not measured in the same rounds.
-    """
-
-    name: str
-    batch: int
-    timing: Timing
-    before_ms: float
-    after_ms: float
-    slowdown: Ratio
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonReport:
-    """What changed from the first to the second.
-
-    Attributes:
-        before: The first: a bundle or a result.
-        after: The second.
-        files: Files that differ, where both are bundles.
-        parity: Ways of running artifacts that either has a verdict on.
-        accuracy: Artifacts that both were measured of.
-        latency: Series that both have.
-        notes: What was not compared, and why.
-        failures: Why the gates do not hold; each in one sentence.
-        status: Failed where there are any.
-    """
-
-    before: str
-    after: str
-    files: tuple[FileChange, ...]
-    parity: tuple[ParityChange, ...]
-    accuracy: tuple[AccuracyChange, ...]
-    latency: tuple[LatencyChange, ...]
-    notes: tuple[str, ...]
-    failures: tuple[str, ...]
-    status: Status
 
 
 def compare_evidence(before: Evidence, after: Evidence, options: CompareOptions) -> ComparisonReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
@@ -10,51 +9,18 @@ from riformer_deploy.evaluation.results import LatencyResult
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.plots import accuracy_plot, latency_plot, parity_plot, sensitivity_plot
-from riformer_deploy.reporting.summary import (
-    Choice,
-    choices,
-    class_accuracy,
-    mistakes,
-    name_of,
-    not_proven,
+from riformer_deploy.reporting.sections import (
+    Cell,
+    Section,
+    class_section,
+    figure_cell,
+    file_section,
+    mistake_section,
+    provenance_section,
 )
-from riformer_deploy.reporting.thumbnails import Thumbnail, thumbnails
+from riformer_deploy.reporting.summary import Choice, choices, not_proven
 
 _TEMPLATES = Path(__file__).with_name("templates")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: What is shown.
-        key: What it is sorted by; None for its text.
-    """
-
-    text: str
-    key: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page; what it does not have is left out.
-
-    Attributes:
-        title: Its heading.
-        text: A sentence below it.
-        plot: SVG, the only markup that is put in as it is.
-        columns: Names of the table's columns.
-        rows: The table's rows.
-        pictures: Thumbnails.
-    """
-
-    title: str
-    text: str = ""
-    plot: str | None = None
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[Cell, ...], ...] = ()
-    pictures: tuple[Thumbnail, ...] = ()
 
 
 def render_html(
@@ -85,10 +51,10 @@ def render_html(
         _accuracy(evidence),
         _parity(evidence),
         _sensitivity(sensitivity),
-        _classes(evidence),
-        _mistakes(evidence, data),
-        _provenance(evidence),
-        _files(evidence),
+        class_section(evidence),
+        mistake_section(evidence, data),
+        provenance_section(evidence),
+        file_section(evidence),
     )
     text: str = environment.get_template("report.html.j2").render(
         title=title_of(evidence),
@@ -124,10 +90,6 @@ def answer_of(choice: Choice) -> str:
     )
 
 
-def _figure(value: float | None, form: str, unit: str = "") -> Cell:
-    return Cell(text="-") if value is None else Cell(text=f"{value:{form}}{unit}", key=value)
-
-
 def _latency(latency: LatencyResult | None, plot: str | None) -> Section:
     if latency is None:
         return Section(title="Latency")
@@ -142,12 +104,12 @@ def _latency(latency: LatencyResult | None, plot: str | None) -> Section:
             (
                 Cell(text=s.name),
                 Cell(text=s.timing),
-                _figure(s.batch, "d"),
-                _figure(s.summary.median_ms, ".3f"),
-                *(_figure(end, ".3f") for end in s.summary.ci95_ms or (None, None)),
-                _figure(s.summary.p95_ms, ".3f"),
-                _figure(s.summary.p99_ms, ".3f"),
-                _figure(s.summary.images_per_s, ".1f"),
+                figure_cell(s.batch, "d"),
+                figure_cell(s.summary.median_ms, ".3f"),
+                *(figure_cell(end, ".3f") for end in s.summary.ci95_ms or (None, None)),
+                figure_cell(s.summary.p95_ms, ".3f"),
+                figure_cell(s.summary.p99_ms, ".3f"),
+                figure_cell(s.summary.images_per_s, ".1f"),
                 Cell(text=s.parity or "-"),
             )
             for s in latency.samples
@@ -168,12 +130,12 @@ def _accuracy(evidence: Evidence) -> Section:
         rows=tuple(
             (
                 Cell(text=item.name),
-                _figure(item.top1.percent, ".3f"),
-                *(_figure(end, ".2f") for end in item.top1.ci95_percent),
-                _figure(item.top5.percent, ".3f"),
-                _figure(item.images, "d"),
-                _figure(drop.drop_points if drop else None, "+.3f"),
-                _figure(drop.p_value if drop else None, ".3g"),
+                figure_cell(item.top1.percent, ".3f"),
+                *(figure_cell(end, ".2f") for end in item.top1.ci95_percent),
+                figure_cell(item.top5.percent, ".3f"),
+                figure_cell(item.images, "d"),
+                figure_cell(drop.drop_points if drop else None, "+.3f"),
+                figure_cell(drop.p_value if drop else None, ".3g"),
                 Cell(text=drop.status if drop and result.max_drop_points is not None else "-"),
             )
             for item in result.artifacts
@@ -193,9 +155,9 @@ def _parity(evidence: Evidence) -> Section:
             (
                 Cell(text=candidate.name),
                 Cell(text=item.name),
-                _figure(item.deviation.sqnr_db, ".1f"),
-                _figure(item.deviation.relative_l2, ".2e"),
-                _figure(None if item.tolerance_used is None else 100 * item.tolerance_used, ".1f", " %"),
+                figure_cell(item.deviation.sqnr_db, ".1f"),
+                figure_cell(item.deviation.relative_l2, ".2e"),
+                figure_cell(None if item.tolerance_used is None else 100 * item.tolerance_used, ".1f", " %"),
                 Cell(text=candidate.status),
             )
             for candidate in evidence.candidates
@@ -216,97 +178,9 @@ def _sensitivity(report: SensitivityReport | None) -> Section:
         rows=tuple(
             (
                 Cell(text=item.layer),
-                _figure(item.cost.sqnr_db, ".2f"),
-                _figure(item.cost.drop_points, ".2f"),
+                figure_cell(item.cost.sqnr_db, ".2f"),
+                figure_cell(item.cost.drop_points, ".2f"),
             )
             for item in report.layers
         ),
-    )
-
-
-def _classes(evidence: Evidence) -> Section:
-    return Section(
-        title="Accuracy by class",
-        columns=("class", "name", "right", "pictures", "top-1 %"),
-        rows=tuple(
-            (
-                _figure(row.label, "d"),
-                Cell(text=row.name or "-"),
-                _figure(row.right, "d"),
-                _figure(row.pictures, "d"),
-                _figure(100 * row.right / row.pictures, ".1f"),
-            )
-            for row in class_accuracy(evidence)
-        ),
-    )
-
-
-_MOST_MISTAKES = 200
-
-
-def _mistakes(evidence: Evidence, data: Path | None) -> Section:
-    wrong = mistakes(evidence)
-    if not wrong or evidence.accuracy is None:
-        return Section(title="Mistakes")
-    first = evidence.accuracy.artifacts[0].name
-    names = evidence.manifest.model.class_names if evidence.manifest else None
-
-    def called(label: int) -> Cell:
-        return Cell(text=name_of(names, label) or str(label))
-
-    shown = wrong[:_MOST_MISTAKES]
-    return Section(
-        title="Mistakes",
-        text=f"{len(wrong)} pictures that {first} has wrong"
-        + (f"; the first {len(shown)} of them." if len(shown) < len(wrong) else "."),
-        columns=("picture", "is", "was taken for"),
-        rows=tuple((Cell(text=a.picture), called(a.label), called(a.predicted[first])) for a in shown),
-        pictures=() if data is None else thumbnails(data, [a.picture for a in shown]),
-    )
-
-
-def _provenance(evidence: Evidence) -> Section:
-    manifest = evidence.manifest
-    if manifest is None:
-        return Section(title="Provenance")
-    pre = manifest.model.preprocessing
-    facts = {
-        "checkpoint": f"{manifest.source.file_name}, {manifest.source.form} form, "
-        f"{manifest.source.weights} weights",
-        "checkpoint sha256": manifest.source.sha256,
-        "written": f"{manifest.created_utc} by riformer-deploy {manifest.tool_version}",
-        "preprocessing": f"short edge {pre.resize_short_edge_px or 'not resized'}, crop {pre.crop_px[0]}x"
-        f"{pre.crop_px[1]} px, {pre.interpolation}, mean {pre.mean}, std {pre.std}, {pre.channel_order}",
-        "libraries": ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
-    }
-    for graph in manifest.onnx:
-        if (calibration := graph.lowering.calibration) is not None:
-            facts[f"calibration of {graph.file.path}"] = (
-                f"{calibration.source}, {calibration.images} images, {calibration.method}"
-            )
-    for result in (*evidence.parity, evidence.latency, evidence.accuracy):
-        if result is not None:
-            machine = result.machine
-            facts[f"{result.kind} of {result.created_utc}"] = "; ".join(
-                (
-                    machine.cpu,
-                    f"{machine.cores} cores",
-                    machine.system,
-                    f"Python {machine.python}",
-                    *machine.gpus,
-                )
-            )
-    return Section(
-        title="Provenance",
-        columns=("what", "value"),
-        rows=tuple((Cell(text=name), Cell(text=value)) for name, value in facts.items()),
-    )
-
-
-def _files(evidence: Evidence) -> Section:
-    files = evidence.manifest.files if evidence.manifest else ()
-    return Section(
-        title="Files",
-        columns=("file", "bytes", "sha256"),
-        rows=tuple((Cell(text=f.path), _figure(f.size_bytes, "d"), Cell(text=f.sha256)) for f in files),
     )

@@ -153,7 +153,7 @@ def test_an_unstable_measurement_is_shown_with_its_reason(
         (("--threads", "0"), "threads must be at least 1, got 0"),
         (("--batch", "0"), "batches must be positive, got (0,)"),
         (("--batch", "dynamic"), "'dynamic' is not an integer"),
-        (("--with", "onnx,abacus"), "'abacus' is not one of torch, onnx, openvino, engine"),
+        (("--with", "onnx,abacus"), "'abacus' is not one of 'torch', 'onnx', 'openvino', 'engine'"),
         (("--max-seconds", "0"), "max-seconds must be a positive number, got 0.0"),
         (("--onnx", "--baselines", "all"), "--baselines all is for what engines are measured against"),
     ],

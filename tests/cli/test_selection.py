@@ -39,5 +39,5 @@ def test_a_list_may_have_commas_and_be_repeated_and_holds_each_value_once() -> N
 
 @pytest.mark.parametrize("text", ["fp31", "fp32,,fp16", ""])
 def test_a_value_of_a_list_that_is_wrong_is_named_with_what_there_is(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is not one of fp32, fp16, bf16, int8, fp8"):
+    with pytest.raises(typer.BadParameter, match="is not one of 'fp32', 'fp16', 'bf16', 'int8', 'fp8'"):
         selection.chosen_precisions([text])

@@ -28,10 +28,10 @@ from riformer_deploy.evaluation.results import (
 )
 from riformer_deploy.reporting.comparison import (
     CompareOptions,
-    ComparisonReport,
     compare_evidence,
     ratio_of_medians,
 )
+from riformer_deploy.reporting.comparison_records import ComparisonReport
 from riformer_deploy.reporting.evidence import Answer, Evidence, read_evidence
 from riformer_deploy.system.machine import Machine
 
