@@ -122,7 +122,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
             column.lstrip("!>"), justify=side, overflow="fold", no_wrap=column.startswith((">", "!"))
         )
     for row in rows:
-        table.add_row(*(displayed(cell, longest=_LONGEST_CELL, lines=False) for cell in row))
+        table.add_row(
+            *(
+                # figures are ours and may take two lines; words may be of others
+                displayed(cell, longest=_LONGEST_CELL, lines=column.startswith(">"))
+                for column, cell in zip(columns, row, strict=True)
+            )
+        )
     _console(stderr=False).print(table)
 
 

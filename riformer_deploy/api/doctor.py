@@ -72,6 +72,7 @@ _OPTIONAL = {
     "pynvml": ("nvidia-ml-py", "the GPU's clocks beside its latencies"),
     "jinja2": ("Jinja2", "the HTML report"),
     "matplotlib": ("matplotlib", "the plots of the HTML report"),
+    "tritonclient": ("tritonclient", "checking a Triton server"),
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
     "cv2": ("OpenCV", "resizing as models trained with OpenCV's resize expect"),
 }

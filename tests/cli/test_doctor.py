@@ -47,7 +47,7 @@ def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> 
     for package in OPTIONAL:
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
-    assert ran.stdout.count(" missing ") == 10
+    assert ran.stdout.count(" missing ") == 12
 
 
 def test_slow_packages_are_imported_only_where_that_is_asked_for(cli: Run) -> None:
@@ -66,6 +66,6 @@ def test_a_bare_machine_is_no_error_for_scripts_either(cli: Run) -> None:
     missing = {finding.name for finding in report.findings if finding.health is Health.MISSING}
     assert missing == {
         "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "nvidia-ml-py",
-        "OpenCV", "Jinja2", "matplotlib", "NVIDIA driver",
+        "OpenCV", "Jinja2", "matplotlib", "tritonclient", "NVIDIA driver",
     }  # fmt: skip
     assert all(finding.remedy for finding in report.findings if finding.health is not Health.OK)

@@ -25,32 +25,32 @@ def _with(result: CalibrationResult, **measured: Any) -> CalibrationResult:
 
 @pytest.mark.parametrize("peak", [HALF_LIMIT * 1.01, float("inf"), float("nan")])
 def test_a_block_that_would_overflow_half_stays_in_float32_by_name(
-    calibrate_for: CalibrationResult, peak: float
+    calibrated: CalibrationResult, peak: float
 ) -> None:
     block = "backbone.network.2.0"
-    loud = _with(calibrate_for, abs_max={**calibrate_for.calibration.abs_max, block: peak})
+    loud = _with(calibrated, abs_max={**calibrated.calibration.abs_max, block: peak})
     for config in (FP16, INT8_HALF, FP8):
         assert resolve_lowering(config, loud).float32_blocks == (block,)
-    plain, wide = (resolve_lowering(FP8, result).ranges for result in (calibrate_for, loud))
+    plain, wide = (resolve_lowering(FP8, result).ranges for result in (calibrated, loud))
     assert set(plain) - set(wide) == {f"{block}.mlp.fc1", f"{block}.mlp.fc2"}
-    assert not resolve_lowering(FP16, calibrate_for).float32_blocks
+    assert not resolve_lowering(FP16, calibrated).float32_blocks
     assert not resolve_lowering(INT8, loud).float32_blocks
 
 
-def test_what_depends_on_no_images_stays_as_it_is(calibrate_for: CalibrationResult) -> None:
+def test_what_depends_on_no_images_stays_as_it_is(calibrated: CalibrationResult) -> None:
     for config in (LoweringConfig(), LoweringConfig(precision=Precision.BF16)):
-        assert resolve_lowering(config, calibrate_for) == config
+        assert resolve_lowering(config, calibrated) == config
     assert resolve_lowering(FP16, None) == FP16
 
 
 @pytest.mark.parametrize("config", [LoweringConfig(), FP16], ids=lambda config: config.precision)
 def test_what_a_precision_does_not_heed_is_not_stored(
-    calibrate_for: CalibrationResult, config: LoweringConfig
+    calibrated: CalibrationResult, config: LoweringConfig
 ) -> None:
     asked = dataclasses.replace(
         config, int8_base=Precision.FP16, quantize_residual=True, exclude_layers=("head.fc",)
     )
-    assert resolve_lowering(asked, calibrate_for) == resolve_lowering(config, calibrate_for)
+    assert resolve_lowering(asked, calibrated) == resolve_lowering(config, calibrated)
 
 
 @pytest.mark.parametrize("config", [INT8, FP8], ids=lambda config: config.precision)
@@ -64,59 +64,59 @@ def test_a_quantised_precision_without_a_calibration_is_refused(config: Lowering
     [(INT8, "ranges", "no ranges for int8"), (FP8, "largest", "no largest inputs of layers")],
 )
 def test_a_calibration_that_lacks_what_a_precision_takes_its_ranges_from_is_refused(
-    calibrate_for: CalibrationResult, config: LoweringConfig, field: str, told: str
+    calibrated: CalibrationResult, config: LoweringConfig, field: str, told: str
 ) -> None:
     with pytest.raises(OptionError, match=told) as caught:
-        resolve_lowering(config, _with(calibrate_for, **{field: {}}))
+        resolve_lowering(config, _with(calibrated, **{field: {}}))
     assert caught.value.remedy.startswith("Calibrate")
 
 
 def test_fp8_quantises_the_mlps_alone_to_twice_their_largest_inputs(
-    digits_folded: RIFormer, calibrate_for: CalibrationResult
+    digits_folded: RIFormer, calibrated: CalibrationResult
 ) -> None:
     layers = quantizable(digits_folded, Precision.FP8)
     assert set(layers) == {name for name in quantizable(digits_folded) if ".mlp." in name}
     excluded = layers[3]
     asked = dataclasses.replace(FP8, exclude_layers=(excluded, "head.fc"))
-    resolved = resolve_lowering(asked, calibrate_for)
-    largest = calibrate_for.calibration.largest
+    resolved = resolve_lowering(asked, calibrated)
+    largest = calibrated.calibration.largest
     assert resolved.ranges == {name: FP8_HEADROOM * largest[name] for name in layers if name != excluded}
     assert resolved.smoothquant_scales == {}
     assert resolved.exclude_layers == asked.exclude_layers
 
 
-def test_a_layer_that_saw_only_zeros_still_has_a_range(calibrate_for: CalibrationResult) -> None:
+def test_a_layer_that_saw_only_zeros_still_has_a_range(calibrated: CalibrationResult) -> None:
     name = "backbone.network.0.0.mlp.fc1"
-    silent = _with(calibrate_for, largest={**calibrate_for.calibration.largest, name: 0.0})
+    silent = _with(calibrated, largest={**calibrated.calibration.largest, name: 0.0})
     assert resolve_lowering(FP8, silent).ranges[name] == FP8_HEADROOM
 
 
 def test_excluded_layers_are_not_quantised_and_residuals_only_if_asked(
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
 ) -> None:
     excluding = dataclasses.replace(INT8, exclude_layers=("head.fc",))
-    plain = resolve_lowering(excluding, calibrate_for)
-    assert set(calibrate_for.calibration.ranges) - set(plain.ranges) == {"head.fc"}
+    plain = resolve_lowering(excluding, calibrated)
+    assert set(calibrated.calibration.ranges) - set(plain.ranges) == {"head.fc"}
     assert not plain.residual_ranges
     asked = dataclasses.replace(INT8, quantize_residual=True)
-    both = _with(calibrate_for, residual_ranges={"backbone.network.0.0.stream": 2.5})
+    both = _with(calibrated, residual_ranges={"backbone.network.0.0.stream": 2.5})
     assert resolve_lowering(asked, both).residual_ranges == {"backbone.network.0.0.stream": 2.5}
     assert not resolve_lowering(dataclasses.replace(asked, precision=Precision.FP8), both).residual_ranges
     with pytest.raises(OptionError, match="no ranges of residual inputs") as caught:
-        resolve_lowering(asked, calibrate_for)
+        resolve_lowering(asked, calibrated)
     assert "residual=True" in caught.value.remedy
 
 
 def test_it_records_the_calibration_and_resolving_anew_leaves_nothing_of_the_first(
-    calibrate_for: CalibrationResult,
+    calibrated: CalibrationResult,
 ) -> None:
-    first = resolve_lowering(dataclasses.replace(INT8, method=Method.ENTROPY), calibrate_for)
+    first = resolve_lowering(dataclasses.replace(INT8, method=Method.ENTROPY), calibrated)
     assert first.calibration == CalibrationRecord(
         source="calibration.npz",
         random=False,
         images=128,
-        key=calibrate_for.calibration.key,
+        key=calibrated.calibration.key,
         method=Method.ENTROPY,
     )
-    again = resolve_lowering(dataclasses.replace(first, precision=Precision.FP8), calibrate_for)
-    assert again == resolve_lowering(FP8, calibrate_for)
+    again = resolve_lowering(dataclasses.replace(first, precision=Precision.FP8), calibrated)
+    assert again == resolve_lowering(FP8, calibrated)
