@@ -175,7 +175,7 @@ def test_a_precision_chooses_the_model(cli: Cli, pictures: Path, precise_bundle:
         assert json.loads(done.stdout)["model"] == f"ONNX Runtime {precision}"
     done = cli("predict", pictures, precise_bundle, "--precision", "int8", "--with", "torch")
     assert (done.returncode, done.stdout) == (30, "")
-    assert "holds no int8 model that runs here with torch" in done.stderr
+    assert "holds nothing that runs here with torch in int8" in done.stderr
     assert (
         "it holds fp32, fp16, int8" in cli("predict", pictures, precise_bundle, "--precision", "bf16").stderr
     )
