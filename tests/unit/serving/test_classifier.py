@@ -86,10 +86,10 @@ def test_a_model_that_cannot_run_is_found_when_it_is_warmed_up(
     def close(self: Classifier) -> None:
         closed.append(self.name)
 
-    def fail(_self: Classifier, _images: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeFailureError("no memory")
 
-    monkeypatch.setattr(Classifier, "scores", fail)
+    monkeypatch.setattr("riformer_deploy.serving.classifier.first_guesses", fail)
     monkeypatch.setattr(Classifier, "close", close)
     with pytest.raises(RuntimeFailureError, match="no memory"):
         Classifier.open(digits_bundle)

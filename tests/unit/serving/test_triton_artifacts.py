@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
-from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, EngineArtifact, TensorRTFlavor
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.latency_summary import summarize
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples
 from riformer_deploy.serving.triton_artifacts import batching_of, container_of, served_artifact
@@ -91,11 +92,16 @@ def test_an_artifact_that_failed_parity_is_not_served(precise_bundle: Path, tmp_
         if candidate["config"]["runtime"] == "onnxruntime" and candidate["config"]["precision"] == "fp32":
             candidate["status"] = "failed"
             candidate["outputs"][0]["status"] = "failed"
+            choice = candidate["outputs"][0]["decisions"]
+            choice |= {"flips": 1, "decided_flips": 1, "top1_agreement": 1 - 1 / choice["images"]}
     stored["status"] = "failed"
     (folder / "parity.json").write_text(json.dumps(stored))
     record = dataclasses.replace(bundle.manifest.results["parity"], sha256=sha256_of(folder / "parity.json"))
     manifest = dataclasses.replace(bundle.manifest, results={**bundle.manifest.results, "parity": record})
-    changed = Bundle(folder, manifest)
+    record = dataclasses.replace(record, size_bytes=(folder / "parity.json").stat().st_size)
+    manifest = dataclasses.replace(manifest, results={**manifest.results, "parity": record})
+    (folder / MANIFEST).write_text(dump_json(manifest))
+    changed = Bundle.open(folder)
     assert served_artifact(changed, Group.ONNX, None).precision is Precision.FP16
     with pytest.raises(BundleError, match="failed parity"):
         served_artifact(changed, Group.ONNX, Precision.FP32)

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import BundleConflictError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.serving.golden import golden_of
 from riformer_deploy.serving.triton_repository import PicturePreprocessing, TritonOptions, write_repository
 from tests.manifests import engine_of
@@ -116,7 +118,9 @@ def test_a_plan_is_served_as_it_is_and_its_container_named(digits_bundle: Path, 
         engine_of(b"plan", onnx_sha256=graph.file.sha256), inputs=graph.inputs, outputs=graph.outputs
     )
     (bundle.directory / engine.file.path).write_bytes(b"plan")
-    bundle = Bundle(bundle.directory, dataclasses.replace(bundle.manifest, engines=(engine,)))
+    manifest = dataclasses.replace(bundle.manifest, engines=(engine,))
+    (bundle.directory / MANIFEST).write_text(dump_json(manifest))
+    bundle = Bundle.open(bundle.directory)
     output = tmp_path / "new" / "models"
     options = TritonOptions(output=output, group=Group.ENGINE, preprocess=PicturePreprocessing.NONE)
     report = write_repository(bundle, options)
