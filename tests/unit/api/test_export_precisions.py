@@ -188,9 +188,10 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
             ),
             21,
         ),
-        (
+        pytest.param(
             LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.PROBABILITIES, io=Precision.FP16),
             18,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -298,6 +299,7 @@ def test_a_gate_excludes_layers_by_name_and_an_impossible_one_fails(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
     tmp_path: Path, digits_checkpoint: Path, calibration_file: Path
 ) -> None:
