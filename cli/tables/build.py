@@ -14,18 +14,20 @@ def print_build(report: BuildReport) -> None:
     """What was built, for which GPUs and batch sizes."""
     print_table(
         f"Engines of {report.bundle}",
-        ("!engine", "backend", "for compute capability", "batches", ">MiB", ">seconds", "!sha256"),
+        ("!engine", "for compute capability", "batches", ">MiB", ">seconds"),
         [
             (
                 engine.file.path,
-                f"{engine.metadata.backend.label} {engine.metadata.backend_version}",
                 engine.targets,
                 ", ".join(map(str, engine.metadata.profiles)),
                 f"{engine.file.size_bytes / 2**20:.2f}",
                 f"{engine.metadata.build_ms / 1000:.1f}",
-                engine.file.sha256[:16],
             )
             for engine in report.engines
         ],
     )
+    for engine in report.engines:
+        metadata = engine.metadata
+        built = f"{metadata.backend.label} {metadata.backend_version}"
+        say(f"{engine.file.path}: {built}, sha256 {engine.file.sha256[:16]}")
     say("Verify them with `riformer-deploy verify parity`, on a machine with the GPU that they are for.")

@@ -97,6 +97,7 @@ def test_a_quick_command_runs_and_prints_what_the_page_shows(
     if "tensorrt-rtx" in command.arguments:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
     monkeypatch.chdir(checkout)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pages show what a pipe gets
     capsys.readouterr()
     code = app(list(command.arguments), prog_name=PROGRAM, standalone_mode=False)
     assert not code
