@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import warnings
@@ -18,6 +19,22 @@ _OPEN: weakref.WeakSet[object] = weakref.WeakSet()
 _BRIEF = 500
 
 
+def _reset() -> None:
+    """Drop what was compiled before.
+
+    PyTorch walks over a dictionary that models take themselves out of when they are collected, so nothing may
+    be collected meanwhile.
+    """
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        torch.compiler.reset()
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def compile_module(
     owner: object, module: nn.Module, options: Mapping[str, bool] | None
 ) -> Callable[[Tensor], Tensor | tuple[Tensor, ...]]:
@@ -31,7 +48,7 @@ def compile_module(
     # Dynamo stops compiling a function, without a word, once it has compiled it eight times, so earlier
     # ones go when nobody runs them any more.
     if not _OPEN:
-        torch.compiler.reset()
+        _reset()
     _OPEN.add(owner)
     if options is None:
         return torch.compile(module, dynamic=False, fullgraph=True)
