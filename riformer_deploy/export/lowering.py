@@ -17,39 +17,13 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.preprocessing import Preprocessing
-from riformer_deploy.export.layers import NormFoldedLayer, PlainLayer, torch_dtype
+from riformer_deploy.export.config_layers import config_layer, layer_dtype
+from riformer_deploy.export.layers import NormFoldedLayer
 from riformer_deploy.export.norms import Statistics, channel_moments, single_group_norm, statistics, widened
-from riformer_deploy.export.quantized_layers import FLOAT8, ActivationQuantizer, QuantizedLayer
+from riformer_deploy.export.quantized_layers import ActivationQuantizer
 from riformer_deploy.model.architecture import Architecture, map_name
 from riformer_deploy.model.blocks import FoldedBlock, PatchEmbed
 from riformer_deploy.model.network import LinearHead, RIFormer
-
-
-def _dtype(precision: Precision, layer: nn.Conv2d | nn.Linear) -> torch.dtype:
-    """What a precision means for a layer: fp32 is the folded model's own type, float32 or float64."""
-    return layer.weight.dtype if precision is Precision.FP32 else torch_dtype(precision)
-
-
-def _layer(
-    config: LoweringConfig,
-    name: str,
-    layer: nn.Conv2d | nn.Linear,
-    dtype: torch.dtype,
-    *,
-    product: bool = False,
-) -> nn.Module:
-    """A layer of the folded model as the config wants it."""
-    if name not in config.ranges:
-        return PlainLayer(layer, dtype, product=product)
-    scale = config.smoothquant_scales.get(name)
-    return QuantizedLayer(
-        layer,
-        config.ranges[name],
-        dtype,
-        None if scale is None else torch.tensor(scale),
-        FLOAT8 if config.precision is Precision.FP8 else torch.int8,
-        product=product,
-    )
 
 
 class LoweredMlp(nn.Module):
@@ -57,15 +31,15 @@ class LoweredMlp(nn.Module):
 
     def __init__(self, block: FoldedBlock, name: str, config: LoweringConfig) -> None:
         super().__init__()
-        dtype = _dtype(config.precision_of(name), block.mlp.fc1)
+        dtype = layer_dtype(config.precision_of(name), block.mlp.fc1)
         self.product = config.mlp is MlpForm.MATMUL
         self.fc1 = (
             NormFoldedLayer(block.mlp.fc1, dtype, product=self.product)
             if config.norm2 is Norm2Form.FOLDED
-            else _layer(config, f"{name}.mlp.fc1", block.mlp.fc1, dtype, product=self.product)
+            else config_layer(config, f"{name}.mlp.fc1", block.mlp.fc1, dtype, product=self.product)
         )
         self.act = nn.GELU()
-        self.fc2 = _layer(config, f"{name}.mlp.fc2", block.mlp.fc2, dtype, product=self.product)
+        self.fc2 = config_layer(config, f"{name}.mlp.fc2", block.mlp.fc2, dtype, product=self.product)
 
     def forward(self, x: Tensor, known: Statistics | None = None) -> Tensor:
         """Transform ``x`` (N, C, H, W); the shape stays.
@@ -108,7 +82,7 @@ class LoweredBlock(nn.Module):
 
     def __init__(self, block: FoldedBlock, name: str, config: LoweringConfig) -> None:
         super().__init__()
-        self.dtype, self.norm = _dtype(config.precision_of(name), block.mlp.fc1), config.norm
+        self.dtype, self.norm = layer_dtype(config.precision_of(name), block.mlp.fc1), config.norm
         self.narrow, self.folded = _narrow_norms(config), config.norm2 is Norm2Form.FOLDED
         self.norm_reparam = NormWeights(block.norm_reparam, (1, -1, 1, 1))
         self.mlp = LoweredMlp(block, name, config)
@@ -149,8 +123,8 @@ class LoweredPatchEmbed(nn.Module):
 
     def __init__(self, embed: PatchEmbed, name: str, config: LoweringConfig) -> None:
         super().__init__()
-        dtype = _dtype(config.precision_of(f"{name}.proj"), embed.proj)
-        self.proj = _layer(config, f"{name}.proj", embed.proj, dtype)
+        dtype = layer_dtype(config.precision_of(f"{name}.proj"), embed.proj)
+        self.proj = config_layer(config, f"{name}.proj", embed.proj, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``."""
@@ -214,7 +188,7 @@ class LoweredHead(nn.Module):
 
     def __init__(self, head: LinearHead, config: LoweringConfig) -> None:
         super().__init__()
-        self.fc = _layer(config, "head.fc", head.fc, _dtype(Precision.FP32, head.fc))
+        self.fc = config_layer(config, "head.fc", head.fc, layer_dtype(Precision.FP32, head.fc))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (N, classes) of pooled features (N, dim)."""
@@ -235,7 +209,7 @@ class LoweredRIFormer(nn.Module):
         super().__init__()
         self.architecture: Architecture = model.architecture
         self.config = config
-        self.io_dtype = _dtype(config.io, model.head.fc)
+        self.io_dtype = layer_dtype(config.io, model.head.fc)
         self.backbone = LoweredBackbone(model, config)
         self.head = LoweredHead(model.head, config)
         self.flipped = preprocessing.channel_order == "BGR"
