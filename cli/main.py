@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -21,21 +23,23 @@ from riformer_deploy import __version__
 from riformer_deploy.common.display import displayed
 from riformer_deploy.common.errors import OptionError, RIFormerDeployError
 
-from . import commands, output
+from . import commands, output, progress, streams
+from .command import USAGE_ERROR, App, Group
 from .options import Debug
 from .output import print_error
 
-app = typer.Typer(
+app = App(
+    cls=Group,
     name="riformer-deploy",
     help="RIFormer checkpoints to verified deployment artifacts.",
     epilog="Example: riformer-deploy export ckpt.pth && riformer-deploy verify parity",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it needs half the time, since Rich is not imported for it
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-verify_app = typer.Typer(
+verify_app = App(
+    cls=Group,
     help="Verify that artifacts compute the reference's function, and how often they are right.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -56,7 +60,8 @@ verify_app.command(
     "accuracy", epilog="Example: riformer-deploy verify accuracy bundle --data imagenet --max-drop 0.1"
 )(commands.accuracy)
 app.add_typer(verify_app, name="verify")
-serve_app = typer.Typer(
+serve_app = App(
+    cls=Group,
     help="Put a bundle's models into a server, and check what it gives.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -101,9 +106,6 @@ app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)
 _SIGPIPE = 141  # 128 and the signal's number, as a shell has it
 _INTERRUPTED = 130
 
-# What Typer raises for a wrong command line; it has no public name of its own there.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-
 
 def _show_version(value: bool) -> None:
     if value:
@@ -114,8 +116,21 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[  # its callback does the work
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version.",
+            callback=_show_version,
+            is_eager=True,
+            allow_from_autoenv=False,
+        ),
     ] = False,
+    config: Annotated[  # commands read it
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml", help="Options by command, such as max-seconds = 20 under [bench]."
+        ),
+    ] = None,
     debug: Debug = False,  # its callback does the work
 ) -> None:
     pass
@@ -124,9 +139,10 @@ def _root(
 def run() -> None:
     """Entry point: every error becomes one message and an exit code."""
     output.set_up_logging()
+    streams.choose_verbosity(streams.Verbosity.NORMAL)
     arguments = sys.argv[1:]
-    as_json, debug = "--json" in arguments, "--debug" in arguments
-    if not debug:  # of odd metadata in pictures, which decides nothing here
+    streams.ask_json(asked="--json" in arguments)
+    if "--debug" not in arguments:  # of odd metadata in pictures, which decides nothing here
         warnings.filterwarnings("ignore", module=r"PIL\.")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not an error
@@ -136,7 +152,7 @@ def run() -> None:
         sys.exit(OptionError.exit_code)
     with _unwinding_on_signals() as came:
         try:
-            code = _run(as_json=as_json, debug=debug)
+            code = _run()
             sys.stdout.flush()
         except (SystemExit, OSError) as err:  # a terminal that hung up takes no message either
             code = _INTERRUPTED if came else _code_for_stdout(err)
@@ -170,14 +186,14 @@ def _unwinding_on_signals() -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _run(*, as_json: bool, debug: bool) -> int:
+def _run() -> int:
     """Run the command and return its exit code; what goes wrong with standard output is raised."""
     try:
         return app(prog_name="riformer-deploy", standalone_mode=False) or 0
-    except _UsageError as err:
+    except USAGE_ERROR as err:
         wrong: Any = err
-        wrong.message = _plain(wrong.message)
-        if as_json:
+        wrong.message = "\n".join([_plain(wrong.message), *getattr(err, "__notes__", ())])
+        if streams.json_asked():
             print_error("UsageError", wrong.exit_code, wrong.format_message(), as_json=True)
         else:
             text = io.StringIO()
@@ -185,20 +201,26 @@ def _run(*, as_json: bool, debug: bool) -> int:
             sys.stderr.write(displayed(text.getvalue()))
         return int(wrong.exit_code)
     except RIFormerDeployError as err:
-        if debug:
-            traceback.print_exc()
-        print_error(type(err).__name__, err.exit_code, str(err), as_json=as_json)
+        _show_traceback()
+        message = "\n".join([str(err), *getattr(err, "__notes__", ())])
+        print_error(type(err).__name__, err.exit_code, message, as_json=streams.json_asked())
         return err.exit_code
     except Exception as err:  # no traceback reaches a user who did not ask for it
         if isinstance(err, OSError) and _while_printing(err):
             raise
-        if debug:
-            traceback.print_exc()
+        _show_traceback()
         message = (
             f"internal error, {type(err).__name__}: {err}\nRun the command again with --debug and report it."
         )
-        print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=as_json)
+        print_error(
+            "InternalError", RIFormerDeployError.exit_code, message, as_json=streams.json_asked()
+        )
         return RIFormerDeployError.exit_code
+
+
+def _show_traceback() -> None:
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        traceback.print_exc()
 
 
 def _plain(message: str) -> str:
@@ -208,7 +230,8 @@ def _plain(message: str) -> str:
 
 
 def _while_printing(err: OSError) -> bool:
-    return any(frame.filename == output.__file__ for frame in traceback.extract_tb(err.__traceback__))
+    ours = {output.__file__, progress.__file__, streams.__file__}
+    return any(frame.filename in ours for frame in traceback.extract_tb(err.__traceback__))
 
 
 def _code_for_stdout(err: BaseException) -> int:

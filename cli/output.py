@@ -8,43 +8,40 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from riformer_deploy.common.display import displayed
-from riformer_deploy.common.progress import Step
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from .progress import counter, progress
+from .streams import Verbosity, console, tell, verbosity
 
-_WIDTH_PIPED = 160
+__all__ = [
+    "counter",
+    "exit_for_unusable",
+    "is_narrow",
+    "is_verbose",
+    "next_step",
+    "note",
+    "number",
+    "print_error",
+    "print_interrupted",
+    "print_json",
+    "print_table",
+    "progress",
+    "say",
+    "set_up_logging",
+]
+
 _LONGEST_CELL = 1000
-
-
-def _console(*, stderr: bool) -> Console:
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr,
-        width=None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else _WIDTH_PIPED,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-
-
 _WIDE = 110
 
 
 def is_narrow() -> bool:
     """Whether a table on stdout has to leave out what other figures tell, as on a screen of 80 columns."""
-    return _console(stderr=False).width < _WIDE
+    return console(stderr=False).width < _WIDE
 
 
 def print_json(record: object) -> None:
@@ -60,7 +57,7 @@ def print_error(kind: str, exit_code: int, message: str, *, as_json: bool) -> No
         sys.stdout.write(
             json.dumps({"error": {"kind": kind, "exit_code": exit_code, "message": message}}, indent=2) + "\n"
         )
-    _tell(f"error: {message}")
+    tell(f"error: {message}")
 
 
 def say(text: str) -> None:
@@ -69,13 +66,14 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the user on stderr."""
-    _tell(f"note: {text}")
+    """A line for the user on stderr, unless ``-q`` was given."""
+    if verbosity() is not Verbosity.QUIET:
+        tell(f"note: {text}")
 
 
-def _tell(text: str) -> None:
-    sys.stderr.write(displayed(text) + "\n")
-    sys.stderr.flush()
+def is_verbose() -> bool:
+    """Whether ``-v`` asked for all there is to tell."""
+    return verbosity() is Verbosity.VERBOSE
 
 
 class _LogFormatter(logging.Formatter):
@@ -93,13 +91,25 @@ def set_up_logging() -> None:
 
 
 def next_step(*words: object) -> None:
-    """One line on stderr: the command that is the next one as a rule.
+    """One line on stderr, unless ``-q`` was given: the command that is the next one as a rule.
 
     Args:
         words: The command's arguments; what a shell would take apart is quoted.
     """
-    line = " ".join(shlex.quote(str(word)) for word in words)
-    _tell(f"Next: riformer-deploy {line}")
+    if verbosity() is not Verbosity.QUIET:
+        tell(f"Next: riformer-deploy {shlex.join(map(str, words))}")
+
+
+def print_interrupted(kept: Sequence[str], words: Sequence[str]) -> None:
+    """Say on stderr what an interrupted command leaves, and the command that goes on.
+
+    Args:
+        kept: What it kept; empty where it begins anew.
+        words: Its arguments.
+    """
+    for text in kept or ["nothing half-written is left, and files from before are as they were"]:
+        tell(f"interrupted: {text}")
+    tell(f"{'To go on' if kept else 'To begin anew'}: riformer-deploy {shlex.join(words)}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -129,27 +139,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
                 for column, cell in zip(columns, row, strict=True)
             )
         )
-    _console(stderr=False).print(table)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Shows the current step on stderr: a spinner on a terminal, else a line when the step changes."""
-    console = _console(stderr=True)
-    if console.is_terminal:
-        with console.status("starting") as status:
-            yield lambda step: status.update(displayed(step, longest=_WIDTH_PIPED, lines=False))
-        return
-    shown = ""
-
-    def line(step: str) -> None:
-        nonlocal shown
-        what = step.work if isinstance(step, Step) else step
-        if what != shown:
-            shown = what
-            _tell(what)
-
-    yield line
+    console(stderr=False).print(table)
 
 
 def exit_for_unusable(reasons: Sequence[str]) -> None:
@@ -164,64 +154,9 @@ def exit_for_unusable(reasons: Sequence[str]) -> None:
     from riformer_deploy.common.errors import ImageError
 
     for reason in reasons:
-        _tell(f"not used: {reason}")
-    _tell(f"error: {len(reasons)} pictures could not be used")
+        tell(f"not used: {reason}")
+    tell(f"error: {len(reasons)} pictures could not be used")
     raise typer.Exit(ImageError.exit_code)
-
-
-_REPORTS = 20
-
-
-@contextmanager
-def counter(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far a long pass is, on stderr: a bar with rate and remaining time, or a line now and then.
-
-    Args:
-        what: Things that are counted.
-    """
-    console = _console(stderr=True)
-    start = time.monotonic()
-    first = shown = -1
-
-    def line(done: int, total: int) -> None:
-        nonlocal first, shown
-        first = done if first < 0 else first
-        step = done * _REPORTS // total if total else 0
-        if step != shown:
-            shown = step
-            rate = (done - first) / max(time.monotonic() - start, 1e-9)
-            left = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate and total else ""
-            _tell(f"{done} of {total or 'unknown'} {what}{left}")
-
-    if not console.is_terminal:
-        yield line
-        return
-    with _bar(console, what) as bar:
-        yield bar
-
-
-@contextmanager
-def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what + ", {task.fields[rate]}/s,"))
-    shown = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-    task = shown.add_task(what, total=None, rate="-")
-    start = time.monotonic()
-    first = -1
-
-    def update(done: int, total: int) -> None:
-        nonlocal first
-        if first < 0:
-            first = done
-            shown.start()  # only now: a pass with nothing to count shows nothing
-        rate = (done - first) / max(time.monotonic() - start, 1e-9)
-        shown.update(task, completed=done, total=total or None, rate=f"{rate:.1f}" if rate else "-")
-
-    try:
-        yield update
-    finally:
-        shown.stop()
 
 
 def number(value: float | None, form: str = ".2e") -> str:

@@ -17,19 +17,43 @@ class Step(str):
     Args:
         work: What is being done.
         part: How far it is, such as ``round 3 of 10``.
+        done: How many equally long steps of the work are done, this one not among them.
+        total: How many there are; 0 where that is not known.
 
     Attributes:
         work: What is being done.
+        done: As given.
+        total: As given; with ``done`` it tells the time remaining.
     """
 
-    __slots__ = ("work",)
+    __slots__ = ("done", "total", "work")
     work: str
+    done: int
+    total: int
 
-    def __new__(cls, work: str, part: str) -> Self:
+    def __new__(cls, work: str, part: str, *, done: int = 0, total: int = 0) -> Self:
         """The text with both."""
         step = super().__new__(cls, f"{work}, {part}")
-        step.work = work
+        step.work, step.done, step.total = work, done, total
         return step
+
+
+def within(work: str, progress: Progress) -> Progress:
+    """Steps of a part as steps of the work that it belongs to, which read ``work: step``.
+
+    Args:
+        work: The whole.
+        progress: Called with its steps.
+    """
+
+    def outer(step: str) -> None:
+        if isinstance(step, Step):
+            part = step.removeprefix(f"{step.work}, ")
+            progress(Step(f"{work}: {step.work}", part, done=step.done, total=step.total))
+        else:
+            progress(f"{work}: {step}")
+
+    return outer
 
 
 def silent(_step: str) -> None:

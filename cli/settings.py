@@ -1,0 +1,241 @@
+"""Options that come from variables of the environment and from a file, with the names of the command line.
+
+Where one is set in several places the command line goes first, then the environment, then the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riformer_deploy.common.errors import OptionError
+
+PREFIX = "RIFORMER_DEPLOY"
+_MISSPELT = 0.85
+"""A variable that is so alike to one of ours is taken for a misspelt one; what merely has our prefix, such as
+the variables of a service in a cluster, is somebody else's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A value that is not from the command line.
+
+    Attributes:
+        option: Long name, such as ``--max-seconds``.
+        origin: The variable, or the file and the key.
+        value: As click takes it from a map of defaults.
+        shown: As it was written.
+    """
+
+    option: str
+    origin: str
+    value: object
+    shown: str
+
+
+def long_name(option: Any) -> str:
+    """``--max-seconds`` of an option of click."""
+    return next((name for name in option.opts if name.startswith("--")), str(option.opts[0]))
+
+
+def settable(command: Any) -> dict[str, Any]:
+    """The options of a command that have a value, by key, such as ``max-seconds``; not ``--help`` and its like."""
+    return {
+        long_name(option).lstrip("-"): option
+        for option in command.params
+        if option.param_type_name == "option" and option.allow_from_autoenv
+    }
+
+
+def variable_prefix(path: Iterable[str]) -> str:
+    """``RIFORMER_DEPLOY_VERIFY_PARITY`` of ``("verify", "parity")``."""
+    return "_".join([PREFIX, *path]).replace("-", "_").upper()
+
+
+def variables(command: Any, path: Iterable[str]) -> dict[str, Any]:
+    """The options of a command by the names of their variables."""
+    prefix = variable_prefix(path)
+    return {f"{prefix}_{key}".replace("-", "_").upper(): option for key, option in settable(command).items()}
+
+
+def from_environment(command: Any, path: Iterable[str]) -> dict[str, Setting]:
+    """What variables set, by the parameter's name; an empty one sets nothing.
+
+    Args:
+        command: Of click.
+        path: Its name, in words.
+    """
+    found = {}
+    for name, option in variables(command, path).items():
+        if text := os.environ.get(name, ""):
+            value = option.type.split_envvar_value(text) if option.multiple else text
+            found[option.name] = Setting(option=long_name(option), origin=name, value=value, shown=text)
+    return found
+
+
+def refuse_misspelt_variables(root: Any) -> None:
+    """Refuse variables that are meant for a command and name none of its options.
+
+    Args:
+        root: The command line's outermost command, of click.
+
+    Raises:
+        OptionError: There are such.
+    """
+    ours = [name for name in os.environ if name.startswith(f"{PREFIX}_")]
+    if not ours:
+        return
+    tree = list(_tree(root, ()))
+    known = {name for path, command in tree for name in variables(command, path)}
+    prefixes = tuple(
+        f"{variable_prefix(path)}_" for path, command in tree if not hasattr(command, "commands")
+    )
+    meant = [
+        name
+        for name in sorted(set(ours) - known)
+        if name.startswith(prefixes) or _nearest(name, known, cutoff=_MISSPELT)
+    ]
+    if meant:
+        raise OptionError(
+            "Variables of the environment are named like options that do not exist.",
+            details=[f"{name}{_suggestion(name, known)}" for name in meant],
+            remedy="Correct their names, or unset them.",
+        )
+
+
+def _tree(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _tree(child, (*path, name))
+
+
+def from_file(file: Path, root: Any, path: Iterable[str]) -> dict[str, Setting]:
+    """What a file sets for a command, by the parameter's name. The tables of all commands are checked.
+
+    Args:
+        file: TOML, with a table for each command, such as ``[export]`` and ``[verify.parity]``.
+        root: The command line's outermost command, of click.
+        path: The command's name, in words.
+
+    Raises:
+        OptionError: The file cannot be read or is no TOML; or it names commands or options that do not exist,
+            or has values of another type.
+    """
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise OptionError(f"The file of options {file} cannot be read: {err.strerror}.") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise OptionError(f"The file of options {file} is no TOML: {err}") from err
+    problems = list(_problems(tables, root, ()))
+    if problems:
+        raise OptionError(
+            f"The file of options {file} cannot be used.",
+            details=problems,
+            remedy="Keys are the long names of options without the dashes; `riformer-deploy COMMAND "
+            "--help-all` lists them.",
+        )
+    words, command, table = tuple(path), root, tables
+    for word in words:
+        command, table = command.commands[word], table.get(word, {})
+    options = settable(command)
+    return {
+        options[key].name: Setting(
+            option=long_name(options[key]),
+            origin=f"[{'.'.join(words)}] {key} of {file}",
+            value=_converted(options[key], value),
+            shown=str(value),
+        )
+        for key, value in table.items()
+    }
+
+
+def _problems(table: Mapping[str, Any], command: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """Everything that is wrong with the table of a group or a command."""
+    if hasattr(command, "commands"):
+        for name, inner in table.items():
+            where = ".".join((*path, name))
+            if name not in command.commands:
+                known = ".".join(path) or "riformer-deploy"
+                yield f"{where}: {known} has no command of that name{_suggestion(name, command.commands)}"
+            elif not isinstance(inner, dict):
+                yield f"{where}: expected a table, [{where}], got {_kind(inner)}"
+            else:
+                yield from _problems(inner, command.commands[name], (*path, name))
+        return
+    options = settable(command)
+    for key, value in table.items():
+        where = f"[{'.'.join(path)}] {key}"
+        if key not in options:
+            yield f"{where}: there is no such option{_suggestion(key, options)}"
+        elif (expected := _mismatch(options[key], value)) is not None:
+            yield f"{where}: expected {expected}, got {_kind(value)}"
+
+
+def _mismatch(option: Any, value: object) -> str | None:
+    """What was expected where a value is of another type."""
+    one = _expected(option)
+    if option.multiple:
+        values = value if isinstance(value, list) else [value]
+        return None if all(_fits(option, item) for item in values) else f"{one}, or an array of such"
+    return None if _fits(option, value) else one
+
+
+def _expected(option: Any) -> str:
+    if option.is_flag:
+        return "true or false"
+    kind = option.type.name.removesuffix(" range")
+    return {"integer": "an integer", "float": "a number"}.get(kind, "a string")
+
+
+def _fits(option: Any, value: object) -> bool:
+    if option.is_flag or isinstance(value, bool):
+        return bool(option.is_flag) and isinstance(value, bool)
+    kind = option.type.name.removesuffix(" range")
+    if kind == "integer":
+        return isinstance(value, int)
+    if kind == "float":
+        return isinstance(value, (int, float))
+    # a size or a batch may be written as the number that it is
+    return isinstance(value, str) or (kind == "text" and isinstance(value, (int, float)))
+
+
+def _converted(option: Any, value: Any) -> object:
+    """A value as click takes it: texts for what it parses itself."""
+    if option.multiple:
+        return [_converted_one(option, item) for item in (value if isinstance(value, list) else [value])]
+    return _converted_one(option, value)
+
+
+def _converted_one(option: Any, value: object) -> object:
+    return str(value) if option.type.name == "text" and not isinstance(value, bool) else value
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the string {value!r}"
+        case list():
+            return f"the array {value!r}"
+        case dict():
+            return "a table"
+        case _:
+            return f"{value} ({type(value).__name__})"
+
+
+def _nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    near = _nearest(word, known)
+    return "" if near is None else f". Did you mean {near}?"
