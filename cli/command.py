@@ -1,7 +1,7 @@
 """What all commands have in common: help in groups, ``-q`` and ``-v``, options from elsewhere, Ctrl-C.
 
 A command needs to register nothing for it: :class:`App` makes every command a :class:`Command`. Typer has no
-public names for click's contexts and parameters, and newer versions bring a click of their own: hence ``Any``.
+public names for click's contexts and parameters, and newer versions may bring their own: hence ``Any``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 _ON_ONE_PAGE = 16
 """Options that a command may have for all of them to be shown at once, in one list."""
+_HELP_ALL = "--help-all"
 _SETTINGS = f"{__name__}.settings"
 _EVERYTHING = f"{__name__}.everything"
 
@@ -69,7 +70,7 @@ class Command(TyperCommand):
         self.params += _common(self.params)
         self.params.append(
             _flag(
-                ["--help-all"],
+                [_HELP_ALL],
                 "Show every option and exit.",
                 expose_value=False,
                 is_eager=True,
@@ -113,6 +114,8 @@ class Command(TyperCommand):
         hidden = 0
         groups: dict[str, list[tuple[str, str]]] = {"Options": []}
         for panel, record in options:
+            if record[0] == _HELP_ALL and not paged:
+                continue
             if isinstance(panel, Rare) and paged and not everything:
                 hidden += 1
             else:
@@ -148,7 +151,7 @@ class Group(TyperGroup):
         _choose_verbosity(ctx, self._own)
         return rest
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """Each with all of its first sentence: a description that is cut tells little."""
         rows = [(name, str(self.commands[name].help or "").split("\n\n")[0]) for name in self.commands]
         with formatter.section("Commands"):
@@ -161,17 +164,15 @@ def _path(ctx: Any) -> tuple[str, ...]:
 
 
 def _settings(ctx: Any, args: Sequence[str], file: Path | None) -> dict[str, settings.Setting] | None:
-    """What is set elsewhere; None where help or completion is asked for, which nothing may keep from coming."""
-    if ctx.resilient_parsing or {*ctx.help_option_names, "--help-all"} & set(args):
+    """What is set elsewhere; None where help or completion is asked for, which nothing may stop."""
+    if ctx.resilient_parsing or {*ctx.help_option_names, _HELP_ALL} & set(args):
         return None
     path = _path(ctx)
     found = settings.from_file(file, ctx.find_root().command, path) if file is not None else {}
     return found | settings.from_environment(ctx.command, path)
 
 
-def _parsed(
-    parse: Any, ctx: Any, args: list[str], found: dict[str, settings.Setting] | None
-) -> list[str]:
+def _parsed(parse: Any, ctx: Any, args: list[str], found: dict[str, settings.Setting] | None) -> list[str]:
     """Parse; an unusable value is refused by the name of the place that it is from."""
     ctx.default_map = {name: setting.value for name, setting in (found or {}).items()}
     ctx.meta[_SETTINGS] = found or {}
@@ -179,9 +180,9 @@ def _parsed(
         rest: list[str] = parse(ctx, args)
     except USAGE_ERROR as err:
         wrong: Any = err
-        name = getattr(getattr(err, "param", None), "name", None)
-        if name in ctx.default_map and _is_from_elsewhere(ctx, name):
-            setting = (found or {})[name]
+        name = str(getattr(getattr(err, "param", None), "name", None))
+        setting = (found or {}).get(name)
+        if setting is not None and _is_from_elsewhere(ctx, name):
             wrong.param_hint = f"{setting.origin} ({setting.option})"
         if getattr(err, "option_name", None) == "--config" and ctx.parent is not None:
             wrong.message += " A file of options stands before the command: riformer-deploy --config FILE ..."

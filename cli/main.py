@@ -127,9 +127,7 @@ def _root(
     ] = False,
     config: Annotated[  # commands read it
         Path | None,
-        typer.Option(
-            metavar="FILE.toml", help="Options by command, such as max-seconds = 20 under [bench]."
-        ),
+        typer.Option(metavar="FILE.toml", help="Options by command, such as max-seconds = 20 under [bench]."),
     ] = None,
     debug: Debug = False,  # its callback does the work
 ) -> None:
@@ -212,9 +210,7 @@ def _run() -> int:
         message = (
             f"internal error, {type(err).__name__}: {err}\nRun the command again with --debug and report it."
         )
-        print_error(
-            "InternalError", RIFormerDeployError.exit_code, message, as_json=streams.json_asked()
-        )
+        print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=streams.json_asked())
         return RIFormerDeployError.exit_code
 
 

@@ -19,6 +19,9 @@ from riformer_deploy.common.enums import (
     NormForm,
 )
 
+from . import completion
+from .panels import CHECKPOINT, GENERAL, GRAPH, MEASURING, QUANTIZATION, TOLERANCES, Rare
+
 
 class WeightsChoice(StrEnum):
     """``--weights``, for checkpoints that hold a moving average beside the raw weights."""
@@ -43,6 +46,7 @@ WithList = Annotated[
         metavar=",".join(RunnerChoice),
         help="What runs the models.",
         show_default="all that the bundle has",
+        autocompletion=completion.of_list(RunnerChoice),
     ),
 ]
 
@@ -59,6 +63,14 @@ def _set_debug(value: bool) -> bool:
     if value:
         logging.getLogger().setLevel(logging.DEBUG)
     return value
+
+
+def _refuse_options(path: Path | None) -> Path | None:
+    if path is not None and path.suffix == ".toml":
+        raise typer.BadParameter(
+            f"{path} is a file of options; it stands before the command: riformer-deploy --config {path} ..."
+        )
+    return path
 
 
 def chosen_bundle(path: Path | None) -> Path:
@@ -101,10 +113,18 @@ def split_bundle(arguments: Sequence[str], bundle: Path | None = None) -> tuple[
     return tuple(arguments[:-1]), last
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=GENERAL)
+]
 Debug = Annotated[
     bool,
-    typer.Option("--debug", help="Show tracebacks and debug messages.", callback=_set_debug, is_eager=True),
+    typer.Option(
+        "--debug",
+        help="Show tracebacks and debug messages.",
+        callback=_set_debug,
+        is_eager=True,
+        rich_help_panel=GENERAL,
+    ),
 ]
 CheckpointOrName = Annotated[
     str,  # a path would lose a slash of https://
@@ -112,6 +132,7 @@ CheckpointOrName = Annotated[
         metavar="CKPT|NAME|URL",
         help="A RIFormer checkpoint, as training left it, or a published name or https URL to fetch.",
         show_default=False,
+        autocompletion=completion.published_names,
     ),
 ]
 ConfigArgument = Annotated[
@@ -128,6 +149,8 @@ Config = Annotated[
         metavar="FILE.py",
         help="mmengine's config file of the checkpoint; parsed, never executed.",
         show_default="the one stored in it",
+        callback=_refuse_options,
+        rich_help_panel=CHECKPOINT,
     ),
 ]
 BundlePath = Annotated[
@@ -167,7 +190,11 @@ BatchOfPictures = Annotated[int, typer.Option("--batch", help="Pictures at a tim
 Workers = Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one a core")]
 Weights = Annotated[
     WeightsChoice | None,
-    typer.Option(help="Which weights to take where EMA stored both.", show_default="averaged, if stored"),
+    typer.Option(
+        help="Which weights to take where EMA stored both.",
+        show_default="averaged, if stored",
+        rich_help_panel=CHECKPOINT,
+    ),
 ]
 Key = Annotated[
     str | None,
@@ -175,6 +202,7 @@ Key = Annotated[
         metavar="KEY",
         help="Which RIFormer to take where the file holds several, such as student.",
         show_default="the only one",
+        rich_help_panel=Rare(CHECKPOINT),
     ),
 ]
 Preprocess = Annotated[
@@ -183,24 +211,45 @@ Preprocess = Annotated[
         metavar="NAME=VALUE,...",
         help="Settings of short-edge (px or none), crop, interpolation, mean, std (R/G/B), order.",
         show_default="the model's own",
+        rich_help_panel=CHECKPOINT,
     ),
 ]
 Mirror = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A folder with the published files.", show_default="OpenMMLab's"),
+    typer.Option(
+        metavar="URL",
+        help="A folder with the published files.",
+        show_default="OpenMMLab's",
+        rich_help_panel=Rare(CHECKPOINT),
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
-Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of outputs.", show_default="1e-4")]
-Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of outputs.", show_default="1e-5")]
+Rtol = Annotated[
+    float | None,
+    typer.Option(
+        help="Relative tolerance of outputs.", show_default="1e-4", rich_help_panel=Rare(TOLERANCES)
+    ),
+]
+Atol = Annotated[
+    float | None,
+    typer.Option(
+        help="Absolute tolerance of outputs.", show_default="1e-5", rich_help_panel=Rare(TOLERANCES)
+    ),
+]
 SqnrTolerance = Annotated[
     float | None,
-    typer.Option(help="Least SQNR of outputs, dB.", show_default="fp16 56, bf16 38, int8 30, fp8 25"),
+    typer.Option(
+        help="Least SQNR of outputs, dB.",
+        show_default="fp16 56, bf16 38, int8 30, fp8 25",
+        rich_help_panel=Rare(TOLERANCES),
+    ),
 ]
 StageTolerance = Annotated[
     float | None,
     typer.Option(
         help="Largest relative L2 error of a stage.",
         show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 5e-2, fp8 5.6e-2",
+        rich_help_panel=Rare(TOLERANCES),
     ),
 ]
 
@@ -229,29 +278,67 @@ class NormIoChoice(StrEnum):
 
 Calibration = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER|FILE.npz|random", help="Images that int8 and fp8 are calibrated on."),
+    typer.Option(
+        metavar="FOLDER|FILE.npz|random",
+        help="Images that int8 and fp8 are calibrated on.",
+        rich_help_panel=QUANTIZATION,
+    ),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Use the rest where part of the calibration images cannot be used.")
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Use the rest where part of the calibration images cannot be used.",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
 ]
 Layer = Annotated[
-    DeviceLayer, typer.Option("--device-layer", help="Package that engines' device memory comes from.")
+    DeviceLayer,
+    typer.Option(
+        "--device-layer",
+        help="Package that engines' device memory comes from.",
+        rich_help_panel=Rare(MEASURING),
+    ),
 ]
-Norm = Annotated[NormForm, typer.Option("--norm-form", help="Operators that compute the norms.")]
+Norm = Annotated[
+    NormForm,
+    typer.Option("--norm-form", help="Operators that compute the norms.", rich_help_panel=Rare(GRAPH)),
+]
 NormIo = Annotated[
     NormIoChoice,
-    typer.Option("--norm-io", help="The norms' inputs and outputs: fp32, or what the rest computes in."),
+    typer.Option(
+        "--norm-io",
+        help="The norms' inputs and outputs: fp32, or what the rest computes in.",
+        rich_help_panel=Rare(GRAPH),
+    ),
 ]
-Mlp = Annotated[MlpForm, typer.Option(help="Operators that compute fc1 and fc2.")]
-Norm2 = Annotated[Norm2Form, typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).")]
+Mlp = Annotated[
+    MlpForm, typer.Option(help="Operators that compute fc1 and fc2.", rich_help_panel=Rare(GRAPH))
+]
+Norm2 = Annotated[
+    Norm2Form,
+    typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).", rich_help_panel=Rare(GRAPH)),
+]
 Ranges = Annotated[
     Method | None,
-    typer.Option("--method", help="How int8's ranges are chosen; fp8's: max.", show_default="mse"),
+    typer.Option(
+        "--method",
+        help="How int8's ranges are chosen; fp8's: max.",
+        show_default="mse",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
 ]
-Input = Annotated[InputForm, typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.")]
+Input = Annotated[
+    InputForm,
+    typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.", rich_help_panel=GRAPH),
+]
 Int8Base = Annotated[
     FloatChoice | None,
-    typer.Option(help="What int8 models compute in where they are not int8.", show_default="fp32"),
+    typer.Option(
+        help="What int8 models compute in where they are not int8.",
+        show_default="fp32",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
 ]
 Equalize = Annotated[
     bool | None,
@@ -259,11 +346,18 @@ Equalize = Annotated[
         "--equalize/--no-equalize",
         help="Equalise downsampling inputs before quantising them to int8.",
         show_default="equalize",
+        rich_help_panel=Rare(QUANTIZATION),
     ),
 ]
 QuantizeResidual = Annotated[
-    bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")
+    bool,
+    typer.Option(
+        "--quantize-residual",
+        help="Make inputs of residual additions int8 too.",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
 ]
 ExcludeLayers = Annotated[
-    list[str] | None, typer.Option(metavar="LAYER", help="A layer to exclude from int8 and fp8.")
+    list[str] | None,
+    typer.Option(metavar="LAYER", help="A layer to exclude from int8 and fp8.", rich_help_panel=QUANTIZATION),
 ]

@@ -1,4 +1,4 @@
-"""Progress on stderr: one line that changes on a terminal, else a line now and then; with the time remaining."""
+"""Progress on stderr: a line that changes on a terminal, else one now and then; with the time remaining."""
 
 from __future__ import annotations
 

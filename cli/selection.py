@@ -10,6 +10,7 @@ import typer
 
 from riformer_deploy.common.enums import Group, Precision
 
+from . import completion
 from .options import RunnerChoice
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -22,6 +23,7 @@ PrecisionsToRun = Annotated[
     typer.Option(
         "--precision",
         metavar=_PRECISIONS,
+        autocompletion=completion.of_list(Precision),
         help="Graphs and engines in these precisions.",
         show_default="every one of the bundle",
     ),
@@ -32,13 +34,20 @@ PrecisionToRun = Annotated[
 ]
 PrecisionsToExport = Annotated[
     list[str] | None,
-    typer.Option("--precision", metavar=_PRECISIONS, help="What to export.", show_default="fp32"),
+    typer.Option(
+        "--precision",
+        metavar=_PRECISIONS,
+        autocompletion=completion.of_list(Precision),
+        help="What to export.",
+        show_default="fp32",
+    ),
 ]
 PrecisionsToBuild = Annotated[
     list[str] | None,
     typer.Option(
         "--precision",
         metavar=_PRECISIONS,
+        autocompletion=completion.of_list(Precision),
         help="Precisions to build.",
         show_default="every model of the bundle",
     ),

@@ -44,7 +44,7 @@ def long_name(option: Any) -> str:
 
 
 def settable(command: Any) -> dict[str, Any]:
-    """The options of a command that have a value, by key, such as ``max-seconds``; not ``--help`` and its like."""
+    """The options of a command that have a value, by key, such as ``max-seconds``; not ``--help``."""
     return {
         long_name(option).lstrip("-"): option
         for option in command.params

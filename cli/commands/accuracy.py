@@ -8,7 +8,7 @@ import typer
 
 from riformer_deploy.common.enums import Group
 
-from .. import options, output, selection
+from .. import completion, options, output, selection
 from ..tables.accuracy import print_accuracy
 
 
@@ -23,6 +23,7 @@ def accuracy(
             metavar=",".join(options.RunnerChoice),
             help="What runs the models.",
             show_default="torch,onnx",
+            autocompletion=completion.of_list(options.RunnerChoice),
         ),
     ] = None,
     precision: selection.PrecisionsToRun = None,

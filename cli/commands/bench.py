@@ -9,6 +9,7 @@ import typer
 from riformer_deploy.common.enums import Baselines, DeviceLayer, Group
 
 from .. import options, output, selection
+from ..panels import MEASURING, Rare
 from ..tables.latency import print_latency
 
 
@@ -34,24 +35,45 @@ def bench(
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Rounds per batch size.", show_default="until the interval of every ratio is narrow"
+            help="Rounds per batch size.",
+            show_default="until the interval of every ratio is narrow",
+            rich_help_panel=MEASURING,
         ),
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(help="Limit of all rounds without --rounds, seconds.", show_default="60"),
+        typer.Option(
+            help="Limit of all rounds without --rounds, seconds.",
+            show_default="60",
+            rich_help_panel=MEASURING,
+        ),
     ] = None,
-    repeats: Annotated[int | None, typer.Option(help="Timed calls per turn.", show_default="1")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Untimed calls first.", show_default="3")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="every core")] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Timed calls per turn.", show_default="1", rich_help_panel=Rare(MEASURING)),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(help="Untimed calls first.", show_default="3", rich_help_panel=Rare(MEASURING)),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads.", show_default="every core", rich_help_panel=MEASURING)
+    ] = None,
     compile_torch: Annotated[
         bool,
-        typer.Option("--compile/--no-compile", help="Time torch.compile on the CPU, too; it takes minutes."),
+        typer.Option(
+            "--compile/--no-compile",
+            help="Time torch.compile on the CPU, too; it takes minutes.",
+            rich_help_panel=MEASURING,
+        ),
     ] = False,
     cuda_graph: Annotated[
         bool | None,
         typer.Option(
-            "--cuda-graph/--no-cuda-graph", help="Launch engines as CUDA graphs.", show_default="both"
+            "--cuda-graph/--no-cuda-graph",
+            help="Launch engines as CUDA graphs.",
+            show_default="both",
+            rich_help_panel=Rare(MEASURING),
         ),
     ] = None,
     baselines: Annotated[
@@ -60,6 +82,7 @@ def bench(
             help="With --engine: ways of running PyTorch on the GPU. none; quick: they compile within a "
             "minute; strong: the few strongest, minutes; all: many minutes.",
             show_default="strong",
+            rich_help_panel=MEASURING,
         ),
     ] = None,
     device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,

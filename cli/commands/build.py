@@ -10,6 +10,7 @@ import typer
 from riformer_deploy.common.enums import HardwareCompatibility
 
 from .. import options, output, parsing, selection
+from ..panels import ENGINE, Rare
 from ..tables.build import print_build
 
 
@@ -28,26 +29,36 @@ def build(
     image_size: Annotated[
         str | None,
         typer.Option(
-            metavar="PX|HEIGHTxWIDTH", help="The size that the models must have.", show_default="theirs"
+            metavar="PX|HEIGHTxWIDTH",
+            help="The size that the models must have.",
+            show_default="theirs",
+            rich_help_panel=Rare(ENGINE),
         ),
     ] = None,
     workspace: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="Most scratch memory, such as 512MiB or 4GiB.", show_default="all there is"
+            metavar="SIZE",
+            help="Most scratch memory, such as 512MiB or 4GiB.",
+            show_default="all there is",
+            rich_help_panel=ENGINE,
         ),
     ] = None,
     opt_level: Annotated[
-        int | None, typer.Option(help="Optimisation level, 0 to 5.", show_default="3")
+        int | None, typer.Option(help="Optimisation level, 0 to 5.", show_default="3", rich_help_panel=ENGINE)
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Kernel timings to use and keep (TensorRT).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Kernel timings to use and keep (TensorRT).", rich_help_panel=Rare(ENGINE)
+        ),
     ] = None,
     hardware_compat: Annotated[
-        HardwareCompatibility, typer.Option(help="Other GPUs that must run it (TensorRT).")
+        HardwareCompatibility,
+        typer.Option(help="Other GPUs that must run it (TensorRT).", rich_help_panel=ENGINE),
     ] = HardwareCompatibility.NONE,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Let newer versions load it.")
+        bool, typer.Option("--version-compatible", help="Let newer versions load it.", rich_help_panel=ENGINE)
     ] = False,
     compute_capability: Annotated[
         list[str] | None,
@@ -55,12 +66,19 @@ def build(
             metavar="X.Y|current",
             help="Compute capabilities to build for, or that of the GPU here (TensorRT-RTX).",
             show_default="the builder's own choice",
+            rich_help_panel=ENGINE,
         ),
     ] = None,
-    refittable: Annotated[bool, typer.Option("--refittable", help="Let its weights be replaced.")] = False,
+    refittable: Annotated[
+        bool, typer.Option("--refittable", help="Let its weights be replaced.", rich_help_panel=Rare(ENGINE))
+    ] = False,
     tf32: Annotated[
         bool,
-        typer.Option("--tf32/--no-tf32", help="Let float32 be computed in TF32; not exact."),
+        typer.Option(
+            "--tf32/--no-tf32",
+            help="Let float32 be computed in TF32; not exact.",
+            rich_help_panel=Rare(ENGINE),
+        ),
     ] = False,
     print_trtexec: Annotated[
         bool, typer.Option("--print-trtexec", help="Print the equivalent trtexec lines; build nothing.")

@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .. import options, output
+from .. import completion, options, output
 
 
 def download(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="A published model, as `models` lists it.", show_default=False),
+        typer.Argument(
+            metavar="NAME",
+            help="A published model, as `models` lists it.",
+            show_default=False,
+            autocompletion=completion.published_names,
+        ),
     ],
     folder: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.", show_default="here")

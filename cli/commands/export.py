@@ -17,7 +17,8 @@ from riformer_deploy.common.enums import (
     WeightSet,
 )
 
-from .. import options, output, parsing, selection
+from .. import completion, options, output, parsing, selection
+from ..panels import CHECKPOINT, GRAPH, QUANTIZATION, TOLERANCES, Rare
 from ..tables.parity import print_parity
 
 
@@ -29,9 +30,19 @@ def export(
             "-o", "--output", metavar="BUNDLE", help="The folder to write.", show_default="CKPT's name"
         ),
     ] = None,
+    precision: selection.PrecisionsToExport = None,
     config: options.Config = None,
-    variant: Annotated[str | None, typer.Option(help="The published model that it must be.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="The class count that it must have.")] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="The published model that it must be.",
+            autocompletion=completion.published_names,
+            rich_help_panel=Rare(CHECKPOINT),
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="The class count that it must have.", rich_help_panel=Rare(CHECKPOINT))
+    ] = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="PX|HxW", help="Input size.", show_default="the model's own")
     ] = None,
@@ -39,13 +50,19 @@ def export(
     classes: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Class names, one a line.", show_default="those stored, else ImageNet-1k's"
+            metavar="FILE",
+            help="Class names, one a line.",
+            show_default="those stored, else ImageNet-1k's",
+            rich_help_panel=CHECKPOINT,
         ),
     ] = None,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set.", show_default="20")] = None,
-    batch: Annotated[str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.")] = "dynamic",
+    opset: Annotated[
+        int | None, typer.Option(help="ONNX operator set.", show_default="20", rich_help_panel=GRAPH)
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(metavar="dynamic|N", help="Batch size of the graph.", rich_help_panel=GRAPH)
+    ] = "dynamic",
     mirror: options.Mirror = None,
-    precision: selection.PrecisionsToExport = None,
     calibration: options.Calibration = None,
     skip_bad: options.SkipBad = False,
     method: options.Ranges = None,
@@ -54,18 +71,24 @@ def export(
     quantize_residual: options.QuantizeResidual = False,
     exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
-        float | None, typer.Option(help="Exclude int8 or fp8 layers until this SQNR (dB) holds.")
+        float | None,
+        typer.Option(
+            help="Exclude int8 or fp8 layers until this SQNR (dB) holds.", rich_help_panel=QUANTIZATION
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Exclude int8 or fp8 layers until no more first classes (percent) change."),
+        typer.Option(
+            help="Exclude int8 or fp8 layers until no more first classes (percent) change.",
+            rich_help_panel=QUANTIZATION,
+        ),
     ] = None,
     norm_form: options.Norm = NormForm.INSTANCE,
     norm_io: options.NormIo = options.NormIoChoice.FP32,
     mlp: options.Mlp = MlpForm.CONV,
     norm2: options.Norm2 = Norm2Form.EXPLICIT,
     io_dtype: Annotated[
-        options.FloatChoice, typer.Option(help="Inputs and outputs.")
+        options.FloatChoice, typer.Option(help="Inputs and outputs.", rich_help_panel=GRAPH)
     ] = options.FloatChoice.FP32,
     input_form: options.Input = InputForm.NORMALISED,
     output_form: Annotated[
@@ -75,11 +98,16 @@ def export(
             metavar="logits|probabilities|features|topk=K",
             help="What it gives.",
             show_default="logits",
+            rich_help_panel=GRAPH,
         ),
     ] = None,
     out_indices: Annotated[
         str | None,
-        typer.Option(metavar="0,2,4,6", help="Give maps with their norms: 0, 2, 4, 6 are the stages."),
+        typer.Option(
+            metavar="0,2,4,6",
+            help="Give maps with their norms: 0, 2, 4, 6 are the stages.",
+            rich_help_panel=GRAPH,
+        ),
     ] = None,
     weights: options.Weights = None,
     key: options.Key = None,
@@ -89,7 +117,12 @@ def export(
     stage_tolerance: options.StageTolerance = None,
     force: options.Force = False,
     keep_failed: Annotated[
-        bool, typer.Option("--keep-failed", help="Keep what fails parity, in OUTPUT.failed, for inspection.")
+        bool,
+        typer.Option(
+            "--keep-failed",
+            help="Keep what fails parity, in OUTPUT.failed, for inspection.",
+            rich_help_panel=Rare(TOLERANCES),
+        ),
     ] = False,
     json: options.Json = False,
     debug: options.Debug = False,

@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
-from .. import options, output
+from .. import completion, options, output
 from ..tables.accuracy import print_reproduction
 
 
 def reproduce(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Published models.", show_default="all ten"),
+        typer.Argument(
+            metavar="NAME",
+            help="Published models.",
+            show_default="all ten",
+            autocompletion=completion.published_names,
+        ),
     ] = None,
     data: options.Data = ...,  # type: ignore[assignment]  # Typer's mark of an option that must be given
     split: options.Split = "val",
