@@ -163,12 +163,12 @@ def _path(ctx: Any) -> tuple[str, ...]:
     return () if ctx.parent is None else (*_path(ctx.parent), ctx.info_name)
 
 
-def _settings(ctx: Any, args: Sequence[str], file: Path | None) -> dict[str, settings.Setting] | None:
+def _settings(ctx: Any, args: Sequence[str], file: str | None) -> dict[str, settings.Setting] | None:
     """What is set elsewhere; None where help or completion is asked for, which nothing may stop."""
     if ctx.resilient_parsing or {*ctx.help_option_names, _HELP_ALL} & set(args):
         return None
     path = _path(ctx)
-    found = settings.from_file(file, ctx.find_root().command, path) if file is not None else {}
+    found = settings.from_file(Path(file), ctx.find_root().command, path) if file is not None else {}
     return found | settings.from_environment(ctx.command, path)
 
 
@@ -185,7 +185,9 @@ def _parsed(parse: Any, ctx: Any, args: list[str], found: dict[str, settings.Set
         if setting is not None and _is_from_elsewhere(ctx, name):
             wrong.param_hint = f"{setting.origin} ({setting.option})"
         if getattr(err, "option_name", None) == "--config" and ctx.parent is not None:
-            wrong.message += " A file of options stands before the command: riformer-deploy --config FILE ..."
+            wrong.message += (
+                ". A file of options stands before the command: riformer-deploy --config FILE ..."
+            )
         raise
     return rest
 
@@ -216,7 +218,7 @@ def _choose_verbosity(ctx: Any, own: set[str | None]) -> None:
     if len(asked) > 1:  # the command line goes first
         asked = {name for name in asked if not _is_from_elsewhere(ctx, name)} or asked
     if len(asked) > 1:
-        raise typer.BadParameter("-q and -v exclude each other")
+        raise typer.BadParameter("-q and -v exclude each other", ctx=ctx)
     for name in asked:
         choose_verbosity(Verbosity.QUIET if name == "quiet" else Verbosity.VERBOSE)
 

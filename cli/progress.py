@@ -24,26 +24,29 @@ class _Clock:
     """Times the steps of one work after another."""
 
     def __init__(self) -> None:
-        self._work = ""
-        self._start = time.monotonic()
+        self._work = self._series = ""
+        self._start = self._series_start = time.monotonic()
         self._first = 0
 
     def finished(self, step: str) -> str | None:
         """The work that ended, with its time, where this step begins another."""
-        work = step.work if isinstance(step, Step) else step
+        work, series = (step.work, step.series) if isinstance(step, Step) else (step, step)
+        now = time.monotonic()
+        if series != self._series:
+            self._series, self._series_start = series, now
+            self._first = step.done if isinstance(step, Step) else 0
         if work == self._work:
             return None
-        ended, now = self._work, time.monotonic()
+        ended = self._work
         text = f"{ended}: {now - self._start:.1f} s" if ended else ""
         self._work, self._start = work, now
-        self._first = step.done if isinstance(step, Step) else 0
         return text
 
     def left(self, step: str) -> str:
-        """How long the rest of the work takes if it goes on as it went; empty where nothing tells."""
+        """How long the rest of the series takes if it goes on as it went; empty where nothing tells."""
         if not isinstance(step, Step) or step.done <= self._first or step.total <= step.done:
             return ""
-        pace_s = (time.monotonic() - self._start) / (step.done - self._first)
+        pace_s = (time.monotonic() - self._series_start) / (step.done - self._first)
         return f", about {duration(pace_s * (step.total - step.done))} left"
 
 
@@ -86,7 +89,7 @@ def progress() -> Iterator[Callable[[str], None]]:
         now = time.monotonic()
         if account(step):
             told = now
-            tell(step.work if isinstance(step, Step) else step)
+            tell((step.work if isinstance(step, Step) else step) + clock.left(step))
         elif now - told >= _PAUSE_S:
             told = now
             tell(step + clock.left(step))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options, output
+
+if TYPE_CHECKING:
+    from riformer_deploy.api.doctor import UserFolder
 
 
 def doctor(
@@ -29,10 +33,31 @@ def doctor(
     output.say(f"{machine.cpu}, {machine.cores} cores{memory}, {machine.system}, Python {machine.python}")
     output.print_table(
         "This machine",
-        ("what", "for", "state", "version", "detail"),
-        [(f.name, f.needed_for, str(f.health), f.version or "-", f.detail) for f in report.findings],
+        ("!what", "!state", "version", "for"),
+        [
+            (
+                f.name,
+                str(f.health),
+                f.version or "-",
+                f"{f.needed_for} ({f.detail})" if f.detail else f.needed_for,
+            )
+            for f in report.findings
+        ],
     )
     for finding in report.findings:  # below the table, where no column breaks a command that people copy
         if finding.remedy:
             output.say(f"{finding.name}: {finding.remedy}")
+    _say_folders(report.folders)
+    for runtime, state in report.telemetry.items():
+        output.say(f"Reports of use by {runtime}: {state}")
     output.next_step("export", "CKPT")
+
+
+def _say_folders(folders: Sequence[UserFolder]) -> None:
+    """Paths on lines of their own, to be copied; those that are not there only with ``-v``."""
+    shown = [folder for folder in folders if folder.exists or output.is_verbose()]
+    missing = len(folders) - len(shown)
+    output.say("Folders outside a bundle" + (f" ({missing} more with -v):" if missing else ":"))
+    for folder in shown:
+        there = "" if folder.exists else "; not there"
+        output.say(f"  {folder.path}\n    {folder.holds}\n    {folder.variable} moves it{there}")

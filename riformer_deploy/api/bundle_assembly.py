@@ -20,7 +20,7 @@ from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.checkpoints.save_tensors import save_tensors
 from riformer_deploy.common.errors import CheckpointValuesError
 from riformer_deploy.common.files import replacing
-from riformer_deploy.common.progress import Progress
+from riformer_deploy.common.progress import Progress, Step
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
@@ -150,8 +150,9 @@ def stage_graphs(
         OptionError: int8 or fp8 without a calibration.
     """
     artifacts = []
-    for config in configs:
-        progress(f"exporting {config.precision} to ONNX")
+    for done, config in enumerate(configs):
+        work, part = f"exporting {config.precision} to ONNX", f"{done + 1} of {len(configs)}"
+        progress(Step(work, part, done=done, total=len(configs), series="exporting"))
         artifacts.append(_stage_graph(staged, inputs, config, graph))
     return tuple(artifacts)
 

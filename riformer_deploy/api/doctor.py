@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from riformer_deploy.bundle.rtx_support import rtx_support
+from riformer_deploy.common import telemetry
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require, require_installed
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.system.machine import Machine, describe_machine
+from riformer_deploy.system.user_files import UserFolder, user_folders
+
+__all__ = ["DoctorReport", "Finding", "Health", "UserFolder", "examine"]
 
 
 class Health(StrEnum):
@@ -51,10 +55,14 @@ class DoctorReport:
     Attributes:
         machine: This machine.
         findings: One per thing.
+        folders: What is written outside a bundle.
+        telemetry: Whether a runtime reports of its use, by its name.
     """
 
     machine: Machine
     findings: tuple[Finding, ...]
+    folders: tuple[UserFolder, ...]
+    telemetry: dict[str, str]
 
 
 _REQUIRED = {
@@ -175,4 +183,9 @@ def examine(*, thorough: bool = False) -> DoctorReport:
     ]
     packages = [_required(name, imports=thorough) for name in _REQUIRED]
     packages += [_optional(name, imports=thorough or name not in _SLOW) for name in _OPTIONAL]
-    return DoctorReport(machine=describe_machine(), findings=(*packages, _driver(driver), *gpus))
+    return DoctorReport(
+        machine=describe_machine(),
+        findings=(*packages, _driver(driver), *gpus),
+        folders=user_folders(),
+        telemetry=telemetry.states(),
+    )

@@ -28,7 +28,8 @@ from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoi
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.interruption import kept_on_interruption
+from riformer_deploy.common.progress import Progress, silent, within
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.data.class_names import resolve_class_names
@@ -42,6 +43,7 @@ from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import find_variant, get_variant
 from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
+from riformer_deploy.quantization.calibration import kept_calibration
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
 
@@ -114,11 +116,6 @@ def _prove(
     return parity
 
 
-def _proving(progress: Progress) -> Progress:
-    """Steps of the parity report as steps of the export."""
-    return lambda step: progress(f"proving parity: {step}")
-
-
 def _report(
     options: ExportOptions, manifest: Manifest, parity: ParityResult, notes: list[str], kept: Path | None
 ) -> ExportReport:
@@ -180,7 +177,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     )
     notes += calibrated.notes
     failed_folder = None
-    with staging(output) as staged:
+    with kept_on_interruption(lambda: kept_calibration(calibrated.result)), staging(output) as staged:
         progress("fusing")
         weights = stage_weights(staged, checkpoint)
         parent = weights[0].file.sha256
@@ -204,7 +201,7 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
             samples=stage_samples(staged, calibrated.samples, parent) or previous.samples,
             libraries=library_versions(),
         )
-        bundle, proving = Bundle(staged, manifest, base=output), _proving(progress)
+        bundle, proving = Bundle(staged, manifest, base=output), within("proving parity", progress)
         expected = parity_reference(bundle, proving)
         parity = _prove(bundle, expected, options, notes, proving)
         report = stage_parity(staged, parity, parent)

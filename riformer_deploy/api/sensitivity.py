@@ -10,12 +10,13 @@ from riformer_deploy.backends.stored_models import stored_model
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.export.option_checks import check_config, refuse_unused
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.accuracy_control import calibration_config
-from riformer_deploy.quantization.calibration import calibrate
+from riformer_deploy.quantization.calibration import calibrate, kept_calibration
 from riformer_deploy.quantization.sensitivity import SensitivityReport, evaluator_of, rank_layers
 
 __all__ = [
@@ -52,4 +53,5 @@ def bundle_sensitivity(
     folded = fold(reference)
     check_config(config, folded)
     calibration = calibrate(folded, source.weights_sha256, given, calibration_config([config]), progress)
-    return rank_layers(evaluator_of(folded, reference, record, calibration, config), progress)
+    with kept_on_interruption(lambda: kept_calibration(calibration)):
+        return rank_layers(evaluator_of(folded, reference, record, calibration, config), progress)

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
 from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
+from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.model.variants import Variant, find_variant, get_variant
 
@@ -144,7 +145,8 @@ def _fetch(
             if prefix is None:
                 os.truncate(part, 0)  # nothing could tell that two halves are of one file
             had = part.stat().st_size
-            fetched = transfer(url, part, options.patience, count)
+            with kept_on_interruption(lambda: _kept(part) if prefix is not None else ""):
+                fetched = transfer(url, part, options.patience, count)
             if had and prefix is not None and not sha256_of(part).startswith(prefix):
                 _LOG.warning("what was kept of an earlier attempt is not this file's; fetching it anew")
                 os.truncate(part, 0)
@@ -159,6 +161,11 @@ def _fetch(
             f"{path} cannot be written: {err}", remedy="Choose another folder with -o."
         ) from err
     return _report(path, url, fetched_bytes=fetched)
+
+
+def _kept(part: Path) -> str:
+    size_bytes = part.stat().st_size
+    return f"{size_bytes:,} bytes are kept in {part}" if size_bytes else ""
 
 
 def _report(path: Path, url: str, *, fetched_bytes: int) -> DownloadReport:

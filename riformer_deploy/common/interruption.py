@@ -1,4 +1,4 @@
-"""Ctrl-C, put off while something must not stop half-way."""
+"""Ctrl-C: put off while something must not stop half-way, and told what is kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 _Handler = Callable[[int, FrameType | None], object]
+
+
+@contextlib.contextmanager
+def kept_on_interruption(describe: Callable[[], str]) -> Iterator[None]:
+    """Add what is kept to a KeyboardInterrupt of the block, as a note (PEP 678) that the command line prints.
+
+    Args:
+        describe: Called then; gives one line without a full stop, or an empty text where nothing is kept.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        if text := describe():
+            err.add_note(text)
+        raise
 
 
 @contextlib.contextmanager

@@ -17,24 +17,29 @@ class Step(str):
     Args:
         work: What is being done.
         part: How far it is, such as ``round 3 of 10``.
-        done: How many equally long steps of the work are done, this one not among them.
+        done: How many steps of about the same length are done, this one not among them.
         total: How many there are; 0 where that is not known.
+        series: What those steps have in common; by default ``work``.
 
     Attributes:
         work: What is being done.
+        part: As given.
         done: As given.
         total: As given; with ``done`` it tells the time remaining.
+        series: As given.
     """
 
-    __slots__ = ("done", "total", "work")
+    __slots__ = ("done", "part", "series", "total", "work")
     work: str
+    part: str
     done: int
     total: int
+    series: str
 
-    def __new__(cls, work: str, part: str, *, done: int = 0, total: int = 0) -> Self:
+    def __new__(cls, work: str, part: str, *, done: int = 0, total: int = 0, series: str = "") -> Self:
         """The text with both."""
         step = super().__new__(cls, f"{work}, {part}")
-        step.work, step.done, step.total = work, done, total
+        step.work, step.part, step.done, step.total, step.series = work, part, done, total, series or work
         return step
 
 
@@ -48,8 +53,8 @@ def within(work: str, progress: Progress) -> Progress:
 
     def outer(step: str) -> None:
         if isinstance(step, Step):
-            part = step.removeprefix(f"{step.work}, ")
-            progress(Step(f"{work}: {step.work}", part, done=step.done, total=step.total))
+            inner = f"{work}: {step.work}"
+            progress(Step(inner, step.part, done=step.done, total=step.total, series=step.series))
         else:
             progress(f"{work}: {step}")
 

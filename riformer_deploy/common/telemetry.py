@@ -18,6 +18,17 @@ def switch_off() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
+def states() -> dict[str, str]:
+    """Whether each runtime reports, by its name, and by which switch."""
+    setting = os.environ.get("ORT_DISABLE_TELEMETRY", "")
+    return {
+        "ONNX Runtime": f"{'off' if setting == '1' else 'as it is built'} (ORT_DISABLE_TELEMETRY={setting})",
+        "OpenVINO": "on: imported before riformer_deploy"
+        if sys.modules.get(_OPENVINO) is not None
+        else "off (its reporting package is not loaded)",
+    }
+
+
 @contextlib.contextmanager
 def without_openvino_telemetry() -> Iterator[None]:
     """While OpenVINO is imported its reporting package cannot be, so that it takes its own stand-in."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.base import Candidate, Runtime, Skipped
 from riformer_deploy.common.errors import DatasetError, OptionError
+from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
@@ -121,7 +122,12 @@ def measure_accuracy(task: AccuracyTask, count: CountCallback = uncounted) -> Me
                 "taking up an interrupted pass: %d of %d pictures are done", first, len(task.dataset)
             )
         count(first, len(task.dataset))
-        with contextlib.ExitStack() as stack:
+
+        def kept() -> str:
+            count_done = done[-1].start + done[-1].count if resume_log and done else 0
+            return f"{count_done:,} of {len(task.dataset):,} pictures are done" if count_done else ""
+
+        with kept_on_interruption(kept), contextlib.ExitStack() as stack:
             lanes = []
             for candidate in task.candidates if first < len(task.dataset) else ():
                 runtime = candidate.open()

@@ -132,6 +132,7 @@ def _measure_batch(
     progress: Progress,
     under_load: list[GpuState | None],
     seconds: float,
+    later_s: float,
 ) -> tuple[list[LatencySamples], list[Skipped], float]:
     """Time every lane of one batch size; the GPU is looked at before the lanes are closed.
 
@@ -154,9 +155,9 @@ def _measure_batch(
             else:
                 lanes.append(prepared)
         order = random.Random(options.seed)  # noqa: S311  # an order, not a secret
-        rounds = Rounds(options.rounds, options.repeats, seconds)
+        rounds = Rounds(options.rounds, options.repeats, seconds, later_s)
         while lanes and rounds.more([(lane.candidate.role, lane.compared_ms) for lane in lanes]):
-            progress(Step(f"batch {batch}", rounds.label))
+            progress(Step(f"batch {batch}", rounds.label, done=rounds.taken, total=rounds.planned))
             rounds.taken += 1
             for lane in order.sample(lanes, len(lanes)):
                 failure = _take_turn(lane, images, options.repeats)
@@ -223,7 +224,7 @@ def measure_latency(
     for place, batch in enumerate(options.batches):
         share_s = left_s / (len(options.batches) - place)
         measured, missed, spent_s = _measure_batch(
-            candidates, images[:batch], options, progress, under_load, share_s
+            candidates, images[:batch], options, progress, under_load, share_s, left_s - share_s
         )
         samples += measured
         left_out += missed

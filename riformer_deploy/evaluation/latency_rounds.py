@@ -101,10 +101,11 @@ class Rounds:
         repeats: Samples of each turn.
         seconds: When to stop at the latest, once there are enough rounds for an interval; a fixed number has
             no limit.
+        later_s: Seconds that batch sizes after this one may take; only told.
     """
 
-    def __init__(self, fixed: int | None, repeats: int, seconds: float) -> None:
-        self._fixed, self._repeats, self._seconds = fixed, repeats, seconds
+    def __init__(self, fixed: int | None, repeats: int, seconds: float, later_s: float = 0.0) -> None:
+        self._fixed, self._repeats, self._seconds, self._later_s = fixed, repeats, seconds, later_s
         self._start = time.monotonic()
         self._look = _FIRST_LOOK
         self.taken = 0
@@ -116,10 +117,16 @@ class Rounds:
 
     @property
     def label(self) -> str:
-        """The round that comes next, for progress."""
+        """The round that comes next and the time that is left for all batch sizes, for progress."""
         if self._fixed is not None:
             return f"round {self.taken + 1} of {self._fixed}"
-        return f"round {self.taken + 1}, at most {max(self._seconds - self.spent_s, 0):.0f} s left"
+        left_s = max(self._seconds - self.spent_s, 0) + self._later_s
+        return f"round {self.taken + 1}, at most {left_s:.0f} s left"
+
+    @property
+    def planned(self) -> int:
+        """How many rounds there are; 0 where that is not known beforehand."""
+        return self._fixed or 0
 
     def more(self, series: Sequence[tuple[Role, Sequence[float]]]) -> bool:
         """Whether to take another round.

@@ -11,7 +11,7 @@ import numpy as np
 
 from riformer_deploy.backends.base import Candidate, Outputs, Runtime, Skipped, graph_of
 from riformer_deploy.common.enums import Precision
-from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.reference_outputs import (
     TAPPED,
@@ -161,8 +161,10 @@ def verify_parity(task: ParityTask, progress: Progress = silent) -> ParityResult
         progress(task.reference.name)
         expected = run_reference(task.reference, task.images, task.tapped, task.blocks)
     compared = []
-    for candidate in task.candidates:
-        progress(candidate.name)
+    count = len(task.candidates)
+    for done, candidate in enumerate(task.candidates):
+        part = f"{done + 1} of {count}"
+        progress(Step(candidate.name, part, done=done, total=count, series="parity"))
         compared.append(_compare(task, candidate, expected.outputs, expected.stages))
         _LOG.info("parity of %s: %s", candidate.name, compared[-1].status)
     return ParityResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,18 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.enums import Norm2Form, Precision
 from riformer_deploy.common.errors import GateError
+from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.export.option_checks import check_config
 from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
+from riformer_deploy.quantization.calibration import (
+    CalibrationConfig,
+    CalibrationResult,
+    calibrate,
+    kept_calibration,
+)
 from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
@@ -214,7 +221,8 @@ def calibrate_lowerings(
     notes, chosen = [*remarks, *more], []
     for config in lowerings:
         if result is not None and gate is not None and config.precision.is_quantized:
-            gated, text = restore_accuracy(folded, training, record, result, config, gate, progress)
+            with kept_on_interruption(functools.partial(kept_calibration, result)):
+                gated, text = restore_accuracy(folded, training, record, result, config, gate, progress)
             notes.append(text)
             chosen.append(gated)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.common.files import replacing
-from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
@@ -29,6 +28,7 @@ from riformer_deploy.quantization.observers import (
     histograms,
 )
 from riformer_deploy.quantization.overflow import block_abs_max, measure_abs_max, weight_abs_max
+from riformer_deploy.system.user_files import calibration_cache
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ def _with_progress(images: CalibrationSet, text: str, progress: Progress) -> Bat
     def batches() -> Iterator[Tensor]:
         done = 0
         for batch in images.batches():
-            progress(f"calibrating, {text}: {done} of {images.count} images")
+            part = f"{text}: {done} of {images.count} images"
+            progress(Step("calibrating", part, done=done, total=images.count, series=text))
             yield torch.from_numpy(batch)
             done += len(batch)
 
@@ -203,12 +204,6 @@ def measure(
     )
 
 
-def cache_folder() -> Path:
-    """Where calibrations are kept: ``riformer-deploy`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "riformer-deploy" / "calibrations"
-
-
 def _cached(path: Path, key: str) -> Calibration | None:
     """What a cache file holds, if it is whole and of this key: its first line is the sha256 of the rest."""
     try:
@@ -219,6 +214,17 @@ def _cached(path: Path, key: str) -> Calibration | None:
     except (OSError, UnicodeDecodeError, RecordError):
         return None
     return found if found.key == key else None
+
+
+def kept_calibration(result: CalibrationResult | None) -> str:
+    """That the cache holds a calibration, to be told after an interruption; empty where it does not.
+
+    Args:
+        result: None where there was nothing to calibrate.
+    """
+    if result is None or not (calibration_cache() / f"{result.calibration.key}.json").exists():
+        return ""
+    return f"the calibration on {result.calibration.images} images is kept in {calibration_cache()}"
 
 
 def calibrate(
@@ -244,7 +250,7 @@ def calibrate(
         CalibrationError: The model overflows float32 on these images.
     """
     key = calibration_key(weights_sha256, images, config)
-    path = cache_folder() / f"{key}.json"
+    path = calibration_cache() / f"{key}.json"
     cached = _cached(path, key)
     if cached is not None:
         _LOG.info("calibration %s comes from the cache", key[:12])

@@ -16,7 +16,7 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import ModelRecord
 from riformer_deploy.common.enums import InputForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.calibration import batch_size
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import Images
@@ -171,8 +171,9 @@ def rank_layers(evaluator: QuantizedEvaluator, progress: Progress = silent) -> S
     """
     layers = evaluator.layers
     found = []
-    for name in layers:
-        progress(f"sensitivity of {name}")
+    for done, name in enumerate(layers):
+        part = f"{name}, layer {done + 1} of {len(layers)}"
+        progress(Step("sensitivity", part, done=done, total=len(layers)))
         found.append(LayerCost(layer=name, cost=evaluator.cost(frozenset(layers) - {name})))
     found.sort(key=lambda item: _order(item.cost))
     images = evaluator.calibration.images

@@ -17,10 +17,10 @@ from riformer_deploy.quantization import calibration
 from riformer_deploy.quantization.calibration import (
     Calibration,
     CalibrationConfig,
-    cache_folder,
     calibrate,
     calibration_key,
 )
+from riformer_deploy.system.user_files import calibration_cache
 
 QUICK = CalibrationConfig(method=Method.MAX)
 
@@ -149,11 +149,11 @@ def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "a digit", "empty", "not text", "another key"])
 def test_a_damaged_or_foreign_cache_is_never_used(folded: RIFormer, damage: str) -> None:
     true = _calibrate(folded, [])
-    (path,) = cache_folder().iterdir()
+    (path,) = calibration_cache().iterdir()
     data = path.read_bytes()
     if damage == "another key":
         calibrate(folded, "other weights", _images(), QUICK)
-        (other,) = (item for item in cache_folder().iterdir() if item != path)
+        (other,) = (item for item in calibration_cache().iterdir() if item != path)
         path.write_bytes(other.read_bytes())
     else:
         spot = data.index(b"ranges") + data[data.index(b"ranges") :].index(b".") + 1
@@ -217,4 +217,4 @@ def test_a_model_that_overflows_float32_is_refused_by_layer(folded: RIFormer) ->
     with pytest.raises(CalibrationError, match="overflows float32") as caught:
         calibrate(folded, "weights", _images(scale=100), QUICK)
     assert "input of backbone.network.0.0.mlp.fc1" in caught.value.details
-    assert not cache_folder().exists()
+    assert not calibration_cache().exists()
