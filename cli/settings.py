@@ -95,10 +95,11 @@ def refuse_misspelt_variables(root: Any) -> None:
     prefixes = tuple(
         f"{variable_prefix(path)}_" for path, command in tree if not hasattr(command, "commands")
     )
+    keys = [name.removeprefix(PREFIX) for name in known]  # what all have in common makes nothing alike
     meant = [
         name
         for name in sorted(set(ours) - known)
-        if name.startswith(prefixes) or _nearest(name, known, cutoff=_MISSPELT)
+        if name.startswith(prefixes) or _nearest(name.removeprefix(PREFIX), keys, cutoff=_MISSPELT)
     ]
     if meant:
         raise OptionError(
