@@ -5,9 +5,7 @@ Where one is set in several places the command line goes first, then the environ
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +125,8 @@ def from_file(file: Path, root: Any, path: Iterable[str]) -> dict[str, Setting]:
         OptionError: The file cannot be read or is no TOML; or it names commands or options that do not exist,
             or has values of another type.
     """
+    import tomllib
+
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as err:
@@ -234,6 +234,8 @@ def _kind(value: object) -> str:
 
 
 def _nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    import difflib
+
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
 
 

@@ -18,6 +18,7 @@ import riformer_deploy_cli.main
 from _docstrings import cell, markdown, sections
 from _python_names import python_page
 from _records import Records
+from riformer_deploy_cli.panels import GENERAL
 from typer.main import get_command
 
 import riformer_deploy
@@ -96,15 +97,33 @@ def leaves(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(child, f"{path} {name}".strip())
 
 
+_OPTIONS_HEADER = ("| option | value | default | meaning |", "|---|---|---|---|")
+
+
 def cli_page() -> list[str]:
     """Every command with its arguments and options."""
     commands = dict(leaves())
-    lines = ["# Command line", ""]
+    lines = [
+        "# Command line",
+        "",
+        "Variables, a file of options, completion: [command line](../command-line.md).",
+        "",
+    ]
     lines += [f"- [`{name}`](#riformer-deploy-{name.replace(' ', '-')})" for name in commands]
+    lines += ["", "## Options before the command", "", *_OPTIONS_HEADER]
+    root: Any = get_command(riformer_deploy_cli.main.app)
+    lines += [_option_row(option, bool) for option in root.params if option.rich_help_panel != GENERAL]
+    lines += ["", "## Options of every command", "", *_OPTIONS_HEADER]
+    hints = typing.get_type_hints(inspect.unwrap(commands["models"].callback))
+    lines += [_option_row(option, hints.get(option.name, bool)) for option in commands["models"].params]
     for name, command in commands.items():
         hints = typing.get_type_hints(inspect.unwrap(command.callback))
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option"]
+        groups: dict[str, list[Any]] = {"": []}
+        for option in options:
+            if option.rich_help_panel != GENERAL:
+                groups.setdefault(str(option.rich_help_panel or ""), []).append(option)
         usage = [_usage(argument) for argument in arguments]
         lines += [
             "",
@@ -118,9 +137,15 @@ def cli_page() -> list[str]:
         if arguments:
             lines += ["| argument | meaning |", "|---|---|"]
             lines += [f"| `{cell(_usage(a))}` | {cell(markdown(a.help))} |" for a in arguments] + [""]
-        lines += ["| option | value | default | meaning |", "|---|---|---|---|"]
-        lines += [_option_row(option, hints[option.name]) for option in options]
-        lines += ["", markdown(command.epilog).replace("Example: ", "Example: `") + "`"]
+        for title, members in groups.items():
+            if members:
+                lines += [f"{title}:", ""] if title else []
+                lines += [
+                    *_OPTIONS_HEADER,
+                    *(_option_row(option, hints[option.name]) for option in members),
+                    "",
+                ]
+        lines += [markdown(command.epilog).replace("Example: ", "Example: `") + "`"]
     return lines
 
 

@@ -113,7 +113,9 @@ def test_quiet_leaves_the_result_and_verbose_says_more(
 def test_a_verbose_option_of_its_own_stays_the_command_s_and_means_the_same(
     cli: Run, command: Callable[..., None]
 ) -> None:
-    def work(verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Counts too.")] = False) -> None:
+    def work(
+        *, verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Counts too.")] = False
+    ) -> None:
         output.say(f"{verbose} {output.is_verbose()}")
 
     command(work)
@@ -127,7 +129,7 @@ def test_an_interruption_says_what_is_kept_and_the_command_that_goes_on(
     cli: Run, command: Callable[..., None], kept: str
 ) -> None:
     def work(name: Annotated[str, typer.Option()] = "") -> None:
-        interruption = KeyboardInterrupt()
+        interruption = KeyboardInterrupt(name)
         if kept:
             interruption.add_note(kept)
         raise interruption

@@ -59,9 +59,7 @@ def test_a_file_sets_what_the_command_line_can(
     assert f"Invalid value for [sensitivity] precision of {path} (--precision): 'fp16' is not" in ran.stderr
 
 
-def test_everything_that_is_wrong_with_a_file_is_named_at_once(
-    cli: Run, file: Callable[[str], Path]
-) -> None:
+def test_everything_that_is_wrong_with_a_file_is_named_at_once(cli: Run, file: Callable[[str], Path]) -> None:
     path = file(
         '[export]\nforc = true\nopset = "x"\nprecision = ["fp32", true]\nimage_size = 224\n'
         "[exprot]\n"
@@ -88,12 +86,12 @@ def test_everything_that_is_wrong_with_a_file_is_named_at_once(
 def test_a_file_that_is_none_is_refused_and_help_does_not_need_it(
     cli: Run, file: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    for path, said in (
-        (tmp_path / "gone.toml", "cannot be read: No such file"),
+    for text, said in (
+        (None, "cannot be read: No such file"),
         ("[bench\n", "is no TOML: "),
         ("bench = 1\n", "bench: expected a table, [bench], got the number 1"),
     ):
-        path = path if isinstance(path, Path) else file(path)
+        path = tmp_path / "gone.toml" if text is None else file(text)
         ran = cli("--config", path, "bench")
         assert ran.returncode == 2
         assert said in ran.stderr

@@ -23,9 +23,7 @@ def test_an_export_shows_one_line_that_changes_and_ctrl_c_says_how_to_go_on(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tables_fit_and_break_no_name_that_people_copy(
-    tmp_path: Path, tiny_bundle: Path, installed_command: str
-) -> None:
+def test_tables_fit_and_break_no_name_that_people_copy(tmp_path: Path, installed_command: str) -> None:
     terminal = Terminal([installed_command, "doctor", "-q"], tmp_path)
     assert terminal.finish() == 0
     rows = terminal.plain.splitlines()
