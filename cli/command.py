@@ -6,10 +6,11 @@ public names for click's contexts and parameters, and newer versions may bring t
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -17,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from riformer_deploy.common.errors import OptionError
 
 from . import output, settings
+from .command_list import CommandEntry
 from .panels import GENERAL, Rare
 from .streams import Verbosity, ask_json, choose_verbosity
 
@@ -134,11 +136,50 @@ class Command(TyperCommand):
         )
 
 
+class _Commands(MutableMapping[str, Any]):
+    """Commands of click by name; a listed one is imported, and made of its function, when it is read."""
+
+    def __init__(self, made: Mapping[str, Any], listed: Mapping[str, CommandEntry]) -> None:
+        self._made, self._listed = dict(made), listed
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made and name in self._listed:
+            self._made[name] = _command_of(name, self._listed[name])
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made or name in self._listed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._listed, **self._made})
+
+    def __len__(self) -> int:
+        return len({**self._listed, **self._made})
+
+
+def _command_of(name: str, entry: CommandEntry) -> Any:
+    module = importlib.import_module(f"{__package__}.commands.{entry.module}")
+    app = App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, epilog=f"Example: {entry.example}")(getattr(module, entry.function))
+    return typer.main.get_command(app)
+
+
 class Group(TyperGroup):
     """A command of commands, with what all of them have."""
 
+    listed: ClassVar[Mapping[str, CommandEntry]] = {}
+    """Those that are imported when they are asked for: most of the time that a command needs to start would
+    go into importing the others."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.commands = _Commands(self.commands, self.listed)
         self._own = {param.name for param in self.params}
         self.params += _common(self.params)
 
@@ -153,9 +194,18 @@ class Group(TyperGroup):
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """Each with all of its first sentence: a description that is cut tells little."""
-        rows = [(name, str(self.commands[name].help or "").split("\n\n")[0]) for name in self.commands]
+        rows = [(name, self._summary(name)) for name in self.commands]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """As Typer's, which would import each."""
+        return list(self.commands)
+
+    def _summary(self, name: str) -> str:
+        if name in self.listed:
+            return self.listed[name].summary
+        return str(self.commands[name].help or "").split("\n\n")[0]
 
 
 def _path(ctx: Any) -> tuple[str, ...]:

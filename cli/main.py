@@ -23,13 +23,27 @@ from riformer_deploy import __version__
 from riformer_deploy.common.display import displayed
 from riformer_deploy.common.errors import OptionError, RIFormerDeployError
 
-from . import commands, output, progress, streams
+from . import output, progress, streams
 from .command import USAGE_ERROR, App, Group
+from .command_list import COMMANDS, SERVE, VERIFY
 from .options import Debug
 from .output import print_error
 
+
+class _Root(Group):
+    listed = COMMANDS
+
+
+class _Verify(Group):
+    listed = VERIFY
+
+
+class _Serve(Group):
+    listed = SERVE
+
+
 app = App(
-    cls=Group,
+    cls=_Root,
     name="riformer-deploy",
     help="RIFormer checkpoints to verified deployment artifacts.",
     epilog="Example: riformer-deploy export ckpt.pth && riformer-deploy verify parity",
@@ -38,69 +52,24 @@ app = App(
     rich_markup_mode=None,  # plain help: it needs half the time, since Rich is not imported for it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-verify_app = App(
-    cls=Group,
-    help="Verify that artifacts compute the reference's function, and how often they are right.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+app.add_typer(
+    App(
+        cls=_Verify,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Verify that artifacts compute the reference's function, and how often they are right.",
+    ),
+    name="verify",
 )
-app.command("export", epilog="Example: riformer-deploy export ckpt.pth -o bundle --image-size 224")(
-    commands.export
+app.add_typer(
+    App(
+        cls=_Serve,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Put a bundle's models into a server, and check what it gives.",
+    ),
+    name="serve",
 )
-app.command("fuse", epilog="Example: riformer-deploy fuse ckpt.pth -o deploy.pth")(commands.fuse)
-app.command(
-    "reparameterize",
-    epilog="Example: riformer-deploy reparameterize riformer-s12_8xb128_in1k.py ckpt.pth deploy.pth",
-)(commands.reparameterize)
-app.command("test", epilog="Example: riformer-deploy test config.py ckpt.pth --data data/imagenet")(
-    commands.evaluate
-)
-verify_app.command("parity", epilog="Example: riformer-deploy verify parity bundle --json")(commands.parity)
-verify_app.command(
-    "accuracy", epilog="Example: riformer-deploy verify accuracy bundle --data imagenet --max-drop 0.1"
-)(commands.accuracy)
-app.add_typer(verify_app, name="verify")
-serve_app = App(
-    cls=Group,
-    help="Put a bundle's models into a server, and check what it gives.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-serve_app.command("triton", epilog="Example: riformer-deploy serve triton bundle -o models --precision fp16")(
-    commands.triton
-)
-serve_app.command("check", epilog="Example: riformer-deploy serve check http://localhost:8000 bundle --json")(
-    commands.check
-)
-app.add_typer(serve_app, name="serve")
-app.command("bench", epilog="Example: riformer-deploy bench bundle --onnx --batch 1 --batch 8")(
-    commands.bench
-)
-app.command("build", epilog="Example: riformer-deploy build bundle --precision fp16 --profile 1:8:32")(
-    commands.build
-)
-app.command("report", epilog="Example: riformer-deploy report bundle -o report.html")(commands.report)
-app.command(
-    "compare", epilog="Example: riformer-deploy compare old-bundle bundle --max-slowdown 5% --max-drop 0.1"
-)(commands.compare)
-app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.jpg' bundle --top 3")(
-    commands.predict
-)
-app.command("features", epilog="Example: riformer-deploy features photos/ bundle -o features.npz")(
-    commands.features
-)
-app.command("download", epilog="Example: riformer-deploy download riformer-s12_in1k -o checkpoints")(
-    commands.download
-)
-app.command("reproduce", epilog="Example: riformer-deploy reproduce riformer-s12_in1k --data imagenet")(
-    commands.reproduce
-)
-app.command("sensitivity", epilog="Example: riformer-deploy sensitivity bundle --calibration images.npz")(
-    commands.sensitivity
-)
-app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
-app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
-app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)
 
 
 _SIGPIPE = 141  # 128 and the signal's number, as a shell has it
