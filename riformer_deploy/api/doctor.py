@@ -84,8 +84,9 @@ _OPTIONAL = {
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
     "cv2": ("OpenCV", "resizing as models trained with OpenCV's resize expect"),
 }
-_SLOW = {"openvino", "matplotlib"}
-"""Of the optional packages, those that take long to import; of the required ones, all do."""
+_QUICK = {"onnxruntime", "cuda.bindings", "pynvml"}
+"""Packages that are imported at every look: without ONNX Runtime's providers little is known, and the others
+take little. Importing all would take ten times as long."""
 _NOT_IMPORTED = "not imported; --thorough does"
 
 
@@ -182,7 +183,7 @@ def examine(*, thorough: bool = False) -> DoctorReport:
         for gpu in driver.gpus
     ]
     packages = [_required(name, imports=thorough) for name in _REQUIRED]
-    packages += [_optional(name, imports=thorough or name not in _SLOW) for name in _OPTIONAL]
+    packages += [_optional(name, imports=thorough or name in _QUICK) for name in _OPTIONAL]
     return DoctorReport(
         machine=describe_machine(),
         findings=(*packages, _driver(driver), *gpus),

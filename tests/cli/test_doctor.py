@@ -36,7 +36,7 @@ def test_json_is_the_report_and_nothing_else(cli: Run) -> None:
     ran = cli("doctor", "--json")
     assert (ran.returncode, ran.stderr) == (0, "")
     report = load_json(DoctorReport, ran.stdout)
-    assert set(json.loads(ran.stdout)) == {"machine", "findings"}
+    assert set(json.loads(ran.stdout)) == {"machine", "findings", "folders", "telemetry"}
     assert {finding.name: finding.health for finding in report.findings}["torch"] is Health.OK
 
 

@@ -141,7 +141,7 @@ def test_what_fails_to_import_is_a_finding_with_the_reason_and_never_an_error(
     pretend: Callable[..., None], failure: Exception
 ) -> None:
     pretend("tensorrt", "10.3", failure)
-    found = _finding("TensorRT")
+    found = _finding("TensorRT", thorough=True)
     assert (found.health, found.version) == (Health.UNUSABLE, "10.3")
     assert str(failure) in found.detail
     assert found.remedy
