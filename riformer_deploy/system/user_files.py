@@ -44,6 +44,12 @@ def _torch_hub() -> Path:
     return (Path(named) if named else _home("XDG_CACHE_HOME", ".cache") / "torch") / "hub" / "checkpoints"
 
 
+def _matplotlib_cache() -> Path:
+    """As ``matplotlib.get_cachedir()`` finds it, without matplotlib."""
+    named = os.environ.get("MPLCONFIGDIR")
+    return Path(named) if named else _home("XDG_CACHE_HOME", ".cache") / "matplotlib"
+
+
 def _inductor_cache() -> Path:
     """As ``torch._inductor.runtime.cache_dir_utils`` finds it."""
     named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
@@ -71,11 +77,7 @@ _FOLDERS: tuple[tuple[Callable[[], Path], str, str], ...] = (
         "kernels that NVIDIA's driver compiled: what runs on a GPU",
         "CUDA_CACHE_PATH",
     ),
-    (
-        lambda: _home("MPLCONFIGDIR", ".cache", "matplotlib"),
-        "matplotlib's list of fonts: report",
-        "MPLCONFIGDIR",
-    ),
+    (_matplotlib_cache, "matplotlib's list of fonts: report", "MPLCONFIGDIR"),
 )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
@@ -48,6 +49,20 @@ def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> 
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
     assert ran.stdout.count(" missing ") == 12
+
+
+def test_folders_outside_a_bundle_are_named_and_with_verbose_those_that_are_not_there(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    kept = tmp_path / "riformer-deploy" / "calibrations"
+    kept.mkdir(parents=True)
+    usual, everything = cli("doctor").stdout, cli("doctor", "-v").stdout
+    assert f"  {kept}\n    calibrations: export, sensitivity\n    XDG_CACHE_HOME moves it\n" in usual
+    assert str(tmp_path / "torch") not in usual
+    assert f"  {tmp_path / 'torch' / 'hub' / 'checkpoints'}\n" in everything
+    assert "Reports of use by ONNX Runtime: off" in usual
 
 
 def test_slow_packages_are_imported_only_where_that_is_asked_for(cli: Run) -> None:

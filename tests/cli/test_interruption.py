@@ -40,6 +40,10 @@ def test_an_export_that_is_ended_says_by_what_and_leaves_nothing(
     assert process.returncode == 128 + sent, seen + rest
     assert out == ""
     assert "Traceback" not in seen + rest
+    assert "interrupted: nothing half-written is left" in rest
+    assert rest.endswith(
+        f"To begin anew: riformer-deploy export {tiny_checkpoint} --image-size 64x48 -o bundle\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

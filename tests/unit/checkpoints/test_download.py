@@ -166,6 +166,18 @@ def test_a_truncated_answer_is_gone_on_with(
     assert [asked for _, asked in server.asked] == [None, "bytes=100000-"]
 
 
+def test_an_interruption_carries_what_is_kept(variant: Variant, options: DownloadOptions) -> None:
+    def interrupt(done: int, _total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        download_checkpoint(variant, options, interrupt)
+    part = Path(options.folder) / f"{variant.file_name}.part"
+    assert caught.value.__notes__ == [f"{part.stat().st_size:,} bytes are kept in {part}"]
+    assert Path(download_checkpoint(variant, options).path).read_bytes() == CONTENT
+
+
 def test_a_server_that_stalls_is_given_up_and_asked_again(
     server: Server, variant: Variant, options: DownloadOptions
 ) -> None:

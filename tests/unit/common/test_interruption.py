@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from riformer_deploy.common.interruption import interruption_deferred
+from riformer_deploy.common.interruption import interruption_deferred, kept_on_interruption
 
 
 def interrupt() -> None:
@@ -64,3 +64,18 @@ def test_another_thread_defers_nothing_and_works() -> None:
     thread.start()
     thread.join()
     assert ran == [signal.default_int_handler]
+
+
+def test_what_is_kept_goes_with_the_interruption_and_with_nothing_else() -> None:
+    kept = kept_on_interruption
+    with (
+        pytest.raises(KeyboardInterrupt) as caught,
+        kept(lambda: "outer"),
+        kept(lambda: ""),
+        kept(lambda: "inner"),
+    ):
+        raise KeyboardInterrupt
+    assert caught.value.__notes__ == ["inner", "outer"]
+    with pytest.raises(ValueError, match="own") as error, kept_on_interruption(lambda: "kept"):
+        raise ValueError("own")
+    assert not hasattr(error.value, "__notes__")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from riformer_deploy.common import telemetry
+
 _SCRIPT = """
 import onnx
 from riformer_deploy.common.dependencies import require
@@ -31,3 +33,18 @@ def test_runtimes_leave_nothing_in_the_home_folder(tmp_path: Path, repository: P
         [sys.executable, "-c", _SCRIPT], env=environment, check=True
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whether_a_runtime_reports_is_told_with_its_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    assert telemetry.states() == {
+        "ONNX Runtime": "off (ORT_DISABLE_TELEMETRY=1)",
+        "OpenVINO": "off (its reporting package is not loaded)",
+    }
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", sys)
+    assert telemetry.states() == {
+        "ONNX Runtime": "as it is built (ORT_DISABLE_TELEMETRY=0)",
+        "OpenVINO": "on: imported before riformer_deploy",
+    }

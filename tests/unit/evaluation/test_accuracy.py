@@ -154,6 +154,17 @@ def test_broken_pictures_are_counted_named_and_left_out_of_every_figure(tmp_path
         measure_accuracy(task(entry("base", Knowing({})), data=data))
 
 
+def test_an_interruption_carries_how_much_is_done_where_that_is_kept(tmp_path: Path) -> None:
+    def interrupt(done: int, _total: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    for folder, notes in ((tmp_path, ["6 of 20 pictures are done"]), (None, [])):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            measure_accuracy(task(entry("base", Knowing({})), resume_folder=folder), interrupt)
+        assert getattr(caught.value, "__notes__", []) == notes
+
+
 @pytest.mark.parametrize("done", [0, 3, 9, 18])
 def test_an_interrupted_pass_is_taken_up_where_it_ended(done: int, tmp_path: Path) -> None:
     wrong = {1: 4, 11: 4, 19: 4}

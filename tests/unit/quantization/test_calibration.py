@@ -19,6 +19,7 @@ from riformer_deploy.quantization.calibration import (
     CalibrationConfig,
     calibrate,
     calibration_key,
+    kept_calibration,
 )
 from riformer_deploy.system.user_files import calibration_cache
 
@@ -144,6 +145,15 @@ def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
     assert _calibrate(folded, first) == _calibrate(folded, again)
     assert first[0] == "calibrating, largest values: 0 of 4 images"
     assert again == []
+
+
+def test_an_interruption_afterwards_can_tell_that_it_is_kept(folded: RIFormer) -> None:
+    assert kept_calibration(None) == ""
+    result = calibrate(folded, "weights", _images(), QUICK)
+    assert kept_calibration(result) == f"the calibration on 4 images is kept in {calibration_cache()}"
+    for path in calibration_cache().iterdir():
+        path.unlink()
+    assert kept_calibration(result) == ""  # as where it could not be written
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a digit", "empty", "not text", "another key"])
