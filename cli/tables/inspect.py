@@ -142,8 +142,8 @@ def _print_bundle(found: BundleInspection) -> None:
 
 
 def _models_parity(found: BundleInspection) -> str:
-    if found.parity_unproven:
-        return f"NOT proven: {'; '.join(found.parity_unproven)}"
+    if found.parity_not_verified:
+        return f"NOT verified: {'; '.join(found.parity_not_verified)}"
     return f"{found.parity}, {found.parity_utc}" if found.parity else "none under default limits"
 
 

@@ -10,7 +10,6 @@ from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.config_files import read_config
-from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import Precision, RuntimeKind, WeightSet
@@ -28,9 +27,7 @@ from riformer_deploy.model.reparameterize import fuse
 
 __all__ = [
     "CheckpointAccuracyOptions",
-    "DownloadOptions",
     "evaluate_checkpoint",
-    "named_checkpoint",
 ]
 
 DEFAULT_DATA = Path("data/imagenet")

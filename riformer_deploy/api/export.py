@@ -24,7 +24,6 @@ from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, staging
 from riformer_deploy.checkpoints.config_agreement import with_config
-from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
@@ -48,7 +47,6 @@ from riformer_deploy.system.machine import library_versions
 __all__ = [
     "AS_FOUND",
     "DEFAULT_OPSET",
-    "DownloadOptions",
     "ExportOptions",
     "ExportReport",
     "Gate",
@@ -59,7 +57,6 @@ __all__ = [
     "export_checkpoint",
     "find_variant",
     "get_variant",
-    "named_checkpoint",
     "parse_changes",
 ]
 

@@ -11,7 +11,7 @@ from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
-from riformer_deploy.evaluation.evidence import unproven
+from riformer_deploy.evaluation.evidence import not_verified
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.model.architecture import Form
@@ -86,7 +86,7 @@ def _inspect(path: Path) -> BundleInspection:
     if (wrong := architecture_problem(manifest)) is not None:
         problems.append(wrong)
     parity = _stored_parity(bundle, problems)
-    missing = unproven(manifest, parity) if parity is not None else ()
+    missing = not_verified(manifest, parity) if parity is not None else ()
     if missing:
         parity = None
     parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
@@ -102,7 +102,7 @@ def _inspect(path: Path) -> BundleInspection:
         parity=parity.status if parity else None,
         parity_utc=parity.created_utc if parity else None,
         parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
-        parity_unproven=missing,
+        parity_not_verified=missing,
         intact=not problems,
         problems=tuple(problems),
         foreign=tuple(
@@ -117,7 +117,7 @@ def _parity_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> E
     parity = _stored_parity(bundle, problems, engine.parity_kind)
     if parity is None or {c.artifact_sha256 for c in parity.candidates} != {engine.file.sha256}:
         return None
-    if unproven(bundle.manifest, parity, (engine.file,)):
+    if not_verified(bundle.manifest, parity, (engine.file,)):
         return None
     return EngineParity(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
 

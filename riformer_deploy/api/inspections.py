@@ -118,10 +118,10 @@ class BundleInspection:
         deploy_parameters: Number of weights once fused.
         graphs: Every ONNX file that is as recorded.
         parity: The verdict of the stored parity report under the default limits; None where there is none
-            that proves what the bundle holds.
+            that verifies what the bundle holds.
         parity_utc: When that parity report was made.
         parity_failures: Why each of its candidates that failed did, runtimes that judge no file included.
-        parity_unproven: Why the stored report does not prove what the bundle holds, if it does not.
+        parity_not_verified: Why the stored report does not verify what the bundle holds, if it does not.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
         engine_parity: The stored parity report of each engine that has one, by the engine's file.
@@ -140,7 +140,7 @@ class BundleInspection:
     problems: tuple[str, ...]
     engine_parity: dict[str, EngineParity]
     parity_failures: tuple[str, ...] = ()
-    parity_unproven: tuple[str, ...] = ()
+    parity_not_verified: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
 
 

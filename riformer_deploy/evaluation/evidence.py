@@ -1,4 +1,4 @@
-"""What a stored parity report proves: verdicts are derived again, and it counts for what it names alone."""
+"""What a stored parity report verifies: verdicts are derived again, and it counts for what it names alone."""
 
 from __future__ import annotations
 
@@ -117,15 +117,15 @@ def _same(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=_SAME, abs_tol=1e-12)
 
 
-def unproven(
+def not_verified(
     manifest: Manifest, result: ParityResult, artifacts: tuple[FileRecord, ...] | None = None
 ) -> tuple[str, ...]:
-    """Why a stored report does not prove what a bundle holds; nothing where it does.
+    """Why a stored report verifies not all that a bundle holds; nothing where it does.
 
     Args:
         manifest: The bundle's.
         result: One of its reports.
-        artifacts: Whose parity it is to prove; None means every graph of the bundle.
+        artifacts: Whose parity it is to verify; None means every graph of the bundle.
     """
     found = []
     if result.reference_sha256 != manifest.reference.file.sha256:

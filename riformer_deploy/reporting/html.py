@@ -18,7 +18,7 @@ from riformer_deploy.reporting.sections import (
     mistake_section,
     provenance_section,
 )
-from riformer_deploy.reporting.summary import Choice, choices, not_proven
+from riformer_deploy.reporting.summary import Choice, choices, not_verified
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -59,7 +59,7 @@ def render_html(
     text: str = environment.get_template("report.html.j2").render(
         title=title_of(evidence),
         answers=[answer_of(choice) for choice in chosen],
-        unproven=not_proven(evidence),
+        not_verified=not_verified(evidence),
         sections=[s for s in sections if s.plot or s.rows or s.pictures],
     )
     return text

@@ -108,7 +108,7 @@ def accuracy_of(evidence: Evidence, config: CandidateConfig) -> ArtifactAccuracy
     return next((item for item in artifacts if item.config == config), None)
 
 
-def not_proven(evidence: Evidence) -> tuple[str, ...]:
+def not_verified(evidence: Evidence) -> tuple[str, ...]:
     """What the bundle holds no evidence of, each in one sentence.
 
     Args:

@@ -255,7 +255,7 @@ def test_an_altered_engine_is_told_and_exits_31(cli: Run, engine_bundle_copy: Pa
     assert ENGINE in ran.stdout
 
 
-def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_proven(
+def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_verified(
     cli: Run, engine_bundle: Path
 ) -> None:
     ran = cli("inspect", engine_bundle)

@@ -79,7 +79,7 @@ def test_it_is_one_well_formed_file_that_asks_nothing_of_anybody(html: str) -> N
 def test_it_holds_every_part_the_answer_first(html: str) -> None:
     page = Page(html)
     assert page.headings == [
-        "Answer", "Not proven", "Latency", "Accuracy against latency", "Accuracy", "Parity by stage",
+        "Answer", "Not verified", "Latency", "Accuracy against latency", "Accuracy", "Parity by stage",
         "Sensitivity of layers", "Accuracy by class", "Mistakes", "Provenance", "Files",
     ]  # fmt: skip
     assert page.tags.count("svg") == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.reporting.evidence import read_evidence
-from riformer_deploy.reporting.summary import choices, class_accuracy, mistakes, not_proven
+from riformer_deploy.reporting.summary import choices, class_accuracy, mistakes, not_verified
 
 
 def test_what_is_chosen_is_a_file_of_the_bundle_and_never_one_that_failed_parity(
@@ -37,7 +37,7 @@ def test_classes_and_mistakes_count_what_the_first_artifact_said(measured_bundle
     assert len(mistakes(evidence)) == 14 - evidence.accuracy.artifacts[0].top1.right
 
 
-def test_what_is_not_proven_is_named(measured_bundle: Path, tiny_bundle: Path) -> None:
-    said = not_proven(read_evidence(measured_bundle))
+def test_what_is_not_verified_is_named(measured_bundle: Path, tiny_bundle: Path) -> None:
+    said = not_verified(read_evidence(measured_bundle))
     assert "The accuracy of OpenVINO fp32 was not measured." in said
-    assert "Latency was not measured." in not_proven(read_evidence(tiny_bundle))
+    assert "Latency was not measured." in not_verified(read_evidence(tiny_bundle))
