@@ -78,7 +78,7 @@ def chosen_bundle(path: Path | None) -> Path:
 
 
 def chosen_checkpoint(argument: str, mirror: str | None = None) -> Path:
-    """The checkpoint that a command's argument means; one that is a name or URL is fetched to the current folder.
+    """The checkpoint that an argument means; what a name or URL means is fetched to the current folder.
 
     Args:
         argument: A path, a published name or an https URL.

@@ -39,7 +39,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.model.architecture import POSITIONS, checked_out_indices
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import find_variant, get_variant
+from riformer_deploy.model.variants import find_variant, get_variant, variant_of
 from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
 from riformer_deploy.quantization.sensitivity import Gate
 from riformer_deploy.system.machine import library_versions
@@ -69,14 +69,9 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
         notes=notes,
         changes=options.preprocessing,
     )
-    published = [
-        variant.name
-        for variant in checkpoint.variants
-        if variant.architecture == checkpoint.architecture
-        and (variant.image_size_px,) * 2 == preprocessing.crop_px
-    ]
+    published = variant_of(checkpoint.architecture, preprocessing.crop_px)
     return ModelRecord(
-        variant=published[0] if published else None,
+        variant=published.name if published is not None else None,
         architecture=checkpoint.architecture,
         preprocessing=preprocessing,
         class_names=resolve_class_names(

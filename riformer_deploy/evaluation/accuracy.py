@@ -31,6 +31,7 @@ from riformer_deploy.evaluation.accuracy_results import (
     share_of,
 )
 from riformer_deploy.evaluation.classification import logits_of, place_of
+from riformer_deploy.evaluation.published import far_below
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
 from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, answers_fit, joined, key_of
 from riformer_deploy.system.machine import describe_machine, library_versions
@@ -137,7 +138,10 @@ def measure_accuracy(task: AccuracyTask, count: CountCallback = uncounted) -> Me
                     resume_log.add(answers)
                 count(batch.start + batch.count, len(task.dataset))
         answers = joined(done)
-        return Measured(result=_result(task, answers, first), answers=answers)
+        result = _result(task, answers, first)
+        if task.published is not None and (text := far_below(result.artifacts[0].top1, task.published)):
+            _LOG.warning("%s", text)
+        return Measured(result=result, answers=answers)
 
 
 def answers_table(measured: Measured, dataset: Dataset) -> str:

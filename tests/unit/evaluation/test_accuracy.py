@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import Status
+from riformer_deploy.model.variants import VARIANTS
 from tests.candidates import labelled
 
 CLASSES = 10
@@ -223,6 +225,35 @@ def test_the_digits_have_their_published_accuracy_in_every_artifact(
     assert [int(row["ONNX Runtime fp32: class"]) for row in table] == expected.tolist()
     assert manifest.results["accuracy.csv"].parent_sha256 == manifest.results["accuracy"].sha256
     assert sorted(p.name for p in bundle.glob(".accuracy*")) == []
+
+
+def test_a_bundle_far_below_what_was_published_is_warned_of(
+    digits_bundle: Path,
+    digits_data: dict[str, NDArray[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle = Path(shutil.copytree(digits_bundle, tmp_path / "bundle"))
+    manifest = Bundle.open(bundle).manifest
+    published = dataclasses.replace(
+        VARIANTS["riformer-s12_in1k"],
+        name="digits",
+        architecture=manifest.model.architecture,
+        image_size_px=64,
+        file_name=f"digits-{manifest.source.sha256[:8]}.pth",
+    )
+    monkeypatch.setitem(VARIANTS, "digits", published)
+    data = tmp_path / "digits.npz"
+    labels = (digits_data["val_labels"][:40] + 1) % CLASSES  # another class order
+    np.savez(data, images=digits_data["val_images"][:40], labels=labels)
+    result = accuracy_bundle(bundle, AccuracyOptions(data=data, groups=(Group.ONNX,)))
+    assert result.published is not None
+    assert result.published.same_file
+    assert (
+        "far below the 76.90 % that was published of digits: other preprocessing or class order"
+        in caplog.text
+    )
 
 
 def test_the_example_images_are_the_validation_set(
