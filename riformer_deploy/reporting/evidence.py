@@ -29,12 +29,15 @@ class Answer:
         label: Its class.
         predicted: First class of each artifact, by the artifact's name.
         right: Whether that is the picture's class, by the artifact's name.
+        score: How sure each artifact was of its first class, a softmax probability, by the artifact's name;
+            empty where the table was written before scores were stored.
     """
 
     picture: str
     label: int
     predicted: dict[str, int]
     right: dict[str, bool]
+    score: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,13 @@ def _parse(record: type[_Result], text: str, path: Path) -> _Result:
         ) from err
 
 
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text} is no probability")
+    return value
+
+
 def _answers(text: str) -> tuple[Answer, ...]:
     """The rows of ``accuracy.csv``; none where it has other columns than this version writes."""
     found = []
@@ -144,6 +154,7 @@ def _answers(text: str) -> tuple[Answer, ...]:
                     label=int(row["label"]),
                     predicted={name: int(row[f"{name}: class"]) for name in names},
                     right={name: int(row[f"{name}: place"]) == 0 for name in names},
+                    score={name: _score(row[f"{name}: score"]) for name in names if f"{name}: score" in row},
                 )
             )
         except (KeyError, TypeError, ValueError):

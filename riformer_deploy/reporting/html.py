@@ -30,7 +30,7 @@ def render_html(
 
     Args:
         evidence: Of a bundle.
-        data: The folder of the accuracy pass's pictures, for thumbnails; None shows none.
+        data: The folder or ``.npz`` file of the accuracy pass's pictures, for thumbnails; None shows none.
         sensitivity: What quantising each layer costs, if it was measured.
 
     Returns:
@@ -39,6 +39,7 @@ def render_html(
 
     Raises:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
+        OptionError: ``data`` is an ``.npz`` file and not the one that accuracy was measured on.
     """
     jinja2 = require("jinja2")
     environment = jinja2.Environment(

@@ -174,8 +174,13 @@ def name_of(names: tuple[str, ...] | None, label: int) -> str | None:
 
 
 def mistakes(evidence: Evidence) -> tuple[Answer, ...]:
-    """Pictures that the accuracy pass's first artifact has wrong, in the data set's order."""
+    """Pictures that the accuracy pass's first artifact has wrong.
+
+    The one that it was surest of comes first; where scores are equal or not stored, the data set's order
+    holds.
+    """
     if evidence.accuracy is None:
         return ()
     first = evidence.accuracy.artifacts[0].name
-    return tuple(answer for answer in evidence.answers if not answer.right.get(first, True))
+    wrong = (answer for answer in evidence.answers if not answer.right.get(first, True))
+    return tuple(sorted(wrong, key=lambda answer: -answer.score.get(first, 0.0)))

@@ -133,6 +133,7 @@ def test_scores_that_are_not_finite_are_wrong_and_counted() -> None:
     bad = measured.result.artifacts[1]
     assert (bad.not_finite, bad.top1.right, bad.top5.right) == (1, 19, 19)
     assert measured.answers.predicted[1][7] == -1
+    assert measured.answers.scores[1][7] == 0
 
 
 def test_broken_pictures_are_counted_named_and_left_out_of_every_figure(tmp_path: Path) -> None:
@@ -147,9 +148,10 @@ def test_broken_pictures_are_counted_named_and_left_out_of_every_figure(tmp_path
     assert measured.result.artifacts[0].images == 4
     assert measured.result.artifacts[0].top1.right == 3
     rows = list(csv.reader(io.StringIO(answers_table(measured, data))))
-    assert rows[0] == ["picture", "label", "base: class", "base: place"]
-    assert rows[1] == ["0.png", "0", "3", "1"]
-    assert rows[2:] == [[f"{number}.png", "0", "0", "0"] for number in (1, 3, 5)]
+    assert rows[0] == ["picture", "label", "base: class", "base: place", "base: score"]
+    sure, unsure = (str(round(float(np.exp(2) / (np.exp(2) + rest)), 6)) for rest in (9, np.e + 8))
+    assert rows[1] == ["0.png", "0", "3", "1", unsure]
+    assert rows[2:] == [[f"{number}.png", "0", "0", "0", sure] for number in (1, 3, 5)]
     for path in tmp_path.glob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(DatasetError, match="None of the 6 pictures"):

@@ -90,7 +90,7 @@ def _accuracy(right: list[bool], identity: str = "data") -> Evidence:
         status=Status.PASSED,
     )
     answers = tuple(
-        Answer(picture=str(n), label=0, predicted={ONNX.name: int(not ok)}, right={ONNX.name: ok})
+        Answer(picture=str(n), label=0, predicted={ONNX.name: int(not ok)}, right={ONNX.name: ok}, score={})
         for n, ok in enumerate(right)
     )
     return Evidence(path=Path("accuracy.json"), accuracy=result, answers=answers)

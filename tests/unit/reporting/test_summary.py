@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
+import shutil
 from pathlib import Path
 
 from riformer_deploy.common.enums import RuntimeKind
@@ -34,7 +36,28 @@ def test_classes_and_mistakes_count_what_the_first_artifact_said(measured_bundle
     assert sum(row.right for row in rows) == evidence.accuracy.artifacts[0].top1.right
     assert [row.pictures for row in rows] == [2] * 7
     assert {row.name for row in rows} == {f"class {label}" for label in range(7)}
-    assert len(mistakes(evidence)) == 14 - evidence.accuracy.artifacts[0].top1.right
+    wrong, first = mistakes(evidence), evidence.accuracy.artifacts[0].name
+    assert len(wrong) == 14 - evidence.accuracy.artifacts[0].top1.right
+    scores = [answer.score[first] for answer in wrong]
+    assert scores == sorted(scores, reverse=True)
+    assert 1 / 7 <= scores[-1] < scores[0] <= 1
+
+
+def test_answers_of_a_table_without_scores_keep_the_data_set_s_order(
+    measured_bundle: Path, tmp_path: Path
+) -> None:
+    with (measured_bundle / "accuracy.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    kept = [place for place, column in enumerate(rows[0]) if not column.endswith(": score")]
+    shutil.copy(measured_bundle / "accuracy.json", tmp_path)
+    with (tmp_path / "accuracy.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([row[place] for place in kept] for row in rows)
+    evidence = read_evidence(tmp_path / "accuracy.json")
+    assert len(evidence.answers) == 14
+    wrong = mistakes(evidence)
+    assert all(answer.score == {} for answer in wrong)
+    places = [evidence.answers.index(answer) for answer in wrong]
+    assert places == sorted(places)
 
 
 def test_what_is_not_verified_is_named(measured_bundle: Path, tiny_bundle: Path) -> None:
