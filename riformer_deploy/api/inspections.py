@@ -74,7 +74,10 @@ class OnnxInspection:
         parameters: Number of floating-point values and of int8 and float8 weights stored.
         flops: Multiply-adds of one image, counted as for checkpoints; None where a shape is unknown.
         nodes: Nodes by type and precision.
-        provenance: The file's ``metadata_props``.
+        provenance: The other entries of the file's ``metadata_props``.
+        preprocessing: What the file says of preprocessing; None where it says nothing, and in a bundle, which
+            says it once.
+        class_names: What the file says of the classes; None as for ``preprocessing``.
     """
 
     kind: str
@@ -89,6 +92,8 @@ class OnnxInspection:
     flops: int | None
     nodes: tuple[NodeCount, ...]
     provenance: dict[str, str]
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
