@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.evaluation.results import LatencyResult
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.plots import accuracy_plot, latency_plot, parity_plot, sensitivity_plot
@@ -47,7 +46,7 @@ def render_html(
     )
     chosen = choices(evidence)
     sections = (
-        _latency(evidence.latency, latency_plot(evidence)),
+        _latency(evidence, latency_plot(evidence)),
         Section(title="Accuracy against latency", plot=accuracy_plot(evidence, chosen)),
         _accuracy(evidence),
         _parity(evidence),
@@ -81,6 +80,7 @@ def answer_of(choice: Choice) -> str:
         span = choice.ratio.ci95
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"
         text += f" (95 % interval {span[0]:.2f} to {span[1]:.2f})" if span else ""
+        text += "" if choice.same_rounds else ", which was measured at another time"
     text += f". Parity: {choice.parity or 'not verified'}. "
     if choice.accuracy is None:
         return text + "Accuracy: not measured."
@@ -91,14 +91,19 @@ def answer_of(choice: Choice) -> str:
     )
 
 
-def _latency(latency: LatencyResult | None, plot: str | None) -> Section:
+def _latency(evidence: Evidence, plot: str | None) -> Section:
+    latency = evidence.latency
     if latency is None:
         return Section(title="Latency")
     machine = latency.machine
     return Section(
         title="Latency",
-        text=f"Medians with 95 % intervals; {latency.rounds} rounds of {latency.repeats} calls, "
-        f"{latency.threads} threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
+        text="Medians with 95 % intervals; "
+        + "; ".join(
+            f"{item.created_utc}: {item.rounds} rounds of {item.repeats} calls"
+            for item in evidence.sessions or (latency,)
+        )
+        + f"; {latency.threads} threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
         plot=plot,
         columns=("model", "timed", "batch", "median ms", "low", "high", "p95", "p99", "images/s", "parity"),
         rows=tuple(

@@ -141,7 +141,7 @@ def provenance_section(evidence: Evidence) -> Section:
             facts[f"calibration of {graph.file.path}"] = (
                 f"{calibration.source}, {calibration.images} images, {calibration.method}"
             )
-    for result in (*evidence.parity, evidence.latency, evidence.accuracy):
+    for result in (*evidence.parity, *evidence.sessions, evidence.accuracy):
         if result is not None:
             machine = result.machine
             facts[f"{result.kind} of {result.created_utc}"] = "; ".join(
