@@ -5,7 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from riformer_deploy.api.inspections import BundleInspection, EngineInspection, EngineParity, OnnxInspection
+from riformer_deploy.api.inspections import (
+    BundleInspection,
+    EngineInspection,
+    EngineParity,
+    OnnxInspection,
+    ShippedArtifact,
+)
 from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import architecture_problem
@@ -16,6 +22,9 @@ from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
+from riformer_deploy.reporting.evidence import Evidence, evidence_of
+from riformer_deploy.reporting.summary import Choice, choices
+from riformer_deploy.reporting.summary import not_verified as not_verified_of
 from riformer_deploy.trt.fit_checks import check_file
 from riformer_deploy.trt.preflight import preflight_here
 
@@ -48,6 +57,30 @@ def _inspect_graph(bundle: Bundle, artifact: OnnxArtifact) -> OnnxInspection:
         flops=contents.flops,
         nodes=contents.nodes,
         provenance=contents.provenance,
+    )
+
+
+def _evidence(bundle: Bundle) -> tuple[Evidence, tuple[str, ...]]:
+    """What was measured, and what is not verified; a result that cannot be used says so there."""
+    try:
+        evidence = evidence_of(bundle)
+    except BundleChangedError:
+        raise
+    except BundleError as err:
+        return Evidence(path=bundle.directory, manifest=bundle.manifest), (err.message,)
+    return evidence, not_verified_of(evidence)
+
+
+def _shipped(choice: Choice) -> ShippedArtifact:
+    return ShippedArtifact(
+        batch=choice.batch,
+        name=choice.fastest.name,
+        file=choice.file,
+        median_ms=choice.fastest.summary.median_ms,
+        baseline=choice.baseline.name if choice.baseline else None,
+        ratio=choice.ratio,
+        parity=choice.parity,
+        top1_percent=choice.accuracy.top1.percent if choice.accuracy else None,
     )
 
 
@@ -90,6 +123,7 @@ def _inspect(path: Path) -> BundleInspection:
     if missing:
         parity = None
     parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
+    evidence, missing_evidence = _evidence(bundle)
     model = manifest.model
     cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
     return BundleInspection(
@@ -109,6 +143,9 @@ def _inspect(path: Path) -> BundleInspection:
             sorted({item.name for item in path.iterdir()} - {MANIFEST, *(r.path for r in manifest.files)})
         ),
         engine_parity={engine.file.path: found for engine, found in parities if found is not None},
+        shipped=tuple(map(_shipped, choices(evidence))),
+        accuracy=evidence.accuracy.artifacts if evidence.accuracy else (),
+        not_verified=missing_evidence,
     )
 
 

@@ -9,6 +9,8 @@ from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
+from riformer_deploy.evaluation.latency_rounds import Ratio
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.trt.fit_checks import Mismatch
@@ -112,6 +114,31 @@ class EngineParity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShippedArtifact:
+    """What to ship for one batch size: the fastest artifact that failed neither parity nor the accuracy gate.
+
+    Attributes:
+        batch: Images per call.
+        name: The way that it is run.
+        file: The bundle's file.
+        median_ms: Per call.
+        baseline: The strongest baseline of the batch size, if one was measured.
+        ratio: How many times as fast as the baseline.
+        parity: Its verdict; None where it was not verified.
+        top1_percent: Its accuracy, if it was measured.
+    """
+
+    batch: int
+    name: str
+    file: str | None
+    median_ms: float
+    baseline: str | None
+    ratio: Ratio | None
+    parity: Status | None
+    top1_percent: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleInspection:
     """A bundle.
 
@@ -131,6 +158,9 @@ class BundleInspection:
         problems: Those that do not.
         engine_parity: The stored parity report of each engine that has one, by the engine's file.
         foreign: Names in the folder that the bundle does not list, such as what a killed writer left.
+        shipped: What to ship for each batch size, where latencies were measured.
+        accuracy: Of every artifact that it was measured of.
+        not_verified: What the bundle holds no evidence of, each in one sentence.
     """
 
     kind: str
@@ -147,6 +177,9 @@ class BundleInspection:
     parity_failures: tuple[str, ...] = ()
     parity_not_verified: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    shipped: tuple[ShippedArtifact, ...] = ()
+    accuracy: tuple[ArtifactAccuracy, ...] = ()
+    not_verified: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

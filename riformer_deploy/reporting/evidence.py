@@ -106,10 +106,11 @@ def read_evidence(path: Path) -> Evidence:
         BundleError: It is neither, or a record in it is not valid.
         BundleIntegrityError: A result of a bundle was changed.
     """
-    return _of_bundle(Bundle.open(path)) if path.is_dir() or is_bundle(path) else _of_file(path)
+    return evidence_of(Bundle.open(path)) if path.is_dir() or is_bundle(path) else _of_file(path)
 
 
-def _of_bundle(bundle: Bundle) -> Evidence:
+def evidence_of(bundle: Bundle) -> Evidence:
+    """As :func:`read_evidence`, of a bundle that is open."""
     results = bundle.manifest.results
     texts = {
         kind: bundle.path_of(record).read_text(encoding="utf-8", errors="replace")
