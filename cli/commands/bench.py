@@ -39,10 +39,12 @@ def bench(
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(help="Limit of all rounds without --rounds, seconds.", show_default="60"),
+        typer.Option(help="Limit without --rounds, seconds.", show_default="60"),
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Timed calls per turn.", show_default="1")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Untimed calls first.", show_default="3")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Untimed calls first.", show_default="3, or a second")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="every core")] = None,
     compile_torch: Annotated[
         bool,
@@ -77,7 +79,7 @@ def bench(
         rounds=rounds,
         max_seconds=default.max_seconds if max_seconds is None else max_seconds,
         repeats=default.repeats if repeats is None else repeats,
-        warmup=default.warmup if warmup is None else warmup,
+        warmup=warmup,
         threads=threads,
     )
     words = {"torch": torch, "onnx": onnx, "openvino": openvino, "engine": engine}
