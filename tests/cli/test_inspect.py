@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import onnx
 import pytest
 import torch
+from onnx import helper
 
 from riformer_deploy.api.inspect import (
     BundleInspection,
@@ -116,6 +118,24 @@ def test_an_onnx_file_as_text_tells_cost_nodes_and_provenance(
         "│ 20",
     ):
         assert said in ran.stdout
+
+
+def test_what_an_onnx_file_of_others_says_of_itself_is_bounded_and_cleaned(cli: Run, tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    names = ["\x1b[31mred\n", "green", *("z" * 9 for _ in range(99_999))]
+    helper.set_model_props(
+        model, {"preprocessing": "resize\x1b[2J " + "x" * 99_999, "class_names": json.dumps(names)}
+    )
+    onnx.save(model, tmp_path / "foreign.onnx")
+    ran = cli("inspect", tmp_path / "foreign.onnx")
+    assert ran.returncode == 0
+    assert "100001: \\x1b[31mred\\n, green, zzz" in ran.stdout
+    assert "preprocessing: resize\\x1b[2J xxx" in ran.stdout
+    assert "\x1b" not in ran.stdout
+    assert len(ran.stdout) < 20_000
 
 
 @pytest.mark.parametrize("name", ["", "bundle.json"], ids=["folder", "manifest"])
