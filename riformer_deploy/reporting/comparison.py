@@ -88,7 +88,7 @@ def compare_evidence(before: Evidence, after: Evidence, options: CompareOptions)
         parity=parity,
         accuracy=accuracy,
         latency=latency,
-        notes=notes,
+        notes=(*notes, *(f"not counted: {text}" for one in (before, after) for text in one.ignored)),
         failures=tuple(failures),
         status=Status.FAILED if failures else Status.PASSED,
     )

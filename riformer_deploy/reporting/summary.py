@@ -16,6 +16,7 @@ from riformer_deploy.evaluation.latency_comparison import (
     strongest_baseline,
 )
 from riformer_deploy.evaluation.latency_rounds import Ratio, ratio_of_medians
+from riformer_deploy.evaluation.published import far_below
 from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Status
 from riformer_deploy.reporting.evidence import Answer, Evidence
 
@@ -159,7 +160,10 @@ def not_verified(evidence: Evidence) -> tuple[str, ...]:
     if evidence.accuracy is None:
         said.append("Accuracy was not measured: how often the model is right is not known.")
     else:
-        measured = {item.config for item in evidence.accuracy.artifacts}
+        artifacts, published = evidence.accuracy.artifacts, evidence.accuracy.published
+        if published is not None and (text := far_below(artifacts[0].top1, published)) is not None:
+            said.append(f"Whether the model is run as it was trained: {text}")
+        measured = {item.config for item in artifacts}
         said += [
             f"The accuracy of {c.name} was not measured."
             for c in evidence.candidates

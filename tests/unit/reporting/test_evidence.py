@@ -14,6 +14,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_sessions import store_session
 from riformer_deploy.evaluation.results import LatencySamples
+from riformer_deploy.reporting.comparison import CompareOptions, compare_evidence
 from riformer_deploy.reporting.evidence import read_evidence
 from riformer_deploy.reporting.html import answer_of
 from riformer_deploy.reporting.summary import choices, not_verified
@@ -63,6 +64,10 @@ def test_latencies_of_a_replaced_file_are_not_those_of_its_namesake(tiny_bundle_
     assert (evidence.latency, choices(evidence)) == (None, ())
     said = not_verified(evidence)
     assert "Latency was not measured." in said
+    compared = compare_evidence(evidence, evidence, CompareOptions())
+    assert (
+        "not counted: latency.json: ONNX Runtime fp32: measured of a file that is replaced" in compared.notes
+    )
     assert "Not counted: latency.json: ONNX Runtime fp32: measured of a file that is replaced." in said
 
 

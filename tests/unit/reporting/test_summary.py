@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from riformer_deploy.common.enums import RuntimeKind
+from riformer_deploy.evaluation.accuracy_results import Published
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.reporting.evidence import read_evidence
 from riformer_deploy.reporting.summary import choices, class_accuracy, mistakes, not_verified
@@ -64,3 +65,12 @@ def test_what_is_not_verified_is_named(measured_bundle: Path, tiny_bundle: Path)
     said = not_verified(read_evidence(measured_bundle))
     assert "The accuracy of OpenVINO fp32 was not measured." in said
     assert "Latency was not measured." in not_verified(read_evidence(tiny_bundle))
+
+
+def test_an_accuracy_far_below_the_published_one_is_told(measured_bundle: Path) -> None:
+    evidence = read_evidence(measured_bundle)
+    assert evidence.accuracy is not None
+    published = Published(variant="tiny", top1_percent=99.0, top5_percent=100.0)
+    accuracy = dataclasses.replace(evidence.accuracy, published=published)
+    said = not_verified(dataclasses.replace(evidence, accuracy=accuracy))
+    assert any("far below the 99.00 % that was published of tiny" in text for text in said)
