@@ -9,6 +9,7 @@ from riformer_deploy.bundle.lowering_config import quantizes
 from riformer_deploy.common.enums import OutputForm
 
 from ..output import print_pairs, print_table, say
+from .latency import ms_text
 
 if TYPE_CHECKING:
     from riformer_deploy.api.inspect import BundleInspection, EngineParity, ShippedArtifact
@@ -23,7 +24,8 @@ def classes_text(count: int, names: Sequence[str] | None) -> str:
     """How many classes there are, and the first of their names."""
     if not names:
         return f"{count}, without names"
-    return f"{count}: {', '.join(names[:_NAMES_SHOWN])}" + ("…" if count > _NAMES_SHOWN else "")
+    between = "; " if any("," in name for name in names[:_NAMES_SHOWN]) else ", "
+    return f"{count}: {between.join(names[:_NAMES_SHOWN])}" + ("…" if count > _NAMES_SHOWN else "")
 
 
 def preprocessing_text(found: Preprocessing) -> str:
@@ -99,7 +101,7 @@ def _tensors(found: BundleInspection, *, inputs: bool) -> list[tuple[str, str]]:
 
 
 def _shipped(choice: ShippedArtifact) -> str:
-    text = f"{choice.file or choice.name} in {choice.name}, {choice.median_ms:.3g} ms"
+    text = f"{choice.file or choice.name} in {choice.name}, {ms_text(choice.median_ms)} ms"
     if choice.ratio is not None and choice.baseline is not None:
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline}"
     text += f"; parity {choice.parity or 'NOT verified'}; "

@@ -75,7 +75,8 @@ def answer_of(choice: Choice) -> str:
     """What to ship for a batch size, on what evidence, in a few sentences."""
     fastest = choice.fastest
     text = f"Batch {choice.batch}: ship {choice.file or fastest.name}, run by {fastest.name}: "
-    text += f"{fastest.summary.median_ms:.3g} ms per call"
+    median_ms = fastest.summary.median_ms
+    text += f"{median_ms:.{2 if median_ms >= 1 else 3}f} ms per call"
     if choice.ratio is not None and choice.baseline is not None:
         span = choice.ratio.ci95
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"

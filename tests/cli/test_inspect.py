@@ -181,7 +181,7 @@ def test_a_bundle_first_tells_what_its_user_needs_and_hashes_only_when_asked(
             "input images float32 ['batch', 3, 64, 48]",
             "output logits float32 ['batch', 7]",
             "classes 7: class 0, class 1, class 2, class 3, class 4…",
-            "ship, batch 1 model.fp32.onnx in ONNX Runtime fp32, 1.2 ms; parity passed; accuracy not ",
+            "ship, batch 1 model.fp32.onnx in ONNX Runtime fp32, 1.20 ms; parity passed; accuracy not ",
             "parity passed, ",
             "not verified Accuracy was not measured: how often the model is right is not known.",
             "every file is as recorded",
