@@ -19,7 +19,7 @@ from riformer_deploy.common.enums import (
     NormForm,
 )
 
-from . import completion
+from . import completion, output
 from .panels import CHECKPOINT, GENERAL, GRAPH, MEASURING, QUANTIZATION, TOLERANCES, Rare
 
 
@@ -85,6 +85,23 @@ def chosen_bundle(path: Path | None) -> Path:
     from riformer_deploy.bundle.store import find_bundle
 
     return find_bundle(path)
+
+
+def chosen_checkpoint(argument: str, mirror: str | None = None) -> Path:
+    """The checkpoint that an argument means; what a name or URL means is fetched to the current folder.
+
+    Args:
+        argument: A path, a published name or an https URL.
+        mirror: A folder with the published files, as a URL; None for OpenMMLab's.
+
+    Raises:
+        DownloadError: It cannot be fetched, or is not what its name says.
+        OptionError: It looks like a name and is none, or the URL cannot be used.
+    """
+    from riformer_deploy.api.download import DownloadOptions, named_checkpoint
+
+    with output.counter("bytes") as count:
+        return named_checkpoint(argument, DownloadOptions(folder=Path(), mirror=mirror), count)
 
 
 def split_bundle(arguments: Sequence[str], bundle: Path | None = None) -> tuple[tuple[str, ...], Path | None]:

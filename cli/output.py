@@ -125,7 +125,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     """
     from rich.table import Table
 
-    table = Table(title=displayed(title, lines=False), title_justify="left")
+    table = Table(title=displayed(title, lines=False) or None, title_justify="left")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         table.add_column(
@@ -140,6 +140,32 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
             )
         )
     console(stderr=False).print(table)
+
+
+def print_pairs(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Names and values on stdout, as a table; values whose words are wider than the screen stand below it.
+
+    Args:
+        title: Above it, on a line of its own.
+        rows: Names and values. No name, hash or path in them is broken, whatever the width of the screen.
+    """
+    from rich.cells import cell_len
+
+    cells = [
+        (displayed(name, lines=False), displayed(value, longest=_LONGEST_CELL, lines=False))
+        for name, value in rows
+    ]
+    room = console(stderr=False).width - max((cell_len(name) for name, _ in cells), default=0) - _FRAME
+    wide = [row for row in cells if any(cell_len(word) > room for word in row[1].split())]
+    say(title)
+    if len(wide) < len(cells):
+        print_table("", ("!", ""), [row for row in cells if row not in wide])
+    for name, value in wide:
+        say(f"{name}: {value}")
+
+
+_FRAME = 7
+"""What a table of two columns takes beside its cells."""
 
 
 def exit_for_unusable(reasons: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from riformer_deploy.api.inspections import EngineInspection as EngineInspection
 from riformer_deploy.api.inspections import EngineParity as EngineParity
 from riformer_deploy.api.inspections import Inspection as Inspection
 from riformer_deploy.api.inspections import OnnxInspection as OnnxInspection
+from riformer_deploy.api.inspections import ShippedArtifact as ShippedArtifact
 from riformer_deploy.api.models import ModelTable as ModelTable
 from riformer_deploy.api.models import PublishedModel as PublishedModel
 from riformer_deploy.api.models import published_models as published_models

@@ -43,7 +43,7 @@ def bench(
     max_seconds: Annotated[
         float | None,
         typer.Option(
-            help="Limit of all rounds without --rounds, seconds.",
+            help="Limit without --rounds, seconds.",
             show_default="60",
             rich_help_panel=MEASURING,
         ),
@@ -54,7 +54,9 @@ def bench(
     ] = None,
     warmup: Annotated[
         int | None,
-        typer.Option(help="Untimed calls first.", show_default="3", rich_help_panel=Rare(MEASURING)),
+        typer.Option(
+            help="Untimed calls first.", show_default="3, or a second", rich_help_panel=Rare(MEASURING)
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="every core", rich_help_panel=MEASURING)
@@ -100,7 +102,7 @@ def bench(
         rounds=rounds,
         max_seconds=default.max_seconds if max_seconds is None else max_seconds,
         repeats=default.repeats if repeats is None else repeats,
-        warmup=default.warmup if warmup is None else warmup,
+        warmup=warmup,
         threads=threads,
     )
     words = {"torch": torch, "onnx": onnx, "openvino": openvino, "engine": engine}

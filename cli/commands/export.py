@@ -139,7 +139,6 @@ def export(
     from riformer_deploy.api.export import (
         AS_FOUND,
         DEFAULT_OPSET,
-        DownloadOptions,
         ExportOptions,
         Gate,
         LoweringConfig,
@@ -149,12 +148,10 @@ def export(
         export_checkpoint,
         find_variant,
         get_variant,
-        named_checkpoint,
         parse_changes,
     )
 
-    with output.counter("bytes") as count:
-        path = named_checkpoint(checkpoint, DownloadOptions(folder=Path(), mirror=mirror), count)
+    path = options.chosen_checkpoint(checkpoint, mirror)
     published = find_variant(checkpoint)
     asked = ExportOptions(
         checkpoint=path,

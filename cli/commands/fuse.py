@@ -23,10 +23,9 @@ def fuse(
     debug: options.Debug = False,
 ) -> None:
     """Fold the affine branch into its norm: mmpretrain's reparameterize tool, without mmpretrain."""
-    from riformer_deploy.api.fuse import DownloadOptions, fuse_checkpoint, named_checkpoint
+    from riformer_deploy.api.fuse import fuse_checkpoint
 
-    with output.counter("bytes") as count:
-        path = named_checkpoint(checkpoint, DownloadOptions(folder=Path()), count)
+    path = options.chosen_checkpoint(checkpoint)
     chosen = WeightSet(weights) if weights is not None else None
     report = fuse_checkpoint(path, target, weights=chosen, key=key, config=config, force=force)
     if json:

@@ -16,6 +16,9 @@ def inspect(
     weights: options.Weights = None,
     key: options.Key = None,
     config: options.Config = None,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Of a bundle: hashes and node counts, too.")
+    ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -35,7 +38,7 @@ def inspect(
     if json:
         output.print_json(inspection)
     else:
-        print_inspection(inspection)
+        print_inspection(inspection, verbose=verbose)
         match inspection:
             case CheckpointInspection():
                 output.next_step("export", file)

@@ -25,7 +25,7 @@ def report(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Pictures that accuracy was measured on, for thumbnails of mistakes."
+            metavar="DIR|FILE.npz", help="Pictures that accuracy was measured on, for thumbnails of mistakes."
         ),
     ] = None,
     sensitivity: Annotated[

@@ -29,14 +29,11 @@ def evaluate(
     """Measure a checkpoint's top-1 and top-5: mmpretrain's test tool, without mmpretrain."""
     from riformer_deploy.api.checkpoint_accuracy import (
         CheckpointAccuracyOptions,
-        DownloadOptions,
         evaluate_checkpoint,
-        named_checkpoint,
     )
     from riformer_deploy.common.enums import WeightSet
 
-    with output.counter("bytes") as count:
-        path = named_checkpoint(checkpoint, DownloadOptions(folder=Path()), count)
+    path = options.chosen_checkpoint(checkpoint)
     asked = CheckpointAccuracyOptions(
         checkpoint=path,
         config=config,

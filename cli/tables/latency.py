@@ -56,7 +56,7 @@ def _print_batch(result: LatencyResult, series: list[LatencySamples]) -> None:
             (
                 titled(sample.name, sample.graph) + (" (failed parity)" if _failed(sample) else ""),
                 *((str(sample.timing),) if several else ()),
-                _ms(sample.summary.median_ms) + _span(sample.summary.ci95_ms, _ms),
+                ms_text(sample.summary.median_ms) + _span(sample.summary.ci95_ms, ms_text),
                 f"{sample.summary.images_per_s:.1f}" if sample.timing in computing else "-",
                 _speed_up(result, _baseline(result, sample) or _first(series, sample), sample),
             )
@@ -136,7 +136,7 @@ def _answer(result: LatencyResult, comparison: LatencyComparison) -> str:
         case _:
             assert_never(fastest.parity)
     text = f"Batch {comparison.batch}: the {what} is {titled(fastest.name, fastest.graph)}, "
-    text += f"{_ms(fastest.summary.median_ms)} ms"
+    text += f"{ms_text(fastest.summary.median_ms)} ms"
     if baseline is None:
         text += ", and no baseline was measured"
     elif baseline is not fastest:
@@ -159,7 +159,7 @@ def _times(ratio: Ratio) -> str:
     return f"{ratio.value:.2f}{span} times"
 
 
-def _ms(value: float) -> str:
+def ms_text(value: float) -> str:
     """Milliseconds to a hundredth, or, below one, to a thousandth."""
     return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 

@@ -21,10 +21,10 @@ from riformer_deploy.data.class_folders import ClassList
 from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
+from riformer_deploy.evaluation.published import published_of
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.model.variants import VARIANTS
 
 __all__ = [
     "AccuracyOptions",
@@ -105,15 +105,12 @@ def accuracy_bundle(
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
     dataset = open_dataset(Path(options.data), classes, split=options.split).limited(options.limit)
-    variant = VARIANTS.get(model.variant or "")
     task = AccuracyTask(
         candidates=selected.candidates,
         dataset=dataset,
         loader=LoaderOptions(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers),
-        published=None
-        if variant is None
-        else Published(
-            variant=variant.name, top1_percent=variant.top1_percent, top5_percent=variant.top5_percent
+        published=published_of(
+            model.architecture, model.preprocessing.crop_px, bundle.manifest.source.sha256
         ),
         max_drop_points=options.max_drop_points,
         resume_folder=bundle.directory,

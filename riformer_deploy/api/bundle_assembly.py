@@ -28,6 +28,7 @@ from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.export.lowering import lower
 from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
 from riformer_deploy.export.onnx_graph import graph_contents
+from riformer_deploy.export.onnx_metadata import model_metadata
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fuse
@@ -178,6 +179,7 @@ def _stage_graph(
             "input": str(resolved.input_form),
             "output": " ".join([str(resolved.output_form), ",".join(map(str, resolved.out_indices))]).strip(),
             "calibration": _calibration_text(resolved.calibration),
+            **model_metadata(inputs.record.preprocessing, inputs.record.class_names),
         },
     )
     return OnnxArtifact(

@@ -10,7 +10,6 @@ from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.checkpoints.config_agreement import with_config
 from riformer_deploy.checkpoints.config_files import read_config
-from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.enums import Precision, RuntimeKind, WeightSet
@@ -21,16 +20,15 @@ from riformer_deploy.data.class_names import resolve_class_names
 from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult, Published
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.published import published_of
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fuse
 
 __all__ = [
     "CheckpointAccuracyOptions",
-    "DownloadOptions",
     "evaluate_checkpoint",
-    "named_checkpoint",
 ]
 
 DEFAULT_DATA = Path("data/imagenet")
@@ -104,12 +102,6 @@ def evaluate_checkpoint(
         return PyTorchRuntime(fuse(model) if fused else model)
 
     form = Form.DEPLOY if fused else checkpoint.form
-    published = [
-        variant
-        for variant in checkpoint.variants
-        if variant.architecture == checkpoint.architecture
-        and variant.preprocessing.crop_px == preprocessing.crop_px
-    ]
     task = AccuracyTask(
         candidates=[
             Candidate(
@@ -125,13 +117,7 @@ def evaluate_checkpoint(
         ],
         dataset=dataset,
         loader=LoaderOptions(preprocessing=preprocessing, batch=options.batch, workers=options.workers),
-        published=None
-        if not published
-        else Published(
-            variant=published[0].name,
-            top1_percent=published[0].top1_percent,
-            top5_percent=published[0].top5_percent,
-        ),
+        published=published_of(checkpoint.architecture, preprocessing.crop_px, checkpoint.sha256),
         resume_folder=Path(options.checkpoint).resolve().parent,
     )
     return measure_accuracy(task, count).result

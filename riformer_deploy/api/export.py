@@ -24,7 +24,6 @@ from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest, ModelRecor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target, commit, staging
 from riformer_deploy.checkpoints.config_agreement import with_config
-from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import Checkpoint, check_expectations, load_checkpoint
 from riformer_deploy.checkpoints.preprocessing import resolve_preprocessing
 from riformer_deploy.common.dependencies import require
@@ -41,7 +40,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from riformer_deploy.model.architecture import POSITIONS, checked_out_indices
 from riformer_deploy.model.network import model_from_state
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.model.variants import find_variant, get_variant
+from riformer_deploy.model.variants import find_variant, get_variant, variant_of
 from riformer_deploy.quantization.accuracy_control import calibrate_lowerings
 from riformer_deploy.quantization.calibration import kept_calibration
 from riformer_deploy.quantization.sensitivity import Gate
@@ -50,7 +49,6 @@ from riformer_deploy.system.machine import library_versions
 __all__ = [
     "AS_FOUND",
     "DEFAULT_OPSET",
-    "DownloadOptions",
     "ExportOptions",
     "ExportReport",
     "Gate",
@@ -61,7 +59,6 @@ __all__ = [
     "export_checkpoint",
     "find_variant",
     "get_variant",
-    "named_checkpoint",
     "parse_changes",
 ]
 
@@ -74,14 +71,9 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
         notes=notes,
         changes=options.preprocessing,
     )
-    published = [
-        variant.name
-        for variant in checkpoint.variants
-        if variant.architecture == checkpoint.architecture
-        and (variant.image_size_px,) * 2 == preprocessing.crop_px
-    ]
+    published = variant_of(checkpoint.architecture, preprocessing.crop_px)
     return ModelRecord(
-        variant=published[0] if published else None,
+        variant=published.name if published is not None else None,
         architecture=checkpoint.architecture,
         preprocessing=preprocessing,
         class_names=resolve_class_names(

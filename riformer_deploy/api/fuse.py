@@ -9,13 +9,12 @@ from riformer_deploy.api.bundle_assembly import (
     save_weights,
 )
 from riformer_deploy.checkpoints.config_agreement import with_config
-from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoint
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import BundleConflictError, OptionError
 from riformer_deploy.model.architecture import POSITIONS, Form
 
-__all__ = ["DownloadOptions", "FuseReport", "fuse_checkpoint", "named_checkpoint"]
+__all__ = ["FuseReport", "fuse_checkpoint"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from riformer_deploy.api.inspections import (
     EngineParity,
     Inspection,
     OnnxInspection,
+    ShippedArtifact,
 )
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import is_bundle
@@ -28,6 +29,7 @@ __all__ = [
     "EngineParity",
     "Inspection",
     "OnnxInspection",
+    "ShippedArtifact",
     "inspect_file",
 ]
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from riformer_deploy.api.inspections import BundleInspection, EngineInspection, EngineParity, OnnxInspection
+from riformer_deploy.api.inspections import (
+    BundleInspection,
+    EngineInspection,
+    EngineParity,
+    OnnxInspection,
+    ShippedArtifact,
+)
 from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
-from riformer_deploy.evaluation.evidence import unproven
+from riformer_deploy.evaluation.evidence import not_verified
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
+from riformer_deploy.reporting.evidence import Evidence, evidence_of
+from riformer_deploy.reporting.summary import Choice, choices
+from riformer_deploy.reporting.summary import not_verified as not_verified_of
 from riformer_deploy.trt.fit_checks import check_file
 from riformer_deploy.trt.preflight import preflight_here
 
@@ -48,6 +57,30 @@ def _inspect_graph(bundle: Bundle, artifact: OnnxArtifact) -> OnnxInspection:
         flops=contents.flops,
         nodes=contents.nodes,
         provenance=contents.provenance,
+    )
+
+
+def _evidence(bundle: Bundle) -> tuple[Evidence, tuple[str, ...]]:
+    """What was measured, and what is not verified; a result that cannot be used says so there."""
+    try:
+        evidence = evidence_of(bundle)
+    except BundleChangedError:
+        raise
+    except BundleError as err:
+        return Evidence(path=bundle.directory, manifest=bundle.manifest), (err.message,)
+    return evidence, not_verified_of(evidence)
+
+
+def _shipped(choice: Choice) -> ShippedArtifact:
+    return ShippedArtifact(
+        batch=choice.batch,
+        name=choice.fastest.name,
+        file=choice.file,
+        median_ms=choice.fastest.summary.median_ms,
+        baseline=choice.baseline.name if choice.baseline else None,
+        ratio=choice.ratio,
+        parity=choice.parity,
+        top1_percent=choice.accuracy.top1.percent if choice.accuracy else None,
     )
 
 
@@ -86,10 +119,11 @@ def _inspect(path: Path) -> BundleInspection:
     if (wrong := architecture_problem(manifest)) is not None:
         problems.append(wrong)
     parity = _stored_parity(bundle, problems)
-    missing = unproven(manifest, parity) if parity is not None else ()
+    missing = not_verified(manifest, parity) if parity is not None else ()
     if missing:
         parity = None
     parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
+    evidence, missing_evidence = _evidence(bundle)
     model = manifest.model
     cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
     return BundleInspection(
@@ -102,13 +136,16 @@ def _inspect(path: Path) -> BundleInspection:
         parity=parity.status if parity else None,
         parity_utc=parity.created_utc if parity else None,
         parity_failures=tuple(map(why_failed, parity.failed)) if parity else (),
-        parity_unproven=missing,
+        parity_not_verified=missing,
         intact=not problems,
         problems=tuple(problems),
         foreign=tuple(
             sorted({item.name for item in path.iterdir()} - {MANIFEST, *(r.path for r in manifest.files)})
         ),
         engine_parity={engine.file.path: found for engine, found in parities if found is not None},
+        shipped=tuple(map(_shipped, choices(evidence))),
+        accuracy=evidence.accuracy.artifacts if evidence.accuracy else (),
+        not_verified=missing_evidence,
     )
 
 
@@ -117,7 +154,7 @@ def _parity_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> E
     parity = _stored_parity(bundle, problems, engine.parity_kind)
     if parity is None or {c.artifact_sha256 for c in parity.candidates} != {engine.file.sha256}:
         return None
-    if unproven(bundle.manifest, parity, (engine.file,)):
+    if not_verified(bundle.manifest, parity, (engine.file,)):
         return None
     return EngineParity(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
 

@@ -12,7 +12,8 @@ from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.common.snapshots import read_unchanged
 from riformer_deploy.export.onnx_bounds import check_bounds
-from riformer_deploy.export.onnx_graph import graph_contents, opset_of, spec_of
+from riformer_deploy.export.onnx_graph import entries_of, graph_contents, opset_of, spec_of
+from riformer_deploy.export.onnx_metadata import read_model_metadata
 
 _MOST_BYTES = 2 << 30  # protobuf's own limit
 
@@ -32,6 +33,7 @@ def inspect_onnx(path: Path) -> OnnxInspection:
         check_bounds(graph)
         onnx.checker.check_model(content)
         contents = graph_contents(graph)
+        metadata = read_model_metadata(entries_of(graph))
         return OnnxInspection(
             kind="onnx",
             path=str(path),
@@ -44,5 +46,7 @@ def inspect_onnx(path: Path) -> OnnxInspection:
             parameters=contents.parameters,
             flops=contents.flops,
             nodes=contents.nodes,
-            provenance=contents.provenance,
+            provenance=metadata.other,
+            preprocessing=metadata.preprocessing,
+            class_names=metadata.class_names,
         )

@@ -9,6 +9,8 @@ from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
+from riformer_deploy.evaluation.latency_rounds import Ratio
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.trt.fit_checks import Mismatch
@@ -74,7 +76,10 @@ class OnnxInspection:
         parameters: Number of floating-point values and of int8 and float8 weights stored.
         flops: Multiply-adds of one image, counted as for checkpoints; None where a shape is unknown.
         nodes: Nodes by type and precision.
-        provenance: The file's ``metadata_props``.
+        provenance: The other entries of the file's ``metadata_props``.
+        preprocessing: What the file says of preprocessing; None where it says nothing, and in a bundle, which
+            says it once.
+        class_names: What the file says of the classes; None as for ``preprocessing``.
     """
 
     kind: str
@@ -89,6 +94,8 @@ class OnnxInspection:
     flops: int | None
     nodes: tuple[NodeCount, ...]
     provenance: dict[str, str]
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +114,31 @@ class EngineParity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShippedArtifact:
+    """What to ship for one batch size: the fastest artifact that failed neither parity nor the accuracy gate.
+
+    Attributes:
+        batch: Images per call.
+        name: The way that it is run.
+        file: The bundle's file.
+        median_ms: Per call.
+        baseline: The strongest baseline of the batch size, if one was measured.
+        ratio: How many times as fast as the baseline.
+        parity: Its verdict; None where it was not verified.
+        top1_percent: Its accuracy, if it was measured.
+    """
+
+    batch: int
+    name: str
+    file: str | None
+    median_ms: float
+    baseline: str | None
+    ratio: Ratio | None
+    parity: Status | None
+    top1_percent: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleInspection:
     """A bundle.
 
@@ -118,14 +150,17 @@ class BundleInspection:
         deploy_parameters: Number of weights once fused.
         graphs: Every ONNX file that is as recorded.
         parity: The verdict of the stored parity report under the default limits; None where there is none
-            that proves what the bundle holds.
+            that verifies what the bundle holds.
         parity_utc: When that parity report was made.
         parity_failures: Why each of its candidates that failed did, runtimes that judge no file included.
-        parity_unproven: Why the stored report does not prove what the bundle holds, if it does not.
+        parity_not_verified: Why the stored report does not verify what the bundle holds, if it does not.
         intact: Whether every file has the recorded sha256.
         problems: Those that do not.
         engine_parity: The stored parity report of each engine that has one, by the engine's file.
         foreign: Names in the folder that the bundle does not list, such as what a killed writer left.
+        shipped: What to ship for each batch size, where latencies were measured.
+        accuracy: Of every artifact that it was measured of.
+        not_verified: What the bundle holds no evidence of, each in one sentence.
     """
 
     kind: str
@@ -140,8 +175,11 @@ class BundleInspection:
     problems: tuple[str, ...]
     engine_parity: dict[str, EngineParity]
     parity_failures: tuple[str, ...] = ()
-    parity_unproven: tuple[str, ...] = ()
+    parity_not_verified: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    shipped: tuple[ShippedArtifact, ...] = ()
+    accuracy: tuple[ArtifactAccuracy, ...] = ()
+    not_verified: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

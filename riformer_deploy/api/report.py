@@ -26,7 +26,8 @@ class ReportOptions:
 
     Attributes:
         output: The HTML file; None for ``report.html`` in the bundle.
-        data: The folder of the accuracy pass's pictures, for thumbnails of mistakes; None shows none.
+        data: The folder or ``.npz`` file of the accuracy pass's pictures, for thumbnails of mistakes; None
+            shows none.
         sensitivity: What ``sensitivity --json`` printed; None leaves that part out.
         force: Replace ``output`` if it exists; that of the bundle is always replaced.
     """
@@ -63,15 +64,16 @@ def report_bundle(directory: Path | str, options: ReportOptions | None = None) -
         BundleError: It is not a bundle, or a result in it is not valid.
         BundleIntegrityError: A result in it was changed.
         MissingDependencyError: Jinja2 or matplotlib is not installed.
-        OptionError: ``output`` exists already, or a file cannot be read or written.
+        OptionError: ``output`` exists already, a file cannot be read or written, or ``data`` is
+            not what accuracy was measured on.
     """
     options = options or ReportOptions()
     bundle = Bundle.open(Path(directory))
     output = None if options.output is None else Path(options.output)
     if output is not None and output.exists() and not options.force:
         raise OptionError(f"{output} exists already.", remedy="Use --force to replace it.")
-    if options.data is not None and not Path(options.data).is_dir():
-        raise OptionError(f"{options.data} is no folder of pictures.")
+    if options.data is not None and not Path(options.data).exists():
+        raise OptionError(f"{options.data} is no folder of pictures and no .npz file.")
     evidence = read_evidence(bundle.directory)
     data = None if options.data is None else Path(options.data)
     html = render_html(evidence, data=data, sensitivity=_sensitivity(options.sensitivity))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from riformer_deploy.data.loader import LoaderOptions, UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share
+from riformer_deploy.evaluation.published import far_below, figures_of
 from riformer_deploy.evaluation.results import RESULT_SCHEMA
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
@@ -37,6 +39,9 @@ __all__ = [
     "get_variant",
     "reproduce_table",
 ]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +180,9 @@ def reproduce_table(
         broken |= {item.image: item for item in result.broken}
         for entry, measured in zip(entries, result.artifacts, strict=True):
             rows[entry.variant.name, entry.form] = _row(entry, measured)
+            figures = figures_of(entry.variant, measured.artifact_sha256)
+            if (text := far_below(measured.top1, figures)) is not None:
+                _LOG.warning("%s: %s", measured.name, text)
     assert record is not None  # noqa: S101  # there is at least one variant
     return Reproduction(
         schema=RESULT_SCHEMA,

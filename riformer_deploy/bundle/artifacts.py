@@ -89,7 +89,7 @@ class GraphContents:
         parameters: Number of floating-point values and of int8 and float8 weights stored.
         flops: Multiply-adds of one image; None where a shape is unknown.
         nodes: Nodes by type and precision.
-        provenance: The file's ``metadata_props``.
+        provenance: The file's ``metadata_props`` but preprocessing and class names, which are the model's.
     """
 
     producer: str

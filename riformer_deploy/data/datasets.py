@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,19 @@ def _from_folders(location: Path, split: str, classes: ClassList) -> Dataset:
     if empty:
         notes.append(f"{len(empty)} class folders hold no pictures: {', '.join(empty[:10])}")
     return _of_files(location, f"{len(folders)} class folders, {match.how}", samples, notes)
+
+
+_ARRAY_PICTURE = re.compile(r"(?:([^:\[\]]*)_)?images\[[0-9]+\]")
+
+
+def array_split(name: str) -> str | None:
+    """The split whose array holds a picture; empty where arrays have no split, None where it is a file.
+
+    Args:
+        name: As :func:`open_dataset` gives it.
+    """
+    match = _ARRAY_PICTURE.fullmatch(name.rpartition(":")[2])
+    return None if match is None else match[1] or ""
 
 
 def _from_npz(location: Path, split: str) -> Dataset:

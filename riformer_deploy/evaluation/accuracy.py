@@ -31,7 +31,8 @@ from riformer_deploy.evaluation.accuracy_results import (
     compare_accuracy,
     share_of,
 )
-from riformer_deploy.evaluation.classification import logits_of, place_of
+from riformer_deploy.evaluation.classification import first_class, logits_of, place_of
+from riformer_deploy.evaluation.published import far_below
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
 from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, answers_fit, joined, key_of
 from riformer_deploy.system.machine import describe_machine, library_versions
@@ -143,11 +144,14 @@ def measure_accuracy(task: AccuracyTask, count: CountCallback = uncounted) -> Me
                     resume_log.add(answers)
                 count(batch.start + batch.count, len(task.dataset))
         answers = joined(done)
-        return Measured(result=_result(task, answers, first), answers=answers)
+        result = _result(task, answers, first)
+        if task.published is not None and (text := far_below(result.artifacts[0].top1, task.published)):
+            _LOG.warning("%s", text)
+        return Measured(result=result, answers=answers)
 
 
 def answers_table(measured: Measured, dataset: Dataset) -> str:
-    """Every answer as CSV: picture, its label, and each artifact's first class and place of the right one.
+    """Every answer as CSV: picture, its label, and first class, place of the right one and score by artifact.
 
     Args:
         measured: A finished pass.
@@ -157,13 +161,13 @@ def answers_table(measured: Measured, dataset: Dataset) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     names = [item.name for item in measured.result.artifacts]
     writer.writerow(
-        ["picture", "label", *(f"{name}: {what}" for name in names for what in ("class", "place"))]
+        ["picture", "label", *(f"{name}: {what}" for name in names for what in ("class", "place", "score"))]
     )
     answers = measured.answers
     for row, number in enumerate(answers.usable):
-        pairs = zip(answers.predicted, answers.places, strict=True)
+        columns = zip(answers.predicted, answers.places, answers.scores, strict=True)
         sample = dataset.samples[number]
-        writer.writerow([sample.name, sample.label, *(v[row] for pair in pairs for v in pair)])
+        writer.writerow([sample.name, sample.label, *(values[row] for own in columns for values in own)])
     return stream.getvalue()
 
 
@@ -192,21 +196,24 @@ def _resume_log(task: AccuracyTask) -> Iterator[ResumeLog | None]:
 
 def _ask(lanes: Sequence[tuple[Candidate, Runtime]], batch: ImageBatch, dataset: Dataset) -> Answers:
     labels = np.array([dataset.samples[number].label for number in batch.usable], dtype=np.int64)
-    predicted, places = [], []
+    predicted, scores, places = [], [], []
     for candidate, runtime in lanes:
         if batch.usable:
-            scores = logits_of(candidate, runtime, batch.images)
-            finite = np.isfinite(scores).all(axis=1)
-            predicted.append(tuple(np.where(finite, scores.argmax(axis=1), -1).tolist()))
-            places.append(tuple(place_of(scores, labels).tolist()))
+            logits = logits_of(candidate, runtime, batch.images)
+            classes, chances = first_class(logits)
+            predicted.append(tuple(classes.tolist()))
+            scores.append(tuple(chances.tolist()))
+            places.append(tuple(place_of(logits, labels).tolist()))
         else:
             predicted.append(())
+            scores.append(())
             places.append(())
     return Answers(
         start=batch.start,
         count=batch.count,
         usable=batch.usable,
         predicted=tuple(predicted),
+        scores=tuple(scores),
         places=tuple(places),
         broken={str(number): why for number, why in batch.broken.items()},
     )

@@ -182,11 +182,13 @@ class Published:
         variant: Its name.
         top1_percent: Top-1 accuracy.
         top5_percent: Top-5 accuracy.
+        same_file: Whether the model was made from the published file itself, by its sha256.
     """
 
     variant: str
     top1_percent: float
     top5_percent: float
+    same_file: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

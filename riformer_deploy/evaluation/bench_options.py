@@ -19,11 +19,13 @@ class BenchOptions:
         rounds: Rounds per batch size, at least 5; in each, every candidate has one turn. None takes
             rounds until the ratio of every candidate to the strongest baseline (or to the first candidate,
             where there is none) has a narrow interval, or ``max_seconds`` are over.
-        max_seconds: Limit of all rounds together, where ``rounds`` is None; 6 rounds are always taken, and
-            preparing the candidates comes on top.
+        max_seconds: Limit of the whole measurement, where ``rounds`` is None: loading, compiling and warming
+            up count. Whatever these take, half of the limit is left for rounds, and 6 rounds are always
+            taken.
         repeats: Timed calls per turn, at least 1; an untimed one goes before them, so that no
             candidate pays for the caches and threads that the one before it left behind.
-        warmup: Untimed calls of each candidate and batch size, at least 1.
+        warmup: Untimed calls of each candidate and batch size, at least 1; None makes 3, or fewer where those
+            after the first, in which a runtime may compile, take a second.
         threads: CPU threads per candidate; None takes every core that the process may use.
         seed: Of the order in which candidates run in a round.
     """
@@ -32,7 +34,7 @@ class BenchOptions:
     rounds: int | None = None
     max_seconds: float = 60.0
     repeats: int = 1
-    warmup: int = 3
+    warmup: int | None = None
     threads: int | None = None
     seed: int = 0
 

@@ -93,6 +93,25 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return scores
 
 
+_DECIMALS = 6
+
+
+def first_class(scores: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The first class of each row and how sure the model is of it.
+
+    Args:
+        scores: (N, classes), as :func:`logits_of` gives them.
+
+    Returns:
+        Classes and their softmax probabilities, to six decimals, both (N,); -1 and 0 where a row is not
+        finite.
+    """
+    finite = np.isfinite(scores).all(axis=1)
+    chances = softmax(np.where(finite[:, None], scores, 0.0)).max(axis=1)
+    classes: NDArray[np.int64] = np.where(finite, scores.argmax(axis=1), -1)
+    return classes, np.where(finite, chances.round(_DECIMALS), 0.0)
+
+
 def first_classes(scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """The classes with the highest scores, best first; of equal ones the lower number goes first.
 

@@ -1,4 +1,4 @@
-"""What a stored parity report proves: verdicts are derived again, and it counts for what it names alone."""
+"""What a stored parity report verifies: verdicts are derived again, and it counts for what it names alone."""
 
 from __future__ import annotations
 
@@ -117,15 +117,15 @@ def _same(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=_SAME, abs_tol=1e-12)
 
 
-def unproven(
+def not_verified(
     manifest: Manifest, result: ParityResult, artifacts: tuple[FileRecord, ...] | None = None
 ) -> tuple[str, ...]:
-    """Why a stored report does not prove what a bundle holds; nothing where it does.
+    """Why a stored report verifies not all that a bundle holds; nothing where it does.
 
     Args:
         manifest: The bundle's.
         result: One of its reports.
-        artifacts: Whose parity it is to prove; None means every graph of the bundle.
+        artifacts: Whose parity it is to verify; None means every graph of the bundle.
     """
     found = []
     if result.reference_sha256 != manifest.reference.file.sha256:
@@ -141,7 +141,7 @@ def unproven(
     found += [
         f"{candidate.name} ran another file"
         for candidate in result.candidates
-        if _strange(manifest, candidate)
+        if ran_another_file(manifest, candidate)
     ]
     found += [
         f"it holds no verdict on this {record.path}"
@@ -157,7 +157,7 @@ def _files(manifest: Manifest) -> dict[str, tuple[FileRecord, Precision]]:
     return found | {engine.file.path: (engine.file, engine.precision) for engine in manifest.engines}
 
 
-def _strange(manifest: Manifest, candidate: CandidateParity) -> bool:
+def ran_another_file(manifest: Manifest, candidate: CandidateParity) -> bool:
     """Whether what was run is not the bundle's file that the verdict is about."""
     record, precision = _files(manifest).get(candidate.file or "", (None, None))
     if record is None or precision is not candidate.precision:
@@ -169,7 +169,7 @@ def _strange(manifest: Manifest, candidate: CandidateParity) -> bool:
 
 
 def _judges(manifest: Manifest, candidate: CandidateParity, record: FileRecord) -> bool:
-    if candidate.file != record.path or not candidate.judges_file or _strange(manifest, candidate):
+    if candidate.file != record.path or not candidate.judges_file or ran_another_file(manifest, candidate):
         return False
     # ONNX Runtime has no kernels for bfloat16: there alone the module behind the graph stands for it
     return candidate.runtime is not RuntimeKind.PYTORCH or candidate.precision is Precision.BF16

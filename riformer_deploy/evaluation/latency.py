@@ -33,6 +33,9 @@ from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
 _LOG = logging.getLogger(__name__)
 
 _WARM_WINDOW_MS = 10.0
+_WARM_UP_CALLS, _WARM_UP_S = 3, 1.0
+_LEAST_FOR_ROUNDS = 0.5
+"""The share of the limit that is left for rounds however long the candidates take to prepare."""
 _MOST_WARM_INFERENCES = 8
 """More would not fit into the launches that a stream takes before it makes the host wait."""
 
@@ -74,13 +77,22 @@ def _call_ms(runtime: Runtime, images: Images) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _prepare(candidate: Candidate, images: Images, warmup: int) -> _Lane | Skipped:
+def _warm_up(runtime: Runtime, images: Images, calls: int | None) -> None:
+    """Untimed calls; where their number is left to us, slow ones are fewer."""
+    runtime.run(images)
+    start = time.monotonic()
+    for _ in range((calls or _WARM_UP_CALLS) - 1):
+        if calls is None and time.monotonic() - start > _WARM_UP_S:
+            break
+        runtime.run(images)
+
+
+def _prepare(candidate: Candidate, images: Images, warmup: int | None) -> _Lane | Skipped:
     start = time.perf_counter()
     runtime = None
     try:
         runtime = candidate.open()
-        for _ in range(warmup):
-            runtime.run(images)
+        _warm_up(runtime, images, warmup)
     except (RuntimeFailureError, EngineUnfitError) as err:
         _close(runtime)
         return Skipped(config=candidate.config, reason=err.message)
@@ -133,13 +145,13 @@ def _measure_batch(
     under_load: list[GpuState | None],
     seconds: float,
     later_s: float,
-) -> tuple[list[LatencySamples], list[Skipped], float]:
+) -> tuple[list[LatencySamples], list[Skipped]]:
     """Time every lane of one batch size; the GPU is looked at before the lanes are closed.
 
     Returns:
-        The series, the candidates that were left out, and the seconds that the rounds took.
+        The series, and the candidates that were left out.
     """
-    batch = len(images)
+    start, batch = time.monotonic(), len(images)
     lanes: list[_Lane] = []
     skipped: list[Skipped] = []
     try:
@@ -155,7 +167,9 @@ def _measure_batch(
             else:
                 lanes.append(prepared)
         order = random.Random(options.seed)  # noqa: S311  # an order, not a secret
-        rounds = Rounds(options.rounds, options.repeats, seconds, later_s)
+        least_s = _LEAST_FOR_ROUNDS * options.max_seconds / len(options.batches)
+        left_s = max(seconds - (time.monotonic() - start), least_s)
+        rounds = Rounds(options.rounds, options.repeats, left_s, later_s)
         while lanes and rounds.more([(lane.candidate.role, lane.compared_ms) for lane in lanes]):
             progress(Step(f"batch {batch}", rounds.label, done=rounds.taken, total=rounds.planned))
             rounds.taken += 1
@@ -165,7 +179,6 @@ def _measure_batch(
                     lanes.remove(lane)
                     reason = f"failed in round {rounds.taken}: {failure}"
                     skipped.append(Skipped(config=lane.candidate.config, reason=reason))
-        spent_s = rounds.spent_s
         if any(Timing.COMPUTE in lane.samples_ms for lane in lanes):
             under_load.append(read_gpu()[0])
     finally:
@@ -187,7 +200,7 @@ def _measure_batch(
         for lane in lanes
         for timing, samples in lane.samples_ms.items()
     ]
-    return measured, skipped, spent_s
+    return measured, skipped
 
 
 def measure_latency(
@@ -220,15 +233,15 @@ def measure_latency(
     under_load: list[GpuState | None] = []
     samples: list[LatencySamples] = []
     left_out = list(skipped)
-    left_s = options.max_seconds
+    begin = time.monotonic()
     for place, batch in enumerate(options.batches):
+        left_s = options.max_seconds - (time.monotonic() - begin)
         share_s = left_s / (len(options.batches) - place)
-        measured, missed, spent_s = _measure_batch(
+        measured, missed = _measure_batch(
             candidates, images[:batch], options, progress, under_load, share_s, left_s - share_s
         )
         samples += measured
         left_out += missed
-        left_s = max(left_s - spent_s, 0.0)
     if not samples:
         raise RuntimeFailureError(
             "Nothing could be measured.", details=[f"{item.name}: {item.reason}" for item in left_out]

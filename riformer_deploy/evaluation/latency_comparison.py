@@ -61,9 +61,14 @@ def ratio_of(baseline: LatencySamples, sample: LatencySamples, repeats: int) -> 
         sample: Of the same batch size and timing.
         repeats: Timed calls of each turn, of their result.
     """
-    if any(s.warning not in {None, instability(s.samples_ms)} for s in (baseline, sample)):
+    if not comparable(baseline) or not comparable(sample):
         return None
     return ratio_of_series(baseline.samples_ms, sample.samples_ms, repeats)
+
+
+def comparable(sample: LatencySamples) -> bool:
+    """Whether a series has no warning other than that it spreads or drifts, which intervals tell."""
+    return sample.warning in {None, instability(sample.samples_ms)}
 
 
 _SLOWER = 0.97

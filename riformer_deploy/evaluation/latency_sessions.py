@@ -7,6 +7,7 @@ merged: ratios mean something only between series that were measured in the same
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Collection
@@ -22,7 +23,7 @@ from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import RecordError, load_json
-from riformer_deploy.evaluation.results import LatencyResult
+from riformer_deploy.evaluation.results import LatencyResult, LatencySamples
 
 NEWEST = "latency"
 _EARLIER = re.compile(r"latency-([1-9][0-9]*)")
@@ -75,17 +76,64 @@ class Series:
 
 def series_of(session: LatencyResult) -> frozenset[Series]:
     """The series of a session, whatever of them was timed."""
+    return frozenset(_series(session, item) for item in session.samples)
+
+
+def _series(session: LatencyResult, item: LatencySamples) -> Series:
     machine = session.machine
-    conditions = (machine.cpu, machine.cores, machine.gpus, session.threads)
-    return frozenset(
-        Series(
-            config=item.config,
-            batch=item.batch,
-            artifact_sha256=item.artifact_sha256,
-            conditions=conditions,
-        )
-        for item in session.samples
+    return Series(
+        config=item.config,
+        batch=item.batch,
+        artifact_sha256=item.artifact_sha256,
+        conditions=(machine.cpu, machine.cores, machine.gpus, session.threads),
     )
+
+
+def standing_sessions(bundle: Bundle) -> tuple[tuple[LatencyResult, ...], tuple[str, ...]]:
+    """The sessions of a bundle, each with the series alone that stand for what it holds.
+
+    Left out are series of files that are not in the bundle, such as an engine that was built anew, series
+    that a later session measured again, and sessions under other conditions than the newest: figures of two
+    machines say nothing side by side.
+
+    Args:
+        bundle: Open.
+
+    Returns:
+        Sessions that have any, newest first, and what was left out that no later session stands for, each
+        with the reason.
+
+    Raises:
+        BundleError: As :func:`read_session`.
+    """
+    manifest = bundle.manifest
+    present = {record.sha256 for record in manifest.files}
+    standing: list[LatencyResult] = []
+    seen: set[Series] = set()
+    notes: list[str] = []
+    for kind in session_kinds(manifest):
+        record = manifest.results[kind]
+        session = read_session(bundle, record)
+        if standing and _conditions(session) != _conditions(standing[0]):
+            notes.append(f"{record.path}: measured on another machine or with other threads than the newest")
+            continue
+        gone = sorted({item.name for item in session.samples if item.artifact_sha256 not in present})
+        if gone:
+            notes.append(f"{record.path}: {', '.join(gone)}: measured of a file that is replaced")
+        kept = tuple(
+            item
+            for item in session.samples
+            if item.artifact_sha256 in present and _series(session, item) not in seen
+        )
+        seen |= series_of(session)
+        if kept:
+            standing.append(dataclasses.replace(session, samples=kept))
+    return tuple(standing), tuple(notes)
+
+
+def _conditions(session: LatencyResult) -> tuple[object, ...]:
+    machine = session.machine
+    return machine.cpu, machine.cores, machine.gpus, session.threads, session.inputs.image_size_px
 
 
 def store_session(bundle: Bundle, session: LatencyResult, tell: Progress = silent) -> None:

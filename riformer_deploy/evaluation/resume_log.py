@@ -19,7 +19,7 @@ from riformer_deploy.common.files import FileTooLargeError, NotRegularFileError,
 from riformer_deploy.common.serialization import JsonValue, RecordError, load_json
 
 MOST_BYTES = 2**28
-"""A million pictures and four artifacts take a quarter of it."""
+"""A million pictures and four artifacts take two fifths of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Answers:
         count: How many, broken ones included.
         usable: Numbers of those that were run.
         predicted: First class of each usable picture, for each artifact; -1 where scores are not finite.
+        scores: Softmax probability of that class, from 0 to 1; 0 where scores are not finite.
         places: Place of the right class of each usable picture, for each artifact; 0 is the first.
         broken: Reasons by number, for the others.
     """
@@ -39,12 +40,14 @@ class Answers:
     count: int
     usable: tuple[int, ...]
     predicted: tuple[tuple[int, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
     places: tuple[tuple[int, ...], ...]
     broken: dict[str, str]
 
     def __post_init__(self) -> None:
-        if len(self.predicted) != len(self.places) or any(
-            len(row) != len(self.usable) for row in (*self.predicted, *self.places)
+        columns = (self.predicted, self.scores, self.places)
+        if len(set(map(len, columns))) != 1 or any(
+            len(row) != len(self.usable) for column in columns for row in column
         ):
             raise ValueError("answers are missing")
         numbers = sorted([*self.usable, *map(int, self.broken)])
@@ -64,11 +67,11 @@ def answers_fit(answers: Answers, labels: Sequence[int], classes: int | None, ar
     if len(answers.predicted) != artifacts or answers.start + answers.count > len(labels):
         return False
     last = float("inf") if classes is None else classes
-    for predicted, places in zip(answers.predicted, answers.places, strict=True):
-        for number, first, place in zip(answers.usable, predicted, places, strict=True):
+    for predicted, scores, places in zip(answers.predicted, answers.scores, answers.places, strict=True):
+        for number, first, score, place in zip(answers.usable, predicted, scores, places, strict=True):
             # scores that are not finite have no first class, and put the right one behind all others
-            within = -1 <= first < last and 0 <= place <= last
-            if not within or (place == 0) != (first == labels[number]):
+            within = -1 <= first < last and 0 <= place <= last and 0 <= score <= 1
+            if not within or (place == 0) != (first == labels[number]) or (first == -1 and score > 0):
                 return False
     return True
 
@@ -137,6 +140,7 @@ class ResumeLog:
             "count": answers.count,
             "usable": answers.usable,
             "predicted": answers.predicted,
+            "scores": answers.scores,
             "places": answers.places,
             "broken": answers.broken,
         }
@@ -189,6 +193,7 @@ def joined(batches: Sequence[Answers]) -> Answers:
         count=sum(item.count for item in batches),
         usable=tuple(number for item in batches for number in item.usable),
         predicted=tuple(tuple(v for item in batches for v in item.predicted[a]) for a in artifacts),
+        scores=tuple(tuple(v for item in batches for v in item.scores[a]) for a in artifacts),
         places=tuple(tuple(v for item in batches for v in item.places[a]) for a in artifacts),
         broken={number: why for item in batches for number, why in item.broken.items()},
     )

@@ -9,6 +9,7 @@ from math import prod
 import onnx
 
 from riformer_deploy.bundle.artifacts import GraphContents, NodeCount, TensorSpec
+from riformer_deploy.export.onnx_metadata import MODEL_KEYS
 
 _FREE = frozenset(
     {
@@ -131,8 +132,13 @@ def node_counts(graph: onnx.ModelProto) -> tuple[NodeCount, ...]:
     return tuple(NodeCount(op_type=op, dtype=dtype, count=n) for (op, dtype), n in sorted(counts.items()))
 
 
+def entries_of(graph: onnx.ModelProto) -> dict[str, str]:
+    """The file's ``metadata_props``."""
+    return {item.key: item.value for item in graph.metadata_props}
+
+
 def graph_contents(graph: onnx.ModelProto) -> GraphContents:
-    """What a graph holds beside its inputs and outputs.
+    """What a graph holds beside its inputs and outputs; what it says of its model is not in ``provenance``.
 
     Args:
         graph: A valid one.
@@ -149,5 +155,5 @@ def graph_contents(graph: onnx.ModelProto) -> GraphContents:
         ),
         flops=graph_flops(graph),
         nodes=node_counts(graph),
-        provenance={item.key: item.value for item in graph.metadata_props},
+        provenance={key: text for key, text in entries_of(graph).items() if key not in MODEL_KEYS},
     )

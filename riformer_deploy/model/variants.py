@@ -110,6 +110,17 @@ VARIANTS = _variants()
 _NAME = re.compile(r"(?:riformer-)?([sm][0-9]{2})(?:_in1k)?(-384)?(?:px)?", re.IGNORECASE)
 
 
+def variant_of(architecture: Architecture, image_size_px: tuple[int, int]) -> Variant | None:
+    """The published model of a shape, or None.
+
+    Args:
+        architecture: With its number of classes.
+        image_size_px: Height and width.
+    """
+    same = (item for item in VARIANTS.values() if item.architecture == architecture)
+    return next((item for item in same if (item.image_size_px,) * 2 == image_size_px), None)
+
+
 def find_variant(name: str) -> Variant | None:
     """The published model that a name means, or None.
 

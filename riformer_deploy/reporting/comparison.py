@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
 
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
-from riformer_deploy.evaluation.latency_rounds import Ratio
+from riformer_deploy.evaluation.latency_rounds import ratio_of_medians
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop
 from riformer_deploy.evaluation.results import CandidateParity, LatencySamples, Status
 from riformer_deploy.reporting.comparison_records import (
@@ -21,8 +18,6 @@ from riformer_deploy.reporting.comparison_records import (
     ParityChange,
 )
 from riformer_deploy.reporting.evidence import Evidence
-
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +88,7 @@ def compare_evidence(before: Evidence, after: Evidence, options: CompareOptions)
         parity=parity,
         accuracy=accuracy,
         latency=latency,
-        notes=notes,
+        notes=(*notes, *(f"not counted: {text}" for one in (before, after) for text in one.ignored)),
         failures=tuple(failures),
         status=Status.FAILED if failures else Status.PASSED,
     )
@@ -228,24 +223,3 @@ def _latency(
 
 def _key(sample: LatencySamples) -> tuple[object, ...]:
     return sample.config, sample.batch, sample.timing, sample.role
-
-
-def ratio_of_medians(over_ms: Iterable[float], under_ms: Iterable[float]) -> Ratio:
-    """The ratio of the medians of two series that were taken at different times.
-
-    Args:
-        over_ms: At least one sample.
-        under_ms: At least one sample.
-
-    Returns:
-        With a 95 % percentile interval of 2000 bootstrap resamples of each; the same every time.
-    """
-    over, under = np.array(list(over_ms)), np.array(list(under_ms))
-    rng = np.random.Generator(np.random.PCG64(0))
-    medians = [
-        np.median(values[rng.integers(0, len(values), (_RESAMPLES, len(values)))], axis=1)
-        for values in (over, under)
-    ]
-    low, high = (float(value) for value in np.percentile(medians[0] / medians[1], (2.5, 97.5)))
-    enough = min(len(over), len(under)) >= 6
-    return Ratio(value=float(np.median(over) / np.median(under)), ci95=(low, high) if enough else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from dataclasses import dataclass, field
@@ -15,7 +16,16 @@ from riformer_deploy.bundle.store import Bundle, is_bundle
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
-from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult
+from riformer_deploy.evaluation.evidence import ran_another_file
+from riformer_deploy.evaluation.latency_sessions import standing_sessions
+from riformer_deploy.evaluation.results import (
+    CandidateParity,
+    LatencyResult,
+    LatencySamples,
+    ParityResult,
+    Status,
+    files_status,
+)
 
 _Result = TypeVar("_Result", ParityResult, LatencyResult, AccuracyResult)
 
@@ -29,12 +39,15 @@ class Answer:
         label: Its class.
         predicted: First class of each artifact, by the artifact's name.
         right: Whether that is the picture's class, by the artifact's name.
+        score: How sure each artifact was of its first class, a softmax probability, by the artifact's name;
+            empty where the table was written before scores were stored.
     """
 
     picture: str
     label: int
     predicted: dict[str, int]
     right: dict[str, bool]
+    score: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +58,24 @@ class Evidence:
         path: The bundle's folder, or the file of the result.
         manifest: The bundle's; None for a result alone.
         parity: Of the models, and of each engine.
-        latency: Latencies.
+        latency: Every series of ``sessions`` as one result, which is not that of one session: ratios within
+            rounds are to be taken from :meth:`session_of`.
+        sessions: Latencies that were measured side by side, newest first, each with what no later one
+            measured again.
         accuracy: Accuracy.
         answers: The accuracy pass's answers, picture by picture.
+        ignored: What is stored and does not count, since it is about files that the bundle does not hold or
+            of another machine; each in one sentence.
     """
 
     path: Path
     manifest: Manifest | None = None
     parity: tuple[ParityResult, ...] = ()
     latency: LatencyResult | None = None
+    sessions: tuple[LatencyResult, ...] = ()
     accuracy: AccuracyResult | None = None
     answers: tuple[Answer, ...] = field(default=(), repr=False)
+    ignored: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> tuple[CandidateParity, ...]:
@@ -65,6 +85,14 @@ class Evidence:
     def parity_of(self, config: CandidateConfig) -> CandidateParity | None:
         """The verdict on one way of running one artifact, if there is one."""
         return next((c for c in self.candidates if c.config == config), None)
+
+    def session_of(self, sample: LatencySamples) -> LatencyResult:
+        """The session that a series of ``latency`` was measured in."""
+        found = (session for session in self.sessions if any(item is sample for item in session.samples))
+        session = next(found, self.latency)
+        if session is None:
+            raise ValueError(f"{sample.name} is no series of these latencies")
+        return session
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -78,10 +106,11 @@ def read_evidence(path: Path) -> Evidence:
         BundleError: It is neither, or a record in it is not valid.
         BundleIntegrityError: A result of a bundle was changed.
     """
-    return _of_bundle(Bundle.open(path)) if path.is_dir() or is_bundle(path) else _of_file(path)
+    return evidence_of(Bundle.open(path)) if path.is_dir() or is_bundle(path) else _of_file(path)
 
 
-def _of_bundle(bundle: Bundle) -> Evidence:
+def evidence_of(bundle: Bundle) -> Evidence:
+    """As :func:`read_evidence`, of a bundle that is open."""
     results = bundle.manifest.results
     texts = {
         kind: bundle.path_of(record).read_text(encoding="utf-8", errors="replace")
@@ -92,14 +121,72 @@ def _of_bundle(bundle: Bundle) -> Evidence:
         return _parse(record, texts[kind], bundle.directory / results[kind].path) if kind in texts else None
 
     kinds = ("parity", *(engine.parity_kind for engine in bundle.manifest.engines))
-    parity = [stored(kind, ParityResult) for kind in kinds]
+    ignored: list[str] = []
+    parity = [_counting_parity(bundle.manifest, stored(kind, ParityResult), kind, ignored) for kind in kinds]
+    sessions, left_out = standing_sessions(bundle)
+    accuracy = _counting_accuracy(bundle.manifest, stored("accuracy", AccuracyResult), ignored)
     return Evidence(
         path=bundle.directory,
         manifest=bundle.manifest,
         parity=tuple(item for item in parity if item is not None),
-        latency=stored("latency", LatencyResult),
-        accuracy=stored("accuracy", AccuracyResult),
-        answers=_answers(texts.get("accuracy.csv", "")),
+        latency=_merged(sessions),
+        sessions=sessions,
+        accuracy=accuracy,
+        answers=() if accuracy is None else _answers(texts.get("accuracy.csv", "")),
+        ignored=(*ignored, *left_out),
+    )
+
+
+def _merged(sessions: tuple[LatencyResult, ...]) -> LatencyResult | None:
+    if not sessions:
+        return None
+    return dataclasses.replace(
+        sessions[0],
+        rounds=min(session.rounds for session in sessions),
+        samples=tuple(item for session in sessions for item in session.samples),
+        skipped=tuple(item for session in sessions for item in session.skipped),
+    )
+
+
+def _counting_parity(
+    manifest: Manifest, result: ParityResult | None, kind: str, ignored: list[str]
+) -> ParityResult | None:
+    """A parity report with the verdicts on files that the bundle holds."""
+    if result is None:
+        return None
+    path = manifest.results[kind].path
+    if result.reference_sha256 != manifest.reference.file.sha256:
+        ignored.append(f"{path}: compares with other weights than the bundle's reference")
+        return None
+    kept = tuple(c for c in result.candidates if not ran_another_file(manifest, c))
+    gone = [c.name for c in result.candidates if c not in kept]
+    if gone:
+        ignored.append(f"{path}: {', '.join(gone)}: ran a file that is replaced")
+    return dataclasses.replace(result, candidates=kept, status=files_status(kept)) if kept else None
+
+
+def _counting_accuracy(
+    manifest: Manifest, result: AccuracyResult | None, ignored: list[str]
+) -> AccuracyResult | None:
+    """The accuracy of files that the bundle holds; none where what others are compared with is gone."""
+    if result is None:
+        return None
+    present = {record.sha256 for record in manifest.files}
+    gone = [item for item in result.artifacts if item.artifact_sha256 not in present]
+    if not gone:
+        return result
+    names = ", ".join(item.name for item in gone)
+    ignored.append(f"{manifest.results['accuracy'].path}: {names}: measured of a file that is replaced")
+    if result.artifacts[0] in gone:
+        return None
+    left = {item.config for item in gone}
+    comparisons = tuple(item for item in result.comparisons if item.config not in left)
+    failed = any(item.status is Status.FAILED for item in comparisons)
+    return dataclasses.replace(
+        result,
+        artifacts=tuple(item for item in result.artifacts if item not in gone),
+        comparisons=comparisons,
+        status=Status.FAILED if failed else Status.PASSED,
     )
 
 
@@ -132,6 +219,13 @@ def _parse(record: type[_Result], text: str, path: Path) -> _Result:
         ) from err
 
 
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text} is no probability")
+    return value
+
+
 def _answers(text: str) -> tuple[Answer, ...]:
     """The rows of ``accuracy.csv``; none where it has other columns than this version writes."""
     found = []
@@ -144,6 +238,7 @@ def _answers(text: str) -> tuple[Answer, ...]:
                     label=int(row["label"]),
                     predicted={name: int(row[f"{name}: class"]) for name in names},
                     right={name: int(row[f"{name}: place"]) == 0 for name in names},
+                    score={name: _score(row[f"{name}: score"]) for name in names if f"{name}: score" in row},
                 )
             )
         except (KeyError, TypeError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.evaluation.results import LatencyResult
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.plots import accuracy_plot, latency_plot, parity_plot, sensitivity_plot
@@ -18,7 +17,7 @@ from riformer_deploy.reporting.sections import (
     mistake_section,
     provenance_section,
 )
-from riformer_deploy.reporting.summary import Choice, choices, not_proven
+from riformer_deploy.reporting.summary import Choice, choices, not_verified
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -30,7 +29,7 @@ def render_html(
 
     Args:
         evidence: Of a bundle.
-        data: The folder of the accuracy pass's pictures, for thumbnails; None shows none.
+        data: The folder or ``.npz`` file of the accuracy pass's pictures, for thumbnails; None shows none.
         sensitivity: What quantising each layer costs, if it was measured.
 
     Returns:
@@ -39,6 +38,7 @@ def render_html(
 
     Raises:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
+        OptionError: ``data`` is an ``.npz`` file and not the one that accuracy was measured on.
     """
     jinja2 = require("jinja2")
     environment = jinja2.Environment(
@@ -46,7 +46,7 @@ def render_html(
     )
     chosen = choices(evidence)
     sections = (
-        _latency(evidence.latency, latency_plot(evidence)),
+        _latency(evidence, latency_plot(evidence)),
         Section(title="Accuracy against latency", plot=accuracy_plot(evidence, chosen)),
         _accuracy(evidence),
         _parity(evidence),
@@ -59,7 +59,7 @@ def render_html(
     text: str = environment.get_template("report.html.j2").render(
         title=title_of(evidence),
         answers=[answer_of(choice) for choice in chosen],
-        unproven=not_proven(evidence),
+        not_verified=not_verified(evidence),
         sections=[s for s in sections if s.plot or s.rows or s.pictures],
     )
     return text
@@ -75,11 +75,13 @@ def answer_of(choice: Choice) -> str:
     """What to ship for a batch size, on what evidence, in a few sentences."""
     fastest = choice.fastest
     text = f"Batch {choice.batch}: ship {choice.file or fastest.name}, run by {fastest.name}: "
-    text += f"{fastest.summary.median_ms:.3g} ms per call"
+    median_ms = fastest.summary.median_ms
+    text += f"{median_ms:.{2 if median_ms >= 1 else 3}f} ms per call"
     if choice.ratio is not None and choice.baseline is not None:
         span = choice.ratio.ci95
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"
         text += f" (95 % interval {span[0]:.2f} to {span[1]:.2f})" if span else ""
+        text += "" if choice.same_rounds else ", which was measured at another time"
     text += f". Parity: {choice.parity or 'not verified'}. "
     if choice.accuracy is None:
         return text + "Accuracy: not measured."
@@ -90,14 +92,19 @@ def answer_of(choice: Choice) -> str:
     )
 
 
-def _latency(latency: LatencyResult | None, plot: str | None) -> Section:
+def _latency(evidence: Evidence, plot: str | None) -> Section:
+    latency = evidence.latency
     if latency is None:
         return Section(title="Latency")
     machine = latency.machine
     return Section(
         title="Latency",
-        text=f"Medians with 95 % intervals; {latency.rounds} rounds of {latency.repeats} calls, "
-        f"{latency.threads} threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
+        text="Medians with 95 % intervals; "
+        + "; ".join(
+            f"{item.created_utc}: {item.rounds} rounds of {item.repeats} calls"
+            for item in evidence.sessions or (latency,)
+        )
+        + f"; {latency.threads} threads, on {'; '.join((machine.cpu, *machine.gpus))}.",
         plot=plot,
         columns=("model", "timed", "batch", "median ms", "low", "high", "p95", "p99", "images/s", "parity"),
         rows=tuple(

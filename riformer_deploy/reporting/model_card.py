@@ -8,7 +8,7 @@ import re
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.html import answer_of, title_of
-from riformer_deploy.reporting.summary import choices, not_proven
+from riformer_deploy.reporting.summary import choices, not_verified
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|&~$-])")
 
@@ -42,8 +42,8 @@ def render_model_card(evidence: Evidence) -> str:
             values = [o.deviation.sqnr_db for o in candidate.outputs if o.deviation.sqnr_db is not None]
             least = f"{min(values):.1f}" if values else "-"
             lines.append(f"| {_escaped(candidate.name)} | {candidate.status} | {least} |")
-    lines += ["", "## Not proven", ""]
-    lines += [f"- {_escaped(text)}" for text in not_proven(evidence)] or ["- Nothing is missing."]
+    lines += ["", "## Not verified", ""]
+    lines += [f"- {_escaped(text)}" for text in not_verified(evidence)] or ["- Nothing is missing."]
     if evidence.manifest is not None:
         lines += ["", "## Files", "", "| file | bytes | sha256 |", "|---|---:|---|"]
         lines += [f"| {_escaped(f.path)} | {f.size_bytes} | {f.sha256} |" for f in evidence.manifest.files]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.common.display import displayed
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.summary import class_accuracy, mistakes, name_of
-from riformer_deploy.reporting.thumbnails import Thumbnail, thumbnails
+from riformer_deploy.reporting.thumbnails import Thumbnail, pictures_of, thumbnails
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def class_section(evidence: Evidence) -> Section:
         rows=tuple(
             (
                 figure_cell(row.label, "d"),
-                Cell(text=row.name or "-"),
+                Cell(text=_short(row.name or "-")),
                 figure_cell(row.right, "d"),
                 figure_cell(row.pictures, "d"),
                 figure_cell(100 * row.right / row.pictures, ".1f"),
@@ -68,28 +69,56 @@ def class_section(evidence: Evidence) -> Section:
 
 
 _MOST_MISTAKES = 200
+_LONGEST_NAME = 200
 
 
 def mistake_section(evidence: Evidence, data: Path | None) -> Section:
-    """Pictures that are wrong, with thumbnails where their folder is given."""
+    """The pictures that are wrong and that the model was surest of, with thumbnails where they are given.
+
+    Args:
+        evidence: Of a bundle.
+        data: The data set of the accuracy pass; None shows no thumbnails.
+
+    Raises:
+        OptionError: ``data`` is an ``.npz`` file and not the one that accuracy was measured on.
+    """
     wrong = mistakes(evidence)
     if not wrong or evidence.accuracy is None:
-        return Section(title="Mistakes")
+        return Section(title="Most confident mistakes")
     first = evidence.accuracy.artifacts[0].name
     names = evidence.manifest.model.class_names if evidence.manifest else None
 
-    def called(label: int) -> Cell:
-        return Cell(text=name_of(names, label) or str(label))
+    def called(label: int) -> str:
+        return _short(name_of(names, label) or str(label))
 
     shown = wrong[:_MOST_MISTAKES]
+    scored = all(first in answer.score for answer in shown)
+    order = "the surest first" if scored else "in the data set's order: the stored answers have no scores"
+    captions = {
+        a.picture: f"{_short(a.picture)}: is {called(a.label)}, was taken for {called(a.predicted[first])}"
+        + (f", {100 * a.score[first]:.1f} %" if scored else "")
+        for a in shown
+    }
     return Section(
-        title="Mistakes",
-        text=f"{len(wrong)} pictures that {first} has wrong"
-        + (f"; the first {len(shown)} of them." if len(shown) < len(wrong) else "."),
-        columns=("picture", "is", "was taken for"),
-        rows=tuple((Cell(text=a.picture), called(a.label), called(a.predicted[first])) for a in shown),
-        pictures=() if data is None else thumbnails(data, [a.picture for a in shown]),
+        title="Most confident mistakes" if scored else "Mistakes",
+        text=f"{len(shown)} of {len(wrong)} pictures that {first} has wrong, {order}.",
+        columns=("picture", "is", "was taken for", "score %"),
+        rows=tuple(
+            (
+                Cell(text=_short(a.picture)),
+                Cell(text=called(a.label)),
+                Cell(text=called(a.predicted[first])),
+                figure_cell(100 * a.score[first] if scored else None, ".2f"),
+            )
+            for a in shown
+        ),
+        pictures=() if data is None else thumbnails(pictures_of(data, evidence), captions),
     )
+
+
+def _short(name: str) -> str:
+    """A name of a picture or class as it is shown; one may be as long as a page."""
+    return displayed(name, longest=_LONGEST_NAME, lines=False)
 
 
 def provenance_section(evidence: Evidence) -> Section:
@@ -112,7 +141,7 @@ def provenance_section(evidence: Evidence) -> Section:
             facts[f"calibration of {graph.file.path}"] = (
                 f"{calibration.source}, {calibration.images} images, {calibration.method}"
             )
-    for result in (*evidence.parity, evidence.latency, evidence.accuracy):
+    for result in (*evidence.parity, *evidence.sessions, evidence.accuracy):
         if result is not None:
             machine = result.machine
             facts[f"{result.kind} of {result.created_utc}"] = "; ".join(

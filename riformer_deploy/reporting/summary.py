@@ -9,9 +9,15 @@ from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
-from riformer_deploy.evaluation.latency_comparison import compare_latency, ratio_of, strongest_baseline
-from riformer_deploy.evaluation.latency_rounds import Ratio
-from riformer_deploy.evaluation.results import LatencySamples, Status
+from riformer_deploy.evaluation.latency_comparison import (
+    comparable,
+    compare_latency,
+    ratio_of,
+    strongest_baseline,
+)
+from riformer_deploy.evaluation.latency_rounds import Ratio, ratio_of_medians
+from riformer_deploy.evaluation.published import far_below
+from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Status
 from riformer_deploy.reporting.evidence import Answer, Evidence
 
 
@@ -26,6 +32,8 @@ class Choice:
         parity: Its verdict; None where it was not verified.
         ratio: How many times as fast as the baseline; None where there is none to compare with.
         baseline: The strongest baseline of the batch size, if one was measured.
+        same_rounds: Whether both were measured in the same rounds; if not, the ratio is of two medians that
+            were taken at different times.
         accuracy: Its accuracy, if it was measured.
     """
 
@@ -35,6 +43,7 @@ class Choice:
     parity: Status | None
     ratio: Ratio | None
     baseline: LatencySamples | None
+    same_rounds: bool
     accuracy: ArtifactAccuracy | None
 
 
@@ -81,7 +90,7 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
         if not able:
             continue
         fastest = min(able, key=lambda sample: sample.summary.median_ms)
-        baseline = strongest_baseline(latency, comparison.batch, comparison.timing)
+        baseline, ratio, same_rounds = _beside_baseline(evidence, latency, fastest)
         parity = evidence.parity_of(fastest.config)
         found.append(
             Choice(
@@ -89,12 +98,30 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
                 fastest=fastest,
                 file=_file_of(evidence.manifest, fastest),
                 parity=parity.status if parity else None,
-                ratio=None if baseline is None else ratio_of(baseline, fastest, latency.repeats),
+                ratio=ratio,
                 baseline=baseline,
+                same_rounds=same_rounds,
                 accuracy=accuracy_of(evidence, fastest.config),
             )
         )
     return tuple(found)
+
+
+def _beside_baseline(
+    evidence: Evidence, latency: LatencyResult, fastest: LatencySamples
+) -> tuple[LatencySamples | None, Ratio | None, bool]:
+    """The baseline, the ratio to it, and whether both had a turn in each round.
+
+    A baseline of the same session goes first: drift of the machine falls out of that ratio.
+    """
+    session = evidence.session_of(fastest)
+    baseline = strongest_baseline(session, fastest.batch, fastest.timing)
+    if baseline is not None:
+        return baseline, ratio_of(baseline, fastest, session.repeats), True
+    baseline = strongest_baseline(latency, fastest.batch, fastest.timing)
+    if baseline is None or not comparable(baseline) or not comparable(fastest):
+        return baseline, None, False
+    return baseline, ratio_of_medians(baseline.samples_ms, fastest.samples_ms), False
 
 
 def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
@@ -108,7 +135,7 @@ def accuracy_of(evidence: Evidence, config: CandidateConfig) -> ArtifactAccuracy
     return next((item for item in artifacts if item.config == config), None)
 
 
-def not_proven(evidence: Evidence) -> tuple[str, ...]:
+def not_verified(evidence: Evidence) -> tuple[str, ...]:
     """What the bundle holds no evidence of, each in one sentence.
 
     Args:
@@ -133,7 +160,10 @@ def not_proven(evidence: Evidence) -> tuple[str, ...]:
     if evidence.accuracy is None:
         said.append("Accuracy was not measured: how often the model is right is not known.")
     else:
-        measured = {item.config for item in evidence.accuracy.artifacts}
+        artifacts, published = evidence.accuracy.artifacts, evidence.accuracy.published
+        if published is not None and (text := far_below(artifacts[0].top1, published)) is not None:
+            said.append(f"Whether the model is run as it was trained: {text}")
+        measured = {item.config for item in artifacts}
         said += [
             f"The accuracy of {c.name} was not measured."
             for c in evidence.candidates
@@ -148,7 +178,7 @@ def not_proven(evidence: Evidence) -> tuple[str, ...]:
         for graph in manifest.onnx
         if graph.lowering.calibration is not None and graph.lowering.calibration.random
     ]
-    return tuple(dict.fromkeys(said))
+    return tuple(dict.fromkeys([*said, *(f"Not counted: {text}." for text in evidence.ignored)]))
 
 
 def class_accuracy(evidence: Evidence) -> tuple[ClassAccuracy, ...]:
@@ -174,8 +204,13 @@ def name_of(names: tuple[str, ...] | None, label: int) -> str | None:
 
 
 def mistakes(evidence: Evidence) -> tuple[Answer, ...]:
-    """Pictures that the accuracy pass's first artifact has wrong, in the data set's order."""
+    """Pictures that the accuracy pass's first artifact has wrong.
+
+    The one that it was surest of comes first; where scores are equal or not stored, the data set's order
+    holds.
+    """
     if evidence.accuracy is None:
         return ()
     first = evidence.accuracy.artifacts[0].name
-    return tuple(answer for answer in evidence.answers if not answer.right.get(first, True))
+    wrong = (answer for answer in evidence.answers if not answer.right.get(first, True))
+    return tuple(sorted(wrong, key=lambda answer: -answer.score.get(first, 0.0)))

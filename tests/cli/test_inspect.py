@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import onnx
 import pytest
 import torch
+from onnx import helper
 
 from riformer_deploy.api.inspect import (
     BundleInspection,
@@ -16,16 +18,19 @@ from riformer_deploy.api.inspect import (
     OnnxInspection,
     inspect_file,
 )
+from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
-from riformer_deploy.common.enums import WeightSet
+from riformer_deploy.common.enums import Precision, RuntimeKind, WeightSet
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
+from riformer_deploy.evaluation.latency_sessions import store_session
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.variants import Variant
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt import preflight
+from tests.sessions import series, session
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -115,6 +120,24 @@ def test_an_onnx_file_as_text_tells_cost_nodes_and_provenance(
         assert said in ran.stdout
 
 
+def test_what_an_onnx_file_of_others_says_of_itself_is_bounded_and_cleaned(cli: Run, tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    names = ["\x1b[31mred\n", "green", *("z" * 9 for _ in range(99_999))]
+    helper.set_model_props(
+        model, {"preprocessing": "resize\x1b[2J " + "x" * 99_999, "class_names": json.dumps(names)}
+    )
+    onnx.save(model, tmp_path / "foreign.onnx")
+    ran = cli("inspect", tmp_path / "foreign.onnx")
+    assert ran.returncode == 0
+    assert "100001: \\x1b[31mred\\n, green, zzz" in ran.stdout
+    assert "preprocessing: resize\\x1b[2J xxx" in ran.stdout
+    assert "\x1b" not in ran.stdout
+    assert len(ran.stdout) < 20_000
+
+
 @pytest.mark.parametrize("name", ["", "bundle.json"], ids=["folder", "manifest"])
 def test_a_bundle_is_told_by_its_folder_or_its_manifest(cli: Run, tiny_bundle: Path, name: str) -> None:
     ran = cli("inspect", tiny_bundle / name, "--json")
@@ -126,7 +149,7 @@ def test_a_bundle_is_told_by_its_folder_or_its_manifest(cli: Run, tiny_bundle: P
 
 
 def test_a_bundle_as_text_tells_every_file_and_that_all_are_intact(cli: Run, tiny_bundle: Path) -> None:
-    ran = cli("inspect", tiny_bundle)
+    ran = cli("inspect", tiny_bundle, "-v")
     assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy verify parity {tiny_bundle}\n")
     assert "every file is as recorded" in ran.stdout
     assert "tiny.pth (training form, only weights)" in ran.stdout
@@ -140,6 +163,58 @@ def test_a_bundle_as_text_tells_every_file_and_that_all_are_intact(cli: Run, tin
     for record in Bundle.open(tiny_bundle).manifest.files:
         assert record.path in ran.stdout
         assert record.sha256 in ran.stdout
+
+
+def test_a_bundle_first_tells_what_its_user_needs_and_hashes_only_when_asked(
+    cli: Run, tiny_bundle_copy: Path
+) -> None:
+    bundle = Bundle.open(tiny_bundle_copy)
+    (graph,) = bundle.manifest.onnx
+    config = CandidateConfig(runtime=RuntimeKind.ONNX_RUNTIME, precision=Precision.FP32)
+    measured = dataclasses.replace(series("onnx", 1, graph.file.sha256), config=config)
+    store_session(bundle, session(measured))
+    text = " ".join(cli("inspect", tiny_bundle_copy).stdout.replace("│", " ").split())
+    places = [
+        text.index(said)
+        for said in (
+            "preprocessing centre crop 64x48 px; RGB; mean 123.675, 116.28, 103.53; std 58.395, 57.12, ",
+            "input images float32 ['batch', 3, 64, 48]",
+            "output logits float32 ['batch', 7]",
+            "classes 7: class 0, class 1, class 2, class 3, class 4…",
+            "ship, batch 1 model.fp32.onnx in ONNX Runtime fp32, 1.20 ms; parity passed; accuracy not ",
+            "parity passed, ",
+            "not verified Accuracy was not measured: how often the model is right is not known.",
+            "every file is as recorded",
+        )
+    ]
+    assert places == sorted(places)
+    assert graph.file.sha256 not in text
+    assert "Conv" not in text
+    found = load_json(BundleInspection, cli("inspect", tiny_bundle_copy, "--json").stdout)
+    assert [(item.batch, item.file) for item in found.shipped] == [(1, "model.fp32.onnx")]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_no_hash_or_name_is_broken_at_80_columns(
+    cli: Run, engine_bundle: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    manifest = Bundle.open(engine_bundle).manifest
+    (graph,), (engine,) = manifest.onnx, manifest.engines
+    source, weights = manifest.source.sha256, manifest.source.weights_sha256
+    for arguments, unbroken in (
+        ((tiny_checkpoint,), (str(tiny_checkpoint), sha256_of(tiny_checkpoint))),
+        ((engine_bundle / graph.file.path,), (graph.file.sha256, source, weights, "InstanceNormalization")),
+        (
+            (engine_bundle / ENGINE,),
+            (engine.file.sha256, engine.log.path, engine.metadata.onnx_sha256, weights),
+        ),
+        ((engine_bundle,), (str(engine_bundle), ENGINE, "tiny.pth")),
+        ((engine_bundle, "-v"), (source, *(name for f in manifest.files for name in (f.path, f.sha256)))),
+    ):
+        lines = cli("inspect", *arguments).stdout.splitlines()
+        assert all(any(word in line for line in lines) for word in unbroken)
+        assert max(len(line) for line in lines if line[:1] in "┏┃┡│└┌├") <= 80
 
 
 @pytest.mark.parametrize("change", ["altered", "removed"])
@@ -161,8 +236,7 @@ def test_a_bundle_with_a_changed_file_is_not_intact_and_names_that_file_alone(
     assert ran.returncode == 31
     text = ran.stdout
     assert "every file is as recorded" not in text
-    integrity = text.partition("│ integrity")[2]
-    assert "deploy.pth" in "".join(integrity.replace("│", "").split())
+    assert "deploy.pth" in text.partition("integrity")[2]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +329,7 @@ def test_an_altered_engine_is_told_and_exits_31(cli: Run, engine_bundle_copy: Pa
     assert ENGINE in ran.stdout
 
 
-def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_proven(
+def test_a_bundle_as_text_tells_its_engines_and_that_they_are_not_verified(
     cli: Run, engine_bundle: Path
 ) -> None:
     ran = cli("inspect", engine_bundle)

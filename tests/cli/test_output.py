@@ -101,3 +101,18 @@ def test_nothing_that_a_terminal_obeys_is_printed_whoever_wrote_it(
 def test_log_lines_are_printed_harmlessly() -> None:
     record = logging.LogRecord("x", logging.WARNING, __file__, 1, "a\x1bb %s", ("\u2066c",), None)
     assert output._LogFormatter("%(levelname)s: %(message)s").format(record) == r"WARNING: a\x1bb \u2066c"
+
+
+def test_pairs_break_no_word_and_print_what_is_too_wide_below(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    digest = "ab" * 32
+    title = "Bundle " + "/long" * 12
+    output.print_pairs(title, [("model", "a few words that are folded between them"), ("sha256", digest)])
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0], lines[-1]) == (title, f"sha256: {digest}")
+    assert all(len(line) <= 40 for line in lines[1:-1])
+    assert any("a few words" in line for line in lines)
+    output.print_pairs("T", [("\x1b[31mname", f"{digest}\x1b[0m\nnext")])
+    assert capsys.readouterr().out == f"T\n\\x1b[31mname: {digest}\\x1b[0m\\nnext\n"

@@ -42,7 +42,7 @@ def test_a_file_elsewhere_is_not_replaced_unasked(cli: Run, tiny_bundle_copy: Pa
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--data", "gone"), 2, "gone is no folder of pictures"),
+        (("--data", "gone"), 2, "gone is no folder of pictures and no .npz file"),
         (("--sensitivity", "gone.json"), 2, "is not what `riformer-deploy sensitivity --json` prints"),
         (("-o", "/dev/null/r.html"), 2, "cannot be written"),
     ],

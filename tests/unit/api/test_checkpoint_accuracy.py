@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.transforms import fit, normalize
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.network import RIFormer
+from riformer_deploy.model.variants import VARIANTS
 
 
 @pytest.fixture
@@ -42,6 +44,25 @@ def test_both_forms_are_as_often_right_as_the_model_that_the_config_describes(
         assert result.preprocessing.crop_px == (48, 48)
         assert result.published is None
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["tiny.pth"]  # no log is left
+
+
+def test_an_accuracy_far_below_the_published_one_is_warned_of(
+    data: Path,
+    tiny_checkpoint: Path,
+    tiny_config: Path,
+    tiny_architecture: Architecture,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    published = dataclasses.replace(
+        VARIANTS["riformer-s12_in1k"], name="tiny", architecture=tiny_architecture, image_size_px=48
+    )
+    monkeypatch.setitem(VARIANTS, "tiny", published)
+    options = CheckpointAccuracyOptions(checkpoint=tiny_checkpoint, config=tiny_config, data=data, workers=1)
+    result = evaluate_checkpoint(options)
+    assert result.published is not None
+    assert result.published.variant == "tiny"
+    assert "far below the 76.90 % that was published of tiny" in caplog.text
 
 
 def test_without_a_config_something_else_must_say_the_size(data: Path, tiny_checkpoint: Path) -> None:

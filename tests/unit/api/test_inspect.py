@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from riformer_deploy.api.inspect import (
     OnnxInspection,
     inspect_file,
 )
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import (
@@ -139,6 +141,9 @@ def test_an_onnx_file_is_told_by_its_own_content(
     ]
     assert {"tool_version", "precision", "source_sha256", "weights_sha256"} <= set(found.provenance)
     assert found.provenance["calibration"] == "none"
+    model = Bundle.open(tiny_bundle).manifest.model
+    assert (found.preprocessing, found.class_names) == (model.preprocessing, model.class_names)
+    assert not {"preprocessing", "class_names"} & set(found.provenance)
     assert sum(item.count for item in found.nodes) == len(onnx.load(path).graph.node)
 
 
@@ -231,7 +236,9 @@ def test_a_bundle_is_told_with_its_graphs_its_cost_and_its_stored_parity_report(
     assert isinstance(found, BundleInspection)
     cost = complexity(tiny_architecture, Form.DEPLOY, (64, 48))
     assert (found.flops, found.deploy_parameters) == (cost.flops, cost.parameters)
-    assert found.graphs == (inspect_file(onnx_of(tiny_bundle)),)
+    # what each file says of the model, a bundle says once
+    alone = dataclasses.replace(_onnx(onnx_of(tiny_bundle)), preprocessing=None, class_names=None)
+    assert found.graphs == (alone,)
     stored = load_json(ParityResult, (tiny_bundle / "parity.json").read_text(encoding="utf-8"))
     assert (found.parity, found.parity_utc) == (Status.PASSED, stored.created_utc)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import Status
+from riformer_deploy.model.variants import VARIANTS
 from tests.candidates import labelled
 
 CLASSES = 10
@@ -131,6 +133,7 @@ def test_scores_that_are_not_finite_are_wrong_and_counted() -> None:
     bad = measured.result.artifacts[1]
     assert (bad.not_finite, bad.top1.right, bad.top5.right) == (1, 19, 19)
     assert measured.answers.predicted[1][7] == -1
+    assert measured.answers.scores[1][7] == 0
 
 
 def test_broken_pictures_are_counted_named_and_left_out_of_every_figure(tmp_path: Path) -> None:
@@ -145,9 +148,10 @@ def test_broken_pictures_are_counted_named_and_left_out_of_every_figure(tmp_path
     assert measured.result.artifacts[0].images == 4
     assert measured.result.artifacts[0].top1.right == 3
     rows = list(csv.reader(io.StringIO(answers_table(measured, data))))
-    assert rows[0] == ["picture", "label", "base: class", "base: place"]
-    assert rows[1] == ["0.png", "0", "3", "1"]
-    assert rows[2:] == [[f"{number}.png", "0", "0", "0"] for number in (1, 3, 5)]
+    assert rows[0] == ["picture", "label", "base: class", "base: place", "base: score"]
+    sure, unsure = (str(round(float(np.exp(2) / (np.exp(2) + rest)), 6)) for rest in (9, np.e + 8))
+    assert rows[1] == ["0.png", "0", "3", "1", unsure]
+    assert rows[2:] == [[f"{number}.png", "0", "0", "0", sure] for number in (1, 3, 5)]
     for path in tmp_path.glob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(DatasetError, match="None of the 6 pictures"):
@@ -234,6 +238,35 @@ def test_the_digits_have_their_published_accuracy_in_every_artifact(
     assert [int(row["ONNX Runtime fp32: class"]) for row in table] == expected.tolist()
     assert manifest.results["accuracy.csv"].parent_sha256 == manifest.results["accuracy"].sha256
     assert sorted(p.name for p in bundle.glob(".accuracy*")) == []
+
+
+def test_a_bundle_far_below_what_was_published_is_warned_of(
+    digits_bundle: Path,
+    digits_data: dict[str, NDArray[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle = Path(shutil.copytree(digits_bundle, tmp_path / "bundle"))
+    manifest = Bundle.open(bundle).manifest
+    published = dataclasses.replace(
+        VARIANTS["riformer-s12_in1k"],
+        name="digits",
+        architecture=manifest.model.architecture,
+        image_size_px=64,
+        file_name=f"digits-{manifest.source.sha256[:8]}.pth",
+    )
+    monkeypatch.setitem(VARIANTS, "digits", published)
+    data = tmp_path / "digits.npz"
+    labels = (digits_data["val_labels"][:40] + 1) % CLASSES  # another class order
+    np.savez(data, images=digits_data["val_images"][:40], labels=labels)
+    result = accuracy_bundle(bundle, AccuracyOptions(data=data, groups=(Group.ONNX,)))
+    assert result.published is not None
+    assert result.published.same_file
+    assert (
+        "far below the 76.90 % that was published of digits: other preprocessing or class order"
+        in caplog.text
+    )
 
 
 def test_the_example_images_are_the_validation_set(

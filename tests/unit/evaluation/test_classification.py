@@ -8,7 +8,7 @@ import pytest
 from riformer_deploy.backends.base import BatchRange, Candidate, Outputs
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.transforms import Images
-from riformer_deploy.evaluation.classification import first_classes, logits_of, place_of, softmax
+from riformer_deploy.evaluation.classification import first_class, first_classes, logits_of, place_of, softmax
 from tests.candidates import labelled
 
 
@@ -79,3 +79,10 @@ def test_the_place_of_the_right_class_agrees_with_the_order() -> None:
 def test_a_row_that_is_not_finite_is_right_in_no_place() -> None:
     scores = np.array([[np.nan, 1.0, 0.0], [0.0, np.inf, 0.0]])
     assert place_of(scores, np.array([1, 1])).tolist() == [3, 3]
+
+
+def test_the_first_class_has_its_probability_and_a_row_that_is_not_finite_has_none() -> None:
+    scores = np.array([[0.0, np.log(3.0)], [1.0, 1.0], [np.nan, 5.0], [-1e4, 0.0]])
+    classes, chances = first_class(scores)
+    assert classes.tolist() == [1, 0, -1, 1]
+    assert chances.tolist() == [0.75, 0.5, 0.0, 1.0]

@@ -14,7 +14,7 @@ from riformer_deploy.api.inspect import BundleInspection, inspect_file
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.evaluation.evidence import contradictions, unproven
+from riformer_deploy.evaluation.evidence import contradictions, not_verified
 from riformer_deploy.evaluation.parity_failures import stored_parity
 from riformer_deploy.evaluation.results import ParityResult
 from tests.manifests import restate
@@ -52,7 +52,7 @@ def test_a_report_as_it_was_measured_contradicts_nothing_and_proves_the_bundle(
     tiny_bundle: Path, report: Report
 ) -> None:
     assert contradictions(_result(report)) == ()
-    assert unproven(Bundle.open(tiny_bundle).manifest, _result(report)) == ()
+    assert not_verified(Bundle.open(tiny_bundle).manifest, _result(report)) == ()
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_a_report_of_something_else_is_not_proof(
 ) -> None:
     change(report)
     restate(tiny_bundle_copy, "parity.json", dump_json(_result(report)).encode())
-    assert said in "; ".join(unproven(Bundle.open(tiny_bundle_copy).manifest, _result(report)))
+    assert said in "; ".join(not_verified(Bundle.open(tiny_bundle_copy).manifest, _result(report)))
     found = inspect_file(tiny_bundle_copy)
     assert isinstance(found, BundleInspection)
     assert (found.parity, found.parity_utc, found.intact) == (None, None, True)
-    assert said in "; ".join(found.parity_unproven)
+    assert said in "; ".join(found.parity_not_verified)
 
 
 def test_limits_that_no_default_has_prove_nothing_whatever_they_are_called(
@@ -125,4 +125,4 @@ def test_limits_that_no_default_has_prove_nothing_whatever_they_are_called(
         for output in candidate["outputs"]:
             output["deviation"]["elementwise_used"] = output["tolerance_used"] = 0.0
     result = _result(endless)
-    assert any("limits" in text for text in unproven(Bundle.open(tiny_bundle_copy).manifest, result))
+    assert any("limits" in text for text in not_verified(Bundle.open(tiny_bundle_copy).manifest, result))

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtim
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
+from riformer_deploy.evaluation import latency, latency_rounds
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.latency_summary import instability
@@ -20,7 +22,8 @@ from riformer_deploy.evaluation.results import InputImages, LatencyResult
 from tests.candidates import labelled
 
 ROUNDS = 6
-OPTIONS = BenchOptions(batches=(2,), rounds=ROUNDS, repeats=3, warmup=2, threads=1)
+WARM_UP = 2
+OPTIONS = BenchOptions(batches=(2,), rounds=ROUNDS, repeats=3, warmup=WARM_UP, threads=1)
 IMAGES = np.zeros((4, 3, 8, 8), dtype=np.float32)
 INPUTS = InputImages(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
 
@@ -97,7 +100,7 @@ def test_each_batch_size_is_measured_on_that_many_images_in_rounds_of_its_own() 
     log: list[str] = []
     result = _measure(_recorders(log, "AB"), replace(OPTIONS, batches=(1, 4)))
     assert [(item.name, item.batch) for item in result.samples] == [("A", 1), ("B", 1), ("A", 4), ("B", 4)]
-    count = OPTIONS.warmup + ROUNDS * (1 + OPTIONS.repeats)
+    count = WARM_UP + ROUNDS * (1 + OPTIONS.repeats)
     for name in ("A1", "B1", "A4", "B4"):
         assert log.count(name) == count
     assert log.index("A closed") < log.index("A4")
@@ -112,14 +115,14 @@ def test_samples_are_real_times_of_the_timed_calls_alone() -> None:
     class Slow(Recorder):
         def run(self, images: Images) -> Outputs:
             super().run(images)
-            untimed = self.calls <= OPTIONS.warmup or (self.calls - OPTIONS.warmup) % 4 == 1
+            untimed = self.calls <= WARM_UP or (self.calls - WARM_UP) % 4 == 1
             time.sleep(0.02 if untimed else 0.002)
             return {"logits": np.zeros((len(images), 2))}
 
     (samples,) = _measure([_candidate("S", lambda: Slow("S", []))]).samples
     assert min(samples.samples_ms) >= 2
     assert np.median(samples.samples_ms) < 20
-    assert samples.preparation_ms >= 20 * OPTIONS.warmup
+    assert samples.preparation_ms >= 20 * WARM_UP
     assert samples.summary.images_per_s == pytest.approx(2000 / np.median(samples.samples_ms))
 
 
@@ -237,3 +240,48 @@ def test_series_that_spread_or_drift_are_called_unstable(samples: list[float], s
 def test_options_that_measure_nothing_are_refused(change: dict[str, int], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         replace(OPTIONS, **change)  # type: ignore[arg-type]
+
+
+class _Clock:
+    """A clock that only moves when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("opening_s", "call_s", "total_s"),
+    [
+        (2.0, 0.01, 60.0),  # preparing counts
+        (10.0, 0.01, 10.0 * 2 * 2 + 30.0),  # half of the limit is left for rounds
+        (40.0, 0.01, 40.0 * 2 * 2 + 30.0),
+        (1.0, 2.0, 2 * 2 * (1.0 + 2 * 2.0) + 2 * 6 * 2 * 2 * 2.0),  # six rounds, and one call of warm-up less
+    ],
+)
+def test_the_limit_is_that_of_the_whole_measurement(
+    opening_s: float, call_s: float, total_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock()
+    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(latency_rounds, "time", clock)
+    monkeypatch.setattr(latency_rounds.Ratio, "narrow", False)  # so that the limit alone ends the rounds
+    monkeypatch.setattr(latency_rounds, "MOST_ROUNDS", 10**9)
+
+    class Slow(Recorder):
+        def run(self, images: Images) -> Outputs:
+            clock.now += call_s
+            return super().run(images)
+
+    def start(name: str) -> Runtime:
+        clock.now += opening_s
+        return Slow(name, [])
+
+    candidates = [_candidate(name, partial(start, name)) for name in "AB"]
+    _measure(candidates, BenchOptions(batches=(1, 2), threads=1))
+    assert clock.now == pytest.approx(total_s, abs=0.5)

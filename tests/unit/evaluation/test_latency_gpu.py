@@ -22,7 +22,8 @@ from riformer_deploy.system.nvml import GpuState
 from tests.candidates import labelled
 
 ROUNDS = 5
-OPTIONS = BenchOptions(batches=(2,), rounds=ROUNDS, repeats=3, warmup=2, threads=1)
+WARM_UP = 2
+OPTIONS = BenchOptions(batches=(2,), rounds=ROUNDS, repeats=3, warmup=WARM_UP, threads=1)
 IMAGES = np.zeros((2, 3, 8, 8), dtype=np.float32)
 INPUTS = InputImages(description="zeros", image_size_px=(8, 8), batches=(2,), seed=None)
 COOL = GpuState(
@@ -128,9 +129,9 @@ def test_a_device_gives_a_series_of_each_part() -> None:
     assert series["D", Timing.COMPUTE_WARM].summary.images_per_s == 2 * 1000 / 8.0
     assert len(series["D", Timing.CALL].samples_ms) == count
     assert series["D", Timing.COMPUTE].summary.median_ms == 10.0 + (count - 1) / 2
-    assert runtime.log[: OPTIONS.warmup] == ["call"] * OPTIONS.warmup
+    assert runtime.log[:WARM_UP] == ["call"] * WARM_UP
     turn = ["call"] * (1 + OPTIONS.repeats) + ["device"] * OPTIONS.repeats + ["warm"]
-    assert runtime.log[OPTIONS.warmup : -1] == turn * ROUNDS
+    assert runtime.log[WARM_UP:-1] == turn * ROUNDS
 
 
 @pytest.mark.usefixtures("readings")

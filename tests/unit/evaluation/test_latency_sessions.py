@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.evaluation.latency_sessions import read_session, series_of, session_kinds, store_session
+from riformer_deploy.evaluation.latency_sessions import (
+    read_session,
+    series_of,
+    session_kinds,
+    standing_sessions,
+    store_session,
+)
 from riformer_deploy.evaluation.results import LatencyResult
 from tests.sessions import MACHINE, series, session
 
@@ -86,3 +92,19 @@ def test_series_of_files_that_are_gone_and_damaged_sessions_keep_nothing(
     (told,) = _store(tiny_bundle_copy, newest)
     assert told.startswith("dropped from the bundle: latency.json: ")
     assert _stored(tiny_bundle_copy) == {"latency": newest}
+
+
+def test_what_stands_is_each_series_once_of_files_that_are_there_under_the_newest_conditions(
+    tiny_bundle_copy: Path, shas: tuple[str, str]
+) -> None:
+    onnx, torch = shas
+    elsewhere = session(series("onnx", 2, onnx), threads=2)
+    wide = session(series("onnx", 1, onnx), series("torch", 1, torch), series("engine", 1, "built before"))
+    narrow = session(series("onnx", 1, onnx), created="2026-01-02T00:00:00+00:00")
+    _store(tiny_bundle_copy, elsewhere, wide, narrow)
+    standing, notes = standing_sessions(Bundle.open(tiny_bundle_copy))
+    assert standing == (narrow, dataclasses.replace(wide, samples=(series("torch", 1, torch),)))
+    assert notes == (
+        "latency-2.json: engine: measured of a file that is replaced",
+        "latency-1.json: measured on another machine or with other threads than the newest",
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def answers(start: int, usable: tuple[int, ...], broken: tuple[int, ...] = ()) -
         count=len(usable) + len(broken),
         usable=usable,
         predicted=(usable, tuple(number + 1 for number in usable)),
+        scores=(tuple(0.5 for _ in usable),) * 2,
         places=(tuple(0 for _ in usable), usable),
         broken={str(number): f"{number} is broken" for number in broken},
     )
@@ -74,6 +76,7 @@ def test_every_cut_keeps_the_whole_lines_before_it_and_can_be_gone_on_with(path:
         lambda lines: [lines[0], b"\0" * 40 + b"\n", *lines[2:]],
         lambda lines: [lines[0], b"\xff\n", *lines[2:]],
         lambda lines: [lines[0], lines[1].replace(b"[0, 2]", b"[0, 1]", 1), *lines[2:]],
+        lambda lines: [re.sub(rb'"scores": .*?\]\], ', b"", line) for line in lines],  # by an older version
     ],
 )
 def test_nothing_after_a_damaged_line_is_believed(damage: object, path: Path) -> None:
@@ -99,10 +102,11 @@ def test_answers_that_leave_pictures_out_are_refused() -> None:
         assert old in text
         with pytest.raises(RecordError, match="pictures are missing"):
             load_json(Answers, text.replace(old, new))
-    record = json.loads(text)
-    record["places"][1].pop()
-    with pytest.raises(RecordError, match="answers are missing"):
-        load_json(Answers, json.dumps(record))
+    for column in ("places", "scores"):
+        record = json.loads(text)
+        record[column][1].pop()
+        with pytest.raises(RecordError, match="answers are missing"):
+            load_json(Answers, json.dumps(record))
 
 
 def test_joined_answers_are_in_order() -> None:
@@ -153,11 +157,14 @@ def test_answers_that_do_not_fit_end_what_is_taken_up(path: Path) -> None:
         ({"places": ((0, 10), (0, 2))}, False),
         ({"places": ((1, 1), (0, 2))}, False),  # its first class is the right one
         ({"places": ((0, 0), (0, 2))}, False),  # its first class is not
+        ({"scores": ((0.5, 0.5), (0.5, 0.5))}, False),  # no first class, but a score
+        ({"scores": ((1.5, 0), (0.5, 0.5))}, False),
+        ({"scores": ((float("nan"), 0), (0.5, 0.5))}, False),
     ],
 )
 def test_answers_of_another_data_set_or_model_do_not_fit(changes: dict[str, Any], *, fits: bool) -> None:
     plain: dict[str, Any] = {"start": 1, "usable": (1, 2), "predicted": ((5, -1), (5, 1)), "broken": {}}
-    plain |= {"count": 2, "places": ((0, 9), (0, 2))} | changes
+    plain |= {"count": 2, "places": ((0, 9), (0, 2)), "scores": ((0.5, 0), (0.5, 0.5))} | changes
     if len(plain["predicted"]) == 1:
-        plain["places"] = plain["places"][:1]
+        plain |= {name: plain[name][:1] for name in ("places", "scores")}
     assert answers_fit(Answers(**plain), labels=[3, 5, 6, 7], classes=9, artifacts=2) is fits

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from riformer_deploy.bundle.artifacts import TensorSpec
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import ExportError, OptionError, RuntimeFailureError
+from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.export.lowering import LoweredRIFormer, lower
@@ -220,6 +222,8 @@ def test_the_model_says_where_it_comes_from_and_nothing_else(
         "input": "normalised",
         "output": "logits",
         "calibration": "none",
+        "preprocessing": json.dumps(to_jsonable(manifest.model.preprocessing)),
+        "class_names": json.dumps([f"class {index}" for index in range(7)]),
     }
     assert (graph.producer_name, graph.producer_version) == ("riformer-deploy", manifest.tool_version)
 

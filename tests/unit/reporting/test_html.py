@@ -6,11 +6,16 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
+from riformer_deploy.common.enums import Group
+from riformer_deploy.common.errors import OptionError
 from riformer_deploy.quantization.sensitivity import Cost, LayerCost, SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
 from riformer_deploy.reporting.html import render_html
+from riformer_deploy.reporting.summary import mistakes
 from tests.unit.reporting.conftest import HOSTILE
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra report)")
@@ -79,8 +84,8 @@ def test_it_is_one_well_formed_file_that_asks_nothing_of_anybody(html: str) -> N
 def test_it_holds_every_part_the_answer_first(html: str) -> None:
     page = Page(html)
     assert page.headings == [
-        "Answer", "Not proven", "Latency", "Accuracy against latency", "Accuracy", "Parity by stage",
-        "Sensitivity of layers", "Accuracy by class", "Mistakes", "Provenance", "Files",
+        "Answer", "Not verified", "Latency", "Accuracy against latency", "Accuracy", "Parity by stage",
+        "Sensitivity of layers", "Accuracy by class", "Most confident mistakes", "Provenance", "Files",
     ]  # fmt: skip
     assert page.tags.count("svg") == 4
     assert 0 < page.tags.count("img") <= 24
@@ -123,3 +128,35 @@ def test_a_bundle_does_not_choose_which_pictures_of_the_machine_are_shown(
     )
     outside = dataclasses.replace(evidence, answers=answers)
     assert "img" not in Page(render_html(outside, data=inside)).tags
+
+
+def test_pictures_of_an_array_file_are_shown_where_it_is_the_one_that_was_measured(
+    tiny_bundle_copy: Path, tmp_path: Path
+) -> None:
+    rng = np.random.Generator(np.random.PCG64(0))
+    data = tmp_path / "noise.npz"
+    np.savez(
+        data, val_images=rng.integers(0, 256, (9, 70, 60, 3), dtype=np.uint8), val_labels=np.arange(9) % 7
+    )
+    accuracy_bundle(tiny_bundle_copy, AccuracyOptions(data=data, groups=(Group.ONNX,)))
+    evidence = read_evidence(tiny_bundle_copy)
+    wrong = mistakes(evidence)
+    html = render_html(evidence, data=data.rename(tmp_path / "renamed.npz"))
+    assert Page(html).tags.count("img") == len(wrong) > 0
+    assert f"{wrong[0].picture}: is class {wrong[0].label}, was taken for class " in html
+    other = tmp_path / "other.npz"
+    np.savez(other, val_images=np.zeros((9, 70, 60, 3), np.uint8), val_labels=np.arange(9) % 7)
+    with pytest.raises(OptionError, match="is not what accuracy was measured on"):
+        render_html(evidence, data=other)
+
+
+def test_the_page_stays_small_whatever_names_are_long(evidence: Evidence, measured_pictures: Path) -> None:
+    assert evidence.accuracy is not None
+    long = tuple(
+        dataclasses.replace(
+            answer, picture=f"{number}/" + "x" * 4000, right=dict.fromkeys(answer.right, False)
+        )
+        for number, answer in enumerate(evidence.answers * 20)
+    )
+    html = render_html(dataclasses.replace(evidence, answers=long), data=measured_pictures)
+    assert len(html.encode()) < 1_500_000
