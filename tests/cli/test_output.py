@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
+import sys
 
 import pytest
 import typer
@@ -101,3 +104,24 @@ def test_nothing_that_a_terminal_obeys_is_printed_whoever_wrote_it(
 def test_log_lines_are_printed_harmlessly() -> None:
     record = logging.LogRecord("x", logging.WARNING, __file__, 1, "a\x1bb %s", ("\u2066c",), None)
     assert output._LogFormatter("%(levelname)s: %(message)s").format(record) == r"WARNING: a\x1bb \u2066c"
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["terminal", "NO_COLOR"])
+def test_verdicts_have_colour_on_a_terminal(monkeypatch: pytest.MonkeyPatch, *, plain: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1" if plain else "")
+    screen = _Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    output.say("Parity: failed: \x1b[2J passed")
+    output.print_table("T", ("what", "verdict"), [("failed to open", "passed")])
+    shown = screen.getvalue()
+    assert re.findall("\x1b\\[(3[12])m(\\w+)", shown) == (
+        [] if plain else [("31", "failed"), ("32", "passed")]
+    )
+    assert r": \x1b[2J passed" in shown
