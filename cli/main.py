@@ -121,6 +121,8 @@ def run() -> None:
         try:
             code = _run()
             sys.stdout.flush()
+        except KeyboardInterrupt:  # before a command had begun; commands tell more
+            code = _INTERRUPTED
         except (SystemExit, OSError) as err:  # a terminal that hung up takes no message either
             code = _INTERRUPTED if came else _code_for_stdout(err)
     sys.exit(128 + came[0] if came and code != 0 else code)

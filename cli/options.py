@@ -12,15 +12,11 @@ import typer
 
 from riformer_deploy.common.enums import (
     DeviceLayer,
-    InputForm,
     Method,
-    MlpForm,
-    Norm2Form,
-    NormForm,
 )
 
 from . import completion, output
-from .panels import CHECKPOINT, GENERAL, GRAPH, MEASURING, QUANTIZATION, TOLERANCES, Rare
+from .panels import CHECKPOINT, GENERAL, MEASURING, QUANTIZATION, Rare
 
 
 class WeightsChoice(StrEnum):
@@ -241,34 +237,6 @@ Mirror = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
-Rtol = Annotated[
-    float | None,
-    typer.Option(
-        help="Relative tolerance of outputs.", show_default="1e-4", rich_help_panel=Rare(TOLERANCES)
-    ),
-]
-Atol = Annotated[
-    float | None,
-    typer.Option(
-        help="Absolute tolerance of outputs.", show_default="1e-5", rich_help_panel=Rare(TOLERANCES)
-    ),
-]
-SqnrTolerance = Annotated[
-    float | None,
-    typer.Option(
-        help="Least SQNR of outputs, dB.",
-        show_default="fp16 56, bf16 38, int8 30, fp8 25",
-        rich_help_panel=Rare(TOLERANCES),
-    ),
-]
-StageTolerance = Annotated[
-    float | None,
-    typer.Option(
-        help="Largest relative L2 error of a stage.",
-        show_default="fp32 1e-5, fp16 2e-3, bf16 1.6e-2, int8 5e-2, fp8 5.6e-2",
-        rich_help_panel=Rare(TOLERANCES),
-    ),
-]
 
 
 class FloatChoice(StrEnum):
@@ -283,14 +251,6 @@ class QuantizedChoice(StrEnum):
 
     INT8 = "int8"
     FP8 = "fp8"
-
-
-class NormIoChoice(StrEnum):
-    """``--norm-io``."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
 
 
 Calibration = Annotated[
@@ -317,25 +277,6 @@ Layer = Annotated[
         rich_help_panel=Rare(MEASURING),
     ),
 ]
-Norm = Annotated[
-    NormForm,
-    typer.Option("--norm-form", help="Operators that compute the norms.", rich_help_panel=Rare(GRAPH)),
-]
-NormIo = Annotated[
-    NormIoChoice,
-    typer.Option(
-        "--norm-io",
-        help="The norms' inputs and outputs: fp32, or what the rest computes in.",
-        rich_help_panel=Rare(GRAPH),
-    ),
-]
-Mlp = Annotated[
-    MlpForm, typer.Option(help="Operators that compute fc1 and fc2.", rich_help_panel=Rare(GRAPH))
-]
-Norm2 = Annotated[
-    Norm2Form,
-    typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).", rich_help_panel=Rare(GRAPH)),
-]
 Ranges = Annotated[
     Method | None,
     typer.Option(
@@ -344,10 +285,6 @@ Ranges = Annotated[
         show_default="mse",
         rich_help_panel=Rare(QUANTIZATION),
     ),
-]
-Input = Annotated[
-    InputForm,
-    typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.", rich_help_panel=GRAPH),
 ]
 Int8Base = Annotated[
     FloatChoice | None,
@@ -363,14 +300,6 @@ Equalize = Annotated[
         "--equalize/--no-equalize",
         help="Equalise downsampling inputs before quantising them to int8.",
         show_default="equalize",
-        rich_help_panel=Rare(QUANTIZATION),
-    ),
-]
-QuantizeResidual = Annotated[
-    bool,
-    typer.Option(
-        "--quantize-residual",
-        help="Make inputs of residual additions int8 too.",
         rich_help_panel=Rare(QUANTIZATION),
     ),
 ]

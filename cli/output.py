@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -60,9 +61,22 @@ def print_error(kind: str, exit_code: int, message: str, *, as_json: bool) -> No
     tell(f"error: {message}")
 
 
+_COLOURS = {"passed": "green", "ok": "green", "failed": "red", "unusable": "red", "missing": "yellow"}
+"""Of a verdict, on a terminal; Rich honours NO_COLOR."""
+_VERDICT = re.compile(r"^[A-Z][a-z]+: (passed|failed)\b")
+
+
 def say(text: str) -> None:
-    """A line on stdout."""
-    sys.stdout.write(displayed(text) + "\n")
+    """A line on stdout; a verdict in it, as ``Parity: passed``, has its colour on a terminal."""
+    shown = displayed(text)
+    if (verdict := _VERDICT.match(shown)) is not None and sys.stdout.isatty():
+        from rich.text import Text
+
+        coloured = Text(shown)
+        coloured.stylize(_COLOURS[verdict[1]], *verdict.span(1))
+        console(stderr=False).print(coloured, soft_wrap=True)
+        return
+    sys.stdout.write(shown + "\n")
 
 
 def note(text: str) -> None:
@@ -124,6 +138,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         rows: Cells.
     """
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=displayed(title, lines=False) or None, title_justify="left")
     for column in columns:
@@ -135,7 +150,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_row(
             *(
                 # figures are ours and may take two lines; words may be of others
-                displayed(cell, longest=_LONGEST_CELL, lines=column.startswith(">"))
+                Text(
+                    displayed(cell, longest=_LONGEST_CELL, lines=column.startswith(">")),
+                    style=_COLOURS.get(cell, ""),
+                )
                 for column, cell in zip(columns, row, strict=True)
             )
         )

@@ -17,7 +17,7 @@ from riformer_deploy.common.enums import (
     WeightSet,
 )
 
-from .. import completion, options, output, parsing, selection
+from .. import completion, lowering_options, options, output, parsing, selection, tolerance_options
 from ..panels import CHECKPOINT, GRAPH, QUANTIZATION, TOLERANCES, Rare
 from ..tables.parity import print_parity
 
@@ -68,7 +68,7 @@ def export(
     method: options.Ranges = None,
     equalize: options.Equalize = None,
     int8_base: options.Int8Base = None,
-    quantize_residual: options.QuantizeResidual = False,
+    quantize_residual: lowering_options.QuantizeResidual = False,
     exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
         float | None,
@@ -83,14 +83,14 @@ def export(
             rich_help_panel=QUANTIZATION,
         ),
     ] = None,
-    norm_form: options.Norm = NormForm.INSTANCE,
-    norm_io: options.NormIo = options.NormIoChoice.FP32,
-    mlp: options.Mlp = MlpForm.CONV,
-    norm2: options.Norm2 = Norm2Form.EXPLICIT,
+    norm_form: lowering_options.Norm = NormForm.INSTANCE,
+    norm_io: lowering_options.NormIo = lowering_options.NormIoChoice.FP32,
+    mlp: lowering_options.Mlp = MlpForm.CONV,
+    norm2: lowering_options.Norm2 = Norm2Form.EXPLICIT,
     io_dtype: Annotated[
         options.FloatChoice, typer.Option(help="Inputs and outputs.", rich_help_panel=GRAPH)
     ] = options.FloatChoice.FP32,
-    input_form: options.Input = InputForm.NORMALISED,
+    input_form: lowering_options.Input = InputForm.NORMALISED,
     output_form: Annotated[
         str | None,
         typer.Option(
@@ -111,10 +111,10 @@ def export(
     ] = None,
     weights: options.Weights = None,
     key: options.Key = None,
-    rtol: options.Rtol = None,
-    atol: options.Atol = None,
-    sqnr_tolerance: options.SqnrTolerance = None,
-    stage_tolerance: options.StageTolerance = None,
+    rtol: tolerance_options.Rtol = None,
+    atol: tolerance_options.Atol = None,
+    sqnr_tolerance: tolerance_options.SqnrTolerance = None,
+    stage_tolerance: tolerance_options.StageTolerance = None,
     force: options.Force = False,
     keep_failed: Annotated[
         bool,

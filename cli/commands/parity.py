@@ -6,7 +6,7 @@ import typer
 
 from riformer_deploy.common.enums import DeviceLayer, Group
 
-from .. import options, output, selection
+from .. import options, output, selection, tolerance_options
 from ..tables.parity import print_parity
 
 
@@ -14,10 +14,10 @@ def parity(
     bundle: options.BundlePath = None,
     backend: options.WithList = None,
     precision: selection.PrecisionsToRun = None,
-    rtol: options.Rtol = None,
-    atol: options.Atol = None,
-    sqnr_tolerance: options.SqnrTolerance = None,
-    stage_tolerance: options.StageTolerance = None,
+    rtol: tolerance_options.Rtol = None,
+    atol: tolerance_options.Atol = None,
+    sqnr_tolerance: tolerance_options.SqnrTolerance = None,
+    stage_tolerance: tolerance_options.StageTolerance = None,
     device_layer: options.Layer = DeviceLayer.CUDA_PYTHON,
     json: options.Json = False,
     debug: options.Debug = False,

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
+import sys
 
 import pytest
 import typer
@@ -116,3 +119,24 @@ def test_pairs_break_no_word_and_print_what_is_too_wide_below(
     assert any("a few words" in line for line in lines)
     output.print_pairs("T", [("\x1b[31mname", f"{digest}\x1b[0m\nnext")])
     assert capsys.readouterr().out == f"T\n\\x1b[31mname: {digest}\\x1b[0m\\nnext\n"
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["terminal", "NO_COLOR"])
+def test_verdicts_have_colour_on_a_terminal(monkeypatch: pytest.MonkeyPatch, *, plain: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1" if plain else "")
+    screen = _Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    output.say("Parity: failed: \x1b[2J passed")
+    output.print_table("T", ("what", "verdict"), [("failed to open", "passed")])
+    shown = screen.getvalue()
+    assert re.findall("\x1b\\[(3[12])m(\\w+)", shown) == (
+        [] if plain else [("31", "failed"), ("32", "passed")]
+    )
+    assert r": \x1b[2J passed" in shown

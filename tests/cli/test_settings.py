@@ -179,3 +179,11 @@ def test_variables_hold_flags_lists_and_json_and_those_of_others_do_not_disturb(
     told = json.loads(ran.stdout)["error"]["message"]
     assert "'4:2:1' is not a profile" in told
     assert "--profile is 1:8:32 4:2:1, from RIFORMER_DEPLOY_BUILD_PROFILE." in told
+
+
+def test_the_file_of_the_documentation_can_be_used(
+    cli: Run, repository: Path, file: Callable[[str], Path]
+) -> None:
+    page = (repository / "docs" / "command-line.md").read_text(encoding="utf-8")
+    path = file(page.split("```toml\n")[1].split("```")[0])
+    assert cli("--config", path, "models").returncode == 0

@@ -28,6 +28,7 @@ def test_tables_fit_and_break_no_name_that_people_copy(tmp_path: Path, installed
     assert terminal.finish() == 0
     rows = terminal.plain.splitlines()
     assert max(len(row) for row in rows if row[:1] in "┏┡│└") <= 80
+    assert "\x1b[32mok" in terminal.output  # green
     assert "pip install" not in "".join(row for row in rows if row.startswith("│"))
     for name in ("CPUExecutionProvider", "onnxscript", "NVIDIA driver", "TensorRT-RTX"):
         assert any(name in row for row in rows if row.startswith("│")), name

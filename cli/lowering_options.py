@@ -1,0 +1,53 @@
+"""Options of how a model is lowered to a graph."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm
+
+from .panels import GRAPH, QUANTIZATION, Rare
+
+
+class NormIoChoice(StrEnum):
+    """``--norm-io``."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+Norm = Annotated[
+    NormForm,
+    typer.Option("--norm-form", help="Operators that compute the norms.", rich_help_panel=Rare(GRAPH)),
+]
+NormIo = Annotated[
+    NormIoChoice,
+    typer.Option(
+        "--norm-io",
+        help="The norms' inputs and outputs: fp32, or what the rest computes in.",
+        rich_help_panel=Rare(GRAPH),
+    ),
+]
+Mlp = Annotated[
+    MlpForm, typer.Option(help="Operators that compute fc1 and fc2.", rich_help_panel=Rare(GRAPH))
+]
+Norm2 = Annotated[
+    Norm2Form,
+    typer.Option(help="norm2 before fc1, or folded into it (not int8 or fp8).", rich_help_panel=Rare(GRAPH)),
+]
+Input = Annotated[
+    InputForm,
+    typer.Option("--input", help="Normalised NCHW floats, or NHWC uint8 RGB.", rich_help_panel=GRAPH),
+]
+QuantizeResidual = Annotated[
+    bool,
+    typer.Option(
+        "--quantize-residual",
+        help="Make inputs of residual additions int8 too.",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
