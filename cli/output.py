@@ -140,7 +140,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=displayed(title, lines=False) or None, title_justify="left")
+    table = Table(
+        title=displayed(title, lines=False) or None,
+        title_justify="left",
+        show_header=any(column.strip("<>!") for column in columns),
+    )
     for column in columns:
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         table.add_column(
