@@ -83,10 +83,7 @@ def read_evidence(path: Path) -> Evidence:
 
 def _of_bundle(bundle: Bundle) -> Evidence:
     results = bundle.manifest.results
-    texts = {
-        kind: bundle.path_of(record).read_text(encoding="utf-8", errors="replace")
-        for kind, record in results.items()
-    }
+    texts = {kind: bundle.read(record).decode("utf-8", errors="replace") for kind, record in results.items()}
 
     def stored(kind: str, record: type[_Result]) -> _Result | None:
         return _parse(record, texts[kind], bundle.directory / results[kind].path) if kind in texts else None

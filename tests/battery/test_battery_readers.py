@@ -40,6 +40,7 @@ from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.preprocessing import Preprocessing
 from tests.battery import cases
+from tests.jpegs import with_scans
 
 SECONDS = 20
 MORE_BYTES = 3 << 30
@@ -410,11 +411,8 @@ def test_what_is_no_plain_file_is_refused_without_waiting(
 
 
 def test_a_picture_of_2000_scans_is_refused(tmp_path: Path, originals: dict[str, bytes]) -> None:
-    data = originals["b.jpg"]
-    scan = data.index(b"\xff\xda")
-    end = data.index(b"\xff", scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big"))
     path = tmp_path / "scans.jpg"
-    path.write_bytes(data[:scan] + data[scan:end] * 2000 + data[end:])
+    path.write_bytes(with_scans(originals["b.jpg"], 2000))
     with pytest.raises(RIFormerDeployError, match="more than 100 scans"):
         decode_image(path)
 
