@@ -63,7 +63,9 @@ class Bundle:
                 with folder_lock(directory, reader=True):
                     unfinished = read_commit(directory)
         except OSError as err:
-            raise BundleError(f"The interrupted write of {directory} cannot be read: {err}") from err
+            raise BundleError(
+                f"The interrupted write of {directory} cannot be read: {err.strerror or err}"
+            ) from err
         return cls(directory, unfinished or read_manifest(directory))
 
     def place_of(self, record: FileRecord) -> Path:
@@ -106,15 +108,21 @@ class Bundle:
         self._verified.add((record.path, record.sha256))
         return content
 
-    def text(self, record: FileRecord) -> str:
-        """Text of one of the bundle's results, of at most :data:`MOST_RESULT_BYTES`; raises as :meth:`read`.
+    def text(self, record: FileRecord, *, errors: str = "strict") -> str:
+        """Text of one of the bundle's results, of at most :data:`MOST_RESULT_BYTES`.
+
+        Args:
+            record: The file's.
+            errors: What is done with bytes that are not UTF-8, as for ``bytes.decode``.
 
         Raises:
-            UnicodeDecodeError: It is not UTF-8.
+            BundleIntegrityError: As :meth:`read`; or it is larger.
+            BundleChangedError: As :meth:`read`.
+            UnicodeDecodeError: It is not UTF-8, and ``errors`` is ``strict``.
         """
         if record.size_bytes > MOST_RESULT_BYTES:
             self._refuse(f"{self.place_of(record)} holds {record.size_bytes:,} bytes; no result is so large.")
-        return self.read(record).decode("utf-8")
+        return self.read(record).decode("utf-8", errors)
 
     def graph(self, artifact: OnnxArtifact) -> bytes:
         """Content of one of the bundle's graphs, after checking that a runtime can be given it.

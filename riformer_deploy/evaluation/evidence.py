@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from riformer_deploy.bundle.artifacts import FileRecord
@@ -117,6 +118,28 @@ def _same(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=_SAME, abs_tol=1e-12)
 
 
+def counted(manifest: Manifest, result: ParityResult) -> ParityResult | None:
+    """The part of a stored report that is about a bundle's own files; None where it compares others.
+
+    Args:
+        manifest: The bundle's.
+        result: One of its reports.
+    """
+    if _of_another_model(manifest, result):
+        return None
+    own = tuple(item for item in result.candidates if not _strange(manifest, item))
+    return dataclasses.replace(result, candidates=own)
+
+
+def _of_another_model(manifest: Manifest, result: ParityResult) -> list[str]:
+    found = []
+    if result.reference_sha256 != manifest.reference.file.sha256:
+        found.append("it compares with other weights than the bundle's reference")
+    if result.inputs.image_size_px != manifest.model.preprocessing.crop_px:
+        found.append("its images are not of the model's size")
+    return found
+
+
 def unproven(
     manifest: Manifest, result: ParityResult, artifacts: tuple[FileRecord, ...] | None = None
 ) -> tuple[str, ...]:
@@ -127,11 +150,7 @@ def unproven(
         result: One of its reports.
         artifacts: Whose parity it is to prove; None means every graph of the bundle.
     """
-    found = []
-    if result.reference_sha256 != manifest.reference.file.sha256:
-        found.append("it compares with other weights than the bundle's reference")
-    if result.inputs.image_size_px != manifest.model.preprocessing.crop_px:
-        found.append("its images are not of the model's size")
+    found = _of_another_model(manifest, result)
     found += [
         f"{candidate.name} was held to other limits than the default ones"
         for candidate in result.candidates

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import Manifest
-from riformer_deploy.bundle.store import Bundle, is_bundle
+from riformer_deploy.bundle.store import MOST_RESULT_BYTES, Bundle, is_bundle
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.common.serialization import RecordError, load_json
+from riformer_deploy.common.files import read_regular
+from riformer_deploy.common.foreign_data import reason_of
+from riformer_deploy.common.serialization import RecordError, load_json, parse_json
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.evidence import contradictions, counted, unproven
 from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult
 
 _Result = TypeVar("_Result", ParityResult, LatencyResult, AccuracyResult)
@@ -44,7 +48,8 @@ class Evidence:
     Attributes:
         path: The bundle's folder, or the file of the result.
         manifest: The bundle's; None for a result alone.
-        parity: Of the models, and of each engine.
+        parity: Of the models, and of each engine; of a bundle, what is about its own files.
+        unproven: Why the bundle's reports do not prove all that it holds, each in one sentence.
         latency: Latencies.
         accuracy: Accuracy.
         answers: The accuracy pass's answers, picture by picture.
@@ -53,6 +58,7 @@ class Evidence:
     path: Path
     manifest: Manifest | None = None
     parity: tuple[ParityResult, ...] = ()
+    unproven: tuple[str, ...] = ()
     latency: LatencyResult | None = None
     accuracy: AccuracyResult | None = None
     answers: tuple[Answer, ...] = field(default=(), repr=False)
@@ -83,17 +89,24 @@ def read_evidence(path: Path) -> Evidence:
 
 def _of_bundle(bundle: Bundle) -> Evidence:
     results = bundle.manifest.results
-    texts = {kind: bundle.read(record).decode("utf-8", errors="replace") for kind, record in results.items()}
+    texts = {kind: bundle.text(record, errors="replace") for kind, record in results.items()}
 
     def stored(kind: str, record: type[_Result]) -> _Result | None:
         return _parse(record, texts[kind], bundle.directory / results[kind].path) if kind in texts else None
 
-    kinds = ("parity", *(engine.parity_kind for engine in bundle.manifest.engines))
-    parity = [stored(kind, ParityResult) for kind in kinds]
+    manifest = bundle.manifest
+    parity, missing = [], list[str]()
+    about: dict[str, tuple[FileRecord, ...] | None] = {"parity": None}
+    for kind, files in (about | {item.parity_kind: (item.file,) for item in manifest.engines}).items():
+        if kind in texts:
+            result = _parity(texts[kind], bundle.directory / results[kind].path)
+            parity.append(counted(manifest, result))
+            missing += [f"{results[kind].path}: {text}." for text in unproven(manifest, result, files)]
     return Evidence(
         path=bundle.directory,
-        manifest=bundle.manifest,
+        manifest=manifest,
         parity=tuple(item for item in parity if item is not None),
+        unproven=tuple(missing),
         latency=stored("latency", LatencyResult),
         accuracy=stored("accuracy", AccuracyResult),
         answers=_answers(texts.get("accuracy.csv", "")),
@@ -103,18 +116,22 @@ def _of_bundle(bundle: Bundle) -> Evidence:
 def _of_file(path: Path) -> Evidence:
     remedy = "Name a bundle, or a parity.json, latency.json or accuracy.json."
     try:
-        text = path.read_text(encoding="utf-8")
-        kind = json.loads(text).get("kind")
-    except (OSError, ValueError, AttributeError) as err:  # no such file; no JSON; no object
-        raise BundleError(f"{path} is neither a bundle nor a result: {err}", remedy=remedy) from err
+        text = read_regular(path, MOST_RESULT_BYTES).decode("utf-8")
+        data = parse_json(text)
+    except (OSError, ValueError) as err:  # no such file; no text; no JSON
+        why = reason_of(err)
+        raise BundleError(f"{path} is neither a bundle nor a result: {why}", remedy=remedy) from err
+    kind = data.get("kind") if isinstance(data, dict) else None
     match kind:
         case "parity":
-            return Evidence(path=path, parity=(_parse(ParityResult, text, path),))
+            return Evidence(path=path, parity=(_parity(text, path),))
         case "latency":
             return Evidence(path=path, latency=_parse(LatencyResult, text, path))
         case "accuracy":
             table = path.with_suffix(".csv")
-            answers = table.read_text(encoding="utf-8", errors="replace") if table.is_file() else ""
+            answers = ""
+            with contextlib.suppress(OSError):  # it only says which pictures
+                answers = read_regular(table, MOST_RESULT_BYTES).decode("utf-8", errors="replace")
             return Evidence(path=path, accuracy=_parse(AccuracyResult, text, path), answers=_answers(answers))
         case _:
             raise BundleError(f"{path} is no result: its kind is {kind!r}.", remedy=remedy)
@@ -129,12 +146,26 @@ def _parse(record: type[_Result], text: str, path: Path) -> _Result:
         ) from err
 
 
+def _parity(text: str, path: Path) -> ParityResult:
+    """A report whose verdicts follow from its figures."""
+    result = _parse(ParityResult, text, path)
+    if wrong := contradictions(result):
+        raise BundleError(
+            f"{path} is no valid result: it contradicts itself.",
+            details=wrong,
+            remedy="Measure it anew: `riformer-deploy verify parity`.",
+        )
+    return result
+
+
 def _answers(text: str) -> tuple[Answer, ...]:
     """The rows of ``accuracy.csv``; none where it has other columns than this version writes."""
     found = []
-    for row in csv.DictReader(io.StringIO(text)):
-        names = [column.removesuffix(": class") for column in row if column and column.endswith(": class")]
-        try:
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            names = [
+                column.removesuffix(": class") for column in row if column and column.endswith(": class")
+            ]
             found.append(
                 Answer(
                     picture=row["picture"],
@@ -143,6 +174,6 @@ def _answers(text: str) -> tuple[Answer, ...]:
                     right={name: int(row[f"{name}: place"]) == 0 for name in names},
                 )
             )
-        except (KeyError, TypeError, ValueError):
-            return ()
+    except (KeyError, TypeError, ValueError, csv.Error):
+        return ()
     return tuple(found)

@@ -120,6 +120,7 @@ def not_proven(evidence: Evidence) -> tuple[str, ...]:
     said = []
     if not evidence.parity:
         said.append("Parity was not measured: nothing shows that the artifacts compute the model's function.")
+    said += evidence.unproven
     for result in evidence.parity:
         if result.inputs.seed is not None:
             said.append("Parity was measured on synthetic images, not on pictures.")

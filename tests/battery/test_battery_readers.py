@@ -43,6 +43,7 @@ from tests.battery import cases
 from tests.jpegs import with_scans
 
 SECONDS = 20
+"""Of the processor's time, since other processes may wait for it; what waits itself ends the run later."""
 MORE_BYTES = 3 << 30
 """What a case may add to the address space; the largest legitimate file here has some kilobytes."""
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -196,13 +197,13 @@ def _repacked(rng: random.Random, data: bytes) -> bytes:
 
 def _read(reader: Callable[[Path], object], path: Path, what: str) -> bool:
     """Whether a file is accepted; any error that is not of the toolkit escapes, as does a slow one."""
-    start = time.monotonic()
+    start = time.process_time()
     try:
         reader(path)
     except RIFormerDeployError:
         return False
     finally:
-        assert time.monotonic() - start < SECONDS, what
+        assert time.process_time() - start < SECONDS, what
     return True
 
 
@@ -349,10 +350,10 @@ SLOW = ("four million opcodes", "keys of equal hashes", "a key 200,000 deep", "5
 def test_a_checkpoint_that_was_made_to_harm_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "bad.pth"
     path.write_bytes(ATTACKS[name]())
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match=r"bad\.pth"):
         load_checkpoint(path)
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -165,7 +165,7 @@ class OnnxParser(Bound):
         self._network, self._logger = arguments
         self._findings: list[Any] = []
 
-    def parse(self, model: Any) -> bool:
+    def parse(self, model: Any, path: str | None = None) -> bool:  # noqa: ARG002
         try:
             graph = _read_graph(bytes(model))
         except (ValueError, DecodeError):

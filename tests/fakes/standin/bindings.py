@@ -37,7 +37,7 @@ _TORCH_TYPES = {name: dtype for dtype, name in NAMES.items()}
 class OnnxParser(trt_building.OnnxParser):
     """Takes what can be run, and says which nodes cannot."""
 
-    def parse(self, model: Any) -> bool:
+    def parse(self, model: Any, path: str | None = None) -> bool:  # noqa: ARG002
         content = bytes(model)
         try:
             graph = Graph.read(content)
