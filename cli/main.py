@@ -12,6 +12,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -208,7 +209,10 @@ def _plain(message: str) -> str:
 
 
 def _while_printing(err: OSError) -> bool:
-    return any(frame.filename == output.__file__ for frame in traceback.extract_tb(err.__traceback__))
+    """Whether writing to the screen failed: in our output, or in Typer's for ``--help`` and ``--version``."""
+    frames = traceback.extract_tb(err.__traceback__)
+    ours = any(frame.filename == output.__file__ for frame in frames)
+    return ours or not {"click", "rich", "typer"}.isdisjoint(Path(frames[-1].filename).parts)
 
 
 def _code_for_stdout(err: BaseException) -> int:
