@@ -197,8 +197,11 @@ def _plain(message: str) -> str:
 
 
 def _while_printing(err: OSError) -> bool:
-    ours = {output.__file__, progress.__file__, streams.__file__}
-    return any(frame.filename in ours for frame in traceback.extract_tb(err.__traceback__))
+    """Whether writing to the screen failed: in our output, or in Typer's for ``--help`` and ``--version``."""
+    frames = traceback.extract_tb(err.__traceback__)
+    screens = {output.__file__, progress.__file__, streams.__file__}
+    ours = any(frame.filename in screens for frame in frames)
+    return ours or not {"click", "rich", "typer"}.isdisjoint(Path(frames[-1].filename).parts)
 
 
 def _code_for_stdout(err: BaseException) -> int:

@@ -159,11 +159,12 @@ def _stage(
     warnings: list[str] = []
     driver = query_driver()
     stem = f"model.{graph.precision}.{trt.backend}"
-    onnx = bundle.graph_path(graph)
+    onnx = bundle.place_of(graph.file)
     built = build_plan(
         trt,
         BuildRequest(
             onnx=onnx,
+            content=bundle.graph(graph),
             input_name=graph.inputs[0].name,
             sample_shape=tuple(int(size) for size in graph.inputs[0].shape[1:]),
             profiles=profiles_of(graph, options.profiles) if graph.batch is None else (),

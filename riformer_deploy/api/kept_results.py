@@ -38,7 +38,7 @@ def _whole(
 ) -> FileRecord | None:
     """A result as it is, if all the files that it is about are still there."""
     try:
-        artifacts = read(bundle.path_of(record).read_text(encoding="utf-8"))
+        artifacts = read(bundle.text(record))
     except (RecordError, UnicodeDecodeError) as err:
         raise BundleError(f"it is no valid result: {err}") from err
     return record if set(artifacts) <= set(present) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.dependencies import PACKAGES
 from riformer_deploy.common.enums import InputForm
 from riformer_deploy.common.errors import BundleError, MissingDependencyError, OptionError
-from riformer_deploy.common.files import open_regular
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import Images, normalize, pixels_of
@@ -58,12 +58,12 @@ def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int)
     )
 
 
-def _load_samples(path: Path, crop_px: tuple[int, int]) -> Images:
+def _load_samples(bundle: Bundle, record: FileRecord, crop_px: tuple[int, int]) -> Images:
     """Images of ``samples.npy``, (N, 3, *crop_px) float32, finite."""
+    path, content = bundle.place_of(record), bundle.read(record)
     remedy = "Export the checkpoint again."
     try:
-        with open_regular(path) as file:
-            images: Images = np.load(file, allow_pickle=False)
+        images: Images = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as err:  # NumPy's parser of headers raises whatever it stumbles upon
         raise BundleError(f"{path} does not hold images: {err}", remedy=remedy) from err
     if images.dtype != np.float32 or images.shape[1:] != (3, *crop_px):
@@ -82,7 +82,7 @@ def _stored(bundle: Bundle) -> Images | None:
     model, samples = bundle.manifest.model, bundle.manifest.samples
     if samples is None:
         return None
-    stored = _load_samples(bundle.path_of(samples), model.preprocessing.crop_px)
+    stored = _load_samples(bundle, samples, model.preprocessing.crop_px)
     if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
         try:
             pixels_of(stored, model.preprocessing)
@@ -162,7 +162,7 @@ def parity_reference(
         RuntimeFailureError: The reference cannot be run, or gives values that are not finite.
     """
     record = bundle.manifest.reference_outputs
-    stored = None if record is None else StoredReference.load(bundle.path_of(record))
+    stored = None if record is None else StoredReference.load(bundle.place_of(record), bundle.read(record))
     images, pixels, inputs = _parity_images(bundle, seed, None if stored is None else stored.pixels)
     kept = stored.outputs if stored is not None and stored.images_sha256 == digest_of(images) else None
     candidate = reference(bundle)

@@ -38,13 +38,20 @@ _LOG = logging.getLogger(__name__)
 
 
 def _graph(
-    bundle: Bundle, artifact: OnnxArtifact, runtime: RuntimeKind, load: Callable[[Path], Runtime]
+    bundle: Bundle,
+    artifact: OnnxArtifact,
+    runtime: RuntimeKind,
+    load: Callable[[Path, Callable[[], bytes]], Runtime],
 ) -> Candidate:
+    def start() -> Runtime:
+        runtime = load(bundle.place_of(artifact.file), lambda: bundle.graph(artifact))
+        return adapt_input(runtime, bundle, artifact.lowering)
+
     return Candidate(
         config=CandidateConfig(runtime=runtime, precision=artifact.precision),
         artifact_sha256=artifact.file.sha256,
         batches=BatchRange.of(artifact.batch),
-        open=lambda: adapt_input(load(bundle.graph_path(artifact)), bundle, artifact.lowering),
+        open=start,
         file=artifact.file.path,
     )
 
@@ -74,8 +81,8 @@ def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact) -> CandidateSet:
 
 
 def _onnx_candidates(bundle: Bundle, threads: int | None, *, keep_memory: bool) -> CandidateSet:
-    def load(path: Path) -> Runtime:
-        return OnnxRuntime(path, threads=threads, keep_memory=keep_memory)
+    def load(path: Path, read: Callable[[], bytes]) -> Runtime:
+        return OnnxRuntime(path, read=read, threads=threads, keep_memory=keep_memory)
 
     selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
@@ -89,6 +96,9 @@ def _onnx_candidates(bundle: Bundle, threads: int | None, *, keep_memory: bool) 
 
 
 def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
+    def load(path: Path, read: Callable[[], bytes]) -> Runtime:
+        return OpenVinoRuntime(path, read=read, threads=threads)
+
     selected = CandidateSet()
     absent = installed_version("openvino") is None
     for artifact in bundle.manifest.onnx:
@@ -103,7 +113,7 @@ def _openvino_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
             selected += CandidateSet(skipped=(Skipped(config=config, reason=reason),))
         else:
             kind = RuntimeKind.OPENVINO
-            run = _graph(bundle, artifact, kind, lambda path: OpenVinoRuntime(path, threads=threads))
+            run = _graph(bundle, artifact, kind, load)
             selected += CandidateSet(candidates=(run,))
     return selected
 

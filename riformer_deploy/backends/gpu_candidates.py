@@ -160,7 +160,8 @@ def _onnx_baselines(bundle: Bundle, layer: DeviceLayer) -> CandidateSet:
     for artifact in bundle.manifest.onnx:
 
         def start(artifact: OnnxArtifact = artifact) -> Runtime:
-            runtime = CudaOnnxRuntime(bundle.graph_path(artifact), open_device(layer))
+            path = bundle.place_of(artifact.file)
+            runtime = CudaOnnxRuntime(path, open_device(layer), read=lambda: bundle.graph(artifact))
             return adapt_input(runtime, bundle, artifact.lowering)
 
         candidate = Candidate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 from typing_extensions import override
 
 from riformer_deploy.backends.base import Outputs, Runtime
+from riformer_deploy.bundle.graph_reader import read_model
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.common.files import utf8_path
 from riformer_deploy.data.transforms import Images
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -24,6 +24,8 @@ class OnnxRuntime(Runtime):
 
     Args:
         path: The model.
+        read: Gives the model's content, such as after checking it; None reads the file. ONNX Runtime opens
+            no file itself, so what was checked is what runs.
         threads: Intra-op threads; None leaves the choice to ONNX Runtime.
         keep_memory: Keep what a run needed for the next one, which takes several times the memory of one run;
             else it is given back after each.
@@ -39,24 +41,24 @@ class OnnxRuntime(Runtime):
         self,
         path: Path,
         *,
+        read: Callable[[], bytes] | None = None,
         threads: int | None = None,
         keep_memory: bool = True,
         provider: str = CPU_PROVIDER,
         stream: int | None = None,
     ) -> None:
-        self._path = path
+        self._path, self._read = path, read or (lambda: read_model(path))
         self._stream = stream
         self._threads = threads
         self._keep_memory = keep_memory
         self._provider = provider
-        with utf8_path(path) as name:
-            self._session: Any = self._load(name)
+        self._session: Any = self._load(self._read())
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._tapped: Any = None
         self._tapped_names: tuple[str, ...] | None = None
 
-    def _load(self, model: str | bytes) -> Any:
+    def _load(self, model: bytes) -> Any:
         ort = require("onnxruntime")
         options = ort.SessionOptions()
         # Errors; warnings about fused initialisers are noise here. The CUDA provider also prints plans that
@@ -110,33 +112,35 @@ class OnnxRuntime(Runtime):
         """
         wanted = tuple(tensors)
         if self._session is not None and wanted != self._tapped_names:
-            self._tapped, self._tapped_names = self._load(_with_outputs(self._path, wanted)), wanted
+            self._tapped, self._tapped_names = self._load(self._with_outputs(wanted)), wanted
         return dict(zip(wanted, self._call(self._tapped, list(wanted), images), strict=True))
+
+    def _with_outputs(self, tensors: Sequence[str]) -> bytes:
+        """The model with more outputs, serialised; raises RuntimeFailureError for unknown names."""
+        onnx = require("onnx")  # what only runs a file does without
+        try:
+            model = onnx.load_model_from_string(self._read())
+        except Exception as err:  # protobuf's errors
+            raise RuntimeFailureError(f"{self._path} is no ONNX file: {err}") from err
+        produced = {name for node in model.graph.node for name in node.output}
+        unknown = [name for name in tensors if name not in produced]
+        if unknown:
+            raise RuntimeFailureError(
+                f"{self._path} has no tensors of these names; it was not exported by this toolkit.",
+                details=unknown,
+            )
+        inferred = onnx.shape_inference.infer_shapes(model).graph  # an output must name its type
+        known = {info.name: info for info in (*inferred.value_info, *inferred.output)}
+        unknown = [name for name in tensors if name not in known]
+        if unknown:
+            raise RuntimeFailureError(
+                f"The types of these tensors of {self._path} are not known.", details=unknown
+            )
+        present = {info.name for info in model.graph.output}
+        model.graph.output.extend(known[name] for name in tensors if name not in present)
+        return bytes(model.SerializeToString())
 
     @override
     def close(self) -> None:
         """Destroy the sessions."""
         self._session = self._tapped = None
-
-
-def _with_outputs(path: Path, tensors: Sequence[str]) -> bytes:
-    """The model with more outputs, serialised; raises RuntimeFailureError for unknown names."""
-    onnx = require("onnx")  # what only runs a file does without
-    try:
-        model = onnx.load(path)
-    except Exception as err:  # protobuf's and the system's errors
-        raise RuntimeFailureError(f"{path} cannot be read again: {err}") from err
-    produced = {name for node in model.graph.node for name in node.output}
-    unknown = [name for name in tensors if name not in produced]
-    if unknown:
-        raise RuntimeFailureError(
-            f"{path} has no tensors of these names; it was not exported by this toolkit.", details=unknown
-        )
-    inferred = onnx.shape_inference.infer_shapes(model).graph  # an output must name its type
-    known = {info.name: info for info in (*inferred.value_info, *inferred.output)}
-    unknown = [name for name in tensors if name not in known]
-    if unknown:
-        raise RuntimeFailureError(f"The types of these tensors of {path} are not known.", details=unknown)
-    present = {info.name for info in model.graph.output}
-    model.graph.output.extend(known[name] for name in tensors if name not in present)
-    return bytes(model.SerializeToString())

@@ -40,6 +40,7 @@ class CudaOnnxRuntime(OnnxRuntime, DeviceTimed):
     Args:
         path: The model.
         device: Where memory and stream come from; closed with the runtime.
+        read: As for :class:`~riformer_deploy.backends.onnxruntime.OnnxRuntime`.
         provider: ``CUDA_PROVIDER``, or the CPU's, which then works on the memory of a device that is none.
 
     Raises:
@@ -47,14 +48,21 @@ class CudaOnnxRuntime(OnnxRuntime, DeviceTimed):
         RuntimeFailureError: The file cannot be loaded, or the provider does not start.
     """
 
-    def __init__(self, path: Path, device: Device, *, provider: str = CUDA_PROVIDER) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: Device,
+        *,
+        read: Callable[[], bytes] | None = None,
+        provider: str = CUDA_PROVIDER,
+    ) -> None:
         self._device = device
         self._bindings: dict[str, _Binding] = {}
         self._bound: Any = None
         with ExitStack() as undo:
             undo.callback(device.close)
             stream = device.stream if provider == CUDA_PROVIDER else None
-            super().__init__(path, provider=provider, stream=stream)
+            super().__init__(path, read=read, provider=provider, stream=stream)
             undo.callback(super().close)
             self._memory = _DEVICE_TYPES.get(provider, "cpu")
             self._options: Any = require("onnxruntime").RunOptions()

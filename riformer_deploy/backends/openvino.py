@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 from typing_extensions import override
 
 from riformer_deploy.backends.base import Outputs, Runtime
+from riformer_deploy.bundle.graph_reader import read_model
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.common.files import utf8_path
 from riformer_deploy.data.transforms import Images
 
 
@@ -21,6 +21,8 @@ class OpenVinoRuntime(Runtime):
 
     Args:
         path: The model.
+        read: Gives the model's content, such as after checking it; None reads the file. OpenVINO opens no
+            file itself, so what was checked is what runs.
         threads: Inference threads; None leaves the choice to OpenVINO.
 
     Raises:
@@ -28,9 +30,12 @@ class OpenVinoRuntime(Runtime):
         RuntimeFailureError: The file cannot be read or compiled.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, read: Callable[[], bytes] | None = None, threads: int | None = None
+    ) -> None:
         self._openvino = require("openvino")
         self._path, self._threads = path, threads
+        self._read = read or (lambda: read_model(path))
         self._core = self._openvino.Core()
         self._compiled = self._compile(())
         source = self._compiled.input(0)
@@ -48,9 +53,9 @@ class OpenVinoRuntime(Runtime):
         }
         if self._threads is not None:
             options[self._openvino.properties.inference_num_threads] = self._threads
+        content = self._read()
         try:
-            with utf8_path(self._path) as name:
-                model = self._core.read_model(name)
+            model = self._core.read_model(content, b"")
             if tensors:
                 model.add_outputs(list(tensors))
             if any(_is_bfloat16(port) for op in model.get_ops() for port in op.outputs()):

@@ -11,8 +11,9 @@ from riformer_deploy.bundle.artifacts import FAILED_MANIFEST, MANIFEST, FileReco
 from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
 )
-from riformer_deploy.bundle.external_data import ExternalDataError, refuse_external_data
 from riformer_deploy.bundle.folder_lock import folder_lock
+from riformer_deploy.bundle.graph_bounds import check_graph
+from riformer_deploy.bundle.graph_reader import GraphError
 from riformer_deploy.bundle.manifest import SCHEMA_VERSION, Manifest
 from riformer_deploy.bundle.redo_log import COMMIT, MOST_MANIFEST_BYTES, PENDING, has_commit, read_commit
 from riformer_deploy.common.errors import (
@@ -22,6 +23,10 @@ from riformer_deploy.common.errors import (
 )
 from riformer_deploy.common.files import open_regular, read_regular
 from riformer_deploy.common.serialization import RecordError, load_json, schema_of
+
+MOST_RESULT_BYTES = 64 * 2**20
+"""A parity report of all precisions and runtimes takes 0.1 MB."""
+_MOST_BYTES = 4 << 30
 
 
 class Bundle:
@@ -58,7 +63,9 @@ class Bundle:
                 with folder_lock(directory, reader=True):
                     unfinished = read_commit(directory)
         except OSError as err:
-            raise BundleError(f"The interrupted write of {directory} cannot be read: {err}") from err
+            raise BundleError(
+                f"The interrupted write of {directory} cannot be read: {err.strerror or err}"
+            ) from err
         return cls(directory, unfinished or read_manifest(directory))
 
     def place_of(self, record: FileRecord) -> Path:
@@ -85,18 +92,60 @@ class Bundle:
             self._verified.add((record.path, record.sha256))
         return path
 
-    def graph_path(self, artifact: OnnxArtifact) -> Path:
-        """Path of one of the bundle's graphs, after checking that its hash covers all that it holds.
+    def read(self, record: FileRecord) -> bytes:
+        """Content of one of the bundle's files: what was checked is what is returned, from one read.
 
         Raises:
-            BundleIntegrityError: As :meth:`path_of`; or it is no ``.onnx`` file, or one with external data.
+            BundleIntegrityError: As :meth:`path_of`.
             BundleChangedError: Another process replaced the bundle since it was opened.
         """
-        path = self.path_of(artifact.file)
-        problem = _refers_outside(path)
+        path = self.place_of(record)
+        content, problem = _content(path, record)
+        if problem is not None and (moved := self.place_of(record)) != path:
+            content, problem = _content(moved, record)  # a writer finished an interrupted write
         if problem is not None:
             self._refuse(problem)
-        return path
+        self._verified.add((record.path, record.sha256))
+        return content
+
+    def text(self, record: FileRecord, *, errors: str = "strict") -> str:
+        """Text of one of the bundle's results, of at most :data:`MOST_RESULT_BYTES`.
+
+        Args:
+            record: The file's.
+            errors: What is done with bytes that are not UTF-8, as for ``bytes.decode``.
+
+        Raises:
+            BundleIntegrityError: As :meth:`read`; or it is larger.
+            BundleChangedError: As :meth:`read`.
+            UnicodeDecodeError: It is not UTF-8, and ``errors`` is ``strict``.
+        """
+        if record.size_bytes > MOST_RESULT_BYTES:
+            self._refuse(f"{self.place_of(record)} holds {record.size_bytes:,} bytes; no result is so large.")
+        return self.read(record).decode("utf-8", errors)
+
+    def graph(self, artifact: OnnxArtifact) -> bytes:
+        """Content of one of the bundle's graphs, after checking that a runtime can be given it.
+
+        Raises:
+            BundleIntegrityError: As :meth:`path_of`; or it is no ``.onnx`` file, not one by itself (external
+                data), or beyond the limits of :mod:`~riformer_deploy.bundle.graph_bounds`.
+            BundleChangedError: Another process replaced the bundle since it was opened.
+        """
+        path = self.place_of(artifact.file)
+        if path.suffix != ".onnx":  # by its name a runtime may take it for a format with a second file
+            self._refuse(f"{path} is recorded as a graph and is not called so: expected a name in .onnx.")
+        content = self.read(artifact.file)
+        try:
+            check_graph(content)
+        except GraphError as err:
+            self._refuse(f"{path} is not a graph that this toolkit wrote: {err}.")
+        return content
+
+    def graph_path(self, artifact: OnnxArtifact) -> Path:
+        """Path of one of the bundle's graphs, after the checks of :meth:`graph`; raises as that does."""
+        self.graph(artifact)
+        return self.place_of(artifact.file)
 
     def _refuse(self, problem: str) -> NoReturn:
         """Raise for a file that is not the recorded one, which the bundle's new one may well be."""
@@ -123,28 +172,37 @@ def misfit(path: Path, record: FileRecord) -> str | None:
         with open_regular(path) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes != record.size_bytes:
-                got, expected = f"it holds {size_bytes:,} bytes", f"{record.size_bytes:,}"
-            else:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                got, expected = f"its sha256 is {digest}", record.sha256
-                if digest == expected:
-                    return None
+                return _other_size(path, record, size_bytes)
+            return _other_content(path, record, hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as err:
         return f"{path} cannot be read: {err}"
-    return f"{path} is not the file that the bundle recorded: {got}, expected {expected}."
 
 
-def _refers_outside(path: Path) -> str | None:
-    """Why an ONNX file does not stand by itself, in words; None where it does."""
-    if path.suffix != ".onnx":  # by its name a runtime may take it for a format with a second file
-        return f"{path} is recorded as a graph and is not called so: expected a name that ends in .onnx."
+def _content(path: Path, record: FileRecord) -> tuple[bytes, str | None]:
+    """Content of a file, and why it is not the one that was recorded, as :func:`misfit`."""
     try:
-        refuse_external_data(path)
-    except ExternalDataError as err:
-        return f"{path} is not a graph by itself: {err}; no hash of the bundle covers what it refers to."
+        with open_regular(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes != record.size_bytes:
+                return b"", _other_size(path, record, size_bytes)
+            if size_bytes > _MOST_BYTES:
+                return b"", f"{path} holds {size_bytes:,} bytes; at most {_MOST_BYTES:,} are read."
+            content = file.read(size_bytes)
     except OSError as err:
-        return f"{path} cannot be read: {err}"
-    return None
+        return b"", f"{path} cannot be read: {err}"
+    return content, _other_content(path, record, hashlib.sha256(content).hexdigest())
+
+
+def _other_size(path: Path, record: FileRecord, size_bytes: int) -> str:
+    return _other(path, f"it holds {size_bytes:,} bytes", f"{record.size_bytes:,}")
+
+
+def _other_content(path: Path, record: FileRecord, digest: str) -> str | None:
+    return None if digest == record.sha256 else _other(path, f"its sha256 is {digest}", record.sha256)
+
+
+def _other(path: Path, got: str, expected: str) -> str:
+    return f"{path} is not the file that the bundle recorded: {got}, expected {expected}."
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import zipfile
 import zlib
@@ -31,7 +32,7 @@ class _ViewFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
         if start + offset < 0:
-            raise ValueError("a place before the file's beginning")
+            raise OSError(errno.EINVAL, "a place before the file's beginning")  # as files do
         self._at = start + offset
         return self._at
 

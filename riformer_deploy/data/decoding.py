@@ -8,7 +8,7 @@ alpha is dropped (not blended), CMYK is converted with OpenCV's own rounding. Wh
 - a PNG is refused where the checksum of its pixels is wrong; a wrong one elsewhere is read past, as there;
 - CMYK that Adobe did not invert is read as CMYK; OpenCV takes it for inverted and gives a negative;
 - a file is refused by the size in its header before anything is decoded (:data:`MAX_PIXELS`), by its own size
-  (:data:`MAX_FILE_BYTES`), and a JPEG by the number of its scans
+  (:data:`MAX_FILE_BYTES`), and JPEG data, in a TIFF file too, by the number of its scans
   (:data:`~riformer_deploy.data.jpeg.MAX_SCANS`).
 """
 
@@ -28,8 +28,9 @@ from PIL import ExifTags, Image
 from riformer_deploy.common.errors import ImageError
 from riformer_deploy.common.files import open_regular
 from riformer_deploy.common.foreign_data import reason_of
-from riformer_deploy.data.jpeg import JPEG_SIGNATURE, checked_jpeg
+from riformer_deploy.data.jpeg import JPEG_SIGNATURE, check_scans
 from riformer_deploy.data.png import PNG_SIGNATURE, plain_png
+from riformer_deploy.data.tiff import check_tiff
 
 Rgb = NDArray[np.uint8]
 """A picture, (H, W, 3) uint8, RGB, C-contiguous."""
@@ -87,6 +88,7 @@ def decode_picture(source: Path | bytes, *, name: str | None = None) -> Image.Im
     try:
         with _opened(source) as file, Image.open(file, formats=_FORMATS) as image:
             check_size(image.size, called)
+            check_tiff(image, file)
             image.load()
             return _to_rgb(image, called)
     except ImageError:
@@ -136,7 +138,8 @@ def _opened(source: Path | bytes) -> Iterator[IO[bytes]]:
         if head == PNG_SIGNATURE:
             yield io.BytesIO(plain_png(file))
         elif head.startswith(JPEG_SIGNATURE):
-            yield io.BytesIO(checked_jpeg(file.read()))
+            check_scans(content := file.read())
+            yield io.BytesIO(content)
         else:
             yield file
 

@@ -14,11 +14,11 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _BARE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length: restarts, and the ends of an image
 
 
-def checked_jpeg(data: bytes) -> bytes:
-    """A JPEG file's content, if it has at most :data:`MAX_SCANS` scans.
+def check_scans(data: bytes) -> None:
+    """Refuse JPEG data of more than :data:`MAX_SCANS` scans.
 
     Args:
-        data: The file.
+        data: A file, or a part of a TIFF file.
 
     Raises:
         ValueError: It has more.
@@ -26,7 +26,6 @@ def checked_jpeg(data: bytes) -> bytes:
     # Within coded values no marker can stand: few of these bytes are few scans, whatever the segments hold.
     if data.count(_START_OF_SCAN) > MAX_SCANS and _scans(data) > MAX_SCANS:
         raise ValueError(f"it has more than {MAX_SCANS} scans, which would take minutes")
-    return data
 
 
 def _scans(data: bytes) -> int:

@@ -117,6 +117,21 @@ def _same(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=_SAME, abs_tol=1e-12)
 
 
+def of_another_model(manifest: Manifest, result: ParityResult) -> list[str]:
+    """Why a stored report is about another model than a bundle's; nothing where it is about this one.
+
+    Args:
+        manifest: The bundle's.
+        result: One of its reports.
+    """
+    found = []
+    if result.reference_sha256 != manifest.reference.file.sha256:
+        found.append("it compares with other weights than the bundle's reference")
+    if result.inputs.image_size_px != manifest.model.preprocessing.crop_px:
+        found.append("its images are not of the model's size")
+    return found
+
+
 def not_verified(
     manifest: Manifest, result: ParityResult, artifacts: tuple[FileRecord, ...] | None = None
 ) -> tuple[str, ...]:
@@ -127,11 +142,7 @@ def not_verified(
         result: One of its reports.
         artifacts: Whose parity it is to verify; None means every graph of the bundle.
     """
-    found = []
-    if result.reference_sha256 != manifest.reference.file.sha256:
-        found.append("it compares with other weights than the bundle's reference")
-    if result.inputs.image_size_px != manifest.model.preprocessing.crop_px:
-        found.append("its images are not of the model's size")
+    found = of_another_model(manifest, result)
     found += [
         f"{candidate.name} was held to other limits than the default ones"
         for candidate in result.candidates

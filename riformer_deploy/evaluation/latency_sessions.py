@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +50,7 @@ def read_session(bundle: Bundle, record: FileRecord) -> LatencyResult:
         BundleError: The file was changed, or is of another schema.
     """
     try:
-        return load_json(LatencyResult, bundle.path_of(record).read_text(encoding="utf-8"))
+        return load_json(LatencyResult, bundle.text(record))
     except (RecordError, UnicodeDecodeError) as err:
         raise BundleError(f"{bundle.directory / record.path} is no valid result: {err}") from err
 
@@ -182,7 +181,7 @@ def _earlier(
         seen |= own
         if kind == NEWEST:
             kind = f"{NEWEST}-{free}"  # noqa: PLW2901  # its new name
-            shutil.copyfile(bundle.path_of(record), staged / f"{kind}.json")
+            (staged / f"{kind}.json").write_bytes(bundle.read(record))
             record = record_file(staged / f"{kind}.json", record.parent_sha256)
         results[kind] = record
         names = sorted({f"{item.config.name}, batch {item.batch}" for item in own})

@@ -15,7 +15,6 @@ from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import (
     BundleError,
 )
-from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.serialization import RecordError, load_json, schema_of
 from riformer_deploy.evaluation.evidence import contradictions
 from riformer_deploy.evaluation.metrics import Deviation
@@ -30,9 +29,6 @@ from riformer_deploy.evaluation.results import (
 from riformer_deploy.evaluation.tolerances import Tolerance
 
 _LOG = logging.getLogger(__name__)
-
-MOST_RESULT_BYTES = 64 * 2**20
-"""A parity report of all precisions and runtimes takes 0.1 MB."""
 
 
 def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
@@ -144,12 +140,10 @@ def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
     if record is None:
         return None
     text, remedy = "", "Measure it anew: `riformer-deploy verify parity`."
-    path = bundle.path_of(record)
+    path = bundle.place_of(record)
     try:
-        text = read_regular(path, MOST_RESULT_BYTES).decode("utf-8")
+        text = bundle.text(record)
         result = load_json(ParityResult, text)
-    except OSError as err:
-        raise BundleError(f"{path} cannot be read: {err}", remedy=remedy) from err
     except (RecordError, UnicodeDecodeError) as err:
         version = schema_of(text, "schema")
         if version is not None and version != RESULT_SCHEMA:

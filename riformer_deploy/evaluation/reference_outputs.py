@@ -6,11 +6,12 @@ Kept in float64, so that a machine without PyTorch compares with the very number
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
+from typing import IO
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
@@ -132,15 +133,16 @@ def _kept(arrays: Outputs) -> Outputs:
     return arrays if sum(values.nbytes for values in arrays.values()) <= MOST_STAGE_BYTES else {}
 
 
-def _check_members(file: BufferedReader) -> None:
+def _check_members(file: IO[bytes]) -> None:
     """See that an ``.npz`` is one of ``np.savez``: nothing is unpacked to more bytes than the file has."""
+    size_bytes = file.seek(0, os.SEEK_END)
     with ZipFile(file) as archive:
         members = archive.infolist()
     if any(member.compress_type != ZIP_STORED for member in members):
         raise ValueError("its members are compressed")
     if len({member.filename for member in members}) < len(members):
         raise ValueError("it holds a member twice")
-    if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+    if sum(member.file_size for member in members) > size_bytes:
         raise ValueError("its members are larger than the file")
     file.seek(0)
 
@@ -179,10 +181,18 @@ class StoredReference:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub
 
     @classmethod
-    def load(cls, path: Path) -> StoredReference:
-        """Read them; raises BundleError where the file is not one of :meth:`save`'s."""
+    def load(cls, path: Path, content: bytes | None = None) -> StoredReference:
+        """Read them.
+
+        Args:
+            path: The file.
+            content: Its content, where that was read and checked; None reads the file.
+
+        Raises:
+            BundleError: The file is not one of :meth:`save`'s.
+        """
         try:
-            with open_regular(path) as file:
+            with open_regular(path) if content is None else io.BytesIO(content) as file:
                 _check_members(file)
                 stored = np.load(file, allow_pickle=False)
                 arrays = {name: stored[name] for name in stored.files}

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import Manifest
-from riformer_deploy.bundle.store import Bundle, is_bundle
+from riformer_deploy.bundle.store import MOST_RESULT_BYTES, Bundle, is_bundle
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.common.serialization import RecordError, load_json
+from riformer_deploy.common.files import read_regular
+from riformer_deploy.common.foreign_data import reason_of
+from riformer_deploy.common.serialization import RecordError, load_json, parse_json
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
-from riformer_deploy.evaluation.evidence import ran_another_file
+from riformer_deploy.evaluation.evidence import (
+    contradictions,
+    not_verified,
+    of_another_model,
+    ran_another_file,
+)
 from riformer_deploy.evaluation.latency_sessions import standing_sessions
 from riformer_deploy.evaluation.results import (
     CandidateParity,
@@ -57,7 +65,8 @@ class Evidence:
     Attributes:
         path: The bundle's folder, or the file of the result.
         manifest: The bundle's; None for a result alone.
-        parity: Of the models, and of each engine.
+        parity: Of the models, and of each engine; of a bundle, what is about its own files.
+        parity_gaps: Why the bundle's reports verify not all that it holds, each in one sentence.
         latency: Every series of ``sessions`` as one result, which is not that of one session: ratios within
             rounds are to be taken from :meth:`session_of`.
         sessions: Latencies that were measured side by side, newest first, each with what no later one
@@ -71,6 +80,7 @@ class Evidence:
     path: Path
     manifest: Manifest | None = None
     parity: tuple[ParityResult, ...] = ()
+    parity_gaps: tuple[str, ...] = ()
     latency: LatencyResult | None = None
     sessions: tuple[LatencyResult, ...] = ()
     accuracy: AccuracyResult | None = None
@@ -112,23 +122,30 @@ def read_evidence(path: Path) -> Evidence:
 def evidence_of(bundle: Bundle) -> Evidence:
     """As :func:`read_evidence`, of a bundle that is open."""
     results = bundle.manifest.results
-    texts = {
-        kind: bundle.path_of(record).read_text(encoding="utf-8", errors="replace")
-        for kind, record in results.items()
-    }
+    texts = {kind: bundle.text(record, errors="replace") for kind, record in results.items()}
 
     def stored(kind: str, record: type[_Result]) -> _Result | None:
         return _parse(record, texts[kind], bundle.directory / results[kind].path) if kind in texts else None
 
-    kinds = ("parity", *(engine.parity_kind for engine in bundle.manifest.engines))
+    manifest = bundle.manifest
     ignored: list[str] = []
-    parity = [_counting_parity(bundle.manifest, stored(kind, ParityResult), kind, ignored) for kind in kinds]
+    gaps: list[str] = []
+    parity = []
+    about: dict[str, tuple[FileRecord, ...] | None] = {"parity": None}
+    for kind, files in (about | {item.parity_kind: (item.file,) for item in manifest.engines}).items():
+        if kind in texts:
+            path = results[kind].path
+            result = _counting_parity(manifest, _parity(texts[kind], bundle.directory / path), path, ignored)
+            parity.append(result)
+            if result is not None:
+                gaps += [f"{path}: {text}." for text in not_verified(manifest, result, files)]
     sessions, left_out = standing_sessions(bundle)
-    accuracy = _counting_accuracy(bundle.manifest, stored("accuracy", AccuracyResult), ignored)
+    accuracy = _counting_accuracy(manifest, stored("accuracy", AccuracyResult), ignored)
     return Evidence(
         path=bundle.directory,
-        manifest=bundle.manifest,
+        manifest=manifest,
         parity=tuple(item for item in parity if item is not None),
+        parity_gaps=tuple(gaps),
         latency=_merged(sessions),
         sessions=sessions,
         accuracy=accuracy,
@@ -149,14 +166,11 @@ def _merged(sessions: tuple[LatencyResult, ...]) -> LatencyResult | None:
 
 
 def _counting_parity(
-    manifest: Manifest, result: ParityResult | None, kind: str, ignored: list[str]
+    manifest: Manifest, result: ParityResult, path: str, ignored: list[str]
 ) -> ParityResult | None:
     """A parity report with the verdicts on files that the bundle holds."""
-    if result is None:
-        return None
-    path = manifest.results[kind].path
-    if result.reference_sha256 != manifest.reference.file.sha256:
-        ignored.append(f"{path}: compares with other weights than the bundle's reference")
+    if wrong := of_another_model(manifest, result):
+        ignored += [f"{path}: {text}" for text in wrong]
         return None
     kept = tuple(c for c in result.candidates if not ran_another_file(manifest, c))
     gone = [c.name for c in result.candidates if c not in kept]
@@ -193,18 +207,22 @@ def _counting_accuracy(
 def _of_file(path: Path) -> Evidence:
     remedy = "Name a bundle, or a parity.json, latency.json or accuracy.json."
     try:
-        text = path.read_text(encoding="utf-8")
-        kind = json.loads(text).get("kind")
-    except (OSError, ValueError, AttributeError) as err:  # no such file; no JSON; no object
-        raise BundleError(f"{path} is neither a bundle nor a result: {err}", remedy=remedy) from err
+        text = read_regular(path, MOST_RESULT_BYTES).decode("utf-8")
+        data = parse_json(text)
+    except (OSError, ValueError) as err:  # no such file; no text; no JSON
+        why = reason_of(err)
+        raise BundleError(f"{path} is neither a bundle nor a result: {why}", remedy=remedy) from err
+    kind = data.get("kind") if isinstance(data, dict) else None
     match kind:
         case "parity":
-            return Evidence(path=path, parity=(_parse(ParityResult, text, path),))
+            return Evidence(path=path, parity=(_parity(text, path),))
         case "latency":
             return Evidence(path=path, latency=_parse(LatencyResult, text, path))
         case "accuracy":
             table = path.with_suffix(".csv")
-            answers = table.read_text(encoding="utf-8", errors="replace") if table.is_file() else ""
+            answers = ""
+            with contextlib.suppress(OSError):  # it only says which pictures
+                answers = read_regular(table, MOST_RESULT_BYTES).decode("utf-8", errors="replace")
             return Evidence(path=path, accuracy=_parse(AccuracyResult, text, path), answers=_answers(answers))
         case _:
             raise BundleError(f"{path} is no result: its kind is {kind!r}.", remedy=remedy)
@@ -226,12 +244,26 @@ def _score(text: str) -> float:
     return value
 
 
+def _parity(text: str, path: Path) -> ParityResult:
+    """A report whose verdicts follow from its figures."""
+    result = _parse(ParityResult, text, path)
+    if wrong := contradictions(result):
+        raise BundleError(
+            f"{path} is no valid result: it contradicts itself.",
+            details=wrong,
+            remedy="Measure it anew: `riformer-deploy verify parity`.",
+        )
+    return result
+
+
 def _answers(text: str) -> tuple[Answer, ...]:
     """The rows of ``accuracy.csv``; none where it has other columns than this version writes."""
     found = []
-    for row in csv.DictReader(io.StringIO(text)):
-        names = [column.removesuffix(": class") for column in row if column and column.endswith(": class")]
-        try:
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            names = [
+                column.removesuffix(": class") for column in row if column and column.endswith(": class")
+            ]
             found.append(
                 Answer(
                     picture=row["picture"],
@@ -241,6 +273,6 @@ def _answers(text: str) -> tuple[Answer, ...]:
                     score={name: _score(row[f"{name}: score"]) for name in names if f"{name}: score" in row},
                 )
             )
-        except (KeyError, TypeError, ValueError):
-            return ()
+    except (KeyError, TypeError, ValueError, csv.Error):
+        return ()
     return tuple(found)

@@ -147,6 +147,7 @@ def not_verified(evidence: Evidence) -> tuple[str, ...]:
     said = []
     if not evidence.parity:
         said.append("Parity was not measured: nothing shows that the artifacts compute the model's function.")
+    said += evidence.parity_gaps
     for result in evidence.parity:
         if result.inputs.seed is not None:
             said.append("Parity was measured on synthetic images, not on pictures.")

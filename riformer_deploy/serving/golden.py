@@ -42,12 +42,12 @@ def golden_of(bundle: Bundle) -> Golden:
     record, samples = bundle.manifest.reference_outputs, bundle.manifest.samples
     if record is None:
         raise BundleError(f"{bundle.directory} keeps no outputs of the reference.", remedy=remedy)
-    stored = StoredReference.load(bundle.path_of(record))
+    stored = StoredReference.load(bundle.place_of(record), bundle.read(record))
     count = len(stored.outputs.outputs["logits"])
     if stored.pixels is not None:
         images = normalize(stored.pixels, bundle.manifest.model.preprocessing)
     elif samples is not None:
-        images = np.ascontiguousarray(np.load(bundle.path_of(samples), allow_pickle=False)[:count])
+        images = np.ascontiguousarray(np.load(io.BytesIO(bundle.read(samples)), allow_pickle=False)[:count])
     else:
         raise BundleError(f"{bundle.directory} keeps no images of its parity report.", remedy=remedy)
     if digest_of(images) != stored.images_sha256:

@@ -156,7 +156,7 @@ def _latencies(bundle: Bundle, artifact: OnnxArtifact | EngineArtifact) -> Seque
     if record is None:
         return ()
     try:
-        result = load_json(LatencyResult, bundle.path_of(record).read_text(encoding="utf-8"))
+        result = load_json(LatencyResult, bundle.text(record))
     except (RecordError, UnicodeDecodeError):
         return ()
     found: dict[int, LatencySamples] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
-from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
+from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
@@ -42,8 +41,8 @@ _TOOLKIT = "toolkit"
 _MODULES = (
     "common/__init__.py", "common/dependencies.py", "common/errors.py", "common/serialization.py",
     "common/files.py", "common/foreign_data.py", "common/telemetry.py", "data/__init__.py",
-    "data/decoding.py", "data/jpeg.py", "data/png.py", "data/preprocessing.py", "data/transforms.py",
-    "serving/__init__.py", "serving/triton_pictures.py",
+    "data/decoding.py", "data/jpeg.py", "data/png.py", "data/preprocessing.py", "data/tiff.py",
+    "data/transforms.py", "serving/__init__.py", "serving/triton_pictures.py",
 )  # fmt: skip
 """What the preprocessing model imports of this package; it goes into the repository as it is here."""
 _MODEL = f'''"""The preprocessing of this repository's pictures, by the modules in ``{_TOOLKIT}``."""
@@ -213,7 +212,7 @@ class _Writer:
         classes = self.bundle.manifest.model.class_names
         labels = classes is not None
         network = network_config(names, artifact, batching, labels=labels, cached=not pictures)
-        self._model(folder / names.network, network, {self._file_name: self._served(artifact.file)})
+        self._model(folder / names.network, network, {self._file_name: self._served()})
         self._warm_up(folder / names.network / "warmup", {WARMUP_IMAGES: self._golden_input()})
         labelled = [names.network]
         if pictures:
@@ -232,8 +231,11 @@ class _Writer:
     def _file_name(self) -> str:
         return PLAN_FILE if isinstance(self.artifact, EngineArtifact) else ONNX_FILE
 
-    def _served(self, record: FileRecord) -> Path:
-        return self.bundle.path_of(record)
+    def _served(self) -> bytes:
+        """Content of the artifact, which is the one that was checked."""
+        artifact = self.artifact
+        bundle = self.bundle
+        return bundle.read(artifact.file) if isinstance(artifact, EngineArtifact) else bundle.graph(artifact)
 
     def _golden_input(self) -> bytes:
         """One golden image as the network takes it."""
@@ -243,12 +245,12 @@ class _Writer:
             return pixels_of(image, self.bundle.manifest.model.preprocessing).tobytes()
         return image.astype(source.dtype).tobytes()
 
-    def _model(self, folder: Path, config: Message, files: Mapping[str, Path]) -> None:
+    def _model(self, folder: Path, config: Message, files: Mapping[str, bytes]) -> None:
         version = folder / _VERSION  # an ensemble has an empty one: without it Triton finds no version
         version.mkdir(parents=True)
         (folder / CONFIG).write_text(render(config), encoding="utf-8")
-        for name, source in files.items():
-            shutil.copyfile(source, version / name)
+        for name, content in files.items():
+            (version / name).write_bytes(content)
 
     def _warm_up(self, folder: Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from riformer_deploy.bundle.engine_metadata import CURRENT, BatchProfile, BuildSettings
+from riformer_deploy.bundle.graph_reader import read_model
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.errors import EngineBuildError, OptionError, RuntimeFailureError
-from riformer_deploy.common.files import utf8_path
 from riformer_deploy.common.progress import Progress, Step
 from riformer_deploy.trt.bindings import Log, OnMessage, TensorRT, started
 from riformer_deploy.trt.interruption import interruptible
@@ -34,12 +34,13 @@ class BuildRequest:
     """What to build.
 
     Attributes:
-        onnx: The graph.
+        onnx: The graph's file.
         input_name: Name of its input.
         sample_shape: Shape of one sample of the input: its shape without the batch.
         profiles: Batch sizes of each optimisation profile; none for a graph of fixed batch.
         settings: How.
         timing_cache: Kernel timings of earlier builds, or None to start without; TensorRT only.
+        content: The file's, where it was read and checked: TensorRT opens no file itself. None reads it.
     """
 
     onnx: Path
@@ -48,6 +49,7 @@ class BuildRequest:
     profiles: tuple[BatchProfile, ...]
     settings: BuildSettings
     timing_cache: bytes | None = None
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +133,11 @@ def _progress_monitor(module: Module, target: _Monitor) -> IProgressMonitor:
     return Monitor()
 
 
-def _parse(trt: TensorRT, network: INetworkDefinition, log: Log, path: Path) -> OnnxParser:
+def _parse(trt: TensorRT, network: INetworkDefinition, log: Log, request: BuildRequest) -> OnnxParser:
     """The parser, which owns what it parsed."""
     parser = trt.module.OnnxParser(network, log.logger)
-    with utf8_path(path) as name:
-        if parser.parse_from_file(name):
-            return parser
+    if parser.parse(read_model(request.onnx) if request.content is None else request.content):
+        return parser
     findings = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
@@ -145,7 +146,7 @@ def _parse(trt: TensorRT, network: INetworkDefinition, log: Log, path: Path) -> 
             where += f" ({error.node_name()}, operator {error.node_operator()})"
         findings.append(f"{where}: {error.desc()}")
     raise EngineBuildError(
-        f"{trt.backend.label} {trt.version} cannot parse {path}.",
+        f"{trt.backend.label} {trt.version} cannot parse {request.onnx}.",
         details=findings or log.errors,
         remedy="Export the checkpoint with another --norm-form or --opset, or a newer TensorRT.",
     )
@@ -247,7 +248,7 @@ def build_plan(trt: TensorRT, request: BuildRequest, progress: Progress, on_mess
             remedy="It needs a GPU and its driver: `riformer-deploy doctor` says what is there.",
         )
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = _parse(trt, network, log, request.onnx)
+    parser = _parse(trt, network, log, request)
     monitor = _Monitor(module, progress, request.onnx.name)
     config = _configure(trt, builder, request, monitor)
     cache = None

@@ -40,8 +40,10 @@ from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.decoding import decode_image
 from riformer_deploy.data.preprocessing import Preprocessing
 from tests.battery import cases
+from tests.jpegs import with_scans
 
 SECONDS = 20
+"""Of the processor's time, since other processes may wait for it; what waits itself ends the run later."""
 MORE_BYTES = 3 << 30
 """What a case may add to the address space; the largest legitimate file here has some kilobytes."""
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -195,13 +197,13 @@ def _repacked(rng: random.Random, data: bytes) -> bytes:
 
 def _read(reader: Callable[[Path], object], path: Path, what: str) -> bool:
     """Whether a file is accepted; any error that is not of the toolkit escapes, as does a slow one."""
-    start = time.monotonic()
+    start = time.process_time()
     try:
         reader(path)
     except RIFormerDeployError:
         return False
     finally:
-        assert time.monotonic() - start < SECONDS, what
+        assert time.process_time() - start < SECONDS, what
     return True
 
 
@@ -348,10 +350,10 @@ SLOW = ("four million opcodes", "keys of equal hashes", "a key 200,000 deep", "5
 def test_a_checkpoint_that_was_made_to_harm_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "bad.pth"
     path.write_bytes(ATTACKS[name]())
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match=r"bad\.pth"):
         load_checkpoint(path)
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -410,11 +412,8 @@ def test_what_is_no_plain_file_is_refused_without_waiting(
 
 
 def test_a_picture_of_2000_scans_is_refused(tmp_path: Path, originals: dict[str, bytes]) -> None:
-    data = originals["b.jpg"]
-    scan = data.index(b"\xff\xda")
-    end = data.index(b"\xff", scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big"))
     path = tmp_path / "scans.jpg"
-    path.write_bytes(data[:scan] + data[scan:end] * 2000 + data[end:])
+    path.write_bytes(with_scans(originals["b.jpg"], 2000))
     with pytest.raises(RIFormerDeployError, match="more than 100 scans"):
         decode_image(path)
 

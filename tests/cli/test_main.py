@@ -279,6 +279,20 @@ def test_a_full_or_closed_standard_output_is_one_message(
     assert (closed.returncode, closed.stderr.count("error: ")) == (2, 1)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has this device")
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("serve", "--help"), ("models",)], ids=str
+)
+def test_a_full_disk_behind_standard_output_is_one_message_whoever_writes(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    with monkeypatch.context() as patch, Path("/dev/full").open("w", encoding="utf-8") as full:
+        patch.setattr(sys, "stdout", full)
+        ran = cli(*arguments)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: standard output cannot be written: [Errno 28] No space left on device\n"
+
+
 def test_a_wrong_command_line_with_json_is_told_once(cli: Run) -> None:
     assert cli("models", "--jsno", "--json").stderr.lower().count("no such option") == 1
 

@@ -165,11 +165,11 @@ class OnnxParser(Bound):
         self._network, self._logger = arguments
         self._findings: list[Any] = []
 
-    def parse_from_file(self, model: str) -> bool:
+    def parse(self, model: Any, path: str | None = None) -> bool:  # noqa: ARG002
         try:
-            graph = _read_graph(Path(model).read_bytes())
+            graph = _read_graph(bytes(model))
         except (ValueError, DecodeError):
-            self._trt._say("ERROR", f"ModelImporter: {model} is no model")
+            self._trt._say("ERROR", "ModelImporter: no model")
             return False
         self._network._graph = graph
         self._findings = graph["errors"]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "data")]
@@ -33,6 +29,8 @@ from riformer_deploy.model.reparameterize import fuse  # noqa: E402
 from riformer_deploy.model.variants import VARIANTS, Variant  # noqa: E402
 from tests.peer.documented import compare_documented, configs_read_otherwise  # noqa: E402
 from tests.peer.exported_maps import compare_maps  # noqa: E402
+from tests.peer.opencv_pixels import compare_opencv  # noqa: E402
+from tests.peer.pictures import pictures  # noqa: E402
 
 warnings.simplefilter("ignore")  # mmpretrain's, of which there are many
 # With a CPU-only PyTorch, torchvision imports once the operators that it looks for are there.
@@ -51,7 +49,6 @@ from mmengine.runner import load_checkpoint  # noqa: E402
 from mmpretrain import ImageClassificationInferencer  # noqa: E402
 from mmpretrain.registry import MODELS, TRANSFORMS  # noqa: E402
 
-PICTURES = 50
 FAMILIES = ("riformer-s12_in1k", "riformer-m36_in1k", "riformer-s12_in1k-384", "riformer-m36_in1k-384")
 CONFIGS = Path(mmpretrain.__file__).parent / ".mim" / "configs" / "riformer"
 
@@ -59,56 +56,6 @@ CONFIGS = Path(mmpretrain.__file__).parent / ".mim" / "configs" / "riformer"
 def config_of(variant: Variant) -> Any:
     """mmpretrain's own config of a variant."""
     return Config.fromfile(CONFIGS / f"{variant.config}.py")
-
-
-def pictures(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Random pictures of every kind of file, of random size, from one pixel up."""
-    rng = np.random.Generator(np.random.PCG64(20230406))
-    kinds = (
-        "jpeg", "full-chroma jpeg", "progressive jpeg", "grey jpeg", "cmyk jpeg", "rotated jpeg",
-        "png", "grey png", "16-bit grey png", "palette png", "alpha png", "webp", "lossy webp", "bmp",
-    )  # fmt: skip
-    for number in range(PICTURES):
-        kind = kinds[number % len(kinds)]
-        height, width = (int(side) for side in rng.integers(1, 700, 2))
-        coarse = rng.integers(0, 256, (max(height // 16, 1), max(width // 16, 1), 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-        noise = rng.integers(0, 40, smooth.shape)
-        pixels = np.clip(smooth + noise, 0, 255).astype(np.uint8)
-        path = folder / f"{number:02d}.{kind.rsplit(maxsplit=1)[-1]}"
-        path.write_bytes(_encoded(kind, pixels, rng))
-        yield kind, path
-
-
-def _encoded(kind: str, pixels: NDArray[np.uint8], rng: np.random.Generator) -> bytes:
-    image = Image.fromarray(pixels)
-    options: dict[str, Any] = {}
-    match kind:
-        case "full-chroma jpeg":
-            options = {"subsampling": 0, "quality": 95}
-        case "progressive jpeg":
-            options = {"progressive": True}
-        case "grey jpeg" | "grey png":
-            image = image.convert("L")
-        case "cmyk jpeg":
-            image = image.convert("CMYK")
-        case "rotated jpeg":
-            exif = Image.Exif()
-            exif[0x0112] = int(rng.integers(2, 9))
-            options = {"exif": exif}
-        case "16-bit grey png":
-            image = Image.fromarray(rng.integers(0, 65536, pixels.shape[:2]).astype(np.uint16))
-        case "palette png":
-            image = image.quantize(100)
-        case "alpha png":
-            image = Image.fromarray(np.dstack([pixels, rng.integers(0, 256, pixels.shape[:2], np.uint8)]))
-        case "webp":
-            options = {"lossless": True}
-        case _:
-            pass
-    stream = io.BytesIO()
-    image.save(stream, kind.rsplit(maxsplit=1)[-1], **options)
-    return stream.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +96,21 @@ def compare_preprocessing() -> Pixels:
                 worst_input = max(worst_input, float(input_difference))
                 compared += 1
     return Pixels(compared=compared, by_kind=worst, largest_input_difference=worst_input)
+
+
+def opencv_pixels() -> dict[str, float]:
+    """The same pictures through pipelines that resize with OpenCV."""
+    preprocessor = MODELS.build(
+        {"type": "ClsDataPreprocessor", **dict(config_of(VARIANTS[FAMILIES[0]]).data_preprocessor.items())}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = [path for _, path in pictures(Path(folder))]
+        return compare_opencv(
+            files,
+            mmcv.imread,
+            lambda steps: Compose([TRANSFORMS.build(step) for step in steps]),
+            preprocessor,
+        )
 
 
 def filled(variant: Variant) -> dict[str, torch.Tensor]:
@@ -250,6 +212,8 @@ def main() -> None:
     otherwise = configs_read_otherwise(Config, configs)
     preprocessing = compare_preprocessing()
     print(preprocessing, file=sys.stderr, flush=True)
+    resized = opencv_pixels()
+    print(resized, file=sys.stderr, flush=True)
     predictions = compare_predictions()
     models = compare_models()
     maps = exported_maps()
@@ -257,6 +221,11 @@ def main() -> None:
     targets: dict[str, JsonValue] = {}
     for what, value, limit in (
         ("largest pixel difference of 50 pictures", max(preprocessing.by_kind.values()), 0),
+        (
+            "largest pixel difference where OpenCV resizes",
+            max(value for name, value in resized.items() if name != "network's input"),
+            0,
+        ),
         (
             "largest score difference",
             max(row["largest_score_difference"] for row in predictions.values()),
@@ -283,6 +252,7 @@ def main() -> None:
         "documented_lines": lines,
         "configs_read_otherwise": otherwise,
         "preprocessing": preprocessing,
+        "opencv_preprocessing": resized,
         "predictions": predictions,
         "models": models,
         "exported_maps": maps,

@@ -10,7 +10,6 @@ import importlib.machinery
 import json
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -38,12 +37,12 @@ _TORCH_TYPES = {name: dtype for dtype, name in NAMES.items()}
 class OnnxParser(trt_building.OnnxParser):
     """Takes what can be run, and says which nodes cannot."""
 
-    def parse_from_file(self, model: str) -> bool:
+    def parse(self, model: Any, path: str | None = None) -> bool:  # noqa: ARG002
+        content = bytes(model)
         try:
-            content = Path(model).read_bytes()
             graph = Graph.read(content)
-        except (OSError, ValueError, DecodeError) as err:
-            self._trt._say("ERROR", f"ModelImporter: {model} cannot be read: {err}")
+        except (ValueError, DecodeError) as err:
+            self._trt._say("ERROR", f"ModelImporter: the model cannot be read: {err}")
             return False
         tensors = [
             {"name": p.name, "dtype": NAMES.get(p.dtype, ""), "input": is_input, "shape": p.shape}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
+from riformer_deploy.bundle.graph_bounds import check_graph
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, OutputForm, Precision
 from riformer_deploy.data.preprocessing import Preprocessing
@@ -214,6 +215,7 @@ def test_every_form_is_a_file_without_shape_arithmetic_that_costs_what_the_model
     model, path = _lowered(folded, lane.config(norm, mlp, norm2)), tmp_path / "model.onnx"
     export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, batch=fixed, opset=22), {})
     graph = onnx.load(path)
+    check_graph(path.read_bytes())
     _check_no_shapes(graph)
     _check_types(graph, lane)
     counts = [node.op_type for node in graph.graph.node]
@@ -241,6 +243,7 @@ def test_other_inputs_and_outputs_need_no_shape_arithmetic_either(folded: RIForm
     config = LoweringConfig(input_form=InputForm.UINT8, output_form=OutputForm.TOPK, topk=2)
     export_onnx(lower(folded, config, _PREPROCESSING), path, OnnxOptions(image_size_px=_SIZE), {})
     graph = onnx.load(path)
+    check_graph(path.read_bytes())
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Concat"}
 
 
