@@ -9,7 +9,6 @@ the answer: with whatever noise, the answer is never one that is not proven to b
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -17,13 +16,13 @@ from typing import assert_never
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.quantization.search_budget import SearchBudget, TimeIsOverError
+from riformer_deploy.quantization.search_budget import TimeIsOverError
+from riformer_deploy.quantization.search_ledger import SearchLedger
 from riformer_deploy.quantization.search_records import (
     Judge,
     Race,
     SearchGate,
     SearchTrace,
-    Trial,
     TrialVerdict,
 )
 from riformer_deploy.quantization.search_space import Dimension, Effect, alternatives
@@ -70,24 +69,21 @@ class _Search:
     """The state of one search."""
 
     def __init__(self, task: SearchTask, judge: Judge, progress: Progress) -> None:
-        self._task, self._judge, self._progress = task, judge, progress
-        self._budget = SearchBudget(task.max_seconds)
-        self._trials: list[Trial] = []
-        self._races: list[Race] = []
-        self._known: dict[str, int] = {}
+        self._task = task
+        self._ledger = SearchLedger(judge, task.gate, task.max_seconds, progress)
         self._leaders: dict[Precision, int] = {}
         self._dropped: list[int] = []
         self._rivals: list[int] = []
         self._untuned: list[int] = []
         self._held: list[int] = []
-        self._anchor: int | None = None
 
     def run(self) -> SearchTrace:
         """Every step in order; whatever the time, an answer."""
         complete = True
         try:
             self._begin()
-            for dimension in self._task.dimensions:
+            # where not even a plain form holds the gate, nothing else does
+            for dimension in self._task.dimensions if self._rivals else ():
                 for precision in tuple(self._leaders):
                     self._improve(precision, dimension)
                 self._halve()
@@ -95,97 +91,45 @@ class _Search:
             complete = False
         answer, confirmed = self._answer()
         if answer is not None:
-            self._mark(answer, TrialVerdict.CONFIRMED if confirmed else TrialVerdict.KEPT)
+            self._ledger.mark(answer, TrialVerdict.CONFIRMED if confirmed else TrialVerdict.KEPT)
         return SearchTrace(
-            trials=tuple(self._trials),
-            races=tuple(self._races),
+            trials=tuple(self._ledger.trials),
+            races=tuple(self._ledger.races),
             rivals=tuple(self._rivals),
-            anchor=self._anchor,
+            anchor=self._ledger.anchor,
             answer=answer,
             confirmed=confirmed,
             complete=complete,
-            spent_s=self._budget.spent_s,
+            spent_s=self._ledger.budget.spent_s,
         )
-
-    # -- trials and races
-
-    def _try(self, tried: str, config: LoweringConfig, *, must: bool = False) -> int | None:
-        """The number of a config's trial, new or not; None where it is one that was tried before."""
-        key = repr(config.heeded())
-        if key in self._known:
-            return None
-        if not must:
-            self._budget.require_trial()
-        self._progress(f"trying {config.precision}, {tried}")
-        judged = self._judge.judge(config)
-        self._budget.tried(judged.spent_s)
-        number = len(self._trials)
-        failed = judged.failure is not None
-        verdict = TrialVerdict.FAILED if failed else TrialVerdict.NOT_BETTER
-        if not failed and not self._task.gate.holds(judged):
-            verdict = TrialVerdict.OUTSIDE
-        self._trials.append(
-            Trial(number=number, tried=tried, config=config.heeded(), judged=judged, verdict=verdict)
-        )
-        self._known[key] = number
-        return number
-
-    def _mark(self, number: int, verdict: TrialVerdict) -> None:
-        self._trials[number] = dataclasses.replace(self._trials[number], verdict=verdict)
-
-    def _runs(self, number: int) -> bool:
-        return self._trials[number].verdict is not TrialVerdict.FAILED
-
-    def _holds(self, number: int) -> bool:
-        return self._runs(number) and self._task.gate.holds(self._trials[number].judged)
-
-    def _sqnr(self, number: int) -> float:
-        sqnr = self._trials[number].judged.sqnr_db
-        return float("inf") if sqnr is None else sqnr
-
-    def _race(self, purpose: str, numbers: Sequence[int], seconds: float) -> Race:
-        """Time trials beside the anchor; who does not run to the end has failed."""
-        anchor = [] if self._anchor is None else [self._anchor]
-        lanes = list(dict.fromkeys((*numbers, *anchor)))
-        self._progress(f"timing {purpose}: {len(lanes)} side by side")
-        timed = self._judge.race({number: self._trials[number].config for number in lanes}, seconds)
-        self._budget.raced(timed.spent_s, seconds)
-        race = Race(purpose=purpose, spent_s=timed.spent_s, lanes=timed.lanes, failures=timed.failures)
-        self._races.append(race)
-        for number in map(int, timed.failures):
-            failed = dataclasses.replace(
-                self._trials[number].judged, failure=f"while it was timed: {timed.failures[str(number)]}"
-            )
-            self._trials[number] = dataclasses.replace(
-                self._trials[number], judged=failed, verdict=TrialVerdict.FAILED
-            )
-        return race
 
     # -- steps
 
     def _begin(self) -> None:
         """The plain forms, the fastest of which is the anchor, and the first leaders."""
         for place, config in enumerate(self._task.plain):
-            number = self._try("the default form", config, must=place == 0)
-            if number is not None and self._holds(number):
-                self._mark(number, TrialVerdict.PLAIN)
+            number = self._ledger.attempt("the default form", config, must=place == 0)
+            if number is not None and self._ledger.holds(number):
+                self._ledger.mark(number, TrialVerdict.PLAIN)
                 self._rivals.append(number)
                 self._leaders[config.precision] = number
-                self._anchor = self._rivals[0]
+                self._ledger.anchor = self._rivals[0]
         if len(self._rivals) > 1:
-            seconds = self._budget.require_race()
-            race = self._race("the plain forms", self._rivals, seconds)
-            self._anchor = self._fastest_of(race, self._rivals, self._rivals[0])
-        for config in self._task.starts:
-            number = self._try("the default form", config)
-            if number is not None and self._runs(number):
+            race = self._ledger.short_race("the plain forms", self._rivals)
+            self._ledger.anchor = self._fastest_of(race, self._rivals, self._rivals[0])
+        self._ledger.budget.final_lanes = (
+            len(self._rivals) + len(self._task.starts) + len(self._task.held) + 1
+        )
+        for config in self._task.starts if self._rivals else ():
+            number = self._ledger.attempt("the default form", config)
+            if number is not None and self._ledger.runs(number):
                 self._leaders[config.precision] = number
-                self._untuned += [number] if self._holds(number) else []
+                self._untuned += [number] if self._ledger.holds(number) else []
         for config in self._task.held:
-            number = self._try("as the bundle holds it", config)
-            if number is None or not self._runs(number):
+            number = self._ledger.attempt("as the bundle holds it", config)
+            if number is None or not self._ledger.runs(number):
                 continue
-            if self._holds(number):
+            if self._ledger.holds(number):
                 self._untuned.append(number)
                 self._held.append(number)
             if config.precision in self._leaders:
@@ -193,12 +137,12 @@ class _Search:
 
     def _improve(self, precision: Precision, dimension: Dimension) -> None:
         """Try the choices of one dimension that the leader of a precision does not have."""
-        config = self._trials[self._leaders[precision]].config
+        config = self._ledger.trials[self._leaders[precision]].config
         challengers = [
             number
             for choice, changed in alternatives(dimension, config, self._task.runtime)
-            if (number := self._try(f"{dimension.name}: {choice.name}", changed)) is not None
-            and self._runs(number)
+            if (number := self._ledger.attempt(f"{dimension.name}: {choice.name}", changed)) is not None
+            and self._ledger.runs(number)
         ]
         if challengers:
             self._contest(precision, dimension.effect, challengers, f"{precision}, {dimension.name}")
@@ -208,9 +152,9 @@ class _Search:
     ) -> None:
         """Give the lead of a precision to a challenger that is better."""
         leader = self._leaders[precision]
-        holding = [number for number in challengers if self._holds(number)]
+        holding = [number for number in challengers if self._ledger.holds(number)]
         best: int | None
-        if not self._holds(leader):
+        if not self._ledger.holds(leader):
             if holding:
                 best = self._fastest(None, holding, purpose)
             elif effect is Effect.SPEED:
@@ -227,14 +171,14 @@ class _Search:
                     assert_never(effect)
         if best is not None:
             self._leaders[precision] = best
-            if self._holds(best):
-                self._mark(best, TrialVerdict.BETTER)
-        elif not self._runs(leader):  # it failed while it was timed
+            if self._ledger.holds(best):
+                self._ledger.mark(best, TrialVerdict.BETTER)
+        elif not self._ledger.runs(leader):  # it failed while it was timed
             del self._leaders[precision]
 
     def _more_accurate(self, leader: int, challengers: Sequence[int]) -> int | None:
-        best = max(challengers, key=self._sqnr, default=leader)
-        return best if self._sqnr(best) > self._sqnr(leader) else None
+        best = max(challengers, key=self._ledger.sqnr_of, default=leader)
+        return best if self._ledger.sqnr_of(best) > self._ledger.sqnr_of(leader) else None
 
     def _fastest(self, leader: int | None, challengers: Sequence[int], purpose: str) -> int | None:
         """The fastest challenger by successive halving, if it is proven to be faster than the leader.
@@ -249,10 +193,16 @@ class _Search:
             return pool[0]
         rung, beat = 0, [] if leader is None else [leader]
         while pool:
-            race = self._race(purpose, [*beat, *pool], self._budget.require_race(rung))
+            race = self._ledger.short_race(purpose, [*beat, *pool], rung)
             rung += 1
-            ran = [number for number in pool if self._runs(number)]
-            base = leader if leader is not None else self._anchor if self._anchor is not None else ran[0]
+            ran = [number for number in pool if self._ledger.runs(number)]
+            base = (
+                leader
+                if leader is not None
+                else self._ledger.anchor
+                if self._ledger.anchor is not None
+                else ran[0]
+            )
             speed = {number: race.speed_up(base, number) or 0.0 for number in ran}
             pool = [n for n in sorted(ran, key=lambda n: -speed[n]) if leader is None or speed[n] > 1]
             halved = pool[: (len(pool) + 1) // 2]
@@ -271,8 +221,8 @@ class _Search:
         if len(self._leaders) <= _FEW:
             return
         leaders = dict(self._leaders)
-        race = self._race("the precisions", tuple(leaders.values()), self._budget.require_race())
-        base = self._anchor if self._anchor is not None else next(iter(leaders.values()))
+        race = self._ledger.short_race("the precisions", tuple(leaders.values()))
+        base = self._ledger.anchor if self._ledger.anchor is not None else next(iter(leaders.values()))
         order = sorted(leaders, key=lambda item: -(race.speed_up(base, leaders[item]) or 0.0))
         for precision in order[max((len(order) + 1) // 2, _FEW) :]:
             self._dropped.append(self._leaders.pop(precision))
@@ -281,17 +231,20 @@ class _Search:
 
     def _answer(self) -> tuple[int | None, bool]:
         """The trial to ship, and whether it was confirmed to be faster than every plain form."""
-        if not self._rivals:
+        alive = [number for number in self._rivals if self._ledger.holds(number)]
+        if not alive:
             return None, False
-        plain = self._anchor if self._anchor is not None else self._rivals[0]
+        plain = self._ledger.anchor if self._ledger.anchor in alive else alive[0]
         best = self._best_leader()
         contenders = list(dict.fromkeys((*([best] if best is not None else []), *self._untuned)))
-        contenders = [number for number in contenders if self._holds(number) and number not in self._rivals]
-        seconds = self._budget.final_s()
-        if not contenders or seconds is None:
+        contenders = [
+            number for number in contenders if self._ledger.holds(number) and number not in self._rivals
+        ]
+        seconds = self._ledger.budget.final_s()
+        if len(alive) + len(contenders) < 2 or seconds is None:
             return self._unless_held(None, plain), False
-        final = self._race("the final run", [*self._rivals, *contenders], seconds)
-        rivals = [number for number in self._rivals if final.times_of(number)]
+        final = self._ledger.race("the final run", [*alive, *contenders], seconds)
+        rivals = [number for number in alive if final.times_of(number)]
         ranked = sorted(
             (number for number in contenders if final.times_of(number)),
             key=lambda number: (number != best, -(final.speed_up(rivals[0], number) or 0) if rivals else 0),
@@ -302,32 +255,34 @@ class _Search:
             if proven and (number != best or all(self._preferred(final, number, u) for u in others)):
                 return number, True
         fastest = self._fastest_of(final, rivals, rivals[0]) if rivals else plain
-        return self._unless_held(final, fastest), False
+        return (self._unless_held(final, fastest) if self._ledger.holds(fastest) else None), False
 
     def _best_leader(self) -> int | None:
         """The fastest of the leaders that hold the gate, those of dropped precisions among them."""
         found = [
             number
             for number in dict.fromkeys((*self._leaders.values(), *self._dropped))
-            if self._holds(number) and number not in self._rivals
+            if self._ledger.holds(number) and number not in self._rivals
         ]
-        if len(found) > 1 and (seconds := self._budget.race_before_final_s()) is not None:
-            race = self._race("the leaders", found, seconds)
-            found = [number for number in found if self._runs(number)]
-            base = self._anchor if self._anchor is not None else found[0]
+        if len(found) > 1 and (seconds := self._ledger.budget.race_before_final_s()) is not None:
+            race = self._ledger.race("the leaders", found, seconds)
+            found = [number for number in found if self._ledger.runs(number)]
+            base = self._ledger.anchor if self._ledger.anchor is not None else found[0]
             return self._fastest_of(race, found, base) if found else None
         return found[0] if found else None
 
     def _preferred(self, final: Race, number: int, other: int) -> bool:
         """Whether a trial is to be taken before another one: it is faster, or as fast and as accurate."""
         as_fast = not final.faster(number, other)
-        return final.faster(other, number) or (as_fast and self._sqnr(number) >= self._sqnr(other))
+        return final.faster(other, number) or (
+            as_fast and self._ledger.sqnr_of(number) >= self._ledger.sqnr_of(other)
+        )
 
     def _unless_held(self, final: Race | None, plain: int) -> int:
         """The plain form, unless the bundle holds its precision in another form that is not proven slower."""
-        precision = self._trials[plain].config.precision
+        precision = self._ledger.trials[plain].config.precision
         for number in self._held:
-            same = self._trials[number].config.precision is precision and self._holds(number)
+            same = self._ledger.trials[number].config.precision is precision and self._ledger.holds(number)
             if same and (final is None or not final.faster(number, plain)):
                 return number
         return plain
