@@ -38,6 +38,20 @@ class Judged:
     within_tolerance: bool = False
 
 
+def shown_figures(judged: Judged) -> str:
+    """What was found of an artifact, or why it failed, in a few words."""
+    if judged.failure is not None:
+        return judged.failure
+    figures = ["no error" if judged.sqnr_db is None else f"{judged.sqnr_db:.2f} dB"]
+    if judged.changed_percent is not None:
+        figures.append(f"{judged.changed_percent:.2f} % of first classes changed")
+    if judged.drop_points is not None and judged.top1_percent is not None:
+        figures.append(f"top-1 {judged.top1_percent:.2f} % ({-judged.drop_points:+.2f} points)")
+    if not judged.within_tolerance:
+        figures.append("out of the parity tolerance")
+    return ", ".join(figures)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lane:
     """One trial's times in a race.
