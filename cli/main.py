@@ -93,6 +93,9 @@ app.command("reproduce", epilog="Example: riformer-deploy reproduce riformer-s12
 app.command("sensitivity", epilog="Example: riformer-deploy sensitivity bundle --calibration images.npz")(
     commands.sensitivity
 )
+app.command("tune", epilog="Example: riformer-deploy tune bundle --calibration photos --with openvino")(
+    commands.tune
+)
 app.command("inspect", epilog="Example: riformer-deploy inspect ckpt.pth")(commands.inspect)
 app.command("models", epilog="Example: riformer-deploy models --json")(commands.models)
 app.command("doctor", epilog="Example: riformer-deploy doctor")(commands.doctor)

@@ -19,6 +19,7 @@ from .reproduce import reproduce
 from .sensitivity import sensitivity
 from .serve import check, triton
 from .test import evaluate
+from .tune import tune
 
 __all__ = [
     "accuracy",
@@ -41,4 +42,5 @@ __all__ = [
     "reproduce",
     "sensitivity",
     "triton",
+    "tune",
 ]
