@@ -16,8 +16,9 @@ from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult
+from riformer_deploy.quantization.tune_result import KINDS, TuneResult
 
-_Result = TypeVar("_Result", ParityResult, LatencyResult, AccuracyResult)
+_Result = TypeVar("_Result", ParityResult, LatencyResult, AccuracyResult, TuneResult)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Evidence:
         latency: Latencies.
         accuracy: Accuracy.
         answers: The accuracy pass's answers, picture by picture.
+        tuning: Searches, one for each target.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Evidence:
     latency: LatencyResult | None = None
     accuracy: AccuracyResult | None = None
     answers: tuple[Answer, ...] = field(default=(), repr=False)
+    tuning: tuple[TuneResult, ...] = ()
 
     @property
     def candidates(self) -> tuple[CandidateParity, ...]:
@@ -93,6 +96,7 @@ def _of_bundle(bundle: Bundle) -> Evidence:
 
     kinds = ("parity", *(engine.parity_kind for engine in bundle.manifest.engines))
     parity = [stored(kind, ParityResult) for kind in kinds]
+    tuning = [stored(kind, TuneResult) for kind in KINDS.values()]
     return Evidence(
         path=bundle.directory,
         manifest=bundle.manifest,
@@ -100,6 +104,7 @@ def _of_bundle(bundle: Bundle) -> Evidence:
         latency=stored("latency", LatencyResult),
         accuracy=stored("accuracy", AccuracyResult),
         answers=_answers(texts.get("accuracy.csv", "")),
+        tuning=tuple(item for item in tuning if item is not None),
     )
 
 

@@ -1,108 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import random
-from collections.abc import Callable, Mapping
 
 import pytest
 
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Method, NormForm, Precision, RuntimeKind
-from riformer_deploy.quantization.search import SearchTask, search
+from riformer_deploy.quantization.search import search
 from riformer_deploy.quantization.search_log import LoggedJudge, SearchStep
-from riformer_deploy.quantization.search_records import (
-    Judge,
-    Judged,
-    Lane,
-    SearchGate,
-    SearchTrace,
-    Timed,
-    TrialVerdict,
-)
-from riformer_deploy.quantization.search_space import dimensions_of, plain_configs, quantized_configs
-
-LAYERS = (
-    "backbone.patch_embed.proj", "backbone.network.1.proj", "backbone.network.0.0.mlp.fc1",
-    "backbone.network.0.0.mlp.fc2", "head.fc",
-)  # fmt: skip
-FORM = LoweringConfig(precision=Precision.FP16)
-
-
-def draw(config: LoweringConfig, seed: int, what: str) -> float:
-    """A figure of a config, from 0 to 1, the same every time."""
-    digest = hashlib.sha256(f"{config.heeded()!r} {seed} {what}".encode()).digest()
-    return int.from_bytes(digest[:8]) / 2**64
-
-
-class Figures(Judge):
-    """A judge of random figures: latencies with noise, accuracies around the tolerance, and failures.
-
-    Args:
-        seed: Of all figures.
-        noise: Relative deviation of a sample.
-        failing: Share of configs that cannot be built, and of those that fail when they are timed.
-        batches: Batch sizes.
-    """
-
-    def __init__(
-        self, seed: int, noise: float = 0.02, failing: float = 0.1, batches: tuple[int, ...] = (1,)
-    ) -> None:
-        self.seed, self.noise, self.failing, self.batches = seed, noise, failing, batches
-        self.spent_s = 0.0
-        self.asked = 0
-
-    def true_ms(self, config: LoweringConfig, batch: int) -> float:
-        return batch * (5 + 10 * draw(config, self.seed, f"ms {batch}"))
-
-    def judge(self, config: LoweringConfig) -> Judged:
-        self.asked += 1
-        self.spent_s += 2.0
-        if config.precision is not Precision.FP32 and draw(config, self.seed, "builds") < self.failing:
-            return Judged(spent_s=2.0, failure="it cannot be built")
-        floor = 30.0 if config.precision.is_quantized else 60.0
-        sqnr = floor + 30 * (draw(config, self.seed, "sqnr") - 0.3)
-        return Judged(
-            spent_s=2.0,
-            artifact_sha256=hashlib.sha256(repr(config).encode()).hexdigest(),
-            sqnr_db=sqnr,
-            changed_percent=2 * draw(config, self.seed, "changed"),
-            within_tolerance=sqnr >= floor or config.precision is Precision.FP32,
-        )
-
-    def race(self, configs: Mapping[int, LoweringConfig], seconds: float) -> Timed:
-        self.asked += 1
-        spent = seconds + 0.25 * len(configs)
-        self.spent_s += spent
-        lanes, failures = [], {}
-        for number, config in configs.items():
-            if config.precision is not Precision.FP32 and draw(config, self.seed, "runs") < self.failing / 2:
-                failures[str(number)] = "it crashed"
-                continue
-            noise = random.Random(f"{config!r} {self.asked} {self.seed}")  # noqa: S311  # figures, no secrets
-            for batch in self.batches:
-                samples = [
-                    self.true_ms(config, batch) * max(noise.gauss(1, self.noise), 0.1) for _ in range(12)
-                ]
-                lanes.append(Lane(trial=number, batch=batch, samples_ms=tuple(samples)))
-        return Timed(spent_s=spent, lanes=tuple(lanes), failures=failures)
-
-
-def task(
-    runtime: RuntimeKind = RuntimeKind.OPENVINO,
-    gate: SearchGate | None = None,
-    max_seconds: float | None = None,
-    held: tuple[LoweringConfig, ...] = (),
-) -> SearchTask:
-    return SearchTask(
-        plain=plain_configs(FORM, runtime),
-        starts=quantized_configs(FORM, runtime),
-        held=held,
-        dimensions=dimensions_of(LAYERS),
-        runtime=runtime,
-        gate=gate or SearchGate(),
-        max_seconds=max_seconds,
-    )
+from riformer_deploy.quantization.search_records import Judged, SearchGate, SearchTrace, TrialVerdict
+from tests.judges import Figures, Known, task
 
 
 def final_loss(trace: SearchTrace) -> float:
@@ -218,29 +125,6 @@ def test_a_log_of_another_way_is_not_believed() -> None:
 
     expected = search(task(), Figures(1))
     assert search(task(), LoggedJudge(Figures(1), Log())) == expected
-
-
-class Known(Figures):
-    """Latencies and accuracies that a test states; nothing fails, no noise."""
-
-    def __init__(
-        self,
-        ms: Callable[[LoweringConfig], float],
-        sqnr_db: Callable[[LoweringConfig], float] = lambda config: (
-            36.0 if config.precision.is_quantized else 90.0
-        ),
-    ) -> None:
-        super().__init__(0, noise=0.001, failing=0.0)
-        self.ms, self.sqnr_db = ms, sqnr_db
-
-    def true_ms(self, config: LoweringConfig, _batch: int) -> float:
-        return self.ms(config)
-
-    def judge(self, config: LoweringConfig) -> Judged:
-        judged = super().judge(config)
-        return dataclasses.replace(
-            judged, sqnr_db=self.sqnr_db(config), changed_percent=0.0, within_tolerance=True
-        )
 
 
 def _answer(trace: SearchTrace) -> LoweringConfig:
