@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def print_tuning(result: TuneResult) -> None:
     """Every trial, the final run, what could not be built or run, and the answer."""
+    from riformer_deploy.quantization.search_answer import FINAL_RUN
+
     trace = result.trace
     over = "-" if trace.anchor is None else str(trace.trials[trace.anchor].config.precision)
     labelled = result.dataset is not None
@@ -34,7 +36,7 @@ def print_tuning(result: TuneResult) -> None:
     for trial in trace.trials:
         if trial.judged.failure is not None:
             say(f"failed: {trial.name}: {trial.judged.failure}")
-    if trace.races and trace.races[-1].purpose == FINAL:
+    if trace.races and trace.races[-1].purpose == FINAL_RUN:
         for batch in result.batches:
             _print_final(result, trace.races[-1], batch)
     machine = result.machine
@@ -43,9 +45,6 @@ def print_tuning(result: TuneResult) -> None:
     if not trace.complete:
         say(f"(!) the time was over before the search was: {len(trace.trials)} trials, {trace.spent_s:.0f} s")
     say(answer_of(result))
-
-
-FINAL = "the final run"
 
 
 def _sqnr(trial: Trial) -> str:

@@ -16,6 +16,7 @@ from typing import assert_never
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.quantization.search_answer import FINAL_RUN, confirmed_in, fastest_of, held_or
 from riformer_deploy.quantization.search_budget import TimeIsOverError
 from riformer_deploy.quantization.search_ledger import SearchLedger
 from riformer_deploy.quantization.search_records import (
@@ -24,6 +25,7 @@ from riformer_deploy.quantization.search_records import (
     SearchGate,
     SearchTrace,
     TrialVerdict,
+    last_speed_up,
 )
 from riformer_deploy.quantization.search_space import Dimension, Effect, alternatives
 
@@ -82,9 +84,8 @@ class _Search:
         complete = True
         try:
             self._begin()
-            # where not even a plain form holds the gate, nothing else does
             for dimension in self._task.dimensions if self._rivals else ():
-                for precision in tuple(self._leaders):
+                for precision in self._fastest_first():
                     self._improve(precision, dimension)
                 self._halve()
         except TimeIsOverError:
@@ -106,25 +107,32 @@ class _Search:
     # -- steps
 
     def _begin(self) -> None:
-        """The plain forms, the fastest of which is the anchor, and the first leaders."""
+        """The default forms, side by side, and what the bundle holds: the first leaders and the anchor."""
+        ledger = self._ledger
         for place, config in enumerate(self._task.plain):
-            number = self._ledger.attempt("the default form", config, must=place == 0)
-            if number is not None and self._ledger.holds(number):
-                self._ledger.mark(number, TrialVerdict.PLAIN)
+            number = ledger.attempt("the default form", config, must=place == 0)
+            if number is not None and ledger.holds(number):
+                ledger.mark(number, TrialVerdict.PLAIN)
                 self._rivals.append(number)
                 self._leaders[config.precision] = number
-                self._ledger.anchor = self._rivals[0]
-        if len(self._rivals) > 1:
-            race = self._ledger.short_race("the plain forms", self._rivals)
-            self._ledger.anchor = self._fastest_of(race, self._rivals, self._rivals[0])
-        self._ledger.budget.final_lanes = (
-            len(self._rivals) + len(self._task.starts) + len(self._task.held) + 1
-        )
-        for config in self._task.starts if self._rivals else ():
-            number = self._ledger.attempt("the default form", config)
-            if number is not None and self._ledger.runs(number):
+                ledger.anchor = self._rivals[0]
+        if not self._rivals:  # where not even a plain form holds the gate, nothing else does
+            return
+        for config in self._task.starts:
+            number = ledger.attempt("the default form", config)
+            if number is not None and ledger.runs(number):
                 self._leaders[config.precision] = number
-                self._untuned += [number] if self._ledger.holds(number) else []
+                self._untuned += [number] if ledger.holds(number) else []
+        ledger.budget.final_lanes = len(self._rivals) + len(self._untuned) + len(self._task.held) + 1
+        if len(self._leaders) > 1:
+            race = ledger.short_race("the default forms", tuple(self._leaders.values()))
+            self._leaders = {p: number for p, number in self._leaders.items() if ledger.runs(number)}
+            alive = [number for number in self._rivals if ledger.runs(number)]
+            ledger.anchor = fastest_of(race, alive, alive[0]) if alive else None
+        self._take_held()
+
+    def _take_held(self) -> None:
+        """Let the forms that the bundle holds take part."""
         for config in self._task.held:
             number = self._ledger.attempt("as the bundle holds it", config)
             if number is None or not self._ledger.runs(number):
@@ -134,6 +142,13 @@ class _Search:
                 self._held.append(number)
             if config.precision in self._leaders:
                 self._contest(config.precision, Effect.BOTH, [number], "what the bundle holds")
+
+    def _fastest_first(self) -> list[Precision]:
+        """The precisions in the running, the fastest first: where time is short, it goes to these."""
+        races, anchor = self._ledger.races, self._ledger.anchor
+        return sorted(
+            self._leaders, key=lambda item: -(last_speed_up(races, anchor, self._leaders[item]) or 0.0)
+        )
 
     def _improve(self, precision: Precision, dimension: Dimension) -> None:
         """Try the choices of one dimension that the leader of a precision does not have."""
@@ -231,62 +246,38 @@ class _Search:
 
     def _answer(self) -> tuple[int | None, bool]:
         """The trial to ship, and whether it was confirmed to be faster than every plain form."""
-        alive = [number for number in self._rivals if self._ledger.holds(number)]
-        if not alive:
+        ledger = self._ledger
+        rivals = [number for number in self._rivals if ledger.holds(number)]
+        if not rivals:
             return None, False
-        plain = self._ledger.anchor if self._ledger.anchor in alive else alive[0]
         best = self._best_leader()
         contenders = list(dict.fromkeys((*([best] if best is not None else []), *self._untuned)))
-        contenders = [
-            number for number in contenders if self._ledger.holds(number) and number not in self._rivals
-        ]
-        seconds = self._ledger.budget.final_s()
-        if len(alive) + len(contenders) < 2 or seconds is None:
-            return self._unless_held(None, plain), False
-        final = self._ledger.race("the final run", [*alive, *contenders], seconds)
-        rivals = [number for number in alive if final.times_of(number)]
-        ranked = sorted(
-            (number for number in contenders if final.times_of(number)),
-            key=lambda number: (number != best, -(final.speed_up(rivals[0], number) or 0) if rivals else 0),
-        )
-        for number in ranked:
-            others = [item for item in self._untuned if item != number and final.times_of(item)]
-            proven = bool(rivals) and all(final.faster(rival, number) for rival in rivals)
-            if proven and (number != best or all(self._preferred(final, number, u) for u in others)):
-                return number, True
-        fastest = self._fastest_of(final, rivals, rivals[0]) if rivals else plain
-        return (self._unless_held(final, fastest) if self._ledger.holds(fastest) else None), False
+        contenders = [number for number in contenders if ledger.holds(number) and number not in rivals]
+        plain = ledger.anchor if ledger.anchor in rivals else rivals[0]
+        final: Race | None = None
+        if len(rivals) + len(contenders) > 1 and (seconds := ledger.budget.final_s()) is not None:
+            final = ledger.race(FINAL_RUN, [*rivals, *contenders], seconds)
+        if final is not None:
+            confirmed = confirmed_in(final, ledger, rivals, contenders, best)
+            if confirmed is not None:
+                return confirmed, True
+            rivals = [number for number in rivals if final.times_of(number)]
+            if not rivals:
+                return None, False
+            plain = fastest_of(final, rivals, rivals[0])
+        return held_or(plain, self._held, final, ledger), False
 
     def _best_leader(self) -> int | None:
         """The fastest of the leaders that hold the gate, those of dropped precisions among them."""
+        ledger = self._ledger
         found = [
             number
             for number in dict.fromkeys((*self._leaders.values(), *self._dropped))
-            if self._ledger.holds(number) and number not in self._rivals
+            if ledger.holds(number) and number not in self._rivals
         ]
-        if len(found) > 1 and (seconds := self._ledger.budget.race_before_final_s()) is not None:
-            race = self._ledger.race("the leaders", found, seconds)
-            found = [number for number in found if self._ledger.runs(number)]
-            base = self._ledger.anchor if self._ledger.anchor is not None else found[0]
-            return self._fastest_of(race, found, base) if found else None
+        if len(found) > 1 and (seconds := ledger.budget.race_before_final_s()) is not None:
+            race = ledger.race("the leaders", found, seconds)
+            found = [number for number in found if ledger.runs(number)]
+            base = ledger.anchor if ledger.anchor is not None else found[0]
+            return fastest_of(race, found, base) if found else None
         return found[0] if found else None
-
-    def _preferred(self, final: Race, number: int, other: int) -> bool:
-        """Whether a trial is to be taken before another one: it is faster, or as fast and as accurate."""
-        as_fast = not final.faster(number, other)
-        return final.faster(other, number) or (
-            as_fast and self._ledger.sqnr_of(number) >= self._ledger.sqnr_of(other)
-        )
-
-    def _unless_held(self, final: Race | None, plain: int) -> int:
-        """The plain form, unless the bundle holds its precision in another form that is not proven slower."""
-        precision = self._ledger.trials[plain].config.precision
-        for number in self._held:
-            same = self._ledger.trials[number].config.precision is precision and self._ledger.holds(number)
-            if same and (final is None or not final.faster(number, plain)):
-                return number
-        return plain
-
-    @staticmethod
-    def _fastest_of(race: Race, numbers: Sequence[int], base: int) -> int:
-        return max(numbers, key=lambda number: race.speed_up(base, number) or 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -180,6 +180,14 @@ class Race:
         return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
+def last_speed_up(races: Sequence[Race], baseline: int | None, trial: int) -> float | None:
+    """How many times as fast a trial was as another in the last race of both; None if there was none."""
+    if baseline is None:
+        return None
+    found = (race.speed_up(baseline, trial) for race in reversed(races))
+    return next((value for value in found if value is not None), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchGate:
     """What an answer must hold to, beyond the parity tolerance of its precision.
@@ -255,7 +263,4 @@ class SearchTrace:
 
     def speed_up_of(self, trial: int) -> float | None:
         """How many times as fast as the anchor a trial was when it was last timed; None if it never was."""
-        if self.anchor is None:
-            return None
-        found = [race.speed_up(self.anchor, trial) for race in self.races]
-        return next((value for value in reversed(found) if value is not None), None)
+        return last_speed_up(self.races, self.anchor, trial)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import NormForm, Precision
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.quantization.search import search
 from riformer_deploy.reporting.evidence import Evidence
@@ -19,7 +19,9 @@ pytest.importorskip("jinja2", reason="Jinja2 is not installed (extra report)")
 
 
 def test_a_search_is_plotted_and_every_trial_has_a_row() -> None:
-    result = tuned(search(task(), Known(lambda c: 5.0 if c.precision is Precision.INT8 else 10.0)))
+    ms = {Precision.INT8: 5.0, Precision.FP32: 10.0}
+    form = {NormForm.GROUP: 0.8}
+    result = tuned(search(task(), Known(lambda c: ms.get(c.precision, 11.0) * form.get(c.norm, 1.0))))
     plot = tuning_plot(result)
     assert plot is not None
     for text in ("the answer", "best trade-offs", "times as fast as plain fp32", "better in its precision"):
