@@ -24,7 +24,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import check_target
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.enums import Group, Precision
-from riformer_deploy.common.errors import BundleError, GateError
+from riformer_deploy.common.errors import BundleError, GateError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.data.calibration_files import CalibrationSource
@@ -37,6 +37,7 @@ from riformer_deploy.quantization.search import search
 from riformer_deploy.quantization.search_log import LoggedJudge, SearchStep
 from riformer_deploy.quantization.search_records import Judge, SearchGate, SearchTrace, shown_figures
 from riformer_deploy.quantization.tune_result import KINDS, TuneResult
+from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.system.machine import describe_machine
 
 __all__ = ["Group", "SearchGate", "Status", "TuneOptions", "TuneResult", "tune_bundle"]
@@ -62,10 +63,15 @@ def tune_bundle(directory: Path | str, options: TuneOptions, progress: Progress 
         DatasetError: The labelled pictures cannot be found, or their labels do not fit the model.
         OptionError: An option cannot be honoured.
         GateError: Not even a plain form holds the gate.
-        RuntimeFailureError: The reference, or the answer in its parity report, cannot be run.
+        RuntimeFailureError: There is no GPU for engines, no plain form runs, or the reference cannot be run.
         MissingDependencyError: The target is not installed.
     """
     require_backends((options.group,))
+    if options.group is Group.ENGINE and not (driver := query_driver()).gpus:
+        raise RuntimeFailureError(
+            f"Engines are tuned on the GPU that runs them, and there is none here: {driver.problem}.",
+            remedy="Run it on that machine, or tune for --with onnx or openvino.",
+        )
     require("onnxruntime")  # the parity report runs the file
     bundle = Bundle.open(Path(directory))
     manifest = bundle.manifest
@@ -89,8 +95,10 @@ def tune_bundle(directory: Path | str, options: TuneOptions, progress: Progress 
         judge = LiveJudge(setup, Path(work), progress)
         with _logged(judge, bundle.directory, key) as logged:
             trace = search(task, logged, progress)
-            run = _Run(setup=setup, options=options, judge=judge, key=key, base=base)
-            return run.finish(trace, progress)
+            if trace.answer is not None:
+                run = _Run(setup=setup, options=options, judge=judge, key=key, base=base)
+                return run.finish(trace, trace.answer, progress)
+    raise _without_answer(trace, options.group)
 
 
 def _previous(bundle: Bundle, made: Sequence[Precision] = ()) -> PreviousBundle:
@@ -135,11 +143,24 @@ def _logged(judge: Judge, directory: Path, key: str) -> Iterator[Judge]:
     try:
         yield LoggedJudge(judge, log)
         finished = True
-    except GateError:  # the search came to its end, without an answer
-        finished = True
-        raise
     finally:
         log.close(finished=finished)
+
+
+def _without_answer(trace: SearchTrace, group: Group) -> GateError | RuntimeFailureError:
+    """Why not even a plain form can be shipped."""
+    details = [f"{trial.name}: {shown_figures(trial.judged)}" for trial in trace.trials]
+    if all(trial.judged.failure is not None for trial in trace.trials):
+        return RuntimeFailureError(
+            f"Not even a plain form runs with {group} on this machine.",
+            details=details,
+            remedy="Choose another --with, or see `riformer-deploy doctor`.",
+        )
+    return GateError(
+        "Not even a plain form holds the gate on this machine.",
+        details=details,
+        remedy="Loosen --min-sqnr or --max-drop.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,17 +173,11 @@ class _Run:
     key: str
     base: str | None
 
-    def finish(self, trace: SearchTrace, progress: Progress) -> TuneResult:
+    def finish(self, trace: SearchTrace, answer: int, progress: Progress) -> TuneResult:
         """Put the answer into the bundle, unless it is there."""
         bundle = self.setup.bundle
-        if trace.answer is None:
-            raise GateError(
-                "Not even a plain form holds the gate on this machine.",
-                details=[f"{trial.name}: {shown_figures(trial.judged)}" for trial in trace.trials],
-                remedy="Loosen --min-sqnr or --max-drop.",
-            )
         progress("building the answer")
-        built = self.judge.builder.built(trace.trials[trace.answer].config)
+        built = self.judge.builder.built(trace.trials[answer].config)
         runtime = RUNTIMES[self.options.group]
         engines = built.bundle.manifest.engines
 

@@ -15,17 +15,19 @@ from riformer_deploy.api.tune import TuneOptions, tune_bundle
 from riformer_deploy.api.tune_artifacts import ArtifactBuilder
 from riformer_deploy.api.tune_inputs import check_bundle, task_of
 from riformer_deploy.api.tune_judge import LiveJudge
+from riformer_deploy.backends.base import Candidate
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, NormForm, OutputForm, Precision, RuntimeKind
-from riformer_deploy.common.errors import ExportError, GateError, OptionError
+from riformer_deploy.common.errors import ExportError, GateError, OptionError, RuntimeFailureError
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.quantization.search import SearchTask
 from riformer_deploy.quantization.search_records import Lane, SearchGate, Timed, TrialVerdict
 from riformer_deploy.quantization.tune_result import TuneResult
+from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.system.machine import usable_cores
 
 OPTIONS = TuneOptions(calibration="random", threads=1)
@@ -63,7 +65,7 @@ class Race:
 
 @pytest.fixture
 def race(monkeypatch: pytest.MonkeyPatch) -> Race:
-    """Races without a clock, in a search of float32's norm forms alone."""
+    """Races without a clock, in a search of three norm forms of float32."""
     found = Race()
 
     def timed(_judge: LiveJudge, configs: Mapping[int, LoweringConfig], _seconds: float) -> Timed:
@@ -73,7 +75,10 @@ def race(monkeypatch: pytest.MonkeyPatch) -> Race:
 
     def few(manifest: Manifest, options: TuneOptions, layers: tuple[str, ...]) -> SearchTask:
         task = task_of(manifest, options, layers)
-        return dataclasses.replace(task, plain=task.plain[:1], starts=(), dimensions=task.dimensions[:1])
+        norms = task.dimensions[0]
+        choices = tuple(choice for choice in norms.choices if choice.name != "layer")
+        norms = dataclasses.replace(norms, choices=choices)
+        return dataclasses.replace(task, plain=task.plain[:1], starts=(), dimensions=(norms,))
 
     monkeypatch.setattr("riformer_deploy.api.tune.task_of", few)
     return found
@@ -99,7 +104,7 @@ def test_the_fastest_form_takes_the_place_of_its_precision_and_a_second_run_is_f
     assert found.answer.verdict is TrialVerdict.CONFIRMED
     assert found.answer.config.norm is NormForm.MOMENTS
     assert [trial.tried for trial in found.trace.trials] == [
-        "the default form", "norm form: group", "norm form: layer", "norm form: moments",
+        "the default form", "norm form: group", "norm form: moments",
     ]  # fmt: skip
 
     bundle = Bundle.open(tiny_bundle_copy)
@@ -150,7 +155,7 @@ def test_an_interrupted_search_is_taken_up_where_it_was(
     assert len(logs(tiny_bundle_copy)) == 1
     race.left = 1000
     found = tune_bundle(tiny_bundle_copy, OPTIONS)
-    assert "taking up an interrupted search: 5 steps are done" in caplog.text
+    assert "taking up an interrupted search: 4 steps are done" in caplog.text
     assert race.taken == races
     assert logs(tiny_bundle_copy) == []
     assert found.artifact_sha256 == expected.artifact_sha256
@@ -202,6 +207,26 @@ def test_a_gate_that_not_even_float32_holds_is_refused_with_the_figures(
         tune_bundle(tiny_bundle_copy, dataclasses.replace(OPTIONS, gate=gate))
     assert sorted(path.name for path in tiny_bundle_copy.iterdir()) == before
     assert race.taken == 0
+
+
+def test_engines_are_tuned_where_there_is_a_gpu(
+    tiny_bundle: Path, no_gpu: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riformer_deploy.api.tune.query_driver", lambda: no_gpu)
+    with pytest.raises(RuntimeFailureError, match="no NVIDIA driver"):
+        tune_bundle(tiny_bundle, dataclasses.replace(OPTIONS, group=Group.ENGINE))
+
+
+def test_where_no_plain_form_runs_it_is_no_matter_of_the_gate(
+    race: Race, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_builder: ArtifactBuilder, _built: object) -> Candidate:
+        raise RuntimeFailureError("it does not load")
+
+    monkeypatch.setattr(ArtifactBuilder, "candidate", failing)
+    with pytest.raises(RuntimeFailureError, match=r"fp32, the default form: it does not load"):
+        tune_bundle(tiny_bundle_copy, OPTIONS)
+    assert (race.taken, logs(tiny_bundle_copy)) == (0, [])
 
 
 @pytest.mark.parametrize(
