@@ -49,8 +49,9 @@ def tune_bundle(directory: Path | str, options: TuneOptions, progress: Progress 
     """``tune``: find the fastest artifact on this machine that holds a gate, and put it into the bundle.
 
     It is one that is proven to be faster than the plain fp32, fp16 and bf16 of the same runtime; where none
-    is, the fastest of these. While the search runs, the bundle also holds its resume log, so that an
-    interrupted one is taken up again. Where the bundle holds the answer already, nothing is run.
+    is, one of these, which none of the others is proven to be faster than. While the search runs, the bundle
+    also holds its resume log, so that an interrupted one is taken up again. Where the bundle holds the answer
+    already, nothing is run.
 
     Args:
         directory: The bundle.

@@ -3,8 +3,8 @@
 It goes through the dimensions one by one, for every precision that is still in the running. Challengers that
 hold the gate race beside the leader of their precision, the faster half of them twice as long, until one is
 left; it takes the lead where the whole interval of the ratio is above 1. Precisions are halved the same way.
-At the end the best leader has to beat every plain form in a final run of its own, or the fastest of these is
-the answer: with whatever noise, the answer is never one that is not proven to be faster than they are.
+At the end the best leader has to beat every plain form in a final run of its own, or one of these is the
+answer, which no other of them is proven to be faster than: whatever the noise, nothing unproven is shipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from typing import assert_never
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.quantization.search_answer import FINAL_RUN, confirmed_in, fastest_of, held_or
+from riformer_deploy.quantization.search_answer import (
+    FINAL_RUN,
+    confirmed_in,
+    fastest_of,
+    held_or,
+    proven_fastest,
+)
 from riformer_deploy.quantization.search_budget import TimeIsOverError
 from riformer_deploy.quantization.search_ledger import SearchLedger
 from riformer_deploy.quantization.search_records import (
@@ -127,6 +133,8 @@ class _Search:
         if len(self._leaders) > 1:
             race = ledger.short_race("the default forms", tuple(self._leaders.values()))
             self._leaders = {p: number for p, number in self._leaders.items() if ledger.runs(number)}
+            for number in self._untuned:
+                ledger.compared(number)
             alive = [number for number in self._rivals if ledger.runs(number)]
             ledger.anchor = fastest_of(race, alive, alive[0]) if alive else None
         self._take_held()
@@ -184,6 +192,8 @@ class _Search:
                     best = self._fastest(leader, holding, purpose)
                 case _:
                     assert_never(effect)
+        for number in challengers:
+            self._ledger.compared(number)
         if best is not None:
             self._leaders[precision] = best
             if self._ledger.holds(best):
@@ -253,7 +263,8 @@ class _Search:
         best = self._best_leader()
         contenders = list(dict.fromkeys((*([best] if best is not None else []), *self._untuned)))
         contenders = [number for number in contenders if ledger.holds(number) and number not in rivals]
-        plain = ledger.anchor if ledger.anchor in rivals else rivals[0]
+        timed = [number for number in rivals if ledger.races and ledger.races[0].times_of(number)]
+        plain = proven_fastest(ledger.races[0], timed) if timed else rivals[0]
         final: Race | None = None
         if len(rivals) + len(contenders) > 1 and (seconds := ledger.budget.final_s()) is not None:
             final = ledger.race(FINAL_RUN, [*rivals, *contenders], seconds)
@@ -264,7 +275,7 @@ class _Search:
             rivals = [number for number in rivals if final.times_of(number)]
             if not rivals:
                 return None, False
-            plain = fastest_of(final, rivals, rivals[0])
+            plain = proven_fastest(final, rivals)
         return held_or(plain, self._held, final, ledger), False
 
     def _best_leader(self) -> int | None:

@@ -22,6 +22,22 @@ def fastest_of(race: Race, numbers: Sequence[int], base: int) -> int:
     return max(numbers, key=lambda number: race.speed_up(base, number) or 0.0)
 
 
+def proven_fastest(race: Race, numbers: Sequence[int]) -> int:
+    """The first trial, or one that is proven to be faster, which none of the others is proven to beat.
+
+    Args:
+        race: In which they ran.
+        numbers: At least one; the first is the one to stay with.
+    """
+    best = numbers[0]
+    for _ in numbers:
+        faster = [number for number in numbers if race.faster(best, number)]
+        if not faster:
+            break
+        best = fastest_of(race, faster, best)
+    return best
+
+
 def confirmed_in(
     final: Race, ledger: SearchLedger, rivals: Sequence[int], contenders: Sequence[int], best: int | None
 ) -> int | None:
@@ -59,7 +75,7 @@ def held_or(plain: int, held: Sequence[int], final: Race | None, ledger: SearchL
     """A plain form, unless the bundle holds its precision in another form that is not proven to be slower.
 
     Args:
-        plain: The fastest plain form.
+        plain: The plain form that stays.
         held: What the bundle holds.
         final: The final run; None where there was none.
         ledger: Knows the configs.

@@ -65,7 +65,7 @@ class SearchLedger:
         self.budget.tried(judged.spent_s)
         number = len(self.trials)
         failed = judged.failure is not None
-        verdict = TrialVerdict.FAILED if failed else TrialVerdict.NOT_BETTER
+        verdict = TrialVerdict.FAILED if failed else TrialVerdict.NOT_COMPARED
         if not failed and not self._gate.holds(judged):
             verdict = TrialVerdict.OUTSIDE
         self.trials.append(
@@ -77,6 +77,11 @@ class SearchLedger:
     def mark(self, number: int, verdict: TrialVerdict) -> None:
         """Give a trial another verdict."""
         self.trials[number] = dataclasses.replace(self.trials[number], verdict=verdict)
+
+    def compared(self, number: int) -> None:
+        """Say that a trial was compared, and is no better if nothing else is said of it."""
+        if self.trials[number].verdict is TrialVerdict.NOT_COMPARED:
+            self.mark(number, TrialVerdict.NOT_BETTER)
 
     def runs(self, number: int) -> bool:
         """Whether a trial was built and has run whenever it was to."""

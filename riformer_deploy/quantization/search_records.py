@@ -110,6 +110,8 @@ class TrialVerdict(StrEnum):
     """It was not built, or did not run."""
     OUTSIDE = "outside-gate"
     """It ran, and does not hold the gate."""
+    NOT_COMPARED = "not-compared"
+    """It holds the gate, and the time was over before it was compared with anything."""
     NOT_BETTER = "not-better"
     """It holds the gate and is not proven to be better than what it was compared with."""
     BETTER = "better"
@@ -229,7 +231,7 @@ class SearchTrace:
         rivals: The plain forms that hold the gate: what an answer has to beat.
         anchor: The one of these that was the fastest at the beginning; it takes part in every race.
         answer: The trial to ship; None where no plain form holds the gate, so that there is none.
-        confirmed: Whether the answer beat every plain form in the final run; else it is the fastest of these.
+        confirmed: Whether the answer beat every plain form in the final run; else it is one of these.
         complete: Whether the search came to its end before its time did.
         spent_s: Seconds that judging and racing took.
     """

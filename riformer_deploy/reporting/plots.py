@@ -155,6 +155,7 @@ _VERDICTS = {
     TrialVerdict.PLAIN: "plain",
     TrialVerdict.OUTSIDE: "outside the gate",
     TrialVerdict.NOT_BETTER: "no better",
+    TrialVerdict.NOT_COMPARED: "not compared",
     TrialVerdict.BETTER: "better in its precision",
 }
 
