@@ -35,7 +35,9 @@ def tune(
         ),
     ] = None,
     split: options.Split = "val",
-    limit: options.Limit = None,
+    limit: Annotated[
+        int | None, typer.Option(help="So many labelled pictures, spread evenly.", show_default="1000")
+    ] = None,
     target: Annotated[
         TargetChoice, typer.Option("--with", help="What runs the model that is searched for.")
     ] = TargetChoice.ONNX,
@@ -86,8 +88,9 @@ def tune(
     )
     directory = options.chosen_bundle(bundle)
     with output.progress() as progress:
-        result = tune_bundle(directory, asked, progress)
-    for text in result.notes:
+        notes: list[str] = []
+        result = tune_bundle(directory, asked, progress, tell=notes.append)
+    for text in (*notes, *result.notes):
         output.note(text)
     if json:
         output.print_json(result)

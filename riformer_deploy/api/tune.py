@@ -45,7 +45,9 @@ __all__ = ["Group", "SearchGate", "Status", "TuneOptions", "TuneResult", "tune_b
 _LOG = logging.getLogger(__name__)
 
 
-def tune_bundle(directory: Path | str, options: TuneOptions, progress: Progress = silent) -> TuneResult:
+def tune_bundle(
+    directory: Path | str, options: TuneOptions, progress: Progress = silent, *, tell: Progress = silent
+) -> TuneResult:
     """``tune``: find the fastest artifact on this machine that holds a gate, and put it into the bundle.
 
     It is one that is proven to be faster than the plain fp32, fp16 and bf16 of the same runtime; where none
@@ -57,6 +59,7 @@ def tune_bundle(directory: Path | str, options: TuneOptions, progress: Progress 
         directory: The bundle.
         options: For what, on what and for how long.
         progress: Called with each step.
+        tell: Called where the answer is the one that the bundle holds already.
 
     Raises:
         BundleError: It is not a bundle, a file was changed, or another process is at the same search.
@@ -85,6 +88,7 @@ def tune_bundle(directory: Path | str, options: TuneOptions, progress: Progress 
     key = identity_of(manifest, options, images, dataset)
     kind = KINDS[RUNTIMES[options.group]]
     if not options.again and (stored := _stored(bundle, kind, key)) is not None:
+        tell(f"the bundle holds this answer, of {stored.created_utc}; --again searches anew")
         return stored
     folded = fold(stored_model(bundle, manifest.reference, torch.float32))
     setup = TuneSetup(

@@ -28,6 +28,7 @@ from riformer_deploy.quantization.search_space import (
 from riformer_deploy.system.machine import describe_machine, usable_cores
 
 _SCORES = (OutputForm.LOGITS, OutputForm.PROBABILITIES)
+_PICTURES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class TuneOptions:
         skip_bad: Use the rest of the calibration images where part of them cannot be used.
         data: Labelled pictures; None judges without labels.
         split: Which part of them.
-        limit: Use so many of them only, spread evenly; None for all.
+        limit: Use so many of them, spread evenly; None for 1,000, since every trial runs on them.
         group: The target: ``onnx`` (ONNX Runtime on the CPU), ``openvino`` or ``engine`` (TensorRT).
         batches: Batch sizes that one artifact is to be fast at; it has to win at each of them.
         gate: What the artifact must hold to, beside the parity tolerance of its precision.
@@ -117,7 +118,7 @@ def labelled_pictures(manifest: Manifest, options: TuneOptions) -> Dataset | Non
         return None
     model = manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
-    return open_dataset(Path(options.data), classes, split=options.split).limited(options.limit)
+    return open_dataset(Path(options.data), classes, split=options.split).limited(options.limit or _PICTURES)
 
 
 def identity_of(

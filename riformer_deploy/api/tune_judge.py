@@ -43,6 +43,7 @@ _UNUSABLE = (ExportError, OptionError, EngineBuildError, EngineUnfitError, Runti
 _JUDGED_IMAGES = 64
 """Calibration images that accuracy is judged on, at most."""
 _CHUNK = 8
+_LABEL = "trial "
 
 
 class LiveJudge(Judge):
@@ -82,7 +83,7 @@ class LiveJudge(Judge):
                 failures[str(number)] = err.message
                 continue
             role = Role.CANDIDATE if candidates else Role.BASELINE
-            label = dataclasses.replace(candidate.config, label=str(number))
+            label = dataclasses.replace(candidate.config, label=f"{_LABEL}{number}")
             candidates.append(dataclasses.replace(candidate, config=label, role=role))
         lanes: tuple[Lane, ...] = ()
         if candidates:
@@ -98,14 +99,15 @@ class LiveJudge(Judge):
         try:
             result = measure_latency(candidates, images, inputs, options, progress=self._progress)
         except RuntimeFailureError as err:  # nobody came to the end
-            return (), {candidate.name: "; ".join((err.message, *err.details)) for candidate in candidates}
-        failures = {item.name: item.reason for item in result.skipped}
+            why = "; ".join((err.message, *err.details))
+            return (), {candidate.name.removeprefix(_LABEL): why for candidate in candidates}
+        failures = {item.name.removeprefix(_LABEL): item.reason for item in result.skipped}
         timings = {sample.timing for sample in result.samples}
         compared = Timing.COMPUTE if Timing.COMPUTE in timings else Timing.CALL
         lanes = tuple(
-            Lane(trial=int(sample.name), batch=sample.batch, samples_ms=sample.samples_ms)
+            Lane(trial=int(number), batch=sample.batch, samples_ms=sample.samples_ms)
             for sample in result.samples
-            if sample.timing is compared and sample.name not in failures
+            if sample.timing is compared and (number := sample.name.removeprefix(_LABEL)) not in failures
         )
         return lanes, failures
 

@@ -252,6 +252,6 @@ def form_of(config: LoweringConfig) -> LoweringConfig:
 
 def asked_of(config: LoweringConfig) -> LoweringConfig:
     """A stored config without what followed from calibration images, so that it can be resolved anew."""
-    derived = ("calibration", "float32_blocks", "ranges", "smoothquant_scales", "residual_ranges")
-    default = LoweringConfig()
+    names = [field.name for field in dataclasses.fields(LoweringConfig)]
+    derived, default = names[names.index("calibration") :], LoweringConfig()
     return dataclasses.replace(config, **{name: getattr(default, name) for name in derived}).heeded()

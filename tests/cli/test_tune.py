@@ -21,6 +21,8 @@ def test_text_and_json_tell_the_same_answer_and_the_second_is_the_stored_one(
     assert text.returncode == 0, text.stderr
     told = cli(*asked, "--json")
     assert told.returncode == 0, told.stderr
+    assert "note: the bundle holds this answer, of " in told.stderr
+    assert "the bundle holds this answer" not in text.stderr
     result = load_json(TuneResult, told.stdout)
     assert told.stdout.split() == (tiny_bundle_copy / "tune-onnx.json").read_text().split()
     assert (len(result.trace.trials), result.trace.complete, result.trace.confirmed) == (1, False, False)
