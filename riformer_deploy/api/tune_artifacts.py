@@ -45,7 +45,7 @@ _KEPT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A config as an artifact, in a bundle of its own whose weights are the tuned bundle's.
+    """A config as an artifact, in a folder of its own that is a bundle but for the weights.
 
     Attributes:
         bundle: Holds the one graph, and its engine where the target is TensorRT.
@@ -148,7 +148,7 @@ class ArtifactBuilder:
         )
         if setup.group is Group.ENGINE:
             own = self._with_engine(own, folder)
-        return Built(bundle=Bundle(folder, own, base=setup.bundle.directory), graph=graph)
+        return Built(bundle=Bundle(folder, own), graph=graph)
 
     def _export(
         self, config: LoweringConfig, calibration: CalibrationResult | None, folder: Path

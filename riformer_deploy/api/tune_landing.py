@@ -81,15 +81,23 @@ def land(
     with staging(landing.bundle.directory) as staged:
         for record in (graph.file, *(record for engine in engines for record in engine.files)):
             shutil.copyfile(landing.built.bundle.path_of(record), staged / record.path)
-        kept = landing.previous.kept_beside((graph,), before.weights, staged)
         new = {engine.file.path for engine in engines}
+        replaced = [engine for engine in landing.previous.engines if engine.file.path in new]
+        previous = dataclasses.replace(
+            landing.previous, engines=tuple(e for e in landing.previous.engines if e not in replaced)
+        )
+        kept = previous.kept_beside((graph,), before.weights, staged)
+        dropped = [
+            *(f"{engine.file.path}: the engine that was measured takes its place" for engine in replaced),
+            *kept.dropped,
+        ]
         samples = None if landing.images.random else landing.images
         manifest = dataclasses.replace(
             before,
             tool_version=VERSION,
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             onnx=kept.onnx,
-            engines=(*(e for e in kept.engines if e.file.path not in new), *engines),
+            engines=(*kept.engines, *engines),
             samples=stage_samples(staged, samples, parent) or landing.previous.samples,
             reference_outputs=None,
             results={},
@@ -104,7 +112,7 @@ def land(
         own = [c for c in failed if c.runtime is landing.runtime and c.file == graph.file.path]
         if own or any(item.status is Status.FAILED for item in proofs.values()):
             return result_of(notes, Status.FAILED)
-        result = result_of((*notes, *dropped_notes(kept.dropped)), Status.PASSED)
+        result = result_of((*notes, *dropped_notes(dropped)), Status.PASSED)
         results = {
             **kept.results,
             **{kind: _staged(staged, kind, item, parent) for kind, item in proofs.items()},
