@@ -55,9 +55,7 @@ def tune(
     ] = None,
     min_sqnr: Annotated[
         float | None,
-        typer.Option(
-            metavar="DB", help="Least SQNR of the outputs.", show_default="parity's of the precision"
-        ),
+        typer.Option(metavar="DB", help="Least SQNR of the outputs.", show_default="that of parity"),
     ] = None,
     max_seconds: Annotated[
         float | None,
