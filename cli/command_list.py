@@ -115,6 +115,12 @@ COMMANDS = {
         summary="Rank the layers by what quantising each one alone costs.",
         example="riformer-deploy sensitivity bundle --calibration images.npz",
     ),
+    "tune": CommandEntry(
+        module="tune",
+        function="tune",
+        summary="Find the fastest model on this machine that holds a gate, and put it into the bundle.",
+        example="riformer-deploy tune bundle --calibration photos --with openvino",
+    ),
     "inspect": CommandEntry(
         module="inspect",
         function="inspect",

@@ -47,6 +47,7 @@ API: dict[str, Callable[..., Any]] = {
     "download": riformer_deploy.download_checkpoint,
     "reproduce": riformer_deploy.reproduce_table,
     "sensitivity": bundle_sensitivity,
+    "tune": riformer_deploy.tune_bundle,
     "inspect": riformer_deploy.inspect_file,
     "models": riformer_deploy.published_models,
     "doctor": examine,
@@ -58,6 +59,7 @@ STORED = {
     "parity.json": API["verify parity"],
     "latency.json": API["bench"],
     "accuracy.json": API["verify accuracy"],
+    "tune-onnx.json, tune-openvino.json, tune-engine.json": API["tune"],
 }
 """What a bundle's JSON files hold: a record, or the call that returns it."""
 
@@ -230,7 +232,10 @@ def json_page() -> list[str]:
     records = Records(_returned(made) for made in (*API.values(), *STORED.values()))
     lines += [f"| `{name}` | {records.type(_returned(API[name]))} |" for name in commands]
     lines += ["", "| file of a bundle | record |", "|---|---|"]
-    lines += [f"| `{name}` | {records.type(_returned(made))} |" for name, made in STORED.items()]
+    lines += [
+        f"| {', '.join(f'`{one}`' for one in name.split(', '))} | {records.type(_returned(made))} |"
+        for name, made in STORED.items()
+    ]
     return [*lines, *records.sections()]
 
 

@@ -51,6 +51,8 @@ from riformer_deploy.api.serve import TritonReport as TritonReport
 from riformer_deploy.api.serve import check_server as check_server
 from riformer_deploy.api.serve import write_triton_repository as write_triton_repository
 from riformer_deploy.api.torch_models import get_model as get_model
+from riformer_deploy.api.tune import tune_bundle as tune_bundle
+from riformer_deploy.api.tune_inputs import TuneOptions as TuneOptions
 from riformer_deploy.backends.base import Skipped as Skipped
 from riformer_deploy.backends.gpu_options import GpuOptions as GpuOptions
 from riformer_deploy.backends.graph_state import GraphState as GraphState
@@ -127,10 +129,18 @@ from riformer_deploy.model.reparameterize import fuse as fuse
 from riformer_deploy.model.variants import VARIANTS as VARIANTS
 from riformer_deploy.model.variants import Variant as Variant
 from riformer_deploy.model.variants import get_variant as get_variant
+from riformer_deploy.quantization.search_records import Judged as Judged
+from riformer_deploy.quantization.search_records import Lane as Lane
+from riformer_deploy.quantization.search_records import Race as Race
+from riformer_deploy.quantization.search_records import SearchGate as SearchGate
+from riformer_deploy.quantization.search_records import SearchTrace as SearchTrace
+from riformer_deploy.quantization.search_records import Trial as Trial
+from riformer_deploy.quantization.search_records import TrialVerdict as TrialVerdict
 from riformer_deploy.quantization.sensitivity import Cost as Cost
 from riformer_deploy.quantization.sensitivity import Gate as Gate
 from riformer_deploy.quantization.sensitivity import LayerCost as LayerCost
 from riformer_deploy.quantization.sensitivity import SensitivityReport as SensitivityReport
+from riformer_deploy.quantization.tune_result import TuneResult as TuneResult
 from riformer_deploy.reporting.comparison import CompareOptions as CompareOptions
 from riformer_deploy.reporting.comparison_records import AccuracyChange as AccuracyChange
 from riformer_deploy.reporting.comparison_records import ComparisonReport as ComparisonReport

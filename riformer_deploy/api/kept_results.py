@@ -15,6 +15,7 @@ from riformer_deploy.common.serialization import RecordError, dump_json, load_js
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.latency_sessions import read_session, session_kinds
 from riformer_deploy.evaluation.results import ParityResult
+from riformer_deploy.quantization.tune_result import KINDS, TuneResult
 
 
 def _latency(
@@ -52,6 +53,10 @@ def _compared(text: str) -> list[str]:
     return [item.artifact_sha256 for item in load_json(ParityResult, text).candidates]
 
 
+def _tuned(text: str) -> list[str]:
+    return [load_json(TuneResult, text).artifact_sha256]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Export:
     """A new export, beside which results of an earlier one may stay."""
@@ -70,6 +75,8 @@ class _Export:
             return _whole(_measured, self.bundle, record, self.present)
         if record.parent_sha256 != self.reference_sha256:
             return None
+        if kind in KINDS.values():
+            return _whole(_tuned, self.bundle, record, self.present)
         if kind == "parity-user":
             return _whole(_compared, self.bundle, record, self.present)
         return record if engines.get(kind) in self.present else None

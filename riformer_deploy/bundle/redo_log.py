@@ -26,7 +26,7 @@ from riformer_deploy.common.serialization import RecordError, load_json
 
 COMMIT = ".commit"
 PENDING = ".pending-"
-RESUME_LOGS = ".accuracy-*.jsonl"
+RESUME_LOGS = (".accuracy-*.jsonl", ".tune-*.jsonl")
 MOST_MANIFEST_BYTES = 16 * 2**20
 """A manifest of 1,000 classes and five quantised models takes less than 1 MiB."""
 
@@ -154,7 +154,7 @@ def remove_stale(directory: Path) -> None:
 
 def remove_abandoned_logs(directory: Path) -> None:
     """Remove resume logs of passes over models that the bundle does not hold any more; not a live pass's."""
-    for path in directory.glob(RESUME_LOGS):
+    for path in (path for pattern in RESUME_LOGS for path in directory.glob(pattern)):
         with contextlib.suppress(OSError):
             if not path.is_symlink() and path.is_file():
                 with locked(path, blocking=False):

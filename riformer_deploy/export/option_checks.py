@@ -84,6 +84,15 @@ def check_opset(configs: Sequence[LoweringConfig], opset: int) -> None:
         )
 
 
+def least_opset(config: LoweringConfig) -> int:
+    """The oldest operator set that can express a config; 0 where any can.
+
+    Args:
+        config: How to lower.
+    """
+    return max((least for _, least in _needed_opsets(config)), default=0)
+
+
 def _needed_opsets(config: LoweringConfig) -> list[tuple[str, int]]:
     """What of a config not every operator set can express, each with the first that can."""
     needs = []

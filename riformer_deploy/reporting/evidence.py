@@ -34,8 +34,9 @@ from riformer_deploy.evaluation.results import (
     Status,
     files_status,
 )
+from riformer_deploy.quantization.tune_result import KINDS, TuneResult
 
-_Result = TypeVar("_Result", ParityResult, LatencyResult, AccuracyResult)
+_Result = TypeVar("_Result", ParityResult, LatencyResult, AccuracyResult, TuneResult)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class Evidence:
         answers: The accuracy pass's answers, picture by picture.
         ignored: What is stored and does not count, since it is about files that the bundle does not hold or
             of another machine; each in one sentence.
+        tuning: Searches, one for each target.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class Evidence:
     accuracy: AccuracyResult | None = None
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     ignored: tuple[str, ...] = ()
+    tuning: tuple[TuneResult, ...] = ()
 
     @property
     def candidates(self) -> tuple[CandidateParity, ...]:
@@ -140,6 +143,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
             if result is not None:
                 gaps += [f"{path}: {text}." for text in not_verified(manifest, result, files)]
     sessions, left_out = standing_sessions(bundle)
+    tuning = [stored(kind, TuneResult) for kind in KINDS.values()]
     accuracy = _counting_accuracy(manifest, stored("accuracy", AccuracyResult), ignored)
     return Evidence(
         path=bundle.directory,
@@ -151,6 +155,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
         accuracy=accuracy,
         answers=() if accuracy is None else _answers(texts.get("accuracy.csv", "")),
         ignored=(*ignored, *left_out),
+        tuning=tuple(item for item in tuning if item is not None),
     )
 
 

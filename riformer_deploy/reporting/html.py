@@ -7,7 +7,13 @@ from pathlib import Path
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
-from riformer_deploy.reporting.plots import accuracy_plot, latency_plot, parity_plot, sensitivity_plot
+from riformer_deploy.reporting.plots import (
+    accuracy_plot,
+    latency_plot,
+    parity_plot,
+    sensitivity_plot,
+    tuning_plot,
+)
 from riformer_deploy.reporting.sections import (
     Cell,
     Section,
@@ -16,6 +22,7 @@ from riformer_deploy.reporting.sections import (
     file_section,
     mistake_section,
     provenance_section,
+    tuning_section,
 )
 from riformer_deploy.reporting.summary import Choice, choices, not_verified
 
@@ -51,6 +58,7 @@ def render_html(
         _accuracy(evidence),
         _parity(evidence),
         _sensitivity(sensitivity),
+        *(tuning_section(result, tuning_plot(result)) for result in evidence.tuning),
         class_section(evidence),
         mistake_section(evidence, data),
         provenance_section(evidence),

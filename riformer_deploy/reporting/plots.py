@@ -10,6 +10,8 @@ from typing import Any
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.evaluation.latency_comparison import compare_latency
 from riformer_deploy.evaluation.results import CandidateParity
+from riformer_deploy.quantization.search_records import TrialVerdict
+from riformer_deploy.quantization.tune_result import TuneResult
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.summary import Choice, accuracy_of
 
@@ -147,6 +149,51 @@ def parity_plot(candidates: tuple[CandidateParity, ...]) -> str | None:
         axes.figure.legend(loc="outside right upper", fontsize=8)
 
     return _svg(draw, "parity")
+
+
+_VERDICTS = {
+    TrialVerdict.PLAIN: "plain",
+    TrialVerdict.OUTSIDE: "outside the gate",
+    TrialVerdict.NOT_BETTER: "no better",
+    TrialVerdict.NOT_COMPARED: "not compared",
+    TrialVerdict.BETTER: "better in its precision",
+}
+
+
+def tuning_plot(result: TuneResult) -> str | None:
+    """SQNR against the speed-up over the plain form: the trials of a search, and the line of the best ones.
+
+    Args:
+        result: A search; trials that were never timed, or are exact, have no place in the plot.
+    """
+    trace = result.trace
+    points = [
+        (speed_up, trial.judged.sqnr_db, trial)
+        for trial in trace.trials
+        if (speed_up := trace.speed_up_of(trial.number)) is not None and trial.judged.sqnr_db is not None
+    ]
+    if len(points) < 2 or trace.anchor is None:
+        return None
+    best: list[tuple[float, float]] = []
+    for speed_up, sqnr, _ in sorted(points, key=lambda point: (-point[0], -point[1])):
+        if not best or sqnr > best[-1][1]:  # nothing faster is as accurate
+            best.append((speed_up, sqnr))
+
+    def draw(axes: Any) -> None:
+        axes.step(*zip(*best, strict=True), where="pre", lw=1, label="best trade-offs")
+        for number, (verdict, label) in enumerate(_VERDICTS.items()):
+            if shown := [(x, y) for x, y, trial in points if trial.verdict is verdict]:
+                axes.plot(*zip(*shown, strict=True), _MARKERS[number], ms=5, label=label)
+        for x, y, trial in points:
+            if trial is result.answer:
+                axes.plot([x], [y], "o", ms=16, mfc="none", mec="black", label="the answer")
+        if (least := result.gate.min_sqnr_db) is not None:
+            axes.axhline(least, lw=1, ls=":", label="the gate")
+        plain = trace.trials[trace.anchor or 0].config.precision
+        axes.set(xlabel=f"times as fast as plain {plain}", ylabel="SQNR, dB")
+        axes.figure.legend(loc="outside right upper", fontsize=8)
+
+    return _svg(draw, f"tuning-{result.runtime}")
 
 
 def sensitivity_plot(costs: tuple[tuple[str, float], ...]) -> str | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.common.display import displayed
+from riformer_deploy.evaluation.results import Status
+from riformer_deploy.quantization.tune_result import TuneResult
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.summary import class_accuracy, mistakes, name_of
 from riformer_deploy.reporting.thumbnails import Thumbnail, pictures_of, thumbnails
@@ -121,6 +123,44 @@ def _short(name: str) -> str:
     return displayed(name, longest=_LONGEST_NAME, lines=False)
 
 
+def tuning_section(result: TuneResult, plot: str | None) -> Section:
+    """A search: every trial, and the answer.
+
+    Args:
+        result: The search.
+        plot: Its trials as SVG.
+    """
+    trace, answer = result.trace, result.answer
+    outcome = (
+        f"{result.file} is proven to be faster than every plain form"
+        if trace.confirmed
+        else f"no form was confirmed to be faster than the plain ones, and {result.file} stays"
+    )
+    if result.status is Status.FAILED:
+        outcome = "the answer failed parity and was not put into the bundle"
+    part = "" if trace.complete else "; the time was over before the search was"
+    return Section(
+        title=f"Search of the fastest form in {result.runtime}",
+        text=f"Batches {', '.join(map(str, result.batches))}; {len(trace.trials)} trials in "
+        f"{trace.spent_s:.0f} s{part}. Judged on images of {result.calibration}. Answer: {answer.name}; "
+        f"{outcome}.",
+        plot=plot,
+        columns=("trial", "SQNR dB", "changed classes %", "top-1 %", "times as fast", "verdict", "failure"),
+        rows=tuple(
+            (
+                Cell(text=trial.name),
+                figure_cell(trial.judged.sqnr_db, ".2f"),
+                figure_cell(trial.judged.changed_percent, ".2f"),
+                figure_cell(trial.judged.top1_percent, ".2f"),
+                figure_cell(trace.speed_up_of(trial.number), ".3f"),
+                Cell(text=trial.verdict),
+                Cell(text=trial.judged.failure or "-"),
+            )
+            for trial in trace.trials
+        ),
+    )
+
+
 def provenance_section(evidence: Evidence) -> Section:
     """What the bundle was made from, and where each result was measured."""
     manifest = evidence.manifest
@@ -141,7 +181,7 @@ def provenance_section(evidence: Evidence) -> Section:
             facts[f"calibration of {graph.file.path}"] = (
                 f"{calibration.source}, {calibration.images} images, {calibration.method}"
             )
-    for result in (*evidence.parity, *evidence.sessions, evidence.accuracy):
+    for result in (*evidence.parity, *evidence.sessions, evidence.accuracy, *evidence.tuning):
         if result is not None:
             machine = result.machine
             facts[f"{result.kind} of {result.created_utc}"] = "; ".join(

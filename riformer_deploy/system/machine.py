@@ -31,6 +31,8 @@ class Machine:
         python: Version.
         libraries: Versions of the libraries that are installed.
         gpus: Name, compute capability and the driver's CUDA of each NVIDIA GPU.
+        instruction_sets: Those of the CPU that int8 and half precision run in, as Linux names them, such as
+            ``avx512_vnni``; none where the system does not say.
     """
 
     cpu: str
@@ -40,6 +42,7 @@ class Machine:
     python: str
     libraries: dict[str, str]
     gpus: tuple[str, ...] = ()
+    instruction_sets: tuple[str, ...] = ()
 
 
 def usable_cores() -> int:
@@ -78,6 +81,7 @@ def describe_machine() -> Machine:
             f"{gpu.name}, compute capability {gpu.compute_capability}, CUDA {driver.cuda_version}"
             for gpu in driver.gpus
         ),
+        instruction_sets=_instruction_sets(),
     )
 
 
@@ -88,6 +92,24 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+_INSTRUCTION_SETS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
+    "amx_fp16", "asimdhp", "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+
+
+def _instruction_sets() -> tuple[str, ...]:
+    """Of Linux's names of what the CPU has, those that decide how fast int8 and half precision are."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return ()
+    for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(("flags", "Features")):
+            flags = set(line.partition(":")[2].split())
+            return tuple(name for name in _INSTRUCTION_SETS if name in flags)
+    return ()
 
 
 def peak_rss_bytes() -> int:

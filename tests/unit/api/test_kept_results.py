@@ -15,6 +15,8 @@ from riformer_deploy.common.enums import NormForm
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult
 from riformer_deploy.evaluation.tolerances import changed_tolerances
+from riformer_deploy.quantization.search import search
+from tests.judges import Figures, task, tuned
 from tests.sessions import series, session
 
 
@@ -55,6 +57,20 @@ def test_of_a_session_the_series_of_replaced_files_go_and_are_named(measured: Bu
         "latency.csv: it is about files that are replaced",
         "parity-user.json: it is about files that are replaced",
     )
+
+
+def test_a_search_stays_while_the_bundle_holds_its_answer(measured: Bundle, tmp_path: Path) -> None:
+    answer = measured.manifest.onnx[0].file.sha256
+    trace = search(task(max_seconds=1.0), Figures(0))
+    store_result(measured, "tune-openvino", tuned(trace, artifact_sha256=answer))
+    bundle = Bundle.open(measured.directory)
+    reference = bundle.manifest.reference.file.sha256
+    kept, dropped = kept_results(bundle, _files(bundle), reference, tmp_path)
+    assert kept["tune-openvino"] == bundle.manifest.results["tune-openvino"]
+    assert dropped == ()
+    kept, dropped = kept_results(bundle, _files(bundle) - {answer}, reference, tmp_path)
+    assert "tune-openvino" not in kept
+    assert "tune-openvino.json: it is about files that are replaced" in dropped
 
 
 def test_a_damaged_result_is_dropped_with_the_reason(measured: Bundle, tmp_path: Path) -> None:
