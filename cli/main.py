@@ -40,6 +40,9 @@ verify_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command(
+    "run", epilog="Example: riformer-deploy run ckpt.pth --calibration photos --data imagenet --max-drop 0.5"
+)(commands.run)
 app.command("export", epilog="Example: riformer-deploy export ckpt.pth -o bundle --image-size 224")(
     commands.export
 )

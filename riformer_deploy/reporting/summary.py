@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.bundle.manifest import Manifest
@@ -21,7 +21,8 @@ class Choice:
 
     Attributes:
         batch: Images per call.
-        fastest: The fastest candidate that failed neither parity nor the accuracy gate.
+        fastest: The fastest candidate that holds parity and did not fail the accuracy gate; where parity was
+            verified of none, the fastest of those that failed neither.
         file: The bundle's file that it runs; None for what runs weights.
         parity: Its verdict; None where it was not verified.
         ratio: How many times as fast as the baseline; None where there is none to compare with.
@@ -64,7 +65,9 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
     latency = evidence.latency
     if latency is None:
         return ()
-    refused = {c.config for c in evidence.candidates if c.status is Status.FAILED} | {
+    failed = {c.config for c in evidence.candidates if c.status is Status.FAILED}
+    held = {c.config for c in evidence.candidates if c.status is Status.PASSED} - failed
+    dropped = {
         item.config
         for item in (evidence.accuracy.comparisons if evidence.accuracy else ())
         if item.status is Status.FAILED
@@ -75,12 +78,14 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
             s
             for s in latency.samples
             if (s.batch, s.timing) == (comparison.batch, comparison.timing)
-            and s.config not in refused
+            and s.config not in failed
+            and _plain(s.config) not in dropped
             and s.config.runtime is not RuntimeKind.PYTORCH
         ]
         if not able:
             continue
-        fastest = min(able, key=lambda sample: sample.summary.median_ms)
+        verified = [sample for sample in able if sample.config in held]
+        fastest = min(verified or able, key=lambda sample: sample.summary.median_ms)
         baseline = strongest_baseline(latency, comparison.batch, comparison.timing)
         parity = evidence.parity_of(fastest.config)
         found.append(
@@ -97,6 +102,11 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
     return tuple(found)
 
 
+def _plain(config: CandidateConfig) -> CandidateConfig:
+    """As accuracy is measured of it: how an engine is launched changes no answer."""
+    return replace(config, cuda_graph=False)
+
+
 def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
     files = manifest.files if manifest else ()
     return next((record.path for record in files if record.sha256 == sample.artifact_sha256), None)
@@ -105,7 +115,7 @@ def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
 def accuracy_of(evidence: Evidence, config: CandidateConfig) -> ArtifactAccuracy | None:
     """The accuracy of one way of running one artifact, if it was measured."""
     artifacts = evidence.accuracy.artifacts if evidence.accuracy else ()
-    return next((item for item in artifacts if item.config == config), None)
+    return next((item for item in artifacts if item.config == _plain(config)), None)
 
 
 def not_proven(evidence: Evidence) -> tuple[str, ...]:
