@@ -17,10 +17,6 @@ from riformer_deploy.reporting.evidence import Evidence, read_evidence
 from riformer_deploy.reporting.html import answer_of
 from riformer_deploy.reporting.summary import Choice, choices, not_proven
 
-_MOST_SAID = 3
-"""Sentences on what is not verified that the paragraph holds; all of them are listed beside it."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunAnswer:
     """The answer.
@@ -162,9 +158,7 @@ def _paragraph(
     if refused:
         said.append(f"Not to be shipped: {'; '.join(refused)}.")
     if unverified:
-        more = len(unverified) - _MOST_SAID
-        said.append("Not verified: " + " ".join(unverified[:_MOST_SAID]))
-        said += [f"And {more} more."] if more > 0 else []
+        said.append("Not verified: " + " ".join(unverified))
     return " ".join(said)
 
 

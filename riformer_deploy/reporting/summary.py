@@ -135,11 +135,11 @@ def not_proven(evidence: Evidence) -> tuple[str, ...]:
             said.append("Parity was measured on synthetic images, not on pictures.")
         said += [f"{item.name} did not take part in parity: {item.reason}" for item in result.skipped]
     ran = {candidate.artifact_sha256 for candidate in evidence.candidates}
-    said += [
-        f"{engine.file.path} was never run: its parity is not known."
-        for engine in manifest.engines
-        if engine.file.sha256 not in ran
-    ]
+    idle = [engine.file.path for engine in manifest.engines if engine.file.sha256 not in ran]
+    if len(idle) == 1:
+        said.append(f"{idle[0]} was never run: its parity is not known.")
+    elif idle:
+        said.append(f"{', '.join(idle)} were never run: their parity is not known.")
     if evidence.accuracy is None:
         said.append("Accuracy was not measured: how often the model is right is not known.")
     else:
