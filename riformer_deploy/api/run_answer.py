@@ -17,6 +17,7 @@ from riformer_deploy.reporting.evidence import Evidence, read_evidence
 from riformer_deploy.reporting.html import answer_of
 from riformer_deploy.reporting.summary import Choice, choices, not_proven
 
+
 @dataclass(frozen=True, kw_only=True)
 class RunAnswer:
     """The answer.

@@ -83,13 +83,14 @@ def read_evidence(path: Path) -> Evidence:
 
 def _of_bundle(bundle: Bundle) -> Evidence:
     results = bundle.manifest.results
-    texts = {
-        kind: bundle.path_of(record).read_text(encoding="utf-8", errors="replace")
-        for kind, record in results.items()
-    }
+
+    def text_of(kind: str) -> str:
+        return bundle.path_of(results[kind]).read_text(encoding="utf-8", errors="replace")
 
     def stored(kind: str, record: type[_Result]) -> _Result | None:
-        return _parse(record, texts[kind], bundle.directory / results[kind].path) if kind in texts else None
+        if kind not in results:
+            return None
+        return _parse(record, text_of(kind), bundle.directory / results[kind].path)
 
     kinds = ("parity", *(engine.parity_kind for engine in bundle.manifest.engines))
     parity = [stored(kind, ParityResult) for kind in kinds]
@@ -99,7 +100,7 @@ def _of_bundle(bundle: Bundle) -> Evidence:
         parity=tuple(item for item in parity if item is not None),
         latency=stored("latency", LatencyResult),
         accuracy=stored("accuracy", AccuracyResult),
-        answers=_answers(texts.get("accuracy.csv", "")),
+        answers=_answers(text_of("accuracy.csv") if "accuracy.csv" in results else ""),
     )
 
 

@@ -16,11 +16,10 @@ from riformer_deploy.api import run as api_run
 from riformer_deploy.api import run_answer, run_context, run_engines
 from riformer_deploy.api.export import ExportOptions, LoweringConfig, export_checkpoint
 from riformer_deploy.api.run import RunOptions, RunReport, StepOutcome, Target, run_checkpoint
-from riformer_deploy.api.run_context import prepare, read_record
+from riformer_deploy.api.run_context import read_record
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleConflictError, MissingDependencyError, OptionError
-from riformer_deploy.common.progress import silent
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
@@ -30,6 +29,16 @@ from riformer_deploy.system.cuda_driver import Driver
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra report)")
 Asked = Callable[..., RunOptions]
 DONE, REUSED, SKIPPED, FAILED = StepOutcome.DONE, StepOutcome.REUSED, StepOutcome.SKIPPED, StepOutcome.FAILED
+
+
+def _absent(*_: object) -> None:
+    raise MissingDependencyError("It is not installed.", remedy="Run: pip install it")
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Jinja2 is not installed: drawing plots takes longer than the rest of a run."""
+    monkeypatch.setattr(api_run, "report_bundle", _absent)
 
 
 def _outcomes(report: RunReport) -> dict[str, StepOutcome]:
@@ -85,25 +94,28 @@ def test_another_gate_judges_the_same_answers_anew(finished_copy: Path, asked: A
     assert accuracy.max_drop_points == 0.5
 
 
+@pytest.mark.usefixtures("without_report")
 def test_other_pictures_are_measured_and_nothing_else(
     finished_copy: Path, asked: Asked, labelled_pictures: Path, tmp_path: Path
 ) -> None:
     pictures = Path(shutil.copytree(labelled_pictures, tmp_path / "pictures"))
     (pictures / "class 0" / "0.png").unlink()
     report = run_checkpoint(asked(finished_copy, data=pictures))
-    assert [name for name, outcome in _outcomes(report).items() if outcome is DONE] == ["accuracy", "report"]
+    assert [name for name, outcome in _outcomes(report).items() if outcome is DONE] == ["accuracy"]
     assert report.choices[0].pictures == 20
 
 
+@pytest.mark.usefixtures("without_report")
 def test_other_batch_sizes_are_timed_and_nothing_else(finished_copy: Path, asked: Asked) -> None:
     report = run_checkpoint(asked(finished_copy, batches=(1, 2)))
-    assert [name for name, outcome in _outcomes(report).items() if outcome is DONE] == ["bench", "report"]
+    assert [name for name, outcome in _outcomes(report).items() if outcome is DONE] == ["bench"]
     assert [choice.batch for choice in report.choices] == [1, 2]
-    assert (
-        run_checkpoint(asked(finished_copy, batches=(2,))).choices[0].batch == 2
-    )  # held by the same session
+    again = run_checkpoint(asked(finished_copy, batches=(2,)))  # the same session holds it
+    assert _outcomes(again)["bench"] is REUSED
+    assert [choice.batch for choice in again.choices] == [2]
 
 
+@pytest.mark.usefixtures("without_report")
 def test_more_time_is_taken_only_where_the_last_run_allowed_less(finished_copy: Path, asked: Asked) -> None:
     assert _outcomes(run_checkpoint(asked(finished_copy, max_seconds=0.005)))["bench"] is REUSED
     report = run_checkpoint(asked(finished_copy, max_seconds=0.02))
@@ -111,6 +123,7 @@ def test_more_time_is_taken_only_where_the_last_run_allowed_less(finished_copy: 
     assert _outcomes(run_checkpoint(asked(finished_copy, max_seconds=0.02)))["bench"] is REUSED
 
 
+@pytest.mark.usefixtures("without_report")
 def test_calibration_images_remake_what_depends_on_them_and_so_do_others(
     finished_copy: Path, asked: Asked, calibration_pictures: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +144,7 @@ def test_calibration_images_remake_what_depends_on_them_and_so_do_others(
     assert _sha256(finished_copy)["model.fp32.onnx"] == before["model.fp32.onnx"]
 
 
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize(
     ("file", "done"),
     [
@@ -138,7 +152,6 @@ def test_calibration_images_remake_what_depends_on_them_and_so_do_others(
         ("parity.json", "parity"),
         ("accuracy.csv", "accuracy"),
         ("latency.json", "bench"),
-        ("report.html", "report"),
     ],
 )
 def test_what_was_damaged_is_made_again(finished_copy: Path, asked: Asked, file: str, done: str) -> None:
@@ -149,6 +162,13 @@ def test_what_was_damaged_is_made_again(finished_copy: Path, asked: Asked, file:
     assert all(bundle.path_of(record) for record in bundle.manifest.files)
 
 
+def test_a_damaged_report_is_written_again_and_nothing_else(finished_copy: Path, asked: Asked) -> None:
+    (finished_copy / "report.html").write_text("damaged", encoding="utf-8")
+    report = run_checkpoint(asked(finished_copy))
+    assert [name for name, outcome in _outcomes(report).items() if outcome is DONE] == ["report"]
+
+
+@pytest.mark.usefixtures("without_report")
 def test_another_checkpoint_replaces_a_bundle_only_by_force(
     finished_copy: Path, asked: Asked, other_checkpoint: Path
 ) -> None:
@@ -159,11 +179,12 @@ def test_another_checkpoint_replaces_a_bundle_only_by_force(
     report = run_checkpoint(
         asked(finished_copy, checkpoint=other_checkpoint, data=None, force=True, target=Target.CPU)
     )
-    assert _outcomes(report) == {"export": DONE, "parity": REUSED, "bench": DONE, "report": DONE}
+    assert _outcomes(report) == {"export": DONE, "parity": REUSED, "bench": DONE}
     assert report.choices[0].top1_percent is None
     assert "Accuracy was not measured" in report.answer
 
 
+@pytest.mark.usefixtures("without_report")
 def test_an_engine_that_is_there_is_kept_and_those_that_lack_are_built(
     engine_bundle_copy: Path, asked: Asked, no_gpu: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +196,6 @@ def test_an_engine_that_is_there_is_kept_and_those_that_lack_are_built(
         "build fp32": REUSED,
         "build fp16": DONE,
         "parity": REUSED,
-        "report": DONE,
     }
     after = _sha256(engine_bundle_copy)
     kept = "model.fp32.tensorrt-rtx.engine"
@@ -188,14 +208,11 @@ def test_an_engine_that_is_there_is_kept_and_those_that_lack_are_built(
     assert f"{kept}, model.fp16.tensorrt-rtx.engine were never run" in report.answer
 
 
+@pytest.mark.usefixtures("without_report")
 def test_what_is_not_installed_is_said_and_does_not_stop_the_rest(
     finished_copy: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(*_: object) -> None:
-        raise MissingDependencyError("It is not installed.", remedy="Run: pip install it")
-
-    monkeypatch.setattr(run_engines, "choose_backend", absent)
-    monkeypatch.setattr(api_run, "report_bundle", absent)
+    monkeypatch.setattr(run_engines, "choose_backend", _absent)
     (finished_copy / "report.html").unlink()
     report = run_checkpoint(asked(finished_copy, target=Target.AUTO))
     for name in ("build", "report"):
@@ -204,9 +221,8 @@ def test_what_is_not_installed_is_said_and_does_not_stop_the_rest(
     assert (report.report, len(report.choices)) == (None, 1)
 
 
-def test_a_pair_whose_parity_failed_is_never_chosen(
-    tmp_path: Path, asked: Asked, noisy_openvino: None
-) -> None:
+@pytest.mark.usefixtures("noisy_openvino", "without_report")
+def test_a_pair_whose_parity_failed_is_never_chosen(tmp_path: Path, asked: Asked) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed (extra openvino)")
     report = run_checkpoint(asked(tmp_path / "bundle", data=None))
     assert report.choices[0].runtime is RuntimeKind.ONNX_RUNTIME
@@ -214,6 +230,7 @@ def test_a_pair_whose_parity_failed_is_never_chosen(
     assert "Not to be shipped: OpenVINO fp32" in report.answer
 
 
+@pytest.mark.usefixtures("without_report")
 def test_a_precision_that_fails_parity_is_left_out_and_not_tried_again(
     finished_copy: Path, asked: Asked, calibration_pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,8 +244,7 @@ def test_a_precision_that_fails_parity_is_left_out_and_not_tried_again(
     again = run_checkpoint(asked(finished_copy, calibration=calibration_pictures, data=None))
     assert _outcomes(again)["export int8"] is FAILED
     assert _outcomes(again)["export"] is REUSED
-    context = prepare(asked(finished_copy), silent)
-    assert [item.precision for item in read_record(Bundle.open(context.directory)).failed] == [Precision.INT8]
+    assert [item.precision for item in read_record(Bundle.open(finished_copy)).failed] == [Precision.INT8]
 
 
 def test_nothing_is_written_where_float32_fails_parity(
@@ -301,6 +317,7 @@ def _killed(line: list[str], folder: Path, due: Callable[[], bool]) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("without_report")
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, asked: Asked, labelled_pictures: Path) -> None:
     bundle, log = tmp_path / "bundle", tmp_path / "killed.log"
     pictures = tmp_path / "pictures"
@@ -310,11 +327,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, asked: Asked, labelle
         for number in range(20):
             os.link(source, folder / f"{number}-{source.name}")
     options = asked(bundle, data=pictures)
-    line = [
-        str(Path(sys.executable).parent / "riformer-deploy"), "run", str(options.checkpoint), "-o", str(bundle),
-        "--target", "cpu", "--data", str(pictures), "--image-size", "64x48", "--batch", "1",
-        "--max-seconds", "600",
-    ]  # fmt: skip
+    line = [str(Path(sys.executable).parent / "riformer-deploy"), "run", str(options.checkpoint)]
+    line += ["-o", str(bundle), "--target", "cpu", "--data", str(pictures), "--image-size", "64x48"]
+    line += ["--batch", "1", "--max-seconds", "600"]
 
     def said(text: str) -> bool:
         return text in log.read_text(encoding="utf-8")
@@ -339,15 +354,12 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, asked: Asked, labelle
     accuracy = read_evidence(bundle).accuracy
     assert accuracy is not None
     assert accuracy.resumed_from >= 32
-    _killed(line, tmp_path, lambda: said("batch 1\n"))  # inside the rounds
-    assert "latency" not in Bundle.open(bundle).manifest.results
     report = run_checkpoint(options)
     assert _outcomes(report) == {
         "export": REUSED,
         "parity": REUSED,
         "accuracy": REUSED,
         "bench": DONE,
-        "report": DONE,
     }
     assert graphs.items() <= _sha256(bundle).items()
     assert not list(bundle.glob(".*"))
