@@ -22,6 +22,7 @@ from typer.main import get_command
 
 import riformer_deploy
 from riformer_deploy.api.doctor import examine
+from riformer_deploy.api.run_records import RunRecord
 from riformer_deploy.api.sensitivity import bundle_sensitivity
 from riformer_deploy.common import errors
 
@@ -58,6 +59,7 @@ STORED = {
     "parity.json": API["verify parity"],
     "latency.json": API["bench"],
     "accuracy.json": API["verify accuracy"],
+    "run.json": RunRecord,
 }
 """What a bundle's JSON files hold: a record, or the call that returns it."""
 

@@ -107,6 +107,8 @@ def run(
     )
     with output.progress() as progress:
         report = run_checkpoint(asked, progress)
+    for text in report.notes:
+        output.note(text)
     if json:
         output.print_json(report)
     else:

@@ -88,7 +88,7 @@ def run_checkpoint(options: RunOptions, progress: Progress = silent) -> RunRepor
     graphs = make_graphs(context, wanted)
     steps += _timed(graphs.steps, time.monotonic() - start)
     if graphs.failure is not None:
-        return _failed(context, tuple(steps), graphs.failure)
+        return _failed(context, tuple(steps), graphs.failure, graphs.notes)
     steps += [_skipped("build", no_builder)] if flavor is None else make_engines(context, flavor)
     for measure in (measure_parity, measure_accuracy, measure_latency):
         steps.append(measure(context))
@@ -108,6 +108,7 @@ def run_checkpoint(options: RunOptions, progress: Progress = silent) -> RunRepor
         next_command=decided.next_command,
         report=files.html if files else None,
         model_card=files.model_card if files else None,
+        notes=tuple(dict.fromkeys((*context.notes, *graphs.notes))),
     )
 
 
@@ -151,7 +152,9 @@ def _report(context: RunContext) -> tuple[RunStep, ReportFiles | None]:
     return step, files
 
 
-def _failed(context: RunContext, steps: tuple[RunStep, ...], export: ExportReport) -> RunReport:
+def _failed(
+    context: RunContext, steps: tuple[RunStep, ...], export: ExportReport, notes: tuple[str, ...]
+) -> RunReport:
     """The report of a run that ended with an export whose parity does not hold."""
     refused = tuple(why_failed(item) for item in export.parity.failed if item.judges_file)
     said = [f"Parity does not hold, so nothing was written: {'; '.join(refused)}.", *export.advice]
@@ -172,4 +175,5 @@ def _failed(context: RunContext, steps: tuple[RunStep, ...], export: ExportRepor
         next_command=("inspect", os.fspath(context.options.checkpoint)),
         report=None,
         model_card=None,
+        notes=tuple(dict.fromkeys((*context.notes, *notes))),
     )

@@ -50,6 +50,7 @@ class RunContext:
         driver: This machine's.
         machine: This machine.
         progress: Called with each step.
+        notes: What the user should know of the inputs, such as an assumption that was made.
     """
 
     options: RunOptions
@@ -60,6 +61,7 @@ class RunContext:
     driver: Driver
     machine: Machine
     progress: Progress
+    notes: tuple[str, ...] = ()
 
     @property
     def directory(self) -> Path:
@@ -95,17 +97,20 @@ def prepare(options: RunOptions, progress: Progress) -> RunContext:
     progress("loading the checkpoint")
     exported = options.export_options((LoweringConfig(),), opset=DEFAULT_OPSET, batch=None)
     checkpoint = load_asked(exported)
-    source, model = source_of(checkpoint), model_record(checkpoint, exported, [])
+    notes = list(checkpoint.notes)
+    source, model = source_of(checkpoint), model_record(checkpoint, exported, notes)
     del checkpoint
     images = None
     if options.calibration is not None:
         progress("reading the calibration images")
         given = CalibrationSource(source=options.calibration, skip_bad=options.skip_bad)
         images = given.open(model.preprocessing, "int8")
+        notes += images.warnings
     dataset = None
     if options.data is not None:
         classes = ClassList(count=model.architecture.num_classes, names=model.class_names)
         dataset = open_dataset(Path(options.data), classes, split=options.split).limited(options.limit)
+        notes += dataset.notes
     return RunContext(
         options=options,
         source=source,
@@ -115,6 +120,7 @@ def prepare(options: RunOptions, progress: Progress) -> RunContext:
         driver=query_driver(),
         machine=describe_machine(),
         progress=progress,
+        notes=tuple(notes),
     )
 
 

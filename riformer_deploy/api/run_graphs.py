@@ -34,10 +34,12 @@ class GraphsMade:
 
     Attributes:
         steps: What was done.
+        notes: What the user should know, such as what was dropped from the bundle.
         failure: The export without which the run cannot go on.
     """
 
     steps: tuple[RunStep, ...]
+    notes: tuple[str, ...] = ()
     failure: ExportReport | None = None
 
 
@@ -89,7 +91,7 @@ def make_graphs(context: RunContext, wanted: tuple[Precision, ...]) -> GraphsMad
         BundleConflictError: The folder holds something else, or graphs would be lost.
         ExportError: ONNX export failed.
     """
-    bundle, inputs = open_bundle(context), _inputs_key(context)
+    bundle, inputs, notes = _of_this_checkpoint(context), _inputs_key(context), list[str]()
     record = read_record(bundle) if bundle is not None else None
     failed = {
         item.precision: item for item in (record.failed if record else ()) if item.inputs == inputs
@@ -99,12 +101,13 @@ def make_graphs(context: RunContext, wanted: tuple[Precision, ...]) -> GraphsMad
     made: tuple[Precision, ...] = ()
     while missing:
         report = export_checkpoint(_options(context, bundle, missing), context.progress)
+        notes += report.notes
         if report.status is Status.PASSED:
             made = tuple(missing)
             break
         bad = {item.precision: item for item in report.parity.failed if item.judges_file}
         if Precision.FP32 in bad or not bad.keys() <= missing.keys():
-            return GraphsMade(steps=tuple(steps), failure=report)
+            return GraphsMade(steps=tuple(steps), notes=tuple(notes), failure=report)
         for precision, candidate in bad.items():
             del missing[precision]
             item = FailedPrecision(precision=precision, inputs=inputs, reason=why_failed(candidate))
@@ -122,7 +125,16 @@ def make_graphs(context: RunContext, wanted: tuple[Precision, ...]) -> GraphsMad
     write_record(
         context.directory, dataclasses.replace(record or read_record(now), failed=tuple(failed.values()))
     )
-    return GraphsMade(steps=tuple(steps))
+    return GraphsMade(steps=tuple(steps), notes=tuple(notes))
+
+
+def _of_this_checkpoint(context: RunContext) -> Bundle | None:
+    """The bundle, unless it is another checkpoint's: of that nothing is gone on with."""
+    bundle, source = open_bundle(context), context.source
+    if bundle is None:
+        return None
+    held = bundle.manifest.source
+    return bundle if (held.sha256, held.weights) == (source.sha256, source.weights) else None
 
 
 def _failed_step(item: FailedPrecision, how: str) -> RunStep:
@@ -155,7 +167,7 @@ def _missing(
 ) -> dict[Precision, str]:
     """The precisions to export, in their order, each with the reason."""
     if bundle is None:
-        return dict.fromkeys(wanted, "there was no bundle")
+        return dict.fromkeys(wanted, "none was there")
     manifest = bundle.manifest
     held = {graph.precision: graph for graph in manifest.onnx}
     whole = changed_since(manifest, context.model, context.source)

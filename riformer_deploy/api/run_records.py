@@ -191,6 +191,7 @@ class RunReport:
         next_command: The arguments of the next command as a rule.
         report: The HTML report, if it was written.
         model_card: The model card, if it was written.
+        notes: What the user should know of the inputs and of what the export dropped.
     """
 
     status: Status
@@ -206,6 +207,7 @@ class RunReport:
     next_command: tuple[str, ...]
     report: str | None
     model_card: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,8 +58,9 @@ def test_a_wrong_line_ends_before_anything_is_loaded(cli: Run, tmp_path: Path) -
     assert ran.returncode == 2
 
 
+@pytest.mark.usefixtures("strict_float32")
 def test_a_run_without_parity_exits_1_and_says_that_nothing_was_written(
-    cli: Run, tmp_path: Path, run_line: tuple[str, ...], strict_float32: None
+    cli: Run, tmp_path: Path, run_line: tuple[str, ...]
 ) -> None:
     ran = cli("run", *run_line, "-o", tmp_path / "bundle")
     assert ran.returncode == 1, ran.stderr
