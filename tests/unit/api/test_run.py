@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.api import run as api_run
-from riformer_deploy.api import run_answer, run_context, run_engines
+from riformer_deploy.api import run_answer, run_context, run_engines, run_graphs
 from riformer_deploy.api.export import ExportOptions, LoweringConfig, export_checkpoint
 from riformer_deploy.api.run import RunOptions, RunReport, StepOutcome, Target, run_checkpoint
 from riformer_deploy.api.run_context import read_record
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleConflictError, MissingDependencyError, OptionError
+from riformer_deploy.common.progress import Progress
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
@@ -39,6 +40,19 @@ def _absent(*_: object) -> None:
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where Jinja2 is not installed: drawing plots takes longer than the rest of a run."""
     monkeypatch.setattr(api_run, "report_bundle", _absent)
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[ExportOptions]:
+    """What a run would export; it is interrupted there, since exporting takes seconds."""
+    seen: list[ExportOptions] = []
+
+    def interrupted(options: ExportOptions, _progress: Progress) -> None:
+        seen.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_graphs, "export_checkpoint", interrupted)
+    return seen
 
 
 def _outcomes(report: RunReport) -> dict[str, StepOutcome]:
@@ -124,8 +138,8 @@ def test_more_time_is_taken_only_where_the_last_run_allowed_less(finished_copy: 
 
 
 @pytest.mark.usefixtures("without_report")
-def test_calibration_images_remake_what_depends_on_them_and_so_do_others(
-    finished_copy: Path, asked: Asked, calibration_pictures: Path, tmp_path: Path
+def test_calibration_images_remake_what_depends_on_them(
+    finished_copy: Path, asked: Asked, calibration_pictures: Path
 ) -> None:
     before = _sha256(finished_copy)
     report = run_checkpoint(asked(finished_copy, calibration=calibration_pictures))
@@ -137,11 +151,22 @@ def test_calibration_images_remake_what_depends_on_them_and_so_do_others(
     assert {name for name, outcome in _outcomes(report).items() if outcome is REUSED} == {"parity"}
     again = run_checkpoint(asked(finished_copy, calibration=calibration_pictures))
     assert set(_outcomes(again).values()) == {REUSED}
-    other = Path(shutil.copytree(calibration_pictures, tmp_path / "other"))
-    (other / "0.png").unlink()
-    report = run_checkpoint(asked(finished_copy, calibration=other))
-    assert _text(report, "export").startswith("fp16, int8 (calibrated on other images")
-    assert _sha256(finished_copy)["model.fp32.onnx"] == before["model.fp32.onnx"]
+
+
+def test_other_calibration_images_remake_what_was_calibrated(
+    precise_bundle: Path, digits_checkpoint: Path, exports: list[ExportOptions]
+) -> None:
+    options = RunOptions(
+        checkpoint=digits_checkpoint,
+        output=precise_bundle,
+        target=Target.CPU,
+        image_size_px=(64, 64),
+        calibration="random",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_checkpoint(options)
+    assert [options.precisions for options in exports] == [(Precision.FP16, Precision.INT8)]
+    assert all(config.calibration is None and not config.ranges for config in exports[0].lowerings)
 
 
 @pytest.mark.usefixtures("without_report")
@@ -168,20 +193,25 @@ def test_a_damaged_report_is_written_again_and_nothing_else(finished_copy: Path,
     assert [name for name, outcome in _outcomes(report).items() if outcome is DONE] == ["report"]
 
 
-@pytest.mark.usefixtures("without_report")
 def test_another_checkpoint_replaces_a_bundle_only_by_force(
-    finished_copy: Path, asked: Asked, other_checkpoint: Path
+    finished_copy: Path, asked: Asked, other_checkpoint: Path, request: pytest.FixtureRequest
 ) -> None:
     before = _contents(finished_copy)
     with pytest.raises(BundleConflictError, match="another checkpoint"):
-        run_checkpoint(asked(finished_copy, checkpoint=other_checkpoint, class_names=None, data=None))
+        run_checkpoint(asked(finished_copy, checkpoint=other_checkpoint, data=None))
+    exports: list[ExportOptions] = request.getfixturevalue("exports")
+    with pytest.raises(KeyboardInterrupt):
+        run_checkpoint(asked(finished_copy, checkpoint=other_checkpoint, data=None, force=True))
+    assert [(o.precisions, o.force) for o in exports] == [((Precision.FP32, Precision.FP16), True)]
     assert _contents(finished_copy) == before
-    report = run_checkpoint(
-        asked(finished_copy, checkpoint=other_checkpoint, data=None, force=True, target=Target.CPU)
-    )
-    assert _outcomes(report) == {"export": DONE, "parity": REUSED, "bench": DONE}
-    assert report.choices[0].top1_percent is None
-    assert "Accuracy was not measured" in report.answer
+
+
+def test_a_changed_preparation_of_pictures_remakes_every_graph(
+    finished_copy: Path, asked: Asked, exports: list[ExportOptions]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_checkpoint(asked(finished_copy, image_size_px=(64, 64)))
+    assert [options.precisions for options in exports] == [(Precision.FP32, Precision.FP16)]
 
 
 @pytest.mark.usefixtures("without_report")
@@ -222,9 +252,11 @@ def test_what_is_not_installed_is_said_and_does_not_stop_the_rest(
 
 
 @pytest.mark.usefixtures("noisy_openvino", "without_report")
-def test_a_pair_whose_parity_failed_is_never_chosen(tmp_path: Path, asked: Asked) -> None:
+def test_a_pair_whose_parity_failed_is_never_chosen(finished_copy: Path, asked: Asked) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed (extra openvino)")
-    report = run_checkpoint(asked(tmp_path / "bundle", data=None))
+    (finished_copy / "parity.json").unlink()
+    report = run_checkpoint(asked(finished_copy))
+    assert _outcomes(report)["parity"] is DONE
     assert report.choices[0].runtime is RuntimeKind.ONNX_RUNTIME
     assert any(text.startswith("OpenVINO fp32 (model.fp32.onnx)") for text in report.refused)
     assert "Not to be shipped: OpenVINO fp32" in report.answer
