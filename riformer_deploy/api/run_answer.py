@@ -11,6 +11,7 @@ from riformer_deploy.api.run_records import ShipChoice
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.common.enums import Processor, RuntimeKind, Target
 from riformer_deploy.evaluation.accuracy_results import AccuracyComparison
+from riformer_deploy.evaluation.latency_summary import instability
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
@@ -60,7 +61,8 @@ def answer(context: RunContext) -> RunAnswer:
         if choice.batch in batches and choice.parity is Status.PASSED and choice.file is not None
     ]
     shipped = tuple(_ship(choice, evidence) for choice in chosen)
-    refused, unverified = _refused(evidence, context.options.target), not_proven(evidence)
+    refused = _refused(evidence, context.options.target)
+    unverified = (*not_proven(evidence), *_unsteady(aimed))
     timed = {s.batch for s in aimed.latency.samples if s.batch in batches} if aimed.latency else set()
     failed = timed - {choice.batch for choice in chosen}
     return RunAnswer(
@@ -132,6 +134,18 @@ def _refused(evidence: Evidence, target: Target) -> tuple[str, ...]:
             if item.status is Status.FAILED and _aimed(item.config, target)
         ]
     return tuple(found)
+
+
+def _unsteady(aimed: Evidence) -> tuple[str, ...]:
+    """That latencies are known badly, where they are."""
+    series = aimed.latency.samples if aimed.latency else ()
+    count = sum(instability(sample.samples_ms) is not None for sample in series)
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(series)} series of latencies spread or drift by more than a tenth, as on a busy "
+        "machine: the intervals tell how sure the figures are of it as it was, not of a quiet one.",
+    )
 
 
 def _paragraph(
