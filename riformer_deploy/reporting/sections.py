@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.reporting.evidence import Evidence
-from riformer_deploy.reporting.summary import class_accuracy, mistakes, name_of
+from riformer_deploy.reporting.summary import class_accuracy, lasting_files, mistakes, name_of
 from riformer_deploy.reporting.thumbnails import Thumbnail, thumbnails
 
 
@@ -132,8 +132,8 @@ def provenance_section(evidence: Evidence) -> Section:
 
 
 def file_section(evidence: Evidence) -> Section:
-    """Every file of the bundle."""
-    files = evidence.manifest.files if evidence.manifest else ()
+    """The files of the bundle."""
+    files = lasting_files(evidence.manifest)
     return Section(
         title="Files",
         columns=("file", "bytes", "sha256"),

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
@@ -159,6 +160,14 @@ def not_proven(evidence: Evidence) -> tuple[str, ...]:
         if graph.lowering.calibration is not None and graph.lowering.calibration.random
     ]
     return tuple(dict.fromkeys(said))
+
+
+_LATER = {"report.html", "MODEL_CARD.md", "run.json"}
+
+
+def lasting_files(manifest: Manifest | None) -> tuple[FileRecord, ...]:
+    """The bundle's files but its pages and what is written after them, whose sha256 a page cannot tell."""
+    return tuple(record for record in manifest.files if record.path not in _LATER) if manifest else ()
 
 
 def class_accuracy(evidence: Evidence) -> tuple[ClassAccuracy, ...]:

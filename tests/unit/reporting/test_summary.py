@@ -6,7 +6,7 @@ from pathlib import Path
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.reporting.evidence import read_evidence
-from riformer_deploy.reporting.summary import choices, class_accuracy, mistakes, not_proven
+from riformer_deploy.reporting.summary import choices, class_accuracy, lasting_files, mistakes, not_proven
 
 
 def test_what_is_chosen_is_a_file_of_the_bundle_and_never_one_that_failed_parity(
@@ -41,3 +41,12 @@ def test_what_is_not_proven_is_named(measured_bundle: Path, tiny_bundle: Path) -
     said = not_proven(read_evidence(measured_bundle))
     assert "The accuracy of OpenVINO fp32 was not measured." in said
     assert "Latency was not measured." in not_proven(read_evidence(tiny_bundle))
+
+
+def test_files_are_listed_without_pages_which_cannot_tell_their_own_hash(measured_bundle: Path) -> None:
+    manifest = read_evidence(measured_bundle).manifest
+    assert manifest is not None
+    assert lasting_files(manifest) == manifest.files
+    page = dataclasses.replace(manifest.reference.file, path="report.html")
+    later = dataclasses.replace(manifest, results={**manifest.results, "report.html": page})
+    assert lasting_files(later) == manifest.files
