@@ -21,7 +21,7 @@ PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-
 .PHONY: help demo test test-all lint types layers unit battery benchmarks peer serving clean
 
 help:
-	@echo "make demo        the main job on examples/riformer-digits.pth: export, engines, parity, bench"
+	@echo "make demo        run on examples/riformer-digits.pth: what to ship, how fast, how right, on what evidence"
 	@echo "make test        every check: ruff, mypy, import-linter, pytest with coverage"
 	@echo "make test-all    the same with the slow tests: more of what the others sample"
 	@echo "make battery     all damaged and hostile inputs, of which the tests take a sample; SEED=... draws others"
@@ -47,12 +47,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 demo: $(VENV)/.base
 	@mkdir -p .demo
-	$(BIN)/riformer-deploy inspect examples/riformer-digits.pth
-	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o .demo/riformer-digits
-	$(BIN)/riformer-deploy build .demo/riformer-digits --backend tensorrt-rtx
-	$(BIN)/riformer-deploy verify parity .demo/riformer-digits
-	$(BIN)/riformer-deploy bench .demo/riformer-digits --max-seconds 20
-	$(BIN)/riformer-deploy report .demo/riformer-digits
+	$(BIN)/riformer-deploy run examples/riformer-digits.pth --image-size 64 -o .demo/riformer-digits \
+		--calibration examples/digits/calibration --data examples/digits --max-drop 0.5 --max-seconds 20
 
 test: lint types layers unit
 

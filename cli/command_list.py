@@ -23,6 +23,14 @@ class CommandEntry:
 
 
 COMMANDS = {
+    "run": CommandEntry(
+        module="run",
+        function="run",
+        summary=(
+            "Take a checkpoint to the decision what to ship: export, build, verify, measure, report, answer."
+        ),
+        example="riformer-deploy run ckpt.pth --calibration photos --data imagenet --max-drop 0.5",
+    ),
     "export": CommandEntry(
         module="export",
         function="export",

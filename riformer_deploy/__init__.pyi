@@ -39,6 +39,12 @@ from riformer_deploy.api.reproduce import ReproducedModel as ReproducedModel
 from riformer_deploy.api.reproduce import ReproduceOptions as ReproduceOptions
 from riformer_deploy.api.reproduce import Reproduction as Reproduction
 from riformer_deploy.api.reproduce import reproduce_table as reproduce_table
+from riformer_deploy.api.run import run_checkpoint as run_checkpoint
+from riformer_deploy.api.run_records import RunOptions as RunOptions
+from riformer_deploy.api.run_records import RunReport as RunReport
+from riformer_deploy.api.run_records import RunStep as RunStep
+from riformer_deploy.api.run_records import ShipChoice as ShipChoice
+from riformer_deploy.api.run_records import StepOutcome as StepOutcome
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
 from riformer_deploy.api.serve import PicturePreprocessing as PicturePreprocessing
 from riformer_deploy.api.serve import ServeCheck as ServeCheck
@@ -90,6 +96,7 @@ from riformer_deploy.common.enums import OutputForm as OutputForm
 from riformer_deploy.common.enums import Precision as Precision
 from riformer_deploy.common.enums import Role as Role
 from riformer_deploy.common.enums import RuntimeKind as RuntimeKind
+from riformer_deploy.common.enums import Target as Target
 from riformer_deploy.common.enums import WeightSet as WeightSet
 from riformer_deploy.common.errors import RIFormerDeployError as RIFormerDeployError
 from riformer_deploy.common.progress import CountCallback as CountCallback

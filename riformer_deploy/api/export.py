@@ -63,7 +63,17 @@ __all__ = [
 ]
 
 
-def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
+def model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[str]) -> ModelRecord:
+    """What the model of an export is.
+
+    Args:
+        checkpoint: From :func:`load_asked`.
+        options: What the export is asked for.
+        notes: Assumptions that are made are added to it.
+
+    Raises:
+        OptionError: Nothing says the size of the images, or an option cannot be honoured.
+    """
     preprocessing = resolve_preprocessing(
         checkpoint,
         variant=options.variant,
@@ -82,7 +92,15 @@ def _model_record(checkpoint: Checkpoint, options: ExportOptions, notes: list[st
     )
 
 
-def _load(options: ExportOptions) -> Checkpoint:
+def load_asked(options: ExportOptions) -> Checkpoint:
+    """The checkpoint of an export, with the weights that were asked for.
+
+    Args:
+        options: What the export is asked for.
+
+    Raises:
+        CheckpointError: The checkpoint is not usable.
+    """
     checkpoint = load_checkpoint(
         options.checkpoint, weights=options.weights, key=options.key, out_indices=POSITIONS
     )
@@ -148,9 +166,9 @@ def export_checkpoint(options: ExportOptions, progress: Progress = silent) -> Ex
     """
     require("onnxruntime")  # the parity report runs the file; refused now rather than after minutes of work
     progress("loading the checkpoint")
-    checkpoint, output = _load(options), Path(options.output)
+    checkpoint, output = load_asked(options), Path(options.output)
     notes = list(checkpoint.notes)
-    model, source = _model_record(checkpoint, options, notes), source_of(checkpoint)
+    model, source = model_record(checkpoint, options, notes), source_of(checkpoint)
     graph = OnnxOptions(image_size_px=model.preprocessing.crop_px, batch=options.batch, opset=options.opset)
     base = check_target(output, source, force=options.force)
     if options.keep_failed:

@@ -100,7 +100,7 @@ def read_previous_bundle(
     except BundleError:
         return PreviousBundle()
     before = bundle.manifest
-    changed = _change(before, model, source)
+    changed = changed_since(before, model, source)
     stay, lost = [], []
     for artifact in before.onnx:
         if artifact.precision in made:
@@ -119,8 +119,14 @@ def read_previous_bundle(
     )
 
 
-def _change(before: Manifest, model: ModelRecord, source: Source) -> str:
-    """Why no graph of an earlier bundle fits the new ones, or nothing."""
+def changed_since(before: Manifest, model: ModelRecord, source: Source) -> str:
+    """Why no graph of an earlier bundle fits the new ones, or nothing.
+
+    Args:
+        before: The earlier bundle's.
+        model: What the model is, now.
+        source: The checkpoint, now.
+    """
     if (before.source.sha256, before.source.weights) != (source.sha256, source.weights):
         return "it was made of other weights"
     if before.tool_version != VERSION:

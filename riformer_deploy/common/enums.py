@@ -171,6 +171,15 @@ class Baselines(StrEnum):
     """Every combination of type, layout and compiler options; compiling them takes many minutes."""
 
 
+class Target(StrEnum):
+    """Where ``run`` is to deploy to."""
+
+    AUTO = "auto"
+    """What this machine has, and the GPUs that it can build engines for."""
+    CPU = "cpu"
+    GPU = "gpu"
+
+
 class WeightSet(StrEnum):
     """Which of a checkpoint's sets of weights was taken."""
 

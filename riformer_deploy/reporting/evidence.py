@@ -125,10 +125,14 @@ def read_evidence(path: Path) -> Evidence:
 def evidence_of(bundle: Bundle) -> Evidence:
     """As :func:`read_evidence`, of a bundle that is open."""
     results = bundle.manifest.results
-    texts = {kind: bundle.text(record, errors="replace") for kind, record in results.items()}
+
+    def text_of(kind: str) -> str:
+        return bundle.text(results[kind], errors="replace")
 
     def stored(kind: str, record: type[_Result]) -> _Result | None:
-        return _parse(record, texts[kind], bundle.directory / results[kind].path) if kind in texts else None
+        if kind not in results:
+            return None
+        return _parse(record, text_of(kind), bundle.directory / results[kind].path)
 
     manifest = bundle.manifest
     ignored: list[str] = []
@@ -136,15 +140,18 @@ def evidence_of(bundle: Bundle) -> Evidence:
     parity = []
     about: dict[str, tuple[FileRecord, ...] | None] = {"parity": None}
     for kind, files in (about | {item.parity_kind: (item.file,) for item in manifest.engines}).items():
-        if kind in texts:
+        if kind in results:
             path = results[kind].path
-            result = _counting_parity(manifest, _parity(texts[kind], bundle.directory / path), path, ignored)
+            result = _counting_parity(
+                manifest, _parity(text_of(kind), bundle.directory / path), path, ignored
+            )
             parity.append(result)
             if result is not None:
                 gaps += [f"{path}: {text}." for text in not_verified(manifest, result, files)]
     sessions, left_out = standing_sessions(bundle)
     tuning = [stored(kind, TuneResult) for kind in KINDS.values()]
     accuracy = _counting_accuracy(manifest, stored("accuracy", AccuracyResult), ignored)
+    table = text_of("accuracy.csv") if accuracy is not None and "accuracy.csv" in results else ""
     return Evidence(
         path=bundle.directory,
         manifest=manifest,
@@ -153,7 +160,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
         latency=_merged(sessions),
         sessions=sessions,
         accuracy=accuracy,
-        answers=() if accuracy is None else _answers(texts.get("accuracy.csv", "")),
+        answers=_answers(table),
         ignored=(*ignored, *left_out),
         tuning=tuple(item for item in tuning if item is not None),
     )

@@ -8,7 +8,7 @@ import re
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.html import answer_of, title_of
-from riformer_deploy.reporting.summary import choices, not_verified
+from riformer_deploy.reporting.summary import choices, lasting_files, not_verified
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|&~$-])")
 
@@ -46,7 +46,9 @@ def render_model_card(evidence: Evidence) -> str:
     lines += [f"- {_escaped(text)}" for text in not_verified(evidence)] or ["- Nothing is missing."]
     if evidence.manifest is not None:
         lines += ["", "## Files", "", "| file | bytes | sha256 |", "|---|---:|---|"]
-        lines += [f"| {_escaped(f.path)} | {f.size_bytes} | {f.sha256} |" for f in evidence.manifest.files]
+        lines += [
+            f"| {_escaped(f.path)} | {f.size_bytes} | {f.sha256} |" for f in lasting_files(evidence.manifest)
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from riformer_deploy.common.display import displayed
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.quantization.tune_result import TuneResult
 from riformer_deploy.reporting.evidence import Evidence
-from riformer_deploy.reporting.summary import class_accuracy, mistakes, name_of
+from riformer_deploy.reporting.summary import class_accuracy, lasting_files, mistakes, name_of
 from riformer_deploy.reporting.thumbnails import Thumbnail, pictures_of, thumbnails
 
 
@@ -201,8 +201,8 @@ def provenance_section(evidence: Evidence) -> Section:
 
 
 def file_section(evidence: Evidence) -> Section:
-    """Every file of the bundle."""
-    files = evidence.manifest.files if evidence.manifest else ()
+    """The files of the bundle."""
+    files = lasting_files(evidence.manifest)
     return Section(
         title="Files",
         columns=("file", "bytes", "sha256"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
@@ -27,7 +28,8 @@ class Choice:
 
     Attributes:
         batch: Images per call.
-        fastest: The fastest candidate that failed neither parity nor the accuracy gate.
+        fastest: The fastest candidate that holds parity and did not fail the accuracy gate; where parity was
+            verified of none, the fastest of those that failed neither.
         file: The bundle's file that it runs; None for what runs weights.
         parity: Its verdict; None where it was not verified.
         ratio: How many times as fast as the baseline; None where there is none to compare with.
@@ -73,7 +75,9 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
     latency = evidence.latency
     if latency is None:
         return ()
-    refused = {c.config for c in evidence.candidates if c.status is Status.FAILED} | {
+    failed = {c.config for c in evidence.candidates if c.status is Status.FAILED}
+    held = {c.config for c in evidence.candidates if c.status is Status.PASSED} - failed
+    dropped = {
         item.config
         for item in (evidence.accuracy.comparisons if evidence.accuracy else ())
         if item.status is Status.FAILED
@@ -84,12 +88,14 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
             s
             for s in latency.samples
             if (s.batch, s.timing) == (comparison.batch, comparison.timing)
-            and s.config not in refused
+            and s.config not in failed
+            and _plain(s.config) not in dropped
             and s.config.runtime is not RuntimeKind.PYTORCH
         ]
         if not able:
             continue
-        fastest = min(able, key=lambda sample: sample.summary.median_ms)
+        verified = [sample for sample in able if sample.config in held]
+        fastest = min(verified or able, key=lambda sample: sample.summary.median_ms)
         baseline, ratio, same_rounds = _beside_baseline(evidence, latency, fastest)
         parity = evidence.parity_of(fastest.config)
         found.append(
@@ -124,6 +130,11 @@ def _beside_baseline(
     return baseline, ratio_of_medians(baseline.samples_ms, fastest.samples_ms), False
 
 
+def _plain(config: CandidateConfig) -> CandidateConfig:
+    """As accuracy is measured of it: how an engine is launched changes no answer."""
+    return replace(config, cuda_graph=False)
+
+
 def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
     files = manifest.files if manifest else ()
     return next((record.path for record in files if record.sha256 == sample.artifact_sha256), None)
@@ -132,7 +143,7 @@ def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
 def accuracy_of(evidence: Evidence, config: CandidateConfig) -> ArtifactAccuracy | None:
     """The accuracy of one way of running one artifact, if it was measured."""
     artifacts = evidence.accuracy.artifacts if evidence.accuracy else ()
-    return next((item for item in artifacts if item.config == config), None)
+    return next((item for item in artifacts if item.config == _plain(config)), None)
 
 
 def not_verified(evidence: Evidence) -> tuple[str, ...]:
@@ -153,23 +164,12 @@ def not_verified(evidence: Evidence) -> tuple[str, ...]:
             said.append("Parity was measured on synthetic images, not on pictures.")
         said += [f"{item.name} did not take part in parity: {item.reason}" for item in result.skipped]
     ran = {candidate.artifact_sha256 for candidate in evidence.candidates}
-    said += [
-        f"{engine.file.path} was never run: its parity is not known."
-        for engine in manifest.engines
-        if engine.file.sha256 not in ran
-    ]
-    if evidence.accuracy is None:
-        said.append("Accuracy was not measured: how often the model is right is not known.")
-    else:
-        artifacts, published = evidence.accuracy.artifacts, evidence.accuracy.published
-        if published is not None and (text := far_below(artifacts[0].top1, published)) is not None:
-            said.append(f"Whether the model is run as it was trained: {text}")
-        measured = {item.config for item in artifacts}
-        said += [
-            f"The accuracy of {c.name} was not measured."
-            for c in evidence.candidates
-            if c.file is not None and c.runtime is not RuntimeKind.PYTORCH and c.config not in measured
-        ]
+    idle = [engine.file.path for engine in manifest.engines if engine.file.sha256 not in ran]
+    if len(idle) == 1:
+        said.append(f"{idle[0]} was never run: its parity is not known.")
+    elif idle:
+        said.append(f"{', '.join(idle)} were never run: their parity is not known.")
+    said += _accuracy_gaps(evidence)
     if evidence.latency is None:
         said.append("Latency was not measured.")
     elif not evidence.latency.machine.gpus:
@@ -180,6 +180,30 @@ def not_verified(evidence: Evidence) -> tuple[str, ...]:
         if graph.lowering.calibration is not None and graph.lowering.calibration.random
     ]
     return tuple(dict.fromkeys([*said, *(f"Not counted: {text}." for text in evidence.ignored)]))
+
+
+def _accuracy_gaps(evidence: Evidence) -> list[str]:
+    if evidence.accuracy is None:
+        return ["Accuracy was not measured: how often the model is right is not known."]
+    artifacts, published = evidence.accuracy.artifacts, evidence.accuracy.published
+    said = []
+    if published is not None and (text := far_below(artifacts[0].top1, published)) is not None:
+        said.append(f"Whether the model is run as it was trained: {text}")
+    measured = {item.config for item in artifacts}
+    said += [
+        f"The accuracy of {c.name} was not measured."
+        for c in evidence.candidates
+        if c.file is not None and c.runtime is not RuntimeKind.PYTORCH and c.config not in measured
+    ]
+    return said
+
+
+_LATER = {"report.html", "MODEL_CARD.md", "run.json"}
+
+
+def lasting_files(manifest: Manifest | None) -> tuple[FileRecord, ...]:
+    """The bundle's files but its pages and what is written after them, whose sha256 a page cannot tell."""
+    return tuple(record for record in manifest.files if record.path not in _LATER) if manifest else ()
 
 
 def class_accuracy(evidence: Evidence) -> tuple[ClassAccuracy, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -16,6 +17,8 @@ import torch
 from riformer_deploy_cli import main
 from torch import Tensor
 
+from riformer_deploy.common.enums import Precision
+from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.variants import VARIANTS, Variant
 
@@ -114,3 +117,17 @@ def ema_checkpoint(
     """Averaged weights (the tiny model's) beside raw ones (those of seed 1), as mmengine's EMAHook saves."""
     raw = {f"module.{key}": value for key, value in filled(tiny_architecture, seed=1).items()}
     return write_checkpoint(name="ema.pth", ema_state_dict={**raw, "steps": torch.tensor(9)})
+
+
+@pytest.fixture
+def run_line(tiny_checkpoint: Path, labelled_pictures: Path) -> tuple[str, ...]:
+    """Arguments of ``run`` that ``finished_run`` was made with."""
+    line = (tiny_checkpoint, "--data", labelled_pictures, "--target", "cpu", "--image-size", "64x48")
+    return (*map(str, line), "--batch", "1", "--max-seconds", "0.01")
+
+
+@pytest.fixture
+def strict_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tolerance of stages that no float32 model holds."""
+    tolerance = dataclasses.replace(TOLERANCES[Precision.FP32], stage_relative_l2=1e-30)
+    monkeypatch.setitem(TOLERANCES, Precision.FP32, tolerance)

@@ -9,7 +9,7 @@ from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.accuracy_results import Published
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.reporting.evidence import read_evidence
-from riformer_deploy.reporting.summary import choices, class_accuracy, mistakes, not_verified
+from riformer_deploy.reporting.summary import choices, class_accuracy, lasting_files, mistakes, not_verified
 
 
 def test_what_is_chosen_is_a_file_of_the_bundle_and_never_one_that_failed_parity(
@@ -74,3 +74,12 @@ def test_an_accuracy_far_below_the_published_one_is_told(measured_bundle: Path) 
     accuracy = dataclasses.replace(evidence.accuracy, published=published)
     said = not_verified(dataclasses.replace(evidence, accuracy=accuracy))
     assert any("far below the 99.00 % that was published of tiny" in text for text in said)
+
+
+def test_files_are_listed_without_pages_which_cannot_tell_their_own_hash(measured_bundle: Path) -> None:
+    manifest = read_evidence(measured_bundle).manifest
+    assert manifest is not None
+    assert lasting_files(manifest) == manifest.files
+    page = dataclasses.replace(manifest.reference.file, path="report.html")
+    later = dataclasses.replace(manifest, results={**manifest.results, "report.html": page})
+    assert lasting_files(later) == manifest.files

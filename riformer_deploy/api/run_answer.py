@@ -1,0 +1,230 @@
+"""The answer of a run, from the bundle's evidence: what to ship, what must not be, what is not known."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+from riformer_deploy.api.run_context import RunContext
+from riformer_deploy.api.run_records import ShipChoice
+from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.common.enums import Processor, RuntimeKind, Target
+from riformer_deploy.evaluation.accuracy_results import AccuracyComparison
+from riformer_deploy.evaluation.latency_summary import instability
+from riformer_deploy.evaluation.parity_failures import why_failed
+from riformer_deploy.evaluation.results import Status
+from riformer_deploy.reporting.evidence import Evidence, read_evidence
+from riformer_deploy.reporting.html import answer_of
+from riformer_deploy.reporting.summary import Choice, choices, not_verified
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAnswer:
+    """The answer.
+
+    Attributes:
+        status: ``failed`` where a batch size was timed and nothing of it may be shipped.
+        choices: What to ship, by batch size.
+        refused: Pairs of artifact and runtime that must not be shipped, each with the reason.
+        unverified: What the bundle holds no evidence of, each in one sentence.
+        text: All this in one paragraph.
+        next_command: The arguments of the next command as a rule.
+    """
+
+    status: Status
+    choices: tuple[ShipChoice, ...]
+    refused: tuple[str, ...]
+    unverified: tuple[str, ...]
+    text: str
+    next_command: tuple[str, ...]
+
+
+def answer(context: RunContext) -> RunAnswer:
+    """Decide.
+
+    Args:
+        context: The run.
+
+    Raises:
+        BundleError: A record in the bundle is not valid.
+        BundleIntegrityError: A result was changed.
+    """
+    evidence = read_evidence(context.directory)
+    aimed = _for_target(evidence, context.options.target)
+    batches = context.options.batches
+    if evidence.manifest is not None and (fixed := evidence.manifest.onnx[0].batch) is not None:
+        batches = (fixed,)
+    chosen = [
+        choice
+        for choice in choices(aimed)
+        if choice.batch in batches and choice.parity is Status.PASSED and choice.file is not None
+    ]
+    shipped = tuple(_ship(choice, evidence) for choice in chosen)
+    refused = _refused(evidence, context.options.target)
+    unverified = (*not_verified(evidence), *_unsteady(aimed))
+    timed = {s.batch for s in aimed.latency.samples if s.batch in batches} if aimed.latency else set()
+    failed = timed - {choice.batch for choice in chosen}
+    return RunAnswer(
+        status=Status.FAILED if failed else Status.PASSED,
+        choices=shipped,
+        refused=refused,
+        unverified=unverified,
+        text=_paragraph(aimed, chosen, refused, unverified),
+        next_command=_next(context, evidence, shipped),
+    )
+
+
+def _aimed(config: CandidateConfig, target: Target) -> bool:
+    return target is Target.AUTO or config.processor == Processor(target)
+
+
+def _for_target(evidence: Evidence, target: Target) -> Evidence:
+    """The evidence with latencies on the target's kind of processor alone."""
+    latency = evidence.latency
+    if latency is None:
+        return evidence
+    samples = tuple(sample for sample in latency.samples if _aimed(sample.config, target))
+    kept = dataclasses.replace(latency, samples=samples) if samples else None
+    return dataclasses.replace(evidence, latency=kept)
+
+
+def _comparison(evidence: Evidence, config: CandidateConfig) -> AccuracyComparison | None:
+    plain = dataclasses.replace(config, cuda_graph=False)
+    comparisons = evidence.accuracy.comparisons if evidence.accuracy else ()
+    return next((item for item in comparisons if item.config == plain), None)
+
+
+def _ship(choice: Choice, evidence: Evidence) -> ShipChoice:
+    fastest, ratio, right = choice.fastest, choice.ratio, choice.accuracy
+    drop = _comparison(evidence, fastest.config)
+    return ShipChoice(
+        batch=choice.batch,
+        file=choice.file or "",
+        sha256=fastest.artifact_sha256,
+        runtime=fastest.config.runtime,
+        precision=fastest.config.precision,
+        name=fastest.name,
+        median_ms=fastest.summary.median_ms,
+        ci95_ms=fastest.summary.ci95_ms,
+        baseline=choice.baseline.name if choice.baseline else None,
+        speed_up=ratio.value if ratio else None,
+        speed_up_ci95=ratio.ci95 if ratio else None,
+        top1_percent=right.top1.percent if right else None,
+        top1_ci95_percent=right.top1.ci95_percent if right else None,
+        pictures=right.images if right else None,
+        drop_points=drop.drop_points if drop else None,
+        drop_ci95_points=drop.drop_ci95_points if drop else None,
+    )
+
+
+def _refused(evidence: Evidence, target: Target) -> tuple[str, ...]:
+    """What failed parity or the accuracy gate."""
+    found = [
+        f"{why_failed(item)}: parity does not hold"
+        for item in evidence.candidates
+        if item.status is Status.FAILED and _aimed(item.config, target)
+    ]
+    accuracy = evidence.accuracy
+    if accuracy is not None and accuracy.max_drop_points is not None:
+        found += [
+            f"{item.config.name}: top-1 drops by {item.drop_points:.2f} points, "
+            f"{accuracy.max_drop_points:g} are allowed"
+            for item in accuracy.comparisons
+            if item.status is Status.FAILED and _aimed(item.config, target)
+        ]
+    return tuple(found)
+
+
+def _unsteady(aimed: Evidence) -> tuple[str, ...]:
+    """That latencies are known badly, where they are."""
+    series = aimed.latency.samples if aimed.latency else ()
+    count = sum(instability(sample.samples_ms) is not None for sample in series)
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(series)} series of latencies spread or drift by more than a tenth, as on a busy "
+        "machine: the intervals tell how sure the figures are of it as it was, not of a quiet one.",
+    )
+
+
+def _paragraph(
+    aimed: Evidence,
+    chosen: list[Choice],
+    refused: tuple[str, ...],
+    unverified: tuple[str, ...],
+) -> str:
+    said = [answer_of(choice) + _drop_text(aimed, choice) for choice in chosen]
+    if aimed.latency is None:
+        said.append("Nothing was timed on the target, so nothing is chosen.")
+    elif not chosen:
+        said.append("Nothing that was timed holds parity and the accuracy gate, so nothing is to be shipped.")
+    if aimed.latency is not None:
+        machine = aimed.latency.machine
+        said.append(
+            f"Timed in {aimed.latency.rounds} rounds or more with {aimed.latency.threads} threads on "
+            f"{'; '.join((machine.cpu, *machine.gpus))}."
+        )
+    said += [
+        f"Parity is against {item.reference}, on {sum(item.inputs.batches)} images "
+        f"({item.inputs.description})."
+        for item in aimed.parity[:1]
+    ]
+    if refused:
+        said.append(f"Not to be shipped: {'; '.join(refused)}.")
+    if unverified:
+        said.append("Not verified: " + " ".join(unverified))
+    return " ".join(said)
+
+
+def _drop_text(evidence: Evidence, choice: Choice) -> str:
+    """How much less right it is than the baseline, in a sentence; nothing where that was not measured."""
+    drop = _comparison(evidence, choice.fastest.config)
+    if drop is None:
+        return ""
+    low, high = drop.drop_ci95_points
+    points = f"{drop.drop_points:+.2f} points ({low:+.2f} to {high:+.2f})"
+    return f" Drop of top-1 from {drop.baseline.name}: {points}."
+
+
+def _next(context: RunContext, evidence: Evidence, shipped: tuple[ShipChoice, ...]) -> tuple[str, ...]:
+    """What is done next as a rule: what gives more evidence, else what uses the choice."""
+    options, bundle = context.options, os.fspath(context.directory)
+    if not shipped and evidence.latency is not None:
+        return ("inspect", bundle)
+    missing = []
+    if options.calibration is None:
+        missing += ["--calibration", "FOLDER"]
+    if evidence.accuracy is None:
+        missing += ["--data", "DIR"]
+    if missing or not shipped:
+        return ("run", *_again(context), *missing)
+    first = shipped[0]
+    runner = {
+        RuntimeKind.ONNX_RUNTIME: "onnx",
+        RuntimeKind.OPENVINO: "openvino",
+        RuntimeKind.TENSORRT: "engine",
+        RuntimeKind.PYTORCH: "torch",
+    }[first.runtime]
+    return ("predict", "IMAGE", bundle, "--with", runner, "--precision", str(first.precision))
+
+
+def _again(context: RunContext) -> list[str]:
+    """The arguments of the same run."""
+    options = context.options
+    words = [os.fspath(options.checkpoint), "-o", os.fspath(options.output)]
+    if options.image_size_px is not None:
+        words += ["--image-size", "x".join(map(str, options.image_size_px))]
+    if options.target is not Target.AUTO:
+        words += ["--target", str(options.target)]
+    for name, value in (
+        ("--calibration", options.calibration),
+        ("--data", options.data),
+        ("--max-drop", options.max_drop_points),
+        ("--config", options.config),
+        ("--weights", options.weights),
+        ("--key", options.key),
+        ("--classes", options.class_names),
+    ):
+        words += [] if value is None else [name, str(value)]
+    return words
