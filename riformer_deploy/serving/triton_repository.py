@@ -11,7 +11,7 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
-from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
+from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
@@ -66,6 +66,8 @@ class PicturePreprocessing(StrEnum):
     """A model of the Python backend, with exactly the bundle's pixels."""
     NONE = "none"
     """Nothing: clients send tensors."""
+    DALI = "dali"
+    """Refused: DALI's pixels are not those that accuracy was measured with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,14 @@ class TritonOptions:
     def __post_init__(self) -> None:
         if self.group not in (Group.ONNX, Group.ENGINE):
             raise OptionError(f"Triton runs onnx or engine here, not {self.group}.")
+        if self.preprocess is PicturePreprocessing.DALI:
+            raise OptionError(
+                "Pictures are not prepared with DALI: it decodes and resizes with other arithmetic than Pillow, "
+                "so that the network would see other pixels than those that its accuracy was measured with; "
+                "how far scores move cannot be told without DALI and a GPU.",
+                remedy="Use --preprocess python, whose pixels are the bundle's, or --preprocess none and "
+                "prepare tensors with a pipeline of your own.",
+            )
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise OptionError(
                 f"{self.name!r} is no name of a model: use letters, digits, dots, dashes and underscores."
@@ -213,7 +223,7 @@ class _Writer:
         classes = self.bundle.manifest.model.class_names
         labels = classes is not None
         network = network_config(names, artifact, batching, labels=labels, cached=not pictures)
-        self._model(folder / names.network, network, {self._file_name: self._served(artifact.file)})
+        self._model(folder / names.network, network, {self._file_name: self._served()})
         self._warm_up(folder / names.network / "warmup", {WARMUP_IMAGES: self._golden_input()})
         labelled = [names.network]
         if pictures:
@@ -232,8 +242,10 @@ class _Writer:
     def _file_name(self) -> str:
         return PLAN_FILE if isinstance(self.artifact, EngineArtifact) else ONNX_FILE
 
-    def _served(self, record: FileRecord) -> Path:
-        return self.bundle.path_of(record)
+    def _served(self) -> Path:
+        if isinstance(self.artifact, OnnxArtifact):
+            return self.bundle.graph_path(self.artifact)
+        return self.bundle.path_of(self.artifact.file)
 
     def _golden_input(self) -> bytes:
         """One golden image as the network takes it."""
