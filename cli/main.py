@@ -84,6 +84,9 @@ app.command("predict", epilog="Example: riformer-deploy predict photos/ 'more/*.
 app.command("features", epilog="Example: riformer-deploy features photos/ bundle -o features.npz")(
     commands.features
 )
+app.command("score", epilog="Example: riformer-deploy score photos/ bundle -o scores.parquet --cluster auto")(
+    commands.score
+)
 app.command("download", epilog="Example: riformer-deploy download riformer-s12_in1k -o checkpoints")(
     commands.download
 )

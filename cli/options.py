@@ -101,6 +101,19 @@ def split_bundle(arguments: Sequence[str], bundle: Path | None = None) -> tuple[
     return tuple(arguments[:-1]), last
 
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        help="A running Ray cluster: this machine's, or that at an address.",
+        show_default="this machine alone",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(help="Models that run side by side.", show_default="as many as there is room for"),
+]
+Cpus = Annotated[int, typer.Option(help="Cores, and threads, of each of these models.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[
     bool,

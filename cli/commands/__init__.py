@@ -16,6 +16,7 @@ from .predict import predict
 from .reparameterize import reparameterize
 from .report import report
 from .reproduce import reproduce
+from .score import score
 from .sensitivity import sensitivity
 from .serve import check, triton
 from .test import evaluate
@@ -39,6 +40,7 @@ __all__ = [
     "reparameterize",
     "report",
     "reproduce",
+    "score",
     "sensitivity",
     "triton",
 ]

@@ -22,6 +22,7 @@ from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.serving.feature_extractor import FeatureExtractor, feature_runner
 
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureReport:
     """What ``features`` wrote.

@@ -29,7 +29,7 @@ _NAME = "\0"
 """Begins what a model's machine calls a picture, as opposed to its file."""
 
 Columns = dict[str, Any]
-"""pyarrow arrays by name, with one value a picture: ``reason``, null where it could be used, and the answer."""
+"""pyarrow arrays by name, one value a picture: ``reason``, null where it could be used, and the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,7 @@ class PictureJob:
     gpus: int = 0
 
 
-def map_pictures(
-    job: PictureJob, options: RayOptions, *, start: int = 0
-) -> Generator[tuple[int, Any]]:
+def map_pictures(job: PictureJob, options: RayOptions, *, start: int = 0) -> Generator[tuple[int, Any]]:
     """What is answered of every picture from ``start`` on, batch after batch, in order.
 
     A file that cannot be read, or vanishes meanwhile, has a row with the reason; so has one whose name Ray
@@ -211,9 +209,7 @@ def _absolute(path: Path | str) -> str:
     return os.path.abspath(path)  # noqa: PTH100  # Path.resolve would follow links
 
 
-def _refused(
-    job: PictureJob, start: int, suspect: Callable[[str], bool]
-) -> Iterator[tuple[int, str]]:
+def _refused(job: PictureJob, start: int, suspect: Callable[[str], bool]) -> Iterator[tuple[int, str]]:
     """Pictures that Ray Data cannot be given, and why."""
     for number in range(start, len(job.paths)):
         path = _absolute(job.paths[number])
@@ -245,7 +241,7 @@ def is_misread(path: str) -> bool:
 
 
 def _is_unlikely(path: str) -> bool:
-    """By one look at its entry, since there may be millions; what that does not show is found when it is read."""
+    """By one look at its entry, since there may be millions; reading finds what that does not show."""
     try:
         state = os.stat(path)  # noqa: PTH116  # ten times as fast as Path's
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import tempfile
@@ -17,7 +18,8 @@ from riformer_deploy.common.errors import OptionError, RuntimeFailureError
 from riformer_deploy.system.machine import usable_cores
 
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's switch for machines that are no part of a cluster: at 0 every port of it listens on loopback alone."""
+"""Ray's switch for machines that are no part of a cluster: at 0 its ports listen on loopback alone."""
+_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _STORE_BYTES = 512 * 2**20
 _LONGEST_FOLDER = 40
 """The names of Ray's sockets are up to 66 characters longer, and the system takes 107."""
@@ -46,8 +48,8 @@ class RayOptions:
         ]
         if self.cluster is not None and (not self.cluster or "://" in self.cluster):
             problems.append(
-                f"the cluster is auto or HOST:PORT, got {self.cluster!r}; run the command on a machine of the "
-                "cluster rather than through Ray Client"
+                f"the cluster is auto or HOST:PORT, got {self.cluster!r}; run the command on a machine of "
+                "the cluster rather than through Ray Client"
             )
         if problems:
             raise OptionError("Ray cannot be used as asked.", details=problems)
@@ -75,6 +77,8 @@ def ray_session(options: RayOptions) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    os.environ.setdefault(_LOG_LEVEL, "fatal")  # Ray warns of what its own libraries do
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     with contextlib.ExitStack() as closing:
         where: dict[str, Any] = {"address": options.cluster}
         if options.cluster is None:

@@ -95,8 +95,8 @@ class TritonOptions:
             raise OptionError(f"Triton runs onnx or engine here, not {self.group}.")
         if self.preprocess is PicturePreprocessing.DALI:
             raise OptionError(
-                "Pictures are not prepared with DALI: it decodes and resizes with other arithmetic than Pillow, "
-                "so that the network would see other pixels than those that its accuracy was measured with; "
+                "Pictures are not prepared with DALI: it decodes and resizes with other arithmetic than "
+                "Pillow, so that the network would see other pixels than accuracy was measured with; "
                 "how far scores move cannot be told without DALI and a GPU.",
                 remedy="Use --preprocess python, whose pixels are the bundle's, or --preprocess none and "
                 "prepare tensors with a pipeline of your own.",
