@@ -8,6 +8,7 @@ one batch, and a file that cannot be read keeps its place by a stand-in.
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from riformer_deploy.serving.ray_session import RayOptions, free_actors, ray_ses
 WAVE = 2**18
 """Most pictures of one Ray dataset: Ray holds a record of each batch in the process that asks."""
 _COMPRESSED = (".bz2", ".gz", ".lz4", ".snappy", ".zst", ".br")
+_FAILURE = "failure"
 _NAME = "\0"
 """Begins what a model's machine calls a picture, as opposed to its file."""
 
@@ -71,10 +73,13 @@ class _Actor:
         self._answer: Callable[[EncodedPictures], Columns] | None = None
 
     def __call__(self, batch: Any) -> Any:
-        if self._answer is None:
-            self._answer = self._work.open()
         paths, contents = (batch[name].to_pylist() for name in ("path", "bytes"))
-        columns = self._answer(EncodedPictures(paths=paths, contents=contents))
+        try:
+            if self._answer is None:
+                self._answer = self._work.open()
+            columns = self._answer(EncodedPictures(paths=paths, contents=contents))
+        except RIFormerDeployError as err:  # of an error that a task raises Ray keeps the text alone
+            columns = {_FAILURE: [pickle.dumps(err)] * len(paths)}
         return require("pyarrow").table({"path": batch["path"], **columns})
 
 
@@ -131,7 +136,6 @@ def map_pictures(job: PictureJob, options: RayOptions, *, start: int = 0) -> Gen
                     yield position, answered
                     position += len(answered)
             except (ray.exceptions.RayError, OSError) as err:
-                _raise_ours(err)
                 vanished = {n: why for n, why in _refused(job, position, _is_unreadable) if n not in refused}
                 if not vanished:
                     raise RuntimeFailureError(f"Ray failed: {err}") from err
@@ -156,6 +160,7 @@ def _wave(
     files = [stand_in if n in refused else _absolute(job.paths[n]) for n in wave]
     blocks = -(-len(files) // job.batch)
     files += [stand_in] * (blocks * job.batch - len(files))  # Ray splits evenly: now by batches
+    actors = min(actors, blocks)
     with ray.data.DataContext.current(_context(ray)):
         encoded = ray.data.read_binary_files(
             files,
@@ -163,7 +168,7 @@ def _wave(
             filesystem=require("pyarrow", "fs").LocalFileSystem(),
             override_num_blocks=blocks,
             num_cpus=0,  # it waits for disks; the cores are the models'
-            concurrency=2 * actors,
+            concurrency=min(2 * actors, blocks),
         )
         dataset = encoded.map_batches(
             _Actor,
@@ -182,6 +187,8 @@ def _wave(
                 f"Ray Data gave other pictures than those from {wave[0] + first} on.",
                 remedy="Report it, with the version of Ray.",
             )
+        if _FAILURE in table.column_names:
+            raise pickle.loads(table[_FAILURE][0].as_py())  # noqa: S301  # Ray trusts its cluster as much
         yield table.slice(0, len(wave) - first)
 
 
@@ -257,14 +264,3 @@ def _is_unreadable(path: str) -> bool:
     except OSError:
         return True
     return False
-
-
-def _raise_ours(err: BaseException) -> None:
-    """Raise the error of this toolkit that an error of Ray's was caused by, if it was."""
-    seen: BaseException | None = err
-    while seen is not None:
-        inner = getattr(seen, "cause", None)
-        for found in (seen, inner):
-            if isinstance(found, RIFormerDeployError):
-                raise type(found)(found.message, details=found.details, remedy=found.remedy) from err
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__

@@ -93,13 +93,13 @@ def ray_session(options: RayOptions) -> Iterator[Any]:
         with _own_handlers():
             try:
                 ray.init(**where, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, RuntimeError, ValueError, OSError) as err:
+            except Exception as err:  # Ray raises Exception itself where it does not start in 30 seconds
                 what = "Ray does not start" if options.cluster is None else f"No cluster at {options.cluster}"
                 raise RuntimeFailureError(
                     f"{what}: {err}",
                     remedy="Leave --cluster out to use this machine alone."
                     if options.cluster
-                    else "See that /tmp has space and that this user may start processes.",
+                    else "Try again when the machine is less busy; Ray waits for itself for 30 seconds.",
                 ) from err
         yield ray
 
