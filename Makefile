@@ -150,7 +150,7 @@ $(SCALE)/digits $(SCALE)/features &: $(VENV)/.base $(SCALE)/.done
 
 scale: $(SCALE)/digits $(SCALE)/features
 	SCALE_BUNDLES=$(SCALE) timeout 900 $(SCALE)/bin/python -m pytest -q \
-		--confcutdir tests/scale tests/scale/live.py
+		--confcutdir tests/scale tests/scale/score_file.py tests/scale/live.py
 
 clean:
 	rm -rf $(VENV) $(PEER) $(SERVING) $(SCALE) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
