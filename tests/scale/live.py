@@ -236,7 +236,7 @@ def test_accuracy_is_the_same_record_and_a_pass_begun_here_is_ended_there(
         accuracy_bundle(copy, dataclasses.replace(plain, data=tmp_path / "d.npz", ray=TWO))
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 300) -> None:
     """Wait for something, and fail if it does not come."""
     end = time.monotonic() + seconds
     while not holds():
