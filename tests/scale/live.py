@@ -148,17 +148,23 @@ def test_what_cannot_be_read_is_a_row_with_predict_s_reason_also_where_it_vanish
     expected = expected_rows(digits, PictureFiles(paths=pictures.paths[:5] + pictures.paths[8:]), top=2)
     monkeypatch.chdir(tmp_path)
     relative = PictureFiles(paths=tuple(Path(path).relative_to(tmp_path) for path in pictures.paths))
-    vanishing = tmp_path / paths[7].name
+    listed, opened = paths[7], paths[9]
     options = ScoreOptions(output="out.parquet", batch=4, top=2, ray=RayOptions(actors=1))
-    looked_at = ray_pictures._is_unlikely
+    data = require("ray", "data")
+    looked_at, pool = ray_pictures._is_unlikely, data.ActorPoolStrategy
 
-    def vanish(path: str) -> bool:
+    def before_ray_lists_it(path: str) -> bool:
         found = looked_at(path)
-        if path == str(vanishing):
-            vanishing.unlink()
+        if path == str(listed):
+            listed.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(ray_pictures, "_is_unlikely", vanish)
+    def before_ray_opens_it(**how: Any) -> Any:
+        opened.unlink(missing_ok=True)
+        return pool(**how)
+
+    monkeypatch.setattr(ray_pictures, "_is_unlikely", before_ray_lists_it)
+    monkeypatch.setattr(data, "ActorPoolStrategy", before_ray_opens_it)
     score_pictures(digits, relative, options)
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["image"] for row in rows] == [
@@ -169,11 +175,12 @@ def test_what_cannot_be_read_is_a_row_with_predict_s_reason_also_where_it_vanish
         row["image"] = Path(row["image"]).name
         if row["reason"]:
             row["reason"] = row["reason"].replace(f"{tmp_path}/", "")
-    usual = [row for row in rows[:5] + rows[8:] if row["image"] != vanishing.name]
-    assert usual == [row for row in expected if row["image"] != vanishing.name]
+    vanished = (listed.name, opened.name)
+    usual = [row for row in rows[:5] + rows[8:] if row["image"] not in vanished]
+    assert usual == [row for row in expected if row["image"] not in vanished]
     assert all("Ray Data does not read" in row["reason"] for row in rows[5:8])
-    (gone,) = [row for row in rows if row["image"] == vanishing.name]
-    assert gone["reason"] == f"{vanishing.name} cannot be decoded: there is no such file"
+    reasons = [row["reason"] for row in rows if row["image"] in vanished]
+    assert reasons == [f"{name} cannot be decoded: there is no such file" for name in vanished]
 
 
 @pytest.mark.usefixtures("_ray")
