@@ -141,15 +141,15 @@ $(SCALE)/.done: pyproject.toml constraints.txt
 	@$(SCALE_INSTALL) --no-deps --editable .
 	@touch $@
 
-$(SCALE)/digits $(SCALE)/features &: $(VENV)/.base $(SCALE)/.done
+$(SCALE)/.bundles: $(VENV)/.base $(SCALE)/.done
 	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o $(SCALE)/digits \
 		--precision fp32 --precision int8 --calibration examples/digits/calibration --force
 	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o $(SCALE)/features \
 		--output-form features --calibration examples/digits/calibration --force
-	@touch $(SCALE)/digits $(SCALE)/features
+	@touch $@
 
-scale: $(SCALE)/digits $(SCALE)/features
-	SCALE_BUNDLES=$(SCALE) timeout 900 $(SCALE)/bin/python -m pytest -q \
+scale: $(SCALE)/.bundles
+	SCALE_BUNDLES=$(SCALE) timeout 1200 $(SCALE)/bin/python -m pytest -q \
 		--confcutdir tests/scale tests/scale/score_file.py tests/scale/live.py
 
 clean:

@@ -43,14 +43,3 @@ def test_encoded_pictures_are_the_files(repository: Path) -> None:
     assert len(encoded) == 1
     assert encoded.picture(0).tobytes() == files.picture(0).tobytes()
     assert encoded.name_of(0) == f"\0{path}"
-
-
-def test_a_list_of_files_is_the_same_until_one_is_changed(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"a")
-    files = PictureFiles(paths=(path, tmp_path / "gone.png"))
-    first = files.identity()
-    assert files.identity() == first
-    assert PictureFiles(paths=(path,)).identity() != first
-    path.write_bytes(b"other")
-    assert files.identity() != first
