@@ -14,11 +14,15 @@ SERVING ?= .venv-serving
 SERVING_INSTALL := $(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	--constraint tests/serving/constraints.txt
 
+SCALE ?= .venv-scale
+SCALE_INSTALL := $(SCALE)/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt
+
 PEER ?= .venv-peer
 PEER_INSTALL := $(PEER)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --constraint tests/peer/constraints.txt
 
-.PHONY: help demo test test-all lint types layers unit battery benchmarks peer serving clean
+.PHONY: help demo test test-all lint types layers unit battery benchmarks peer serving scale clean
 
 help:
 	@echo "make demo        run on examples/riformer-digits.pth: what to ship, how fast, how right, on what evidence"
@@ -29,6 +33,7 @@ help:
 	@echo "make docs        write docs/reference/ from the code"
 	@echo "make peer        compare with mmpretrain 1.2.0, live, in an environment of its own"
 	@echo "make serving     serve the digits with a real tritonserver, in an environment of its own"
+	@echo "make scale       score the digits with a real Ray, in an environment of its own"
 	@echo "make clean       remove what these made"
 
 $(BIN)/python:
@@ -125,5 +130,23 @@ serving: $(SERVING)/digits
 	SERVING_BUNDLE=$(SERVING)/digits timeout 300 $(SERVING)/bin/python -m pytest -q \
 		--confcutdir tests/serving tests/serving/live.py
 
+# Ray is large and starts in ten seconds, so it is not in $(VENV); no PyTorch is installed there.
+$(SCALE)/.done: pyproject.toml constraints.txt
+	@test -x $(SCALE)/bin/python || $(PYTHON) -m venv $(SCALE)
+	@$(SCALE_INSTALL) "ray[data]" onnxruntime pillow packaging typing-extensions rich typer pytest
+	@$(SCALE_INSTALL) --no-deps --editable .
+	@touch $@
+
+$(SCALE)/.bundles: $(VENV)/.base $(SCALE)/.done
+	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o $(SCALE)/digits \
+		--precision fp32 --precision int8 --calibration examples/digits/calibration --force
+	$(BIN)/riformer-deploy export examples/riformer-digits.pth --image-size 64 -o $(SCALE)/features \
+		--output-form features --calibration examples/digits/calibration --force
+	@touch $@
+
+scale: $(SCALE)/.bundles
+	SCALE_BUNDLES=$(SCALE) timeout 1200 $(SCALE)/bin/python -m pytest -q \
+		--confcutdir tests/scale tests/scale/score_file.py tests/scale/live.py
+
 clean:
-	rm -rf $(VENV) $(PEER) $(SERVING) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PEER) $(SERVING) $(SCALE) .demo .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

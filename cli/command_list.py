@@ -103,6 +103,15 @@ COMMANDS = {
         ),
         example="riformer-deploy features photos/ bundle -o features.npz",
     ),
+    "score": CommandEntry(
+        module="score",
+        function="score",
+        summary=(
+            "Score any number of pictures with Ray, here or on a cluster; an interrupted pass is "
+            "taken up again."
+        ),
+        example="riformer-deploy score photos/ bundle -o scores.parquet --cluster auto",
+    ),
     "download": CommandEntry(
         module="download",
         function="download",

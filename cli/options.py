@@ -129,6 +129,19 @@ def split_bundle(arguments: Sequence[str], bundle: Path | None = None) -> tuple[
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=GENERAL)
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        help="A running Ray cluster: this machine's, or that at an address.",
+        show_default="this machine alone",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(help="Models that run side by side.", show_default="as many as there is room for"),
+]
+Cpus = Annotated[int, typer.Option(help="Cores, and threads, of each of these models.")]
 Debug = Annotated[
     bool,
     typer.Option(

@@ -46,6 +46,7 @@ API: dict[str, Callable[..., Any]] = {
     "build": riformer_deploy.build_engines,
     "predict": riformer_deploy.predict_images,
     "features": riformer_deploy.extract_features,
+    "score": riformer_deploy.score_pictures,
     "download": riformer_deploy.download_checkpoint,
     "reproduce": riformer_deploy.reproduce_table,
     "sensitivity": bundle_sensitivity,

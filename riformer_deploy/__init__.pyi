@@ -45,6 +45,10 @@ from riformer_deploy.api.run_records import RunReport as RunReport
 from riformer_deploy.api.run_records import RunStep as RunStep
 from riformer_deploy.api.run_records import ShipChoice as ShipChoice
 from riformer_deploy.api.run_records import StepOutcome as StepOutcome
+from riformer_deploy.api.score import RayOptions as RayOptions
+from riformer_deploy.api.score import ScoreOptions as ScoreOptions
+from riformer_deploy.api.score import ScoreReport as ScoreReport
+from riformer_deploy.api.score import score_pictures as score_pictures
 from riformer_deploy.api.sensitivity import bundle_sensitivity as bundle_sensitivity
 from riformer_deploy.api.serve import PicturePreprocessing as PicturePreprocessing
 from riformer_deploy.api.serve import ServeCheck as ServeCheck
@@ -105,6 +109,7 @@ from riformer_deploy.data.calibration import CalibrationSet as CalibrationSet
 from riformer_deploy.data.calibration_files import CalibrationSource as CalibrationSource
 from riformer_deploy.data.image_files import PictureFiles as PictureFiles
 from riformer_deploy.data.image_files import find_pictures as find_pictures
+from riformer_deploy.data.loader import Pictures as Pictures
 from riformer_deploy.data.preprocessing import Interpolation as Interpolation
 from riformer_deploy.data.preprocessing import Preprocessing as Preprocessing
 from riformer_deploy.data.preprocessing_changes import PreprocessingChanges as PreprocessingChanges

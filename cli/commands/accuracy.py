@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from riformer_deploy.common.enums import Group
+from riformer_deploy.common.errors import OptionError
 
 from .. import completion, options, output, selection
 from ..tables.accuracy import print_accuracy
+
+if TYPE_CHECKING:
+    from riformer_deploy.api.accuracy import RayOptions
 
 
 def accuracy(
@@ -38,6 +42,9 @@ def accuracy(
             show_default="no gate",
         ),
     ] = None,
+    cluster: options.Cluster = None,
+    actors: options.Actors = None,
+    cpus: options.Cpus = 1,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -54,6 +61,7 @@ def accuracy(
         batch=batch,
         workers=workers,
         max_drop_points=max_drop,
+        ray=_on_cluster(cluster, actors, cpus),
     )
     directory = options.chosen_bundle(bundle)
     with output.counter("pictures") as count:
@@ -65,3 +73,13 @@ def accuracy(
         output.next_step("bench", directory)
     if result.status is Status.FAILED:
         raise typer.Exit(1)
+
+
+def _on_cluster(cluster: str | None, actors: int | None, cpus: int) -> RayOptions | None:
+    from riformer_deploy.api.accuracy import RayOptions
+
+    if cluster is not None:
+        return RayOptions(cluster=cluster, actors=actors, cpus=cpus)
+    if actors is not None or cpus != 1:
+        raise OptionError("--actors and --cpus are of a cluster.", remedy="Add --cluster, or leave them out.")
+    return None

@@ -26,6 +26,7 @@ class PreprocessChoice(StrEnum):
 
     PYTHON = "python"
     NONE = "none"
+    DALI = "dali"
 
 
 def triton(
@@ -42,7 +43,10 @@ def triton(
     ] = None,
     preprocess: Annotated[
         PreprocessChoice,
-        typer.Option(help="python: clients send pictures, or tensors; none: tensors alone."),
+        typer.Option(
+            help="python: clients send pictures, or tensors; none: tensors alone; dali is refused, since its "
+            "pixels differ."
+        ),
     ] = PreprocessChoice.PYTHON,
     name: Annotated[
         str | None, typer.Option(help="What clients call the model.", show_default="the bundle's folder")

@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.backends.candidates import require_backends, select_candidates
-from riformer_deploy.backends.gpu_options import GpuOptions
+from riformer_deploy.backends.candidates import require_backends
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common.dependencies import require_installed
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import (
     EngineUnfitError,
@@ -20,15 +20,24 @@ from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.data.class_folders import ClassList
 from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.loader import LoaderOptions
-from riformer_deploy.evaluation.accuracy import AccuracyTask, answers_table, measure_accuracy
+from riformer_deploy.evaluation.accuracy import (
+    AccuracyTask,
+    AnswerSource,
+    answers_here,
+    answers_table,
+    measure_accuracy,
+)
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
 from riformer_deploy.evaluation.published import published_of
 from riformer_deploy.evaluation.results import Status
+from riformer_deploy.serving.accuracy_work import accuracy_candidates, answers_on
+from riformer_deploy.serving.ray_session import RayOptions
 
 __all__ = [
     "AccuracyOptions",
     "AccuracyResult",
+    "RayOptions",
     "Status",
     "accuracy_bundle",
 ]
@@ -49,6 +58,7 @@ class AccuracyOptions:
         workers: Threads that decode; None takes one a core.
         max_drop_points: The largest drop of top-1 from the baseline that passes; None for no gate.
         precisions: Of graphs and engines; none for every one.
+        ray: Where the pictures are worked on, with Ray; None does it in this process.
     """
 
     data: Path | str
@@ -59,6 +69,7 @@ class AccuracyOptions:
     workers: int | None = None
     max_drop_points: float | None = None
     precisions: tuple[Precision, ...] = ()
+    ray: RayOptions | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -80,20 +91,13 @@ def accuracy_bundle(
         BundleError: It is not a bundle, a file was changed, or another process is at the same pass.
         DatasetError: The pictures cannot be found, or their labels do not fit the model.
         OptionError: An option cannot be honoured.
-        RuntimeFailureError: An artifact cannot be run.
+        RuntimeFailureError: An artifact cannot be run, or Ray fails.
         EngineUnfitError: Engines alone were asked for, and none fits this machine.
         MissingDependencyError: An artifact's backend is not installed.
     """
     require_backends(options.groups)
     bundle = Bundle.open(Path(directory))
-    selected = select_candidates(
-        bundle,
-        options.groups,
-        folded=False,
-        keep_memory=False,  # all artifacts are open at once
-        gpu=GpuOptions(required=True, cuda_graphs=(False,)),
-        precisions=options.precisions,
-    )
+    selected = accuracy_candidates(bundle, options.groups, options.precisions)
     if not selected.candidates:
         unfit = EngineUnfitError if set(options.groups) == {Group.ENGINE} else RuntimeFailureError
         raise unfit(
@@ -117,7 +121,11 @@ def accuracy_bundle(
         skipped=selected.skipped,
         classes=model.architecture.num_classes,
     )
-    measured = measure_accuracy(task, count)
+    ask: AnswerSource = answers_here
+    if options.ray is not None:
+        require_installed("ray")
+        ask = answers_on(bundle, options.groups, options.precisions, options.ray)
+    measured = measure_accuracy(task, count, ask)
     with recording_failures("accuracy"):
         store_result(bundle, "accuracy", measured.result, {"accuracy.csv": answers_table(measured, dataset)})
     return measured.result

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +14,13 @@ __all__ = [
 
 import numpy as np
 
-from riformer_deploy.backends.base import Candidate, Outputs, Runtime, run_all
-from riformer_deploy.bundle.artifacts import OnnxArtifact, TensorSpec
-from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
-from riformer_deploy.common.errors import BundleConflictError, BundleError, ImageError, OptionError
+from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
-from riformer_deploy.data.transforms import Images
-from riformer_deploy.model.architecture import LAST_STAGE, map_name
-from riformer_deploy.serving.runner import only_runner
-
-_LAST = "backbone.norm6"
+from riformer_deploy.serving.feature_extractor import FeatureExtractor, feature_runner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,49 +74,6 @@ class FeatureOptions:
             )
 
 
-def _runner(bundle: Bundle, options: FeatureOptions) -> Candidate:
-    """The model to run; for pooled features of a graph or an engine one that gives them."""
-    if options.group is Group.TORCH or options.stage is not None:
-        return only_runner(bundle, options.group)
-    artifacts: tuple[OnnxArtifact | EngineArtifact, ...] = (*bundle.manifest.onnx, *bundle.manifest.engines)
-    able = {item.file.path for item in artifacts if _poolable(item.outputs) is not None}
-    if not able:
-        raise BundleError(
-            f"No model of {bundle.directory} gives features.",
-            remedy="Export one with --output-form features or --out-indices, or say --with torch.",
-        )
-    return only_runner(bundle, options.group, files=able)
-
-
-def _poolable(outputs: Iterable[TensorSpec]) -> str | None:
-    """The output that features are, or are pooled from: the last stage's map; None where there is neither."""
-    return next((out.name for out in outputs if out.name in ("features", map_name(LAST_STAGE))), None)
-
-
-class _Tapped:
-    """A runtime whose output is what one of its blocks gives."""
-
-    def __init__(self, runtime: Runtime, tensor: str) -> None:
-        self._runtime, self._tensor = runtime, tensor
-
-    def run(self, images: Images) -> Outputs:
-        return {"features": self._runtime.tap(images, (self._tensor,))[self._tensor]}
-
-    def tap(self, images: Images, tensors: Sequence[str]) -> Outputs:
-        return self._runtime.tap(images, tensors)
-
-    def close(self) -> None:
-        self._runtime.close()
-
-
-def _opened(candidate: Candidate, options: FeatureOptions, blocks: Sequence[Sequence[str]]) -> Runtime:
-    """The candidate's runtime as one that gives ``features``: what was asked for, or what is left to pool."""
-    runtime = candidate.open()
-    if options.stage is not None:
-        return _Tapped(runtime, blocks[options.stage - 1][-1])
-    return _Tapped(runtime, _LAST) if options.group is Group.TORCH else runtime
-
-
 def extract_features(directory: Path | str, pictures: PictureFiles, options: FeatureOptions) -> FeatureReport:
     """Write features of pictures, computed by PyTorch in float32 unless ``group`` says otherwise.
 
@@ -153,21 +101,20 @@ def extract_features(directory: Path | str, pictures: PictureFiles, options: Fea
     bundle = Bundle.open(Path(directory))
     model = bundle.manifest.model
     loader = LoaderOptions(preprocessing=model.preprocessing, batch=options.batch, workers=options.workers)
-    candidate = _runner(bundle, options)
+    candidate = feature_runner(bundle, options.group, stage=options.stage)
     names, parts, broken = [], [], []
-    with contextlib.closing(_opened(candidate, options, model.architecture.block_names)) as runtime:
+    with FeatureExtractor(
+        candidate, options.group, model.architecture.block_names, options.stage
+    ) as extractor:
         for part in load_batches(pictures, loader):
             broken += [UnusableImage(image=pictures.name_of(i), reason=why) for i, why in part.broken.items()]
             if part.usable:
-                outputs = run_all(runtime, part.images, candidate.batches)
-                given = outputs["features"] if "features" in outputs else outputs[map_name(LAST_STAGE)]
-                pooled = options.stage is not None or given.ndim == 2
-                parts.append(given if pooled else given.mean((2, 3)))
+                parts.append(extractor.features(part.images))
                 names += [pictures.name_of(index) for index in part.usable]
     if not parts:
         raise ImageError("None of the pictures can be used.", details=[item.reason for item in broken])
     array = "features" if options.stage is None else f"stage{options.stage}"
-    values = np.concatenate(parts).astype(np.float32)
+    values = np.concatenate(parts)
     try:
         with replacing(output) as partial, partial.open("wb") as file:
             np.savez(file, images=np.array(names), **{array: values})  # type: ignore[arg-type]  # numpy's stub

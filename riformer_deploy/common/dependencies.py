@@ -68,6 +68,8 @@ PACKAGES = {
         OptionalPackage(
             module="tritonclient", distributions=("tritonclient",), minimum="2.40", extras="[http,grpc]"
         ),
+        OptionalPackage(module="ray", distributions=("ray",), minimum="2.60", extras="[data]"),
+        OptionalPackage(module="pyarrow", distributions=("pyarrow",), minimum="20.0"),
         OptionalPackage(module="pycuda", distributions=("pycuda",), minimum="2024.1"),
     )
 }

@@ -56,6 +56,16 @@ class RIFormerDeployError(Exception):
         # Lines within a part are indented: a text from elsewhere cannot begin a message of ours.
         super().__init__("\n".join(part.replace("\n", "\n    ") for part in parts))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """As its parts, so that one of another process is told as it was there."""
+        return _rebuilt, (type(self), self.message, self.details, self.remedy)
+
+
+def _rebuilt(
+    kind: type[RIFormerDeployError], message: str, details: tuple[str, ...], remedy: str
+) -> RIFormerDeployError:
+    return kind(message, details=details, remedy=remedy)
+
 
 class OptionError(RIFormerDeployError):
     """An option's value cannot be honoured."""

@@ -11,11 +11,12 @@ _OPENVINO = "openvino_telemetry"
 
 
 def switch_off() -> None:
-    """Before ONNX Runtime is imported, here and in every process that is started from here.
+    """Before ONNX Runtime or Ray is imported, here and in every process that is started from here.
 
     What the user has set stays.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def states() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -133,6 +134,18 @@ class PictureFiles:
     def picture(self, index: int) -> Picture:
         """Decode one; raises ImageError where that cannot be done."""
         return decode_picture(Path(self.paths[index]))
+
+    def identity(self) -> str:
+        """sha256 over names, sizes and times of change: what a pass over them is taken up again by."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            try:
+                state = os.stat(path)  # noqa: PTH116  # ten times as fast as Path's, of millions
+                seen = f"{state.st_size} {state.st_mtime_ns}"
+            except OSError:
+                seen = "missing"
+            digest.update(os.fsencode(path) + f"\0{seen}\0".encode())
+        return digest.hexdigest()
 
 
 def find_pictures(arguments: Sequence[Path | str]) -> PictureFiles:

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Candidate, Runtime, Skipped
+from riformer_deploy.backends.base import Candidate, Skipped
 from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
-from riformer_deploy.data.loader import ImageBatch, LoaderOptions, UnusableImage, load_batches
+from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
 from riformer_deploy.evaluation.accuracy_results import (
     TOP,
     AccuracyComparison,
@@ -31,7 +31,7 @@ from riformer_deploy.evaluation.accuracy_results import (
     compare_accuracy,
     share_of,
 )
-from riformer_deploy.evaluation.classification import first_class, logits_of, place_of
+from riformer_deploy.evaluation.answers import answers_of, scores_of
 from riformer_deploy.evaluation.published import far_below
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
 from riformer_deploy.evaluation.resume_log import Answers, ResumeLog, answers_fit, joined, key_of
@@ -102,12 +102,44 @@ class Measured:
     answers: Answers
 
 
-def measure_accuracy(task: AccuracyTask, count: CountCallback = uncounted) -> Measured:
+AnswerSource = Callable[[AccuracyTask, int], Generator[Answers]]
+"""Asks every artifact of a task about its pictures from a number on, batch after batch, in order."""
+
+
+def answers_here(task: AccuracyTask, start: int) -> Generator[Answers]:
+    """Ask the artifacts in this process, all open at once.
+
+    Args:
+        task: Says what to ask of what.
+        start: The first picture.
+
+    Raises:
+        RuntimeFailureError: An artifact cannot be loaded or run.
+        MissingDependencyError: An artifact's backend is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        lanes = []
+        for candidate in task.candidates:
+            runtime = candidate.open()
+            stack.callback(runtime.close)
+            lanes.append((candidate, runtime))
+        batches = stack.enter_context(
+            contextlib.closing(load_batches(task.dataset, task.loader, start=start))
+        )
+        for batch in batches:
+            pictures = range(batch.start, batch.start + batch.count)
+            yield answers_of(pictures, batch.broken, scores_of(lanes, batch), task.dataset)
+
+
+def measure_accuracy(
+    task: AccuracyTask, count: CountCallback = uncounted, ask: AnswerSource = answers_here
+) -> Measured:
     """Run every artifact on every picture; each picture is decoded once.
 
     Args:
         task: What to measure.
         count: Called with how far it is.
+        ask: What asks the artifacts.
 
     Raises:
         DatasetError: None of the pictures can be used.
@@ -128,21 +160,12 @@ def measure_accuracy(task: AccuracyTask, count: CountCallback = uncounted) -> Me
             count_done = done[-1].start + done[-1].count if resume_log and done else 0
             return f"{count_done:,} of {len(task.dataset):,} pictures are done" if count_done else ""
 
-        with kept_on_interruption(kept), contextlib.ExitStack() as stack:
-            lanes = []
-            for candidate in task.candidates if first < len(task.dataset) else ():
-                runtime = candidate.open()
-                stack.callback(runtime.close)
-                lanes.append((candidate, runtime))
-            batches = stack.enter_context(
-                contextlib.closing(load_batches(task.dataset, task.loader, start=first))
-            )
-            for batch in batches:
-                answers = _ask(lanes, batch, task.dataset)
+        with kept_on_interruption(kept), contextlib.closing(ask(task, first)) as asked:
+            for answers in asked if first < len(task.dataset) else ():
                 done.append(answers)
                 if resume_log:
                     resume_log.add(answers)
-                count(batch.start + batch.count, len(task.dataset))
+                count(answers.start + answers.count, len(task.dataset))
         answers = joined(done)
         result = _result(task, answers, first)
         if task.published is not None and (text := far_below(result.artifacts[0].top1, task.published)):
@@ -192,31 +215,6 @@ def _resume_log(task: AccuracyTask) -> Iterator[ResumeLog | None]:
     finally:
         if resume_log is not None:
             resume_log.close(finished=finished)
-
-
-def _ask(lanes: Sequence[tuple[Candidate, Runtime]], batch: ImageBatch, dataset: Dataset) -> Answers:
-    labels = np.array([dataset.samples[number].label for number in batch.usable], dtype=np.int64)
-    predicted, scores, places = [], [], []
-    for candidate, runtime in lanes:
-        if batch.usable:
-            logits = logits_of(candidate, runtime, batch.images)
-            classes, chances = first_class(logits)
-            predicted.append(tuple(classes.tolist()))
-            scores.append(tuple(chances.tolist()))
-            places.append(tuple(place_of(logits, labels).tolist()))
-        else:
-            predicted.append(())
-            scores.append(())
-            places.append(())
-    return Answers(
-        start=batch.start,
-        count=batch.count,
-        usable=batch.usable,
-        predicted=tuple(predicted),
-        scores=tuple(scores),
-        places=tuple(places),
-        broken={str(number): why for number, why in batch.broken.items()},
-    )
 
 
 def _result(task: AccuracyTask, answers: Answers, resumed_from: int) -> AccuracyResult:

@@ -20,7 +20,6 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError, RuntimeFailureError
 from riformer_deploy.data.decoding import Picture, Rgb, decode_picture, rgb_of
-from riformer_deploy.data.image_files import PictureFiles
 from riformer_deploy.data.loader import LoaderOptions, Pictures, UnusableImage, load_batches
 from riformer_deploy.data.transforms import Images, normalize
 from riformer_deploy.evaluation.classification import first_guesses, logits_of, softmax
@@ -163,15 +162,15 @@ class Classifier:
             OptionError: A number is not positive, or what was given is no list of pictures.
             RuntimeFailureError: The model cannot run, gives no finite numbers, or was closed.
         """
-        return list(self._stream(_Given(images), top, batch, workers))
+        return list(self.stream(_Given(images), top=top, batch=batch, workers=workers))
 
     def stream(
-        self, pictures: PictureFiles, *, top: int = 5, batch: int = 32, workers: int | None = None
+        self, pictures: Pictures, *, top: int = 5, batch: int = 32, workers: int | None = None
     ) -> Generator[Prediction | UnusableImage]:
-        """As :meth:`classify`, of any number of files, decoded up to two batches ahead of the model.
+        """As :meth:`classify`, of any number of pictures, decoded up to two batches ahead of the model.
 
         Args:
-            pictures: Files, as ``find_pictures`` finds them.
+            pictures: Files, as ``find_pictures`` finds them, or what else decodes by number.
             top: How many classes to give of each.
             batch: Pictures that the model is given at a time.
             workers: Threads that decode; None takes one a core.
@@ -184,11 +183,6 @@ class Classifier:
             MissingDependencyError: The bundle's pictures are resized with OpenCV, which is not installed.
             RuntimeFailureError: The model cannot run, gives no finite numbers, or was closed.
         """
-        return self._stream(pictures, top, batch, workers)
-
-    def _stream(
-        self, pictures: Pictures, top: int, batch: int, workers: int | None
-    ) -> Generator[Prediction | UnusableImage]:
         if top < 1:
             raise OptionError(f"top must be at least 1, got {top}.")
         loader = LoaderOptions(preprocessing=self.model.preprocessing, batch=batch, workers=workers)

@@ -65,6 +65,8 @@ class PicturePreprocessing(StrEnum):
     """A model of the Python backend, with exactly the bundle's pixels."""
     NONE = "none"
     """Nothing: clients send tensors."""
+    DALI = "dali"
+    """Refused: DALI's pixels are not those that accuracy was measured with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,14 @@ class TritonOptions:
     def __post_init__(self) -> None:
         if self.group not in (Group.ONNX, Group.ENGINE):
             raise OptionError(f"Triton runs onnx or engine here, not {self.group}.")
+        if self.preprocess is PicturePreprocessing.DALI:
+            raise OptionError(
+                "Pictures are not prepared with DALI: it decodes and resizes with other arithmetic than "
+                "Pillow, so that the network would see other pixels than accuracy was measured with; "
+                "how far scores move cannot be told without DALI and a GPU.",
+                remedy="Use --preprocess python, whose pixels are the bundle's, or --preprocess none and "
+                "prepare tensors with a pipeline of your own.",
+            )
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise OptionError(
                 f"{self.name!r} is no name of a model: use letters, digits, dots, dashes and underscores."

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -57,3 +58,27 @@ def test_the_program_without_the_toolkit_gives_the_same_scores(
         found = [item for item in classifier.classify(pictures, top=10) if isinstance(item, Prediction)]
     expected = [[g.score for g in sorted(item.guesses, key=lambda g: g.label)] for item in found]
     assert scores.tolist() == expected
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler (g++)")
+def test_the_program_in_cpp_compiles_against_tensorrt_s_signatures_and_prints_the_first_classes(
+    repository: Path, tmp_path: Path
+) -> None:
+    program, plan, pixels = tmp_path / "classify", tmp_path / "plan", tmp_path / "pixels"
+    source, headers = repository / "examples" / "cpp" / "classify.cpp", repository / "tests" / "data" / "cpp"
+    strict = ("-std=c++17", "-Wall", "-Wextra", "-Werror")
+    subprocess.run(["g++", *strict, "-I", headers, source, "-o", program], check=True)  # noqa: S603, S607
+    plan.write_bytes(b"plan")
+    logits = np.array([1, 5, 2, 5, 0, -3], np.float32)
+    logits.tofile(pixels)
+    ran = subprocess.run([program, plan, pixels], capture_output=True, text=True, check=True)  # noqa: S603
+    printed = [line.split() for line in ran.stdout.splitlines()]
+    assert [int(label) for label, _ in printed] == [1, 3, 2, 0, 4]
+    scores = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose([float(s) for _, s in printed], scores[[1, 3, 2, 0, 4]], atol=1e-6)
+    for wrong, reason in ((source, "does not fit this TensorRT"), (tmp_path / "gone", "cannot be read")):
+        ran = subprocess.run([program, wrong, pixels], capture_output=True, text=True, check=False)  # noqa: S603
+        assert (ran.returncode, reason in ran.stderr) == (1, True)
+    pixels.write_bytes(b"short")
+    ran = subprocess.run([program, plan, pixels], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (ran.returncode, "not of the plan's size" in ran.stderr) == (1, True)

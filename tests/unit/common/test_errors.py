@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 
 import pytest
 
 from riformer_deploy.common import errors
-from riformer_deploy.common.errors import CheckpointError, GateError, OptionError, RIFormerDeployError
+from riformer_deploy.common.errors import (
+    BundleError,
+    CheckpointError,
+    GateError,
+    OptionError,
+    RIFormerDeployError,
+)
 
 CLASSES: list[type[RIFormerDeployError]] = [
     cls
@@ -56,3 +63,9 @@ def test_details_stand_one_to_a_line_and_the_remedy_last() -> None:
     assert str(error).splitlines() == ["It failed.", *(f"  - {f}" for f in findings), "Do this."]
     assert error.details == tuple(findings)
     assert (error.message, error.remedy) == ("It failed.", "Do this.")
+
+
+def test_an_error_of_another_process_is_told_as_it_was_there() -> None:
+    error = BundleError("It failed.", details=["one", "two"], remedy="Do this.")
+    told = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(told), str(told), told.details) == (BundleError, str(error), error.details)

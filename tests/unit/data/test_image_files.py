@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.data.image_files import find_pictures, walk_pictures
+from riformer_deploy.data.image_files import PictureFiles, find_pictures, walk_pictures
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -66,3 +66,14 @@ def test_what_names_no_file_is_refused_with_what_is_supported(argument: str, sai
     with pytest.raises(OptionError) as caught:
         find_pictures([argument])
     assert said in caught.value.details[0]
+
+
+def test_a_list_of_files_is_the_same_until_one_is_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"a")
+    files = PictureFiles(paths=(path, tmp_path / "gone.png"))
+    first = files.identity()
+    assert files.identity() == first
+    assert PictureFiles(paths=(path,)).identity() != first
+    path.write_bytes(b"other")
+    assert files.identity() != first

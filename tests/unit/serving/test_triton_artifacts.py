@@ -19,7 +19,7 @@ from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.latency_summary import summarize
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples
-from riformer_deploy.serving.triton_artifacts import batching_of, container_of, served_artifact
+from riformer_deploy.serving.triton_artifacts import CONTAINERS, batching_of, container_of, served_artifact
 from riformer_deploy.system.machine import describe_machine
 from tests.manifests import engine_of, file_record, graph_of, write_bundle
 
@@ -72,7 +72,13 @@ def test_engines_that_triton_cannot_run_are_refused_with_the_reason(
 
 
 def test_the_container_is_that_of_the_engine_s_tensorrt(tmp_path: Path) -> None:
-    for version, container in (("10.16.0.1", "26.05-py3"), ("11.4.0", "26.06-py3")):
+    assert CONTAINERS == {  # 26.05 is the last with TensorRT 10, 26.06 the first with 11
+        10: "nvcr.io/nvidia/tritonserver:26.05-py3",
+        11: "nvcr.io/nvidia/tritonserver:26.06-py3",
+    }
+    for version, container in (
+        ("10.0.1", "26.05-py3"), ("10.16.0.1", "26.05-py3"), ("11.0.0", "26.06-py3"), ("11.5.0", "26.06-py3")
+    ):  # fmt: skip
         engine = engine_of(backend_version=version)
         served = served_artifact(bundle_with(tmp_path / version, engines=(engine,)), Group.ENGINE, None)
         assert served == engine

@@ -163,3 +163,17 @@ def test_what_is_no_name_or_nothing_that_triton_runs_is_refused() -> None:
         TritonOptions(output="x", name="../up")
     with pytest.raises(OptionError, match="not torch"):
         TritonOptions(output="x", group=Group.TORCH)
+    with pytest.raises(OptionError, match="other pixels than accuracy was measured with"):
+        TritonOptions(output="x", preprocess=PicturePreprocessing.DALI)
+
+
+def test_a_graph_that_does_not_stand_by_itself_is_not_served(digits_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(Path(shutil.copytree(digits_bundle, tmp_path / "bundle")))
+    graph = bundle.manifest.onnx[0]
+    renamed = dataclasses.replace(graph.file, path="model.fp32.ort")  # a runtime may look for a second file
+    (bundle.directory / graph.file.path).rename(bundle.directory / renamed.path)
+    manifest = dataclasses.replace(bundle.manifest, onnx=(dataclasses.replace(graph, file=renamed),))
+    (bundle.directory / MANIFEST).write_text(dump_json(manifest), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"expected a name that ends in \.onnx"):
+        write_repository(Bundle.open(bundle.directory), TritonOptions(output=tmp_path / "models"))
+    assert not (tmp_path / "models").exists()
