@@ -194,7 +194,7 @@ def test_a_result_alone_is_read_by_its_kind(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no valid result"):
         read_evidence(path)
     path.write_text("[]", encoding="utf-8")
-    with pytest.raises(BundleError, match="is neither a bundle nor a result"):
+    with pytest.raises(BundleError, match="its kind is None"):
         read_evidence(path)
     with pytest.raises(BundleError, match="is neither a bundle nor a result"):
         read_evidence(tmp_path / "gone.json")
