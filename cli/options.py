@@ -264,6 +264,13 @@ Equalize = Annotated[
 QuantizeResidual = Annotated[
     bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")
 ]
+ResidualBlocks = Annotated[
+    list[str] | None,
+    typer.Option(metavar="BLOCK|STAGE", help="Limit --quantize-residual to these; implies it."),
+]
 ExcludeLayers = Annotated[
-    list[str] | None, typer.Option(metavar="LAYER", help="A layer to exclude from int8 and fp8.")
+    list[str] | None,
+    typer.Option(
+        metavar="LAYER|BLOCK|stem|downsampling|fc1|fc2|head", help="What to exclude from int8 and fp8."
+    ),
 ]

@@ -52,6 +52,7 @@ def export(
     equalize: options.Equalize = None,
     int8_base: options.Int8Base = None,
     quantize_residual: options.QuantizeResidual = False,
+    residual_blocks: options.ResidualBlocks = None,
     exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
         float | None, typer.Option(help="Exclude int8 or fp8 layers until this SQNR (dB) holds.")
@@ -151,7 +152,8 @@ def export(
                 int8_base=Precision(int8_base) if int8_base is not None else None,
                 method=method,
                 equalize=equalize,
-                quantize_residual=quantize_residual,
+                quantize_residual=quantize_residual or bool(residual_blocks),
+                residual_blocks=tuple(residual_blocks or ()),
                 exclude_layers=tuple(exclude_layers or ()),
                 io=Precision(io_dtype),
                 input_form=input_form,

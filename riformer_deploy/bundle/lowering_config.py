@@ -59,8 +59,11 @@ class LoweringConfig:
             clipping against steps that are even, and a floating-point grid's are not.
         equalize: Equalise the inputs of the downsampling layers before quantising them to int8; None does.
         quantize_residual: Make the inputs of an int8 model's residual additions int8 too.
-        exclude_layers: Layers that stay in the base precision, by name; those that the precision leaves there
-            anyway may be among them.
+        residual_blocks: Blocks to which ``quantize_residual`` is limited, each by its name or by that of its
+            stage (``backbone.network.4``); none is all.
+        exclude_layers: Layers that stay in the base precision: by name, by the name of a block or stage, or
+            by a :class:`~riformer_deploy.common.enums.LayerGroup`; those that the precision leaves there
+            anyway may be among them. Resolved, it holds names of layers.
         io: Type of floating-point inputs and outputs: fp32 or fp16.
         input_form: What the graph takes.
         output_form: What the graph gives.
@@ -88,6 +91,7 @@ class LoweringConfig:
     method: Method | None = None
     equalize: bool | None = None
     quantize_residual: bool = False
+    residual_blocks: tuple[str, ...] = ()
     exclude_layers: tuple[str, ...] = ()
     io: Precision = Precision.FP32
     input_form: InputForm = InputForm.NORMALISED
@@ -106,6 +110,8 @@ class LoweringConfig:
             problems.append(f"the base of int8 is fp32 or fp16, got {self.int8_base}")
         if self.io not in (Precision.FP32, Precision.FP16):
             problems.append(f"inputs and outputs are fp32 or fp16, got {self.io}")
+        if self.residual_blocks and not self.quantize_residual:
+            problems.append("residual_blocks limit quantize_residual, which was not asked for")
         problems += self._norm_problems()
         if self.topk < 1:
             problems.append(f"topk must be at least 1, got {self.topk}")
@@ -175,6 +181,7 @@ class LoweringConfig:
             method=self.method if int8 or (float8 and self.method is Method.MAX) else None,
             equalize=self.equalize if int8 else None,
             quantize_residual=self.quantize_residual and int8,
+            residual_blocks=self.residual_blocks if int8 else (),
             exclude_layers=self.exclude_layers if int8 or float8 else (),
         )
 

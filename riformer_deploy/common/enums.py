@@ -27,6 +27,17 @@ class MlpForm(StrEnum):
     """Matrix products of tokens, (N, H * W, C)."""
 
 
+class LayerGroup(StrEnum):
+    """Layers that are alike, in a word."""
+
+    STEM = "stem"
+    DOWNSAMPLING = "downsampling"
+    """The strided convolutions between stages."""
+    FC1 = "fc1"
+    FC2 = "fc2"
+    HEAD = "head"
+
+
 class Norm2Form(StrEnum):
     """Where ``norm2`` is computed."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
+from riformer_deploy.bundle.layer_groups import selected
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig, quantizes
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
@@ -33,6 +35,8 @@ def resolve_lowering(config: LoweringConfig, result: CalibrationResult | None) -
             of residual inputs which shall be int8.
     """
     config = config.heeded()
+    if result is not None:
+        config = naming_layers(config, result.calibration.largest or result.calibration.ranges)
     if not config.needs_calibration:
         return config
     if result is None:
@@ -65,6 +69,20 @@ def resolve_lowering(config: LoweringConfig, result: CalibrationResult | None) -
         smoothquant_scales={name: item for name, item in found.smoothquant_scales.items() if name in ranges},
         residual_ranges=_residual_ranges(config, found),
     )
+
+
+def naming_layers(config: LoweringConfig, layers: Iterable[str]) -> LoweringConfig:
+    """The config with the layers that it excludes by name, instead of by group, block or stage.
+
+    Args:
+        config: As asked for.
+        layers: Every layer that can be quantised, in the network's order.
+    """
+    known = tuple(layers)
+    names = dict.fromkeys(
+        name for choice in config.exclude_layers for name in selected((choice,), known) or (choice,)
+    )
+    return dataclasses.replace(config, exclude_layers=tuple(names))
 
 
 def _ranges(precision: Precision, found: Calibration, overflowing: list[str]) -> dict[str, float]:
@@ -109,4 +127,8 @@ def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, fl
             "The calibration holds no ranges of residual inputs, which shall be int8.",
             remedy="Calibrate with CalibrationConfig(residual=True).",
         )
-    return found.residual_ranges
+    if not config.residual_blocks:
+        return found.residual_ranges
+    blocks = dict.fromkeys(name.rsplit(".", 1)[0] for name in found.residual_ranges)
+    chosen = set(selected(config.residual_blocks, blocks))
+    return {name: top for name, top in found.residual_ranges.items() if name.rsplit(".", 1)[0] in chosen}

@@ -83,6 +83,7 @@ ASKED: dict[str, Any] = {
     "method": Method.MAX,
     "equalize": False,
     "quantize_residual": True,
+    "residual_blocks": ("backbone.network.0",),
     "exclude_layers": ("head.fc",),
 }
 
@@ -121,6 +122,11 @@ def test_it_is_read_back_as_it_was_written_to_the_last_bit() -> None:
         residual_ranges={"backbone.network.0.0.stream": 1e-30},
     )
     assert load_json(LoweringConfig, dump_json(config)) == config
+
+
+def test_residual_blocks_limit_what_was_asked_for() -> None:
+    with pytest.raises(OptionError, match="residual_blocks limit quantize_residual"):
+        LoweringConfig(precision=Precision.INT8, residual_blocks=("backbone.network.0",))
 
 
 def test_a_stored_config_that_no_precision_can_have_is_refused() -> None:

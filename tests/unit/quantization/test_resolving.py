@@ -107,6 +107,37 @@ def test_excluded_layers_are_not_quantised_and_residuals_only_if_asked(
     assert "residual=True" in caught.value.remedy
 
 
+def test_what_is_excluded_by_group_block_or_stage_is_stored_by_name(calibrated: CalibrationResult) -> None:
+    block = "backbone.network.4.0"
+    asked = dataclasses.replace(INT8, exclude_layers=("head", block, "stem", "head.fc"))
+    found = resolve_lowering(asked, calibrated)
+    assert found.exclude_layers == (
+        "head.fc",
+        f"{block}.mlp.fc1",
+        f"{block}.mlp.fc2",
+        "backbone.patch_embed.proj",
+    )
+    assert set(calibrated.calibration.ranges) - set(found.ranges) == set(found.exclude_layers)
+    assert resolve_lowering(found, calibrated) == found
+
+
+def test_residual_additions_are_quantised_in_the_blocks_and_stages_that_are_named(
+    calibrated: CalibrationResult,
+) -> None:
+    places = {
+        f"backbone.network.{at}.{i}.{kind}": 1.0
+        for at, i, kind in ((0, 0, "stream"), (0, 0, "branch"), (4, 0, "stream"), (4, 1, "branch"))
+    }
+    measured = _with(calibrated, residual_ranges=places)
+    for named, expected in (
+        ((), set(places)),
+        (("backbone.network.0.0",), {"backbone.network.0.0.stream", "backbone.network.0.0.branch"}),
+        (("backbone.network.4",), {"backbone.network.4.0.stream", "backbone.network.4.1.branch"}),
+    ):
+        asked = dataclasses.replace(INT8, quantize_residual=True, residual_blocks=named)
+        assert set(resolve_lowering(asked, measured).residual_ranges) == expected
+
+
 def test_it_records_the_calibration_and_resolving_anew_leaves_nothing_of_the_first(
     calibrated: CalibrationResult,
 ) -> None:
