@@ -17,6 +17,7 @@ from riformer_deploy.common.enums import (
     MlpForm,
     Norm2Form,
     NormForm,
+    ResidualForm,
 )
 
 
@@ -263,6 +264,12 @@ Equalize = Annotated[
 ]
 QuantizeResidual = Annotated[
     bool, typer.Option("--quantize-residual", help="Make inputs of residual additions int8 too.")
+]
+Residual = Annotated[
+    ResidualForm | None,
+    typer.Option(
+        "--residual-form", help="Which of the additions' tensors; implies it.", show_default="inputs"
+    ),
 ]
 ResidualBlocks = Annotated[
     list[str] | None,

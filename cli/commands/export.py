@@ -14,6 +14,7 @@ from riformer_deploy.common.enums import (
     NormForm,
     OutputForm,
     Precision,
+    ResidualForm,
     WeightSet,
 )
 
@@ -52,6 +53,7 @@ def export(
     equalize: options.Equalize = None,
     int8_base: options.Int8Base = None,
     quantize_residual: options.QuantizeResidual = False,
+    residual_form: options.Residual = None,
     residual_blocks: options.ResidualBlocks = None,
     exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
@@ -152,7 +154,8 @@ def export(
                 int8_base=Precision(int8_base) if int8_base is not None else None,
                 method=method,
                 equalize=equalize,
-                quantize_residual=quantize_residual or bool(residual_blocks),
+                quantize_residual=quantize_residual or bool(residual_form or residual_blocks),
+                residual_form=residual_form or ResidualForm.INPUTS,
                 residual_blocks=tuple(residual_blocks or ()),
                 exclude_layers=tuple(exclude_layers or ()),
                 io=Precision(io_dtype),

@@ -38,6 +38,16 @@ class LayerGroup(StrEnum):
     HEAD = "head"
 
 
+class ResidualForm(StrEnum):
+    """What is rounded to int8 of a block's residual additions."""
+
+    INPUTS = "inputs"
+    """Both inputs of the last addition."""
+    RESULTS = "results"
+    """The results of both additions, and of the stem or downsampling layer before the block: the stream is
+    int8 in memory, which is what OpenVINO has fast kernels for."""
+
+
 class Norm2Form(StrEnum):
     """Where ``norm2`` is computed."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import assert_never
 
 from riformer_deploy.bundle.layer_groups import selected
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig, quantizes
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, ResidualForm
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.quantization.calibration import Calibration, CalibrationResult
 
@@ -115,7 +116,7 @@ def _ranges(precision: Precision, found: Calibration, overflowing: list[str]) ->
 
 
 def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, float]:
-    """Ranges of the residual inputs that shall be int8.
+    """Ranges of the tensors of the residual stream that shall be int8.
 
     Raises:
         OptionError: The calibration holds none.
@@ -127,8 +128,26 @@ def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, fl
             "The calibration holds no ranges of residual inputs, which shall be int8.",
             remedy="Calibrate with CalibrationConfig(residual=True).",
         )
-    if not config.residual_blocks:
-        return found.residual_ranges
-    blocks = dict.fromkeys(name.rsplit(".", 1)[0] for name in found.residual_ranges)
-    chosen = set(selected(config.residual_blocks, blocks))
-    return {name: top for name, top in found.residual_ranges.items() if name.rsplit(".", 1)[0] in chosen}
+    match config.residual_form:
+        case ResidualForm.INPUTS:
+            wanted = {"stream", "branch"}
+        case ResidualForm.RESULTS:
+            wanted = {"stream", "result"}
+        case _:
+            assert_never(config.residual_form)
+    owners = {name: name.rpartition(".") for name in found.residual_ranges}
+    blocks = dict.fromkeys(_block_of(owner) for owner, _, _ in owners.values())
+    chosen = set(selected(config.residual_blocks, blocks) if config.residual_blocks else blocks)
+    return {
+        name: top
+        for name, top in found.residual_ranges.items()
+        if owners[name][2] in wanted and _block_of(owners[name][0]) in chosen
+    }
+
+
+def _block_of(owner: str) -> str:
+    """The block itself, or the one that reads what an embedding gives."""
+    if owner == "backbone.patch_embed":
+        return "backbone.network.0.0"
+    *place, last = owner.split(".")
+    return owner if len(place) > 2 else f"{'.'.join(place)}.{int(last) + 1}.0"

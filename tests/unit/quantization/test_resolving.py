@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
-from riformer_deploy.common.enums import Method, Precision
+from riformer_deploy.common.enums import Method, Precision, ResidualForm
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
@@ -121,21 +121,29 @@ def test_what_is_excluded_by_group_block_or_stage_is_stored_by_name(calibrated: 
     assert resolve_lowering(found, calibrated) == found
 
 
-def test_residual_additions_are_quantised_in_the_blocks_and_stages_that_are_named(
-    calibrated: CalibrationResult,
+@pytest.mark.parametrize(
+    ("form", "named", "expected"),
+    [
+        (ResidualForm.INPUTS, (), {"0.0.stream", "0.0.branch", "4.0.stream", "4.1.stream", "4.1.branch"}),
+        (ResidualForm.INPUTS, ("backbone.network.0.0",), {"0.0.stream", "0.0.branch"}),
+        (ResidualForm.INPUTS, ("backbone.network.4",), {"4.0.stream", "4.1.stream", "4.1.branch"}),
+        (
+            ResidualForm.RESULTS,
+            ("backbone.network.4",),
+            {"3.result", "4.0.stream", "4.1.stream", "4.1.result"},
+        ),
+        # what a downsampling layer gives belongs to the block that reads it first
+        (ResidualForm.RESULTS, ("backbone.network.4.1",), {"4.1.stream", "4.1.result"}),
+    ],
+)
+def test_the_residual_stream_is_quantised_in_the_blocks_and_stages_that_are_named(
+    calibrated: CalibrationResult, form: ResidualForm, named: tuple[str, ...], expected: set[str]
 ) -> None:
-    places = {
-        f"backbone.network.{at}.{i}.{kind}": 1.0
-        for at, i, kind in ((0, 0, "stream"), (0, 0, "branch"), (4, 0, "stream"), (4, 1, "branch"))
-    }
-    measured = _with(calibrated, residual_ranges=places)
-    for named, expected in (
-        ((), set(places)),
-        (("backbone.network.0.0",), {"backbone.network.0.0.stream", "backbone.network.0.0.branch"}),
-        (("backbone.network.4",), {"backbone.network.4.0.stream", "backbone.network.4.1.branch"}),
-    ):
-        asked = dataclasses.replace(INT8, quantize_residual=True, residual_blocks=named)
-        assert set(resolve_lowering(asked, measured).residual_ranges) == expected
+    places = "0.0.stream", "0.0.branch", "3.result", "4.0.stream", "4.1.stream", "4.1.branch", "4.1.result"
+    measured = _with(calibrated, residual_ranges={f"backbone.network.{place}": 1.0 for place in places})
+    asked = dataclasses.replace(INT8, quantize_residual=True, residual_form=form, residual_blocks=named)
+    found = resolve_lowering(asked, measured).residual_ranges
+    assert {name.removeprefix("backbone.network.") for name in found} == expected
 
 
 def test_it_records_the_calibration_and_resolving_anew_leaves_nothing_of_the_first(
