@@ -44,9 +44,8 @@ def refuse_unused(configs: Sequence[LoweringConfig]) -> None:
         "method": f"--method: {method} is for int8{known}",
         "int8_base": "--int8-base: it is for int8" + ("; that of fp8 is fp16" if float8 else ""),
         "equalize": "--equalize, --no-equalize: the downsampling layers are quantised to int8 alone",
-        "quantize_residual": "--quantize-residual: the inputs of residual additions can be int8 alone",
-        "residual_form": "--residual-form: the inputs or results of residual additions can be int8 alone",
-        "residual_blocks": "--residual-blocks: the inputs of residual additions can be int8 alone",
+        "quantize_residual": "--quantize-residual, --residual-form, --residual-blocks: the tensors of "
+        "residual additions can be int8 alone",
         "exclude_layers": "--exclude-layers: it excludes layers from int8 and fp8",
     }
     heeded = [config.heeded() for config in configs]

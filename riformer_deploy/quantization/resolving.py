@@ -33,7 +33,7 @@ def resolve_lowering(config: LoweringConfig, result: CalibrationResult | None) -
 
     Raises:
         OptionError: int8 or fp8 without a calibration, or with one that lacks its ranges or, for int8, those
-            of residual inputs which shall be int8.
+            of residual tensors which shall be int8.
     """
     config = config.heeded()
     if result is not None:
@@ -125,7 +125,7 @@ def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, fl
         return {}
     if not found.residual_ranges:
         raise OptionError(
-            "The calibration holds no ranges of residual inputs, which shall be int8.",
+            "The calibration holds no ranges of residual tensors, which shall be int8.",
             remedy="Calibrate with CalibrationConfig(residual=True).",
         )
     match config.residual_form:

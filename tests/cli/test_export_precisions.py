@@ -217,7 +217,7 @@ def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_not
             2,
             "mse is for int8; fp8's ranges are those of the largest values",
         ),
-        (("--precision", "fp8", "--quantize-residual"), 2, "inputs of residual additions can be int8 alone"),
+        (("--precision", "fp8", "--residual-form", "results"), 2, "of residual additions can be int8 alone"),
         (
             ("--precision", "fp8", "--int8-base", "fp32"),
             2,

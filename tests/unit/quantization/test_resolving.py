@@ -102,7 +102,7 @@ def test_excluded_layers_are_not_quantised_and_residuals_only_if_asked(
     both = _with(calibrated, residual_ranges={"backbone.network.0.0.stream": 2.5})
     assert resolve_lowering(asked, both).residual_ranges == {"backbone.network.0.0.stream": 2.5}
     assert not resolve_lowering(dataclasses.replace(asked, precision=Precision.FP8), both).residual_ranges
-    with pytest.raises(OptionError, match="no ranges of residual inputs") as caught:
+    with pytest.raises(OptionError, match="no ranges of residual tensors") as caught:
         resolve_lowering(asked, calibrated)
     assert "residual=True" in caught.value.remedy
 
