@@ -109,7 +109,9 @@ def test_every_artifact_of_a_sound_bundle_is_proven_on_every_batch_size(tiny_bun
     said: list[str] = []
     result = measure_parity(Bundle.open(tiny_bundle), TOLERANCES, said.append)
     assert result.status is Status.PASSED
-    assert said == [result.reference, *(item.name for item in result.candidates)]
+    names = [item.name for item in result.candidates]
+    steps = [f"{name}, {number} of {len(names)}" for number, name in enumerate(names, 1)]
+    assert said == [result.reference, *steps]
     assert [item.name for item in result.candidates] == [
         "PyTorch float32, training form",
         "PyTorch float32, deploy form",
