@@ -56,6 +56,7 @@ def export(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> Export:
     return run
 
 
+@pytest.mark.slow
 def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: Run, tmp_path: Path) -> None:
     pictures = _pictures(tmp_path / "pictures", 8)
     (pictures / "broken.png").write_bytes(b"no picture")

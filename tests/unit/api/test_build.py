@@ -140,6 +140,7 @@ def test_the_file_is_the_plan_and_building_again_replaces_it(
     assert dataclasses.replace(after, engines=before.engines) == before
 
 
+@pytest.mark.slow
 def test_engines_of_other_precisions_stay(tmp_path: Path, precise_bundle: Path) -> None:
     bundle = Path(shutil.copytree(precise_bundle, tmp_path / "bundle"))
     steps: list[str] = []

@@ -59,6 +59,7 @@ def _graph_verdict(directory: Path, tolerances: dict[Precision, Tolerance] = TOL
     return graph
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", ["0.0", "0.1", "4.3", "6.1"])
 def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_named(
     tmp_path: Path, digits_bundle: Path, block: str
@@ -72,6 +73,7 @@ def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_nam
     assert out[0] == int(block[0]) // 2 + 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", ["0.0", "2.0", "4.0", "4.1", "6.0"])
 def test_one_wrong_weight_in_any_block_of_the_tiny_graph_fails_and_its_block_is_named(
     tiny_bundle_copy: Path, block: str
