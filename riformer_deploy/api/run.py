@@ -93,7 +93,7 @@ def run_checkpoint(options: RunOptions, progress: Progress = silent) -> RunRepor
     for measure in (measure_parity, measure_accuracy, measure_latency):
         steps.append(measure(context))
     step, files = _report(context)
-    decided = answer(context)
+    decided = answer(context, tuple(steps))
     return RunReport(
         status=decided.status,
         checkpoint=context.source.file_name,
