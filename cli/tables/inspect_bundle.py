@@ -104,6 +104,7 @@ def _shipped(choice: ShippedArtifact) -> str:
     text = f"{choice.file or choice.name} in {choice.name}, {ms_text(choice.median_ms)} ms"
     if choice.ratio is not None and choice.baseline is not None:
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline}"
+        text += "" if choice.ratio.decided else " (which of both is faster is not known)"
     text += f"; parity {choice.parity or 'NOT verified'}; "
     return text + (
         "accuracy not measured" if choice.top1_percent is None else f"top-1 {choice.top1_percent:.2f} %"

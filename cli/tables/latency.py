@@ -22,12 +22,13 @@ def print_latency(result: LatencyResult) -> None:
     A speed-up is over the strongest baseline of the same batch size and timing, or, where none was
     measured, over the first model; it is the median of the ratios within the rounds.
     """
+    from riformer_deploy.backends.base import names_by_reason
     from riformer_deploy.evaluation.latency_comparison import compare_latency
 
     for batch in dict.fromkeys(sample.batch for sample in result.samples):
         _print_batch(result, [sample for sample in result.samples if sample.batch == batch])
-    for item in result.skipped:
-        say(f"skipped: {item.name}: {item.reason}")
+    for reason, names in names_by_reason(result.skipped).items():
+        say(f"skipped: {', '.join(names)}: {reason}")
     if result.gpu is not None:
         _print_gpu(result.gpu)
     without = all(_baseline(result, sample) is None for sample in result.samples)
@@ -145,6 +146,7 @@ def _answer(result: LatencyResult, comparison: LatencyComparison) -> str:
             f"; it cannot be compared with the strongest baseline, {baseline.name}: see (!)"
             if found is None
             else f", {_times(found)} as fast as the strongest baseline, {baseline.name}"
+            + ("" if found.decided else "; which of both is faster is not known")
         )
     text += f" ({how})"
     if comparison.throughput_images_per_s is not None:

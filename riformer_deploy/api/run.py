@@ -28,6 +28,7 @@ from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoi
 from riformer_deploy.common.enums import Target, WeightSet
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import Status
@@ -125,7 +126,8 @@ def _report(context: RunContext) -> tuple[RunStep, ReportFiles | None]:
     """Write the report and the model card, unless they are of the evidence that there is now."""
     bundle = Bundle.open(context.directory)
     results = bundle.manifest.results
-    evidence = key_of({item.path: item.sha256 for item in bundle.manifest.files if item.path not in _ABOUT})
+    hashes = {item.path: item.sha256 for item in bundle.manifest.files if item.path not in _ABOUT}
+    evidence = key_of({"tool": VERSION, **hashes})
     record = read_record(bundle)
     html, card = context.directory / HTML, context.directory / CARD
     there = all(kind in results and intact(bundle, results[kind]) for kind in (HTML, CARD))

@@ -183,7 +183,8 @@ def _paragraph(
         said.append("Nothing was timed on the target, so nothing is chosen.")
     elif not chosen:
         said.append(
-            "Nothing that was timed is known to hold parity and the accuracy gate, so nothing is to be shipped."
+            "Nothing that was timed is known to hold parity and the accuracy gate, so nothing is to be "
+            "shipped."
         )
     if aimed.latency is not None:
         machine = aimed.latency.machine

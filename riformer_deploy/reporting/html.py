@@ -90,6 +90,7 @@ def answer_of(choice: Choice) -> str:
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"
         text += f" (95 % interval {span[0]:.2f} to {span[1]:.2f})" if span else ""
         text += "" if choice.same_rounds else ", which was measured at another time"
+        text += "" if choice.ratio.decided else "; which of both is faster is not known"
     text += f". Parity: {choice.parity or 'not verified'}. "
     if choice.accuracy is None:
         return text + "Accuracy: not measured."

@@ -130,6 +130,7 @@ def test_all_sessions_of_the_machine_are_read_and_a_baseline_of_another_session_
     one, eight = choices(evidence)
     assert (one.same_rounds, one.baseline) == (False, baseline)
     assert "1.00 times as fast as torch, which was measured at another time" in answer_of(one)
+    assert "; which of both is faster is not known" in answer_of(one)
     assert (eight.baseline, eight.ratio) == (None, None)
 
 
