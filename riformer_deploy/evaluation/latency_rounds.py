@@ -149,7 +149,7 @@ class Rounds:
             return f"round {self.taken + 1} of {self._fixed}"
         left_s = self._seconds - self.spent_s
         if left_s <= 0:  # an interval needs more rounds than there was time for
-            return f"round {self.taken + 1} of {_FEWEST_FOR_INTERVAL}, the fewest"
+            return f"round {self.taken + 1} of {_FEWEST_FOR_INTERVAL}"
         return f"round {self.taken + 1}, at most {left_s + self._later_s:.0f} s left"
 
     @property

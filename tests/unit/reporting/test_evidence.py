@@ -143,7 +143,8 @@ def test_latencies_of_a_replaced_file_are_not_those_of_its_namesake(tiny_bundle_
     assert "Latency was not measured." in said
     compared = compare_evidence(evidence, evidence, CompareOptions())
     assert (
-        "not counted: latency.json: ONNX Runtime fp32: measured of a file that is replaced" in compared.notes
+        "not counted in B: latency.json: ONNX Runtime fp32: measured of a file that is replaced"
+        in compared.notes
     )
     assert "Not counted: latency.json: ONNX Runtime fp32: measured of a file that is replaced." in said
 
