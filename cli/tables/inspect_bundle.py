@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from riformer_deploy.bundle.lowering_config import quantizes
+from riformer_deploy.common.display import ms_text
 from riformer_deploy.common.enums import OutputForm
 
 from ..output import print_pairs, print_table, say
-from .latency import ms_text
 
 if TYPE_CHECKING:
     from riformer_deploy.api.inspect import BundleInspection, EngineParity, ShippedArtifact

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
 from riformer_deploy.backends.graph_state import titled
+from riformer_deploy.common.display import ms_text
 
 from ..output import number, print_table, say
 
@@ -159,11 +160,6 @@ def _answer(result: LatencyResult, comparison: LatencyComparison) -> str:
 def _times(ratio: Ratio) -> str:
     span = "" if ratio.ci95 is None else f" ({ratio.ci95[0]:.2f} to {ratio.ci95[1]:.2f})"
     return f"{ratio.value:.2f}{span} times"
-
-
-def ms_text(value: float) -> str:
-    """Milliseconds to a hundredth, or, below one, to a thousandth."""
-    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _print_gpu(watch: GpuWatch) -> None:

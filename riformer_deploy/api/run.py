@@ -11,12 +11,13 @@ from riformer_deploy.api.export_records import ExportReport
 from riformer_deploy.api.report import CARD, HTML, ReportFiles, ReportOptions, report_bundle
 from riformer_deploy.api.run_accuracy import measure_accuracy
 from riformer_deploy.api.run_answer import answer
-from riformer_deploy.api.run_context import RUN, RunContext, intact, prepare, read_record, write_record
+from riformer_deploy.api.run_context import RunContext, intact, prepare, read_record, write_record
 from riformer_deploy.api.run_engines import builder_of, make_engines
 from riformer_deploy.api.run_graphs import make_graphs, open_bundle, wanted_precisions
 from riformer_deploy.api.run_latency import measure_latency
 from riformer_deploy.api.run_parity import measure_parity
 from riformer_deploy.api.run_records import (
+    RUN,
     RunOptions,
     RunReport,
     RunStep,
@@ -173,7 +174,7 @@ def _failed(
         choices=(),
         refused=refused,
         unverified=(),
-        answer=" ".join(said),
+        answer="\n".join(said),
         next_command=("inspect", os.fspath(context.options.checkpoint)),
         report=None,
         model_card=None,

@@ -29,7 +29,7 @@ class RunAnswer:
         choices: What to ship, by batch size.
         refused: Pairs of artifact and runtime that must not be shipped, each with the reason.
         unverified: What the bundle holds no evidence of, each in one sentence.
-        text: All this in one paragraph.
+        text: All this, a line for each batch size, the circumstances, what is refused, what is not verified.
         next_command: The arguments of the next command as a rule.
     """
 
@@ -75,7 +75,7 @@ def answer(context: RunContext, steps: tuple[RunStep, ...] = ()) -> RunAnswer:
         choices=shipped,
         refused=refused,
         unverified=unverified,
-        text=_paragraph(aimed, chosen, refused, unverified),
+        text=_lines(aimed, chosen, refused, unverified),
         next_command=_next(context, evidence, shipped),
     )
 
@@ -172,7 +172,7 @@ def _unsteady(aimed: Evidence) -> tuple[str, ...]:
     )
 
 
-def _paragraph(
+def _lines(
     aimed: Evidence,
     chosen: list[Choice],
     refused: tuple[str, ...],
@@ -186,22 +186,24 @@ def _paragraph(
             "Nothing that was timed is known to hold parity and the accuracy gate, so nothing is to be "
             "shipped."
         )
+    measured = []
     if aimed.latency is not None:
         machine = aimed.latency.machine
-        said.append(
+        measured.append(
             f"Timed in {aimed.latency.rounds} rounds or more with {aimed.latency.threads} threads on "
             f"{'; '.join((machine.cpu, *machine.gpus))}."
         )
-    said += [
+    measured += [
         f"Parity is against {item.reference}, on {sum(item.inputs.batches)} images "
         f"({item.inputs.description})."
         for item in aimed.parity[:1]
     ]
+    said += [" ".join(measured)] if measured else []
     if refused:
         said.append(f"Not to be shipped: {'; '.join(refused)}.")
     if unverified:
         said.append("Not verified: " + " ".join(unverified))
-    return " ".join(said)
+    return "\n".join(said)
 
 
 def _drop_text(evidence: Evidence, choice: Choice) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
+from riformer_deploy.common.display import ms_text
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.plots import (
@@ -83,8 +84,7 @@ def answer_of(choice: Choice) -> str:
     """What to ship for a batch size, on what evidence, in a few sentences."""
     fastest = choice.fastest
     text = f"Batch {choice.batch}: ship {choice.file or fastest.name}, run by {fastest.name}: "
-    median_ms = fastest.summary.median_ms
-    text += f"{median_ms:.{2 if median_ms >= 1 else 3}f} ms per call"
+    text += f"{ms_text(fastest.summary.median_ms)} ms per call"
     if choice.ratio is not None and choice.baseline is not None:
         span = choice.ratio.ci95
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"

@@ -168,7 +168,9 @@ def not_verified(evidence: Evidence) -> tuple[str, ...]:
     for result in evidence.parity:
         if result.inputs.seed is not None:
             said.append("Parity was measured on synthetic images, not on pictures.")
-        said += [f"{item.name} did not take part in parity: {item.reason}" for item in result.skipped]
+        said += [
+            f"{item.name} did not take part in parity: {item.reason.rstrip('.')}." for item in result.skipped
+        ]
     ran = {candidate.artifact_sha256 for candidate in evidence.candidates}
     idle = [engine.file.path for engine in manifest.engines if engine.file.sha256 not in ran]
     if len(idle) == 1:
