@@ -20,7 +20,7 @@ from riformer_deploy.api.export import ExportOptions, LoweringConfig, export_che
 from riformer_deploy.api.run import RunOptions, RunReport, RunStep, StepOutcome, Target, run_checkpoint
 from riformer_deploy.api.run_context import read_record
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision, Processor, RuntimeKind
+from riformer_deploy.common.enums import InputForm, Precision, Processor, RuntimeKind
 from riformer_deploy.common.errors import BundleConflictError, MissingDependencyError, OptionError
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy
@@ -171,6 +171,19 @@ def test_other_calibration_images_remake_what_was_calibrated(
         run_checkpoint(options)
     assert [options.precisions for options in exports] == [(Precision.FP16, Precision.INT8)]
     assert all(config.calibration is None and not config.ranges for config in exports[0].lowerings)
+
+
+def test_a_new_precision_takes_the_inputs_of_the_graphs_that_are_there(
+    finished_copy: Path, asked: Asked, calibration_pictures: Path, exports: list[ExportOptions]
+) -> None:
+    manifest = finished_copy / "bundle.json"
+    text = manifest.read_text(encoding="utf-8")
+    assert '"input_form": "normalised"' in text
+    manifest.write_text(text.replace('"input_form": "normalised"', '"input_form": "uint8"'), encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        run_checkpoint(asked(finished_copy, calibration=calibration_pictures))
+    forms = {config.precision: config.input_form for config in exports[0].lowerings}
+    assert forms == dict.fromkeys((Precision.FP16, Precision.INT8), InputForm.UINT8)
 
 
 @pytest.mark.usefixtures("without_report")
