@@ -85,7 +85,7 @@ def tune(
     with output.progress() as progress:
         notes: list[str] = []
         result = tune_bundle(directory, asked, progress, tell=notes.append)
-    stored = bool(notes) and result.status is Status.PASSED  # its notes tell what was done back then
+    stored = bool(notes) and result.status is Status.PASSED  # what was dropped for it was dropped back then
     for text in notes if stored else (*notes, *result.notes):
         output.note(text)
     if json:

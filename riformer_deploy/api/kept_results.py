@@ -55,7 +55,8 @@ def _compared(text: str) -> list[str]:
 
 
 def _tuned(text: str) -> list[str]:
-    return [load_json(TuneResult, text).artifact_sha256]
+    found = load_json(TuneResult, text)
+    return [found.artifact_sha256, *([] if found.engine_sha256 is None else [found.engine_sha256])]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,12 +67,12 @@ class TuneOptions:
         if self.group not in RUNTIMES:
             problems.append(f"a bundle is tuned for {', '.join(RUNTIMES)}, got {self.group}")
         if not self.batches or min(self.batches) < 1 or len(set(self.batches)) != len(self.batches):
-            problems.append(f"batches are positive, each once, got {self.batches}")
+            problems.append(f"--batch: batch sizes are positive, each once, got {self.batches}")
         if not 0 < self.max_seconds < float("inf"):
-            problems.append(f"max-seconds must be a positive number, got {self.max_seconds}")
+            problems.append(f"--max-seconds must be a positive number, got {self.max_seconds}")
         for name, value in (("threads", self.threads), ("limit", self.limit)):
             if value is not None and value < 1:
-                problems.append(f"{name} must be at least 1, got {value}")
+                problems.append(f"--{name} must be at least 1, got {value}")
         if self.limit is not None and self.data is None:
             problems.append("--limit is for the labelled pictures of --data, and none were given")
         if problems:

@@ -84,6 +84,10 @@ def test_a_search_stays_while_the_bundle_holds_its_answer(measured: Bundle, tmp_
     kept, dropped = kept_results(bundle, _files(bundle) - {answer}, reference, tmp_path)
     assert "tune-openvino" not in kept
     assert "tune-openvino.json: it is about files that are replaced" in dropped
+    built = dataclasses.replace(tuned(trace, artifact_sha256=answer), engine_file="e", engine_sha256="0" * 64)
+    store_result(bundle, "tune-engine", built)
+    kept, dropped = kept_results(Bundle.open(bundle.directory), _files(bundle), reference, tmp_path)
+    assert "tune-engine" not in kept  # another engine of the same graph took its place
 
 
 def test_a_damaged_result_is_dropped_with_the_reason(measured: Bundle, tmp_path: Path) -> None:
