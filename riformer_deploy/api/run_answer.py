@@ -16,7 +16,7 @@ from riformer_deploy.evaluation.latency_summary import instability
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import LatencyResult, Status
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
-from riformer_deploy.reporting.html import answer_of
+from riformer_deploy.reporting.html import answer_of, nothing_for
 from riformer_deploy.reporting.summary import Choice, choices, gate_verdicts, not_verified, plain
 
 
@@ -75,7 +75,7 @@ def answer(context: RunContext, steps: tuple[RunStep, ...] = ()) -> RunAnswer:
         choices=shipped,
         refused=refused,
         unverified=unverified,
-        text=_lines(aimed, chosen, refused, unverified),
+        text=_lines(aimed, chosen, failed, refused, unverified),
         next_command=_next(context, evidence, shipped),
     )
 
@@ -175,17 +175,14 @@ def _unsteady(aimed: Evidence) -> tuple[str, ...]:
 def _lines(
     aimed: Evidence,
     chosen: list[Choice],
+    without: set[int],
     refused: tuple[str, ...],
     unverified: tuple[str, ...],
 ) -> str:
     said = [answer_of(choice) + _drop_text(aimed, choice) for choice in chosen]
     if aimed.latency is None:
         said.append("Nothing was timed on the target, so nothing is chosen.")
-    elif not chosen:
-        said.append(
-            "Nothing that was timed is known to hold parity and the accuracy gate, so nothing is to be "
-            "shipped."
-        )
+    said += map(nothing_for, sorted(without))
     measured = []
     if aimed.latency is not None:
         machine = aimed.latency.machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
@@ -67,7 +68,7 @@ def render_html(
     )
     text: str = environment.get_template("report.html.j2").render(
         title=title_of(evidence),
-        answers=[answer_of(choice) for choice in chosen],
+        answers=answers_of(evidence, chosen),
         not_verified=not_verified(evidence),
         sections=[s for s in sections if s.plot or s.rows or s.pictures],
     )
@@ -78,6 +79,23 @@ def title_of(evidence: Evidence) -> str:
     """What the model is called: the published variant, else the checkpoint's file."""
     manifest = evidence.manifest
     return str(evidence.path) if manifest is None else manifest.model.variant or manifest.source.file_name
+
+
+def answers_of(evidence: Evidence, chosen: Sequence[Choice]) -> list[str]:
+    """What to ship for every batch size that was timed, or that there is nothing to ship for it."""
+    if evidence.latency is None:
+        return ["No latency was measured, so nothing is chosen (riformer-deploy bench)."]
+    answers = {choice.batch: answer_of(choice) for choice in chosen}
+    timed = dict.fromkeys(sample.batch for sample in evidence.latency.samples)
+    return [answers.get(batch) or nothing_for(batch) for batch in timed]
+
+
+def nothing_for(batch: int) -> str:
+    """That there is nothing to ship for a batch size."""
+    return (
+        f"Batch {batch}: nothing is to be shipped: no graph or engine that was timed is known to hold parity "
+        "and the accuracy gate."
+    )
 
 
 def answer_of(choice: Choice) -> str:
