@@ -129,7 +129,8 @@ class Command(TyperCommand):
                     formatter.write_dl(records)
         formatter.write_paragraph()
         if hidden:
-            formatter.write_text(f"{hidden} more options: riformer-deploy {' '.join(path)} --help-all")
+            more = "1 more option" if hidden == 1 else f"{hidden} more options"
+            formatter.write_text(f"{more}: riformer-deploy {' '.join(path)} --help-all")
         formatter.write_text(
             f"Options may also stand in variables, {settings.variable_prefix(path)}_<OPTION>, or under "
             f"[{'.'.join(path)}] in a file: riformer-deploy --config FILE.toml {' '.join(path)} ..."

@@ -41,7 +41,8 @@ def inspect(
         print_inspection(inspection, verbose=verbose)
         match inspection:
             case CheckpointInspection():
-                output.next_step("export", file)
+                unknown = () if inspection.preprocessing is not None else ("--image-size", "PX")
+                output.next_step("export", file, *unknown)
             case BundleInspection():
                 output.next_step("verify", "parity", file)
             case EngineInspection() | OnnxInspection():

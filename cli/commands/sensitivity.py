@@ -55,4 +55,5 @@ def sensitivity(
     output.say(
         f"Every layer: {output.number(everything.sqnr_db, '.2f')} dB, {everything.drop_points:.2f} % changed"
     )
-    output.next_step("export", "CKPT", "--precision", report.precision, *worst)
+    given = [] if calibration is None else ["--calibration", calibration]
+    output.next_step("export", "CKPT", "--precision", report.precision, *given, *worst)

@@ -57,10 +57,7 @@ def tune(
         float | None,
         typer.Option(metavar="DB", help="Least SQNR of the outputs.", show_default="that of parity"),
     ] = None,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(help="Limit of the search, seconds.", show_default="none"),
-    ] = None,
+    max_seconds: Annotated[float, typer.Option(help="Limit of the search, seconds.")] = 600.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="every core")] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Search even where the bundle holds the answer.")
@@ -88,7 +85,8 @@ def tune(
     with output.progress() as progress:
         notes: list[str] = []
         result = tune_bundle(directory, asked, progress, tell=notes.append)
-    for text in (*notes, *result.notes):
+    stored = bool(notes) and result.status is Status.PASSED  # what was dropped for it was dropped back then
+    for text in notes if stored else (*notes, *result.notes):
         output.note(text)
     if json:
         output.print_json(result)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def print_accuracy(result: AccuracyResult) -> None:
     """Every artifact's accuracy beside the published one, and each against the first."""
+    from riformer_deploy.backends.base import names_by_reason
+
     data = result.dataset
     part = f"{data.asked} of {data.total} pictures, spread evenly"
     part = part if data.asked < data.total else f"{data.total} pictures"
@@ -55,8 +57,8 @@ def print_accuracy(result: AccuracyResult) -> None:
             ],
         )
         say("lost: only the baseline is right; gained: only this one is; p: McNemar, exact, of no difference")
-    for skipped in result.skipped:
-        say(f"skipped, NOT measured: {skipped.name}: {skipped.reason}")
+    for reason, names in names_by_reason(result.skipped).items():
+        say(f"skipped, NOT measured: {', '.join(names)}: {reason}")
     for artifact in result.artifacts:
         if artifact.not_finite:
             say(

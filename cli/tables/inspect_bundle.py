@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from riformer_deploy.bundle.lowering_config import quantizes
+from riformer_deploy.common.display import ms_text
 from riformer_deploy.common.enums import OutputForm
 
 from ..output import print_pairs, print_table, say
-from .latency import ms_text
 
 if TYPE_CHECKING:
     from riformer_deploy.api.inspect import BundleInspection, EngineParity, ShippedArtifact
@@ -105,6 +105,7 @@ def _shipped(choice: ShippedArtifact) -> str:
     text = f"{choice.file or choice.name} in {choice.name}, {ms_text(choice.median_ms)} ms"
     if choice.ratio is not None and choice.baseline is not None:
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline}"
+        text += "" if choice.ratio.decided else " (which of both is faster is not known)"
     text += f"; parity {choice.parity or 'NOT verified'}; "
     return text + (
         "accuracy not measured" if choice.top1_percent is None else f"top-1 {choice.top1_percent:.2f} %"

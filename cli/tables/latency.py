@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
 from riformer_deploy.backends.graph_state import titled
+from riformer_deploy.common.display import ms_text
 
 from ..output import number, print_table, say
 
@@ -22,12 +23,13 @@ def print_latency(result: LatencyResult) -> None:
     A speed-up is over the strongest baseline of the same batch size and timing, or, where none was
     measured, over the first model; it is the median of the ratios within the rounds.
     """
+    from riformer_deploy.backends.base import names_by_reason
     from riformer_deploy.evaluation.latency_comparison import compare_latency
 
     for batch in dict.fromkeys(sample.batch for sample in result.samples):
         _print_batch(result, [sample for sample in result.samples if sample.batch == batch])
-    for item in result.skipped:
-        say(f"skipped: {item.name}: {item.reason}")
+    for reason, names in names_by_reason(result.skipped).items():
+        say(f"skipped: {', '.join(names)}: {reason}")
     if result.gpu is not None:
         _print_gpu(result.gpu)
     without = all(_baseline(result, sample) is None for sample in result.samples)
@@ -145,6 +147,7 @@ def _answer(result: LatencyResult, comparison: LatencyComparison) -> str:
             f"; it cannot be compared with the strongest baseline, {baseline.name}: see (!)"
             if found is None
             else f", {_times(found)} as fast as the strongest baseline, {baseline.name}"
+            + ("" if found.decided else "; which of both is faster is not known")
         )
     text += f" ({how})"
     if comparison.throughput_images_per_s is not None:
@@ -157,11 +160,6 @@ def _answer(result: LatencyResult, comparison: LatencyComparison) -> str:
 def _times(ratio: Ratio) -> str:
     span = "" if ratio.ci95 is None else f" ({ratio.ci95[0]:.2f} to {ratio.ci95[1]:.2f})"
     return f"{ratio.value:.2f}{span} times"
-
-
-def ms_text(value: float) -> str:
-    """Milliseconds to a hundredth, or, below one, to a thousandth."""
-    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _print_gpu(watch: GpuWatch) -> None:

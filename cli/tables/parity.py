@@ -57,6 +57,8 @@ def _stages_verdict(candidate: CandidateParity, *, narrow: bool) -> str:
 
 def print_parity(result: ParityResult) -> None:
     """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
+    from riformer_deploy.backends.base import names_by_reason
+
     inputs = result.inputs
     say(
         f"Reference: {result.reference}; {sum(inputs.batches)} images of {inputs.image_size_px[0]}x"
@@ -86,8 +88,8 @@ def print_parity(result: ParityResult) -> None:
             for candidate in result.candidates
         ],
     )
-    for item in result.skipped:
-        say(f"skipped: {item.name}: {item.reason}")
+    for reason, names in names_by_reason(result.skipped).items():
+        say(f"skipped: {', '.join(names)}: {reason}")
     for precision, tolerance in dict.fromkeys((c.precision, c.tolerance) for c in result.candidates):
         limits = []
         if tolerance.elementwise is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from riformer_deploy.common.display import ms_text
+
 from ..output import number, print_table, say
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ def print_run(report: RunReport) -> None:
             (">batch", "!artifact", ">ms", ">speed-up", ">top-1, %"),
             [row for choice in report.choices for row in _rows(choice)],
         )
-    say(report.answer)
+    for line in report.answer.splitlines():
+        say(line)
     if report.report is not None:
         say(f"Report: {report.report}")
 
@@ -33,7 +36,7 @@ def _rows(choice: ShipChoice) -> tuple[tuple[str, ...], ...]:
         (
             str(choice.batch),
             choice.file,
-            f"{choice.median_ms:.3g}",
+            ms_text(choice.median_ms),
             "-" if choice.speed_up is None else f"{choice.speed_up:.2f}x",
             number(choice.top1_percent, ".2f"),
         ),

@@ -82,7 +82,10 @@ def _shown(ratio: Ratio) -> str:
 
 def answer_of(result: TuneResult) -> str:
     """The answer in a sentence or two."""
-    trace, answer = result.trace, result.answer
+    from riformer_deploy.backends.candidate_config import runtime_title
+    from riformer_deploy.quantization.search_answer import FINAL_RUN
+
+    trace, answer, runtime = result.trace, result.answer, runtime_title(result.runtime)
     what = f"{result.file} ({answer.name})"
     if result.engine_file is not None:
         what = f"{result.engine_file} of {what}"
@@ -95,9 +98,13 @@ def answer_of(result: TuneResult) -> str:
         least = min(gain for gain in gains if gain is not None)
         return (
             f"Answer: {what}, {least:.2f} times as fast as the fastest of plain {', '.join(beaten)} in "
-            f"{result.runtime}; every interval of the final run is above 1."
+            f"{runtime}; every interval of the final run is above 1."
         )
+    last = [race for race in trace.races if race.purpose == FINAL_RUN]
+    slower = [n for n in trace.rivals if any(race.faster(n, answer.number) for race in last)]
+    names = " and ".join(trace.trials[number].config.precision for number in slower)
+    proven = f" It is faster than plain {names} there." if names else ""
     return (
-        f"Answer: {what}: no other form was confirmed to be faster than the plain ones in {result.runtime}, "
-        "so this one stays."
+        f"Answer: {what}, since no tuned form was confirmed to be faster than the plain ones in "
+        f"{runtime}.{proven}"
     )

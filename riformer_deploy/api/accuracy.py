@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.backends.base import warn_of_skipped
 from riformer_deploy.backends.candidates import require_backends
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
@@ -103,8 +104,7 @@ def accuracy_bundle(
         raise unfit(
             "Nothing can be run on this machine.", details=[f"{s.name}: {s.reason}" for s in selected.skipped]
         )
-    for item in selected.skipped:
-        _LOG.warning("%s was left out: %s", item.name, item.reason)
+    warn_of_skipped(selected.skipped)
     warn_of_failures(bundle, selected.candidates)
     model = bundle.manifest.model
     classes = ClassList(count=model.architecture.num_classes, names=model.class_names)

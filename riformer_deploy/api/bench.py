@@ -76,7 +76,9 @@ def bench_bundle(
     images = normalize(pixels, bundle.manifest.model.preprocessing)
     inputs = synthetic_inputs(size, options.batches, options.seed)
     engines = {engine.file.sha256 for engine in bundle.manifest.engines}
-    selected = select_candidates(bundle, groups, threads=options.used_threads, gpu=gpu, precisions=precisions)
+    selected = select_candidates(
+        bundle, groups, threads=options.used_threads, gpu=gpu, precisions=precisions, modules=False
+    )
     alone = set(groups) <= {Group.ENGINE, Group.GPU}
     if alone and not any(candidate.artifact_sha256 in engines for candidate in selected.candidates):
         raise EngineUnfitError(

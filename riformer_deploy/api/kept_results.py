@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.api.run_records import RUN
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
@@ -54,7 +55,8 @@ def _compared(text: str) -> list[str]:
 
 
 def _tuned(text: str) -> list[str]:
-    return [load_json(TuneResult, text).artifact_sha256]
+    found = load_json(TuneResult, text)
+    return [found.artifact_sha256, *([] if found.engine_sha256 is None else [found.engine_sha256])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +77,11 @@ class _Export:
             return _whole(_measured, self.bundle, record, self.present)
         if record.parent_sha256 != self.reference_sha256:
             return None
-        if kind in KINDS.values():
-            return _whole(_tuned, self.bundle, record, self.present)
-        if kind == "parity-user":
-            return _whole(_compared, self.bundle, record, self.present)
+        if kind == RUN:  # each part of it names what it is about
+            return record
+        if kind in KINDS.values() or kind == "parity-user":
+            read = _compared if kind == "parity-user" else _tuned
+            return _whole(read, self.bundle, record, self.present)
         return record if engines.get(kind) in self.present else None
 
 
@@ -123,5 +126,7 @@ def kept_results(
         if found is not None:
             kept[kind] = found
         elif len(dropped) == count:
-            dropped.append(f"{record.path}: it is about files that are replaced")
+            page = Path(record.path).suffix in {".html", ".md"}
+            why = "it tells what was measured before" if page else "it is about files that are replaced"
+            dropped.append(f"{record.path}: {why}")
     return kept, tuple(dropped)

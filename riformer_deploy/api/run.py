@@ -11,12 +11,13 @@ from riformer_deploy.api.export_records import ExportReport
 from riformer_deploy.api.report import CARD, HTML, ReportFiles, ReportOptions, report_bundle
 from riformer_deploy.api.run_accuracy import measure_accuracy
 from riformer_deploy.api.run_answer import answer
-from riformer_deploy.api.run_context import RUN, RunContext, intact, prepare, read_record, write_record
+from riformer_deploy.api.run_context import RunContext, intact, prepare, read_record, write_record
 from riformer_deploy.api.run_engines import builder_of, make_engines
 from riformer_deploy.api.run_graphs import make_graphs, open_bundle, wanted_precisions
 from riformer_deploy.api.run_latency import measure_latency
 from riformer_deploy.api.run_parity import measure_parity
 from riformer_deploy.api.run_records import (
+    RUN,
     RunOptions,
     RunReport,
     RunStep,
@@ -28,6 +29,7 @@ from riformer_deploy.checkpoints.download import DownloadOptions, named_checkpoi
 from riformer_deploy.common.enums import Target, WeightSet
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, parse_changes
 from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import Status
@@ -93,7 +95,7 @@ def run_checkpoint(options: RunOptions, progress: Progress = silent) -> RunRepor
     for measure in (measure_parity, measure_accuracy, measure_latency):
         steps.append(measure(context))
     step, files = _report(context)
-    decided = answer(context)
+    decided = answer(context, tuple(steps))
     return RunReport(
         status=decided.status,
         checkpoint=context.source.file_name,
@@ -125,7 +127,8 @@ def _report(context: RunContext) -> tuple[RunStep, ReportFiles | None]:
     """Write the report and the model card, unless they are of the evidence that there is now."""
     bundle = Bundle.open(context.directory)
     results = bundle.manifest.results
-    evidence = key_of({item.path: item.sha256 for item in bundle.manifest.files if item.path not in _ABOUT})
+    hashes = {item.path: item.sha256 for item in bundle.manifest.files if item.path not in _ABOUT}
+    evidence = key_of({"tool": VERSION, **hashes})
     record = read_record(bundle)
     html, card = context.directory / HTML, context.directory / CARD
     there = all(kind in results and intact(bundle, results[kind]) for kind in (HTML, CARD))
@@ -171,7 +174,7 @@ def _failed(
         choices=(),
         refused=refused,
         unverified=(),
-        answer=" ".join(said),
+        answer="\n".join(said),
         next_command=("inspect", os.fspath(context.options.checkpoint)),
         report=None,
         model_card=None,

@@ -68,7 +68,7 @@ def measure_accuracy(context: RunContext) -> RunStep:
     def work() -> str:
         result = accuracy_bundle(context.directory, asked, count)
         failed = [item.config.name for item in result.comparisons if item.status is Status.FAILED]
-        out = f"; out of the gate: {', '.join(failed)}" if failed else ""
+        out = f"; the gate does not hold: {', '.join(failed)}" if failed else ""
         again = f", {result.resumed_from} of them by an interrupted run" if result.resumed_from else ""
         return f"of {len(result.artifacts)} artifacts on {result.artifacts[0].images} pictures{again}{out}"
 

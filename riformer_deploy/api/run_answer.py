@@ -7,16 +7,17 @@ import os
 from dataclasses import dataclass
 
 from riformer_deploy.api.run_context import RunContext
-from riformer_deploy.api.run_records import ShipChoice
+from riformer_deploy.api.run_records import RunOptions, RunStep, ShipChoice, StepOutcome
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.common.enums import Processor, RuntimeKind, Target
+from riformer_deploy.data.preprocessing_changes import changes_text
 from riformer_deploy.evaluation.accuracy_results import AccuracyComparison
 from riformer_deploy.evaluation.latency_summary import instability
 from riformer_deploy.evaluation.parity_failures import why_failed
-from riformer_deploy.evaluation.results import Status
+from riformer_deploy.evaluation.results import LatencyResult, Status
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
-from riformer_deploy.reporting.html import answer_of
-from riformer_deploy.reporting.summary import Choice, choices, not_verified
+from riformer_deploy.reporting.html import answer_of, nothing_for
+from riformer_deploy.reporting.summary import Choice, choices, gate_verdicts, not_verified, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class RunAnswer:
         choices: What to ship, by batch size.
         refused: Pairs of artifact and runtime that must not be shipped, each with the reason.
         unverified: What the bundle holds no evidence of, each in one sentence.
-        text: All this in one paragraph.
+        text: All this, a line for each batch size, the circumstances, what is refused, what is not verified.
         next_command: The arguments of the next command as a rule.
     """
 
@@ -40,11 +41,12 @@ class RunAnswer:
     next_command: tuple[str, ...]
 
 
-def answer(context: RunContext) -> RunAnswer:
+def answer(context: RunContext, steps: tuple[RunStep, ...] = ()) -> RunAnswer:
     """Decide.
 
     Args:
         context: The run.
+        steps: What was done; where one failed, what the bundle held before it speaks.
 
     Raises:
         BundleError: A record in the bundle is not valid.
@@ -58,11 +60,14 @@ def answer(context: RunContext) -> RunAnswer:
     chosen = [
         choice
         for choice in choices(aimed)
-        if choice.batch in batches and choice.parity is Status.PASSED and choice.file is not None
+        if choice.batch in batches
+        and choice.parity is Status.PASSED
+        and choice.file is not None
+        and _holds_gate(context, evidence, choice)
     ]
     shipped = tuple(_ship(choice, evidence) for choice in chosen)
     refused = _refused(evidence, context.options.target)
-    unverified = (*not_verified(evidence), *_unsteady(aimed))
+    unverified = (*_earlier(steps), *not_verified(evidence), *_unsteady(aimed))
     timed = {s.batch for s in aimed.latency.samples if s.batch in batches} if aimed.latency else set()
     failed = timed - {choice.batch for choice in chosen}
     return RunAnswer(
@@ -70,7 +75,7 @@ def answer(context: RunContext) -> RunAnswer:
         choices=shipped,
         refused=refused,
         unverified=unverified,
-        text=_paragraph(aimed, chosen, refused, unverified),
+        text=_lines(aimed, chosen, failed, refused, unverified),
         next_command=_next(context, evidence, shipped),
     )
 
@@ -79,20 +84,39 @@ def _aimed(config: CandidateConfig, target: Target) -> bool:
     return target is Target.AUTO or config.processor == Processor(target)
 
 
+def _holds_gate(context: RunContext, evidence: Evidence, choice: Choice) -> bool:
+    """Whether a choice was held to the gate that was asked for; without one there is nothing to hold."""
+    asked = context.options.max_drop_points
+    if asked is None:
+        return True
+    of_this_gate = evidence.accuracy is not None and evidence.accuracy.max_drop_points == asked
+    return of_this_gate and gate_verdicts(evidence).get(plain(choice.fastest.config)) is Status.PASSED
+
+
+def _earlier(steps: tuple[RunStep, ...]) -> list[str]:
+    """That a measurement of this run failed, so that what is said of it is from before."""
+    return [
+        f"{step.name} failed in this run: what is said of it was measured before, if it was."
+        for step in steps
+        if step.outcome is StepOutcome.FAILED and step.name in {"parity", "accuracy", "bench"}
+    ]
+
+
 def _for_target(evidence: Evidence, target: Target) -> Evidence:
-    """The evidence with latencies on the target's kind of processor alone."""
-    latency = evidence.latency
-    if latency is None:
-        return evidence
-    samples = tuple(sample for sample in latency.samples if _aimed(sample.config, target))
-    kept = dataclasses.replace(latency, samples=samples) if samples else None
-    return dataclasses.replace(evidence, latency=kept)
+    """The evidence with latencies on the target's kind of processor alone, baselines included."""
+
+    def kept(result: LatencyResult) -> LatencyResult | None:
+        samples = tuple(sample for sample in result.samples if _aimed(sample.config, target))
+        return dataclasses.replace(result, samples=samples) if samples else None
+
+    sessions = tuple(found for session in evidence.sessions if (found := kept(session)) is not None)
+    latency = None if evidence.latency is None else kept(evidence.latency)
+    return dataclasses.replace(evidence, latency=latency, sessions=sessions)
 
 
 def _comparison(evidence: Evidence, config: CandidateConfig) -> AccuracyComparison | None:
-    plain = dataclasses.replace(config, cuda_graph=False)
     comparisons = evidence.accuracy.comparisons if evidence.accuracy else ()
-    return next((item for item in comparisons if item.config == plain), None)
+    return next((item for item in comparisons if item.config == plain(config)), None)
 
 
 def _ship(choice: Choice, evidence: Evidence) -> ShipChoice:
@@ -148,33 +172,35 @@ def _unsteady(aimed: Evidence) -> tuple[str, ...]:
     )
 
 
-def _paragraph(
+def _lines(
     aimed: Evidence,
     chosen: list[Choice],
+    without: set[int],
     refused: tuple[str, ...],
     unverified: tuple[str, ...],
 ) -> str:
     said = [answer_of(choice) + _drop_text(aimed, choice) for choice in chosen]
     if aimed.latency is None:
         said.append("Nothing was timed on the target, so nothing is chosen.")
-    elif not chosen:
-        said.append("Nothing that was timed holds parity and the accuracy gate, so nothing is to be shipped.")
+    said += map(nothing_for, sorted(without))
+    measured = []
     if aimed.latency is not None:
         machine = aimed.latency.machine
-        said.append(
+        measured.append(
             f"Timed in {aimed.latency.rounds} rounds or more with {aimed.latency.threads} threads on "
             f"{'; '.join((machine.cpu, *machine.gpus))}."
         )
-    said += [
+    measured += [
         f"Parity is against {item.reference}, on {sum(item.inputs.batches)} images "
         f"({item.inputs.description})."
         for item in aimed.parity[:1]
     ]
+    said += [" ".join(measured)] if measured else []
     if refused:
         said.append(f"Not to be shipped: {'; '.join(refused)}.")
     if unverified:
         said.append("Not verified: " + " ".join(unverified))
-    return " ".join(said)
+    return "\n".join(said)
 
 
 def _drop_text(evidence: Evidence, choice: Choice) -> str:
@@ -210,21 +236,26 @@ def _next(context: RunContext, evidence: Evidence, shipped: tuple[ShipChoice, ..
 
 
 def _again(context: RunContext) -> list[str]:
-    """The arguments of the same run."""
+    """The arguments of the same run; other ones would make other artifacts, or measure again."""
     options = context.options
+    usual = RunOptions(checkpoint=options.checkpoint, output=options.output)
+    size = options.image_size_px
     words = [os.fspath(options.checkpoint), "-o", os.fspath(options.output)]
-    if options.image_size_px is not None:
-        words += ["--image-size", "x".join(map(str, options.image_size_px))]
-    if options.target is not Target.AUTO:
-        words += ["--target", str(options.target)]
-    for name, value in (
-        ("--calibration", options.calibration),
-        ("--data", options.data),
-        ("--max-drop", options.max_drop_points),
-        ("--config", options.config),
-        ("--weights", options.weights),
-        ("--key", options.key),
-        ("--classes", options.class_names),
+    for name, value, default in (
+        ("--image-size", None if size is None else "x".join(map(str, size)), None),
+        ("--preprocess", changes_text(options.preprocessing), ""),
+        ("--target", options.target, usual.target),
+        ("--calibration", options.calibration, None),
+        ("--data", options.data, None),
+        ("--split", options.split, usual.split),
+        ("--limit", options.limit, None),
+        ("--max-drop", options.max_drop_points, None),
+        ("--batch", ",".join(map(str, options.batches)), ",".join(map(str, usual.batches))),
+        ("--max-seconds", f"{options.max_seconds:g}", f"{usual.max_seconds:g}"),
+        ("--config", options.config, None),
+        ("--weights", options.weights, None),
+        ("--key", options.key, None),
+        ("--classes", options.class_names, None),
     ):
-        words += [] if value is None else [name, str(value)]
-    return words
+        words += [] if value == default else [name, str(value)]
+    return [*words, "--skip-bad"] if options.skip_bad else words

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from riformer_deploy.api.bundle_assembly import source_of
 from riformer_deploy.api.export import load_asked, model_record
-from riformer_deploy.api.run_records import RunOptions, RunRecord, RunStep, StepOutcome
+from riformer_deploy.api.run_records import RUN, RunOptions, RunRecord, RunStep, StepOutcome
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.manifest import ModelRecord, Source
@@ -32,9 +32,6 @@ from riformer_deploy.data.datasets import Dataset, open_dataset
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET
 from riformer_deploy.system.cuda_driver import Driver, query_driver
 from riformer_deploy.system.machine import Machine, describe_machine
-
-RUN = "run"
-"""Kind of the result that is :class:`RunRecord`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.resume_log import key_of
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET
 from riformer_deploy.quantization.calibration import CalibrationConfig, calibration_key
+from riformer_deploy.quantization.search_space import asked_of, form_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +230,7 @@ def _options(context: RunContext, bundle: Bundle | None, missing: Mapping[Precis
     held = {graph.precision: graph for graph in bundle.manifest.onnx} if bundle is not None else {}
     again = [held[precision] for precision in missing if precision in held]
     lowerings = tuple(
-        _asked(held[precision].lowering) if precision in held else LoweringConfig(precision=precision)
+        asked_of(held[precision].lowering) if precision in held else _new_config(bundle, precision)
         for precision in missing
     )
     return context.options.export_options(
@@ -239,13 +240,10 @@ def _options(context: RunContext, bundle: Bundle | None, missing: Mapping[Precis
     )
 
 
-def _asked(lowering: LoweringConfig) -> LoweringConfig:
-    """A stored config without what follows from calibration images: as the user chose it."""
-    return dataclasses.replace(
-        lowering,
-        calibration=None,
-        float32_blocks=(),
-        ranges={},
-        smoothquant_scales={},
-        residual_ranges={},
-    )
+def _new_config(bundle: Bundle | None, precision: Precision) -> LoweringConfig:
+    """A precision that the bundle lacks, with the inputs and outputs of its other graphs."""
+    if bundle is None:
+        return LoweringConfig(precision=precision)
+    form = form_of(bundle.manifest.onnx[0].lowering)
+    io = Precision.FP32 if precision is Precision.FP32 else form.io
+    return dataclasses.replace(form, precision=precision, io=io)

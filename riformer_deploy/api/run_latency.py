@@ -91,7 +91,9 @@ def _latency_gap(
         options.used_threads,
     ):
         return "those stored are of another machine or other libraries"
-    selected = select_candidates(bundle, groups, threads=options.used_threads, precisions=precisions)
+    selected = select_candidates(
+        bundle, groups, threads=options.used_threads, precisions=precisions, modules=False
+    )
     timed = {(s.config, s.artifact_sha256, s.batch) for s in session.samples}
     left_out = {item.config for item in session.skipped}
     missing = [

@@ -14,6 +14,8 @@ from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingCh
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.results import Status
 
+RUN = "run"
+"""Kind of the result that is :class:`RunRecord`."""
 RUN_SCHEMA = 1
 
 
@@ -187,7 +189,7 @@ class RunReport:
         choices: What to ship, by batch size.
         refused: Pairs of artifact and runtime that must not be shipped, each with the reason.
         unverified: What the bundle holds no evidence of, each in one sentence.
-        answer: All this in one paragraph.
+        answer: All this in a few lines.
         next_command: The arguments of the next command as a rule.
         report: The HTML report, if it was written.
         model_card: The model card, if it was written.
@@ -239,12 +241,12 @@ class RunRecord:
     """
 
     schema: int = RUN_SCHEMA
-    kind: str = "run"
+    kind: str = RUN
     failed: tuple[FailedPrecision, ...] = ()
     latency_sha256: str | None = None
     max_seconds: float | None = None
     reported: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.schema, self.kind) != (RUN_SCHEMA, "run"):
+        if (self.schema, self.kind) != (RUN_SCHEMA, RUN):
             raise ValueError(f"{self.kind} record of schema {self.schema}; expected run, schema {RUN_SCHEMA}")

@@ -59,7 +59,8 @@ def tune_bundle(
         directory: The bundle.
         options: For what, on what and for how long.
         progress: Called with each step.
-        tell: Called where the answer is the one that the bundle holds already.
+        tell: Called where the answer is the one that the bundle holds already, with that and with what the
+            user should know of the images; the answer's notes tell what was done back then.
 
     Raises:
         BundleError: It is not a bundle, a file was changed, or another process is at the same search.
@@ -88,7 +89,11 @@ def tune_bundle(
     key = identity_of(manifest, options, images, dataset)
     kind = KINDS[RUNTIMES[options.group]]
     if not options.again and (stored := _stored(bundle, kind, key)) is not None:
-        tell(f"the bundle holds this answer, of {stored.created_utc}; --again searches anew")
+        for text in (
+            *images.warnings,
+            f"the bundle holds this answer, of {stored.created_utc}; --again searches anew",
+        ):
+            tell(text)
         return stored
     folded = fold(stored_model(bundle, manifest.reference, torch.float32))
     setup = TuneSetup(
@@ -125,8 +130,8 @@ def _stored(bundle: Bundle, kind: str, key: str) -> TuneResult | None:
         _LOG.warning("%s cannot be read, so the search is done again: %s", record.path, err)
         return None
     held = {graph.file.sha256 for graph in bundle.manifest.onnx}
-    engines = {engine.file.path for engine in bundle.manifest.engines}
-    there = found.artifact_sha256 in held and (found.engine_file is None or found.engine_file in engines)
+    engines = {engine.file.sha256 for engine in bundle.manifest.engines}
+    there = found.artifact_sha256 in held and (found.engine_file is None or found.engine_sha256 in engines)
     return found if found.key == key and (there or found.status is Status.FAILED) else None
 
 
@@ -239,6 +244,7 @@ class _Run:
             file=built.graph.file.path,
             artifact_sha256=built.graph.file.sha256,
             engine_file=manifest.engines[0].file.path if manifest.engines else None,
+            engine_sha256=manifest.engines[0].file.sha256 if manifest.engines else None,
             notes=(*images.warnings, *notes),
             status=status,
         )

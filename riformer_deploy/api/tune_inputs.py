@@ -45,8 +45,7 @@ class TuneOptions:
         group: The target: ``onnx`` (ONNX Runtime on the CPU), ``openvino`` or ``engine`` (TensorRT).
         batches: Batch sizes that one artifact is to be fast at; it has to win at each of them.
         gate: What the artifact must hold to, beside the parity tolerance of its precision.
-        max_seconds: Limit of the search; None for none. Writing the answer and proving its parity come on
-            top.
+        max_seconds: Limit of the search. Writing the answer and proving its parity come on top.
         threads: CPU threads; None takes every core that the process may use.
         again: Search even where the bundle holds the answer.
     """
@@ -59,7 +58,7 @@ class TuneOptions:
     group: Group = Group.ONNX
     batches: tuple[int, ...] = (1,)
     gate: SearchGate = field(default_factory=SearchGate)
-    max_seconds: float | None = None
+    max_seconds: float = 600.0
     threads: int | None = None
     again: bool = False
 
@@ -68,12 +67,12 @@ class TuneOptions:
         if self.group not in RUNTIMES:
             problems.append(f"a bundle is tuned for {', '.join(RUNTIMES)}, got {self.group}")
         if not self.batches or min(self.batches) < 1 or len(set(self.batches)) != len(self.batches):
-            problems.append(f"batches are positive, each once, got {self.batches}")
-        if self.max_seconds is not None and not 0 < self.max_seconds < float("inf"):
-            problems.append(f"max-seconds must be a positive number, got {self.max_seconds}")
+            problems.append(f"--batch: batch sizes are positive, each once, got {self.batches}")
+        if not 0 < self.max_seconds < float("inf"):
+            problems.append(f"--max-seconds must be a positive number, got {self.max_seconds}")
         for name, value in (("threads", self.threads), ("limit", self.limit)):
             if value is not None and value < 1:
-                problems.append(f"{name} must be at least 1, got {value}")
+                problems.append(f"--{name} must be at least 1, got {value}")
         if self.limit is not None and self.data is None:
             problems.append("--limit is for the labelled pictures of --data, and none were given")
         if problems:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,8 @@ from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState, worst
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.data.transforms import Images
+
+_LOG = logging.getLogger(__name__)
 
 Outputs = dict[str, NDArray[np.floating]]
 """Arrays by name; the first axis is the batch."""
@@ -194,6 +197,20 @@ class Skipped:
     def name(self) -> str:
         """What tables and messages call it."""
         return self.config.name
+
+
+def names_by_reason(skipped: Iterable[Skipped]) -> dict[str, tuple[str, ...]]:
+    """The names of what takes no part, each once, by the reason."""
+    found: dict[str, tuple[str, ...]] = {}
+    for item in skipped:
+        found[item.reason] = tuple(dict.fromkeys((*found.get(item.reason, ()), item.name)))
+    return found
+
+
+def warn_of_skipped(skipped: Iterable[Skipped]) -> None:
+    """Say what takes no part, those of the same reason in one line."""
+    for reason, names in names_by_reason(skipped).items():
+        _LOG.warning("%s %s left out: %s", ", ".join(names), "was" if len(names) == 1 else "were", reason)
 
 
 @dataclass(frozen=True, kw_only=True)

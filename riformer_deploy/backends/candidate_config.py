@@ -9,7 +9,17 @@ from riformer_deploy.common.enums import CompileMode, Precision, Processor, Runt
 from riformer_deploy.model.architecture import Form
 
 _DTYPES = {Precision.FP32: "float32", Precision.FP16: "float16", Precision.BF16: "bfloat16"}
-_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
+_TITLES = {
+    RuntimeKind.PYTORCH: "PyTorch",
+    RuntimeKind.ONNX_RUNTIME: "ONNX Runtime",
+    RuntimeKind.OPENVINO: "OpenVINO",
+    RuntimeKind.TENSORRT: "TensorRT",
+}
+
+
+def runtime_title(runtime: RuntimeKind) -> str:
+    """What tables and messages call a runtime."""
+    return _TITLES[runtime]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +63,7 @@ class CandidateConfig:
         if self.flavor is not None:
             return f"{self.flavor.label} {self.precision}" + (", CUDA graph" if self.cuda_graph else "")
         on_gpu = " CUDA" if self.processor is Processor.GPU else ""
-        return f"{_TITLES[self.runtime]}{on_gpu} {self.precision}"
+        return f"{runtime_title(self.runtime)}{on_gpu} {self.precision}"
 
     def _pytorch_name(self) -> str:
         if self.processor is Processor.CPU and self.form is None:

@@ -70,9 +70,9 @@ def _compiled_candidates(bundle: Bundle, threads: int | None) -> CandidateSet:
     return available([weights_candidate(bundle, reference, Form.FOLDED, compiled=True, threads=threads)])
 
 
-def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact) -> CandidateSet:
+def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact, *, modules: bool) -> CandidateSet:
     """In place of a bfloat16 graph, which ONNX Runtime cannot run on the CPU, the module behind it."""
-    module = available([lowered_candidate(bundle, artifact)])
+    module = available([lowered_candidate(bundle, artifact)] if modules else [])
     reason = "ONNX Runtime has no CPU kernels for bfloat16"
     if module.candidates:
         reason += "; the module it was exported from took part"
@@ -80,14 +80,16 @@ def _bf16_candidates(bundle: Bundle, artifact: OnnxArtifact) -> CandidateSet:
     return module + CandidateSet(skipped=(Skipped(config=config, reason=reason),))
 
 
-def _onnx_candidates(bundle: Bundle, threads: int | None, *, keep_memory: bool) -> CandidateSet:
+def _onnx_candidates(
+    bundle: Bundle, threads: int | None, *, keep_memory: bool, modules: bool
+) -> CandidateSet:
     def load(path: Path, read: Callable[[], bytes]) -> Runtime:
         return OnnxRuntime(path, read=read, threads=threads, keep_memory=keep_memory)
 
     selected = CandidateSet()
     for artifact in bundle.manifest.onnx:
         if artifact.precision is Precision.BF16:
-            selected += _bf16_candidates(bundle, artifact)
+            selected += _bf16_candidates(bundle, artifact, modules=modules)
         else:
             kind = RuntimeKind.ONNX_RUNTIME
             run = _graph(bundle, artifact, kind, load)
@@ -132,6 +134,7 @@ def select_candidates(
     threads: int | None = None,
     folded: bool = True,
     keep_memory: bool = True,
+    modules: bool = True,
     gpu: GpuOptions | None = None,
     precisions: Sequence[Precision] = (),
 ) -> CandidateSet:
@@ -142,6 +145,8 @@ def select_candidates(
         groups: Which kinds; ``TORCH`` gives every stored form and the folded one, eager.
         folded: Whether ``TORCH`` includes the folded form, which no file of the bundle holds for PyTorch.
         keep_memory: Whether ONNX Runtime keeps memory between runs, which takes more of it.
+        modules: Whether ``ONNX``, which has no kernels for bfloat16, runs the PyTorch module behind such a
+            graph in its place: its outputs tell of the graph, its latency does not.
         threads: CPU threads of each; None leaves the choice to the backend.
         gpu: How engines are run; None means the defaults.
         precisions: Of graphs and engines; none for every one. What they are compared with stays: the
@@ -159,7 +164,7 @@ def select_candidates(
             case Group.COMPILED:
                 selected += _compiled_candidates(bundle, threads)
             case Group.ONNX:
-                selected += _onnx_candidates(bundle, threads, keep_memory=keep_memory)
+                selected += _onnx_candidates(bundle, threads, keep_memory=keep_memory, modules=modules)
             case Group.OPENVINO:
                 selected += _openvino_candidates(bundle, threads)
             case Group.ENGINE | Group.GPU:

@@ -1,4 +1,4 @@
-"""What stands between text that others wrote and a screen.
+"""What stands between text that others wrote and a screen, and how milliseconds are written on it.
 
 Names of classes, files and tensors, stored texts and the errors of libraries may hold what a terminal obeys:
 escape sequences, and marks that turn the direction of writing. All that is printed for people goes through
@@ -39,3 +39,8 @@ def _spelled(character: str) -> str:
 
 _BREAKS = frozenset({*range(0x20), 0x7F, *range(0x80, 0xA0), 0x2028, 0x2029})
 """Of what Python counts as space, what moves a cursor or ends a line."""
+
+
+def ms_text(value: float) -> str:
+    """Milliseconds to a hundredth, or, below one, to a thousandth."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"

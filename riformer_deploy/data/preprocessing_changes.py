@@ -79,6 +79,19 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], object]]] = {
 }
 
 
+def changes_text(changes: PreprocessingChanges) -> str:
+    """The settings as :func:`parse_changes` reads them; empty where there are none."""
+    said = []
+    for name, (field, _) in _SETTINGS.items():
+        value = getattr(changes, field)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            value = ("x" if field == "crop_px" else "/").join(map(str, value))
+        said.append(f"{name}={'none' if value == 0 else value}")
+    return ",".join(said)
+
+
 EXAMPLE = (
     "short-edge=248,crop=224,interpolation=bicubic,mean=123.675/116.28/103.53,"
     "std=58.395/57.12/57.375,order=RGB,backend=pillow"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipped, graph_of
+from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipped, graph_of, warn_of_skipped
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
@@ -253,8 +253,7 @@ def measure_latency(
         gpu = GpuWatch(before=before, after=after, problem=problem or problem_after, under_load=loads)
     if gpu is not None and gpu.warning is not None:
         _LOG.warning("%s", gpu.warning)
-    for item in left_out:
-        _LOG.warning("%s was left out: %s", item.name, item.reason)
+    warn_of_skipped(left_out)
     return LatencyResult(
         schema=RESULT_SCHEMA,
         kind="latency",

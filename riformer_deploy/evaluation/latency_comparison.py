@@ -115,16 +115,25 @@ def _fastest(samples: Iterable[LatencySamples]) -> LatencySamples | None:
 
 
 def strongest_baseline(result: LatencyResult, batch: int, timing: Timing) -> LatencySamples | None:
-    """The fastest baseline that was measured so, or None.
+    """The baseline with the least median that was measured so, or one that is proven to be faster, or None.
+
+    Medians drift with the machine: one that is faster within the rounds, with the whole interval, is stronger
+    though its median is not less.
 
     Args:
         result: Latencies.
         batch: Images per call.
         timing: What was timed.
     """
-    return _fastest(
-        s for s in result.samples if (s.batch, s.timing, s.role) == (batch, timing, Role.BASELINE)
-    )
+    baselines = [s for s in result.samples if (s.batch, s.timing, s.role) == (batch, timing, Role.BASELINE)]
+    best = _fastest(baselines)
+    for sample in sorted(baselines, key=lambda s: s.summary.median_ms):
+        if best is None or len(sample.samples_ms) != len(best.samples_ms):
+            continue
+        ratio = ratio_of(best, sample, result.repeats)
+        if ratio is not None and ratio.decided and ratio.value > 1:
+            best = sample
+    return best
 
 
 def compare_latency(result: LatencyResult) -> tuple[LatencyComparison, ...]:

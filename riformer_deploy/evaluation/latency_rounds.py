@@ -40,6 +40,11 @@ class Ratio:
         """Whether the interval is narrow enough to end a measurement."""
         return self.ci95 is not None and self.ci95[1] <= NARROW * self.ci95[0]
 
+    @property
+    def decided(self) -> bool:
+        """Whether it is known which of both is faster: the whole interval is on one side of 1."""
+        return self.ci95 is not None and (self.ci95[0] > 1 or self.ci95[1] < 1)
+
 
 def ratio_of_series(slower_ms: Sequence[float], faster_ms: Sequence[float], repeats: int) -> Ratio:
     """The ratio of two series that were taken in the same rounds.
@@ -142,8 +147,10 @@ class Rounds:
         """The round that comes next and the time that is left for all batch sizes, for progress."""
         if self._fixed is not None:
             return f"round {self.taken + 1} of {self._fixed}"
-        left_s = max(self._seconds - self.spent_s, 0) + self._later_s
-        return f"round {self.taken + 1}, at most {left_s:.0f} s left"
+        left_s = self._seconds - self.spent_s
+        if left_s <= 0:  # an interval needs more rounds than there was time for
+            return f"round {self.taken + 1} of {_FEWEST_FOR_INTERVAL}"
+        return f"round {self.taken + 1}, at most {left_s + self._later_s:.0f} s left"
 
     @property
     def planned(self) -> int:

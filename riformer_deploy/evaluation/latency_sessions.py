@@ -25,6 +25,8 @@ from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.evaluation.results import LatencyResult, LatencySamples
 
 NEWEST = "latency"
+_NAMED = 4
+"""Series that a message names; of a session with more, the number says the rest."""
 _EARLIER = re.compile(r"latency-([1-9][0-9]*)")
 
 
@@ -185,5 +187,8 @@ def _earlier(
             record = record_file(staged / f"{kind}.json", record.parent_sha256)
         results[kind] = record
         names = sorted({f"{item.config.name}, batch {item.batch}" for item in own})
-        told.append(f"{record.path} keeps the session of {found.created_utc}, for {'; '.join(names)}")
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        told.append(
+            f"{record.path} keeps the session of {found.created_utc}, for {'; '.join(names[:_NAMED])}{more}"
+        )
     return results

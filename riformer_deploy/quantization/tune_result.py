@@ -44,6 +44,7 @@ class TuneResult:
         engine_file: The bundle's engine that was built of it, where the target is TensorRT.
         notes: What the user should know, such as what was replaced.
         status: Failed where the answer's parity does not hold; then the bundle's models are as they were.
+        engine_sha256: Of the engine that was measured; None where there is none.
     """
 
     schema: int
@@ -67,6 +68,7 @@ class TuneResult:
     engine_file: str | None
     notes: tuple[str, ...]
     status: Status
+    engine_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if (self.schema, self.kind) != (RESULT_SCHEMA, "tune"):

@@ -56,6 +56,7 @@ def compare_evidence(before: Evidence, after: Evidence, options: CompareOptions)
         after: The second.
         options: What may change.
     """
+    named = (("A", before), ("B", after))
     parity = _parity(before, after)
     accuracy = _accuracy(before, after)
     latency, notes = _latency(before, after, options)
@@ -88,7 +89,11 @@ def compare_evidence(before: Evidence, after: Evidence, options: CompareOptions)
         parity=parity,
         accuracy=accuracy,
         latency=latency,
-        notes=(*notes, *(f"not counted: {text}" for one in (before, after) for text in one.ignored)),
+        notes=(
+            *notes,
+            *_measured_once(before, after),
+            *(f"not counted in {name}: {text}" for name, one in named for text in one.ignored),
+        ),
         failures=tuple(failures),
         status=Status.FAILED if failures else Status.PASSED,
     )
@@ -164,6 +169,20 @@ def _paired(
         p_value=mcnemar_exact(lost, gained),
         paired=True,
     )
+
+
+def _measured_once(before: Evidence, after: Evidence) -> list[str]:
+    """Artifacts whose accuracy one side alone holds: no gate says anything of them."""
+    sides = [one.accuracy.artifacts if one.accuracy else () for one in (before, after)]
+    if not all(sides):
+        return []
+    configs = [{item.config for item in side} for side in sides]
+    return [
+        f"accuracy of {item.name}: measured in {name} alone"
+        for name, side, other in (("A", sides[0], configs[1]), ("B", sides[1], configs[0]))
+        for item in side
+        if item.config not in other
+    ]
 
 
 def _unpaired(old: ArtifactAccuracy, new: ArtifactAccuracy) -> AccuracyChange:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
+from riformer_deploy.common.display import ms_text
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.plots import (
@@ -66,7 +68,7 @@ def render_html(
     )
     text: str = environment.get_template("report.html.j2").render(
         title=title_of(evidence),
-        answers=[answer_of(choice) for choice in chosen],
+        answers=answers_of(evidence, chosen),
         not_verified=not_verified(evidence),
         sections=[s for s in sections if s.plot or s.rows or s.pictures],
     )
@@ -79,17 +81,34 @@ def title_of(evidence: Evidence) -> str:
     return str(evidence.path) if manifest is None else manifest.model.variant or manifest.source.file_name
 
 
+def answers_of(evidence: Evidence, chosen: Sequence[Choice]) -> list[str]:
+    """What to ship for every batch size that was timed, or that there is nothing to ship for it."""
+    if evidence.latency is None:
+        return ["No latency was measured, so nothing is chosen (riformer-deploy bench)."]
+    answers = {choice.batch: answer_of(choice) for choice in chosen}
+    timed = dict.fromkeys(sample.batch for sample in evidence.latency.samples)
+    return [answers.get(batch) or nothing_for(batch) for batch in timed]
+
+
+def nothing_for(batch: int) -> str:
+    """That there is nothing to ship for a batch size."""
+    return (
+        f"Batch {batch}: nothing is to be shipped: no graph or engine that was timed is known to hold parity "
+        "and the accuracy gate."
+    )
+
+
 def answer_of(choice: Choice) -> str:
     """What to ship for a batch size, on what evidence, in a few sentences."""
     fastest = choice.fastest
     text = f"Batch {choice.batch}: ship {choice.file or fastest.name}, run by {fastest.name}: "
-    median_ms = fastest.summary.median_ms
-    text += f"{median_ms:.{2 if median_ms >= 1 else 3}f} ms per call"
+    text += f"{ms_text(fastest.summary.median_ms)} ms per call"
     if choice.ratio is not None and choice.baseline is not None:
         span = choice.ratio.ci95
         text += f", {choice.ratio.value:.2f} times as fast as {choice.baseline.name}"
         text += f" (95 % interval {span[0]:.2f} to {span[1]:.2f})" if span else ""
         text += "" if choice.same_rounds else ", which was measured at another time"
+        text += "" if choice.ratio.decided else "; which of both is faster is not known"
     text += f". Parity: {choice.parity or 'not verified'}. "
     if choice.accuracy is None:
         return text + "Accuracy: not measured."

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.reporting.evidence import Evidence
-from riformer_deploy.reporting.html import answer_of, title_of
+from riformer_deploy.reporting.html import answers_of, title_of
 from riformer_deploy.reporting.summary import choices, lasting_files, not_verified
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|&~$-])")
@@ -20,10 +19,8 @@ def render_model_card(evidence: Evidence) -> str:
         evidence: Of a bundle.
     """
     title = title_of(evidence)
-    lines = ["---", *_metadata(title, evidence.accuracy), "---", "", f"# {_escaped(title)}", ""]
-    lines += [f"- {_escaped(answer_of(choice))}" for choice in choices(evidence)] or [
-        "No latency was measured."
-    ]
+    lines = ["---", *_metadata(title, evidence), "---", "", f"# {_escaped(title)}", ""]
+    lines += [f"- {_escaped(text)}" for text in answers_of(evidence, choices(evidence))]
     if evidence.accuracy is not None:
         lines += [
             "",
@@ -52,16 +49,18 @@ def render_model_card(evidence: Evidence) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _metadata(title: str, accuracy: AccuracyResult | None) -> list[str]:
+def _metadata(title: str, evidence: Evidence) -> list[str]:
     """Hugging Face's model index, as YAML; a text in JSON's quotes is YAML, too."""
+    accuracy = evidence.accuracy
+    engines = evidence.manifest.engines if evidence.manifest is not None else ()
     lines = [
         "library_name: riformer-deploy",
         "pipeline_tag: image-classification",
-        "tags: [riformer, onnx, tensorrt]",
+        f"tags: [{', '.join(('riformer', 'onnx', *(('tensorrt',) if engines else ())))}]",
     ]
     if accuracy is None:
         return lines
-    best = accuracy.artifacts[0]
+    first = accuracy.artifacts[0]
     return [
         *lines,
         "model-index:",
@@ -70,8 +69,8 @@ def _metadata(title: str, accuracy: AccuracyResult | None) -> list[str]:
         "  - task: {type: image-classification}",
         f"    dataset: {{name: {json.dumps(accuracy.dataset.location)}, type: image-classification}}",
         "    metrics:",
-        f"    - {{type: accuracy, name: top-1, value: {best.top1.percent:.3f}}}",
-        f"    - {{type: accuracy, name: top-5, value: {best.top5.percent:.3f}}}",
+        f"    - {{type: accuracy, name: top-1, value: {first.top1.percent:.3f}}}",
+        f"    - {{type: accuracy, name: top-5, value: {first.top5.percent:.3f}}}",
     ]
 
 

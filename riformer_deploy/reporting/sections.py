@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.backends.candidate_config import runtime_title
 from riformer_deploy.common.display import displayed
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.quantization.tune_result import TuneResult
@@ -134,13 +135,13 @@ def tuning_section(result: TuneResult, plot: str | None) -> Section:
     outcome = (
         f"{result.file} is proven to be faster than every plain form"
         if trace.confirmed
-        else f"no form was confirmed to be faster than the plain ones, and {result.file} stays"
+        else f"no tuned form was confirmed to be faster than the plain ones, so it is {result.file}"
     )
     if result.status is Status.FAILED:
         outcome = "the answer failed parity and was not put into the bundle"
     part = "" if trace.complete else "; the time was over before the search was"
     return Section(
-        title=f"Search of the fastest form in {result.runtime}",
+        title=f"Search of the fastest form in {runtime_title(result.runtime)}",
         text=f"Batches {', '.join(map(str, result.batches))}; {len(trace.trials)} trials in "
         f"{trace.spent_s:.0f} s{part}. Judged on images of {result.calibration}. Answer: {answer.name}; "
         f"{outcome}.",

@@ -28,8 +28,8 @@ class Choice:
 
     Attributes:
         batch: Images per call.
-        fastest: The fastest candidate that holds parity and did not fail the accuracy gate; where parity was
-            verified of none, the fastest of those that failed neither.
+        fastest: The fastest candidate that holds parity and, where one was set, the accuracy gate; where
+            nobody is verified so far, the fastest that holds parity, else of those that failed neither.
         file: The bundle's file that it runs; None for what runs weights.
         parity: Its verdict; None where it was not verified.
         ratio: How many times as fast as the baseline; None where there is none to compare with.
@@ -77,11 +77,7 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
         return ()
     failed = {c.config for c in evidence.candidates if c.status is Status.FAILED}
     held = {c.config for c in evidence.candidates if c.status is Status.PASSED} - failed
-    dropped = {
-        item.config
-        for item in (evidence.accuracy.comparisons if evidence.accuracy else ())
-        if item.status is Status.FAILED
-    }
+    gated = gate_verdicts(evidence)
     found = []
     for comparison in compare_latency(latency):
         able = [
@@ -89,12 +85,14 @@ def choices(evidence: Evidence) -> tuple[Choice, ...]:
             for s in latency.samples
             if (s.batch, s.timing) == (comparison.batch, comparison.timing)
             and s.config not in failed
-            and _plain(s.config) not in dropped
+            and gated.get(plain(s.config)) is not Status.FAILED
             and s.config.runtime is not RuntimeKind.PYTORCH
         ]
         if not able:
             continue
         verified = [sample for sample in able if sample.config in held]
+        if gated:
+            verified = [s for s in verified if plain(s.config) in gated] or verified
         fastest = min(verified or able, key=lambda sample: sample.summary.median_ms)
         baseline, ratio, same_rounds = _beside_baseline(evidence, latency, fastest)
         parity = evidence.parity_of(fastest.config)
@@ -130,9 +128,17 @@ def _beside_baseline(
     return baseline, ratio_of_medians(baseline.samples_ms, fastest.samples_ms), False
 
 
-def _plain(config: CandidateConfig) -> CandidateConfig:
+def plain(config: CandidateConfig) -> CandidateConfig:
     """As accuracy is measured of it: how an engine is launched changes no answer."""
     return replace(config, cuda_graph=False)
+
+
+def gate_verdicts(evidence: Evidence) -> dict[CandidateConfig, Status]:
+    """What the accuracy gate says of each artifact but the baseline; nothing where none was set."""
+    accuracy = evidence.accuracy
+    if accuracy is None or accuracy.max_drop_points is None:
+        return {}
+    return {item.config: item.status for item in accuracy.comparisons}
 
 
 def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
@@ -143,7 +149,7 @@ def _file_of(manifest: Manifest | None, sample: LatencySamples) -> str | None:
 def accuracy_of(evidence: Evidence, config: CandidateConfig) -> ArtifactAccuracy | None:
     """The accuracy of one way of running one artifact, if it was measured."""
     artifacts = evidence.accuracy.artifacts if evidence.accuracy else ()
-    return next((item for item in artifacts if item.config == _plain(config)), None)
+    return next((item for item in artifacts if item.config == plain(config)), None)
 
 
 def not_verified(evidence: Evidence) -> tuple[str, ...]:
@@ -162,7 +168,9 @@ def not_verified(evidence: Evidence) -> tuple[str, ...]:
     for result in evidence.parity:
         if result.inputs.seed is not None:
             said.append("Parity was measured on synthetic images, not on pictures.")
-        said += [f"{item.name} did not take part in parity: {item.reason}" for item in result.skipped]
+        said += [
+            f"{item.name} did not take part in parity: {item.reason.rstrip('.')}." for item in result.skipped
+        ]
     ran = {candidate.artifact_sha256 for candidate in evidence.candidates}
     idle = [engine.file.path for engine in manifest.engines if engine.file.sha256 not in ran]
     if len(idle) == 1:

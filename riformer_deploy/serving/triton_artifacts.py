@@ -8,10 +8,10 @@ from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
-from riformer_deploy.common.errors import BundleError
-from riformer_deploy.common.serialization import RecordError, load_json
+from riformer_deploy.common.errors import BundleError, BundleIntegrityError
+from riformer_deploy.evaluation.latency_sessions import standing_sessions
 from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
-from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Timing
+from riformer_deploy.evaluation.results import LatencySamples, Timing
 from riformer_deploy.serving.triton_config import Batching
 
 CONTAINERS = {10: "nvcr.io/nvidia/tritonserver:26.05-py3", 11: "nvcr.io/nvidia/tritonserver:26.06-py3"}
@@ -140,27 +140,33 @@ def batching_of(bundle: Bundle, artifact: OnnxArtifact | EngineArtifact) -> Batc
     best = max(item.summary.images_per_s for item in measured)
     chosen = min(item.batch for item in measured if item.summary.images_per_s >= _ENOUGH * best)
     shortest_ms = min(item.summary.median_ms for item in measured)
+    source = (
+        f"by the latencies of {measured[0].name} in the bundle: batches of "
+        f"{', '.join(str(item.batch) for item in measured)} were measured"
+    )
+    largest = most or max(item.batch for item in measured)
+    if len(measured) == 1:  # which batch is the best one is not known
+        largest = most or max(largest, _LARGEST_UNMEASURED)
+        chosen, source = 1, f"without waiting, since one batch size alone was measured ({measured[0].batch})"
     preferred = (chosen,) if chosen > 1 else ()
     return Batching(
-        largest=most or max(item.batch for item in measured),
+        largest=largest,
         preferred=preferred,
         longest_delay_us=int(500 * shortest_ms) if preferred else 0,
-        source=f"by the latencies of {measured[0].name} in the bundle: batches of "
-        f"{', '.join(str(item.batch) for item in measured)} were measured",
+        source=source,
     )
 
 
 def _latencies(bundle: Bundle, artifact: OnnxArtifact | EngineArtifact) -> Sequence[LatencySamples]:
     """Latencies of an artifact, one a batch size; none where they cannot be read: they only tune."""
-    record = bundle.manifest.results.get("latency")
-    if record is None:
-        return ()
     try:
-        result = load_json(LatencyResult, bundle.text(record))
-    except (RecordError, UnicodeDecodeError):
+        sessions, _ = standing_sessions(bundle)
+    except BundleIntegrityError:
+        raise
+    except BundleError:
         return ()
     found: dict[int, LatencySamples] = {}
-    for item in result.samples:
+    for item in (item for session in sessions for item in session.samples):
         kind = item.config.runtime in {RuntimeKind.ONNX_RUNTIME, RuntimeKind.TENSORRT}
         if kind and item.artifact_sha256 == artifact.file.sha256 and item.timing is Timing.CALL:
             found.setdefault(item.batch, item)

@@ -60,7 +60,10 @@ def test_a_real_training_checkpoint_as_json_is_the_record_and_nothing_else(
 
 def test_a_checkpoint_as_text_tells_what_is_not_known(cli: Run, digits_checkpoint: Path) -> None:
     ran = cli("inspect", digits_checkpoint)
-    assert (ran.returncode, ran.stderr) == (0, f"Next: riformer-deploy export {digits_checkpoint}\n")
+    assert (ran.returncode, ran.stderr) == (
+        0,
+        f"Next: riformer-deploy export {digits_checkpoint} --image-size PX\n",
+    )
     assert "none: a custom architecture" in ran.stdout
     assert "training (only weights, stored as float32)" in ran.stdout
     assert "10: 0, 1, 2, 3, 4…" in ran.stdout

@@ -47,7 +47,7 @@ def test_help_tells_every_option_and_shows_an_example_of_the_command(
 def test_the_root_help_lists_every_command_and_an_example(cli: Run) -> None:
     ran = cli("--help")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "Example: riformer-deploy export" in ran.stdout
+    assert "Example: riformer-deploy run" in ran.stdout
     listed = {line.split()[0] for line in ran.stdout.splitlines() if line.startswith("  ") and line.split()}
     assert {command[0] for command in COMMANDS} <= listed
 

@@ -31,7 +31,9 @@ def test_steps_and_an_answer_are_printed_and_fit_80_columns(
     assert len(table) >= 5
     assert max(map(len, table)) <= 80
     assert any(".onnx" in line for line in table)
-    assert lines[-2].startswith("Batch 1: ship model.fp")
+    answer = next(n for n, line in enumerate(lines) if line.startswith("Batch 1: ship model.fp"))
+    assert lines[answer + 1].startswith("Timed in ")
+    assert lines[-2].startswith("Not verified: ")
     assert lines[-1] == f"Report: {finished_copy / 'report.html'}"
     assert ran.stderr.splitlines()[-1].startswith("Next: riformer-deploy run ")
 

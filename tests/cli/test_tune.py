@@ -28,7 +28,9 @@ def test_text_and_json_tell_the_same_answer_and_the_second_is_the_stored_one(
     assert (len(result.trace.trials), result.trace.complete, result.trace.confirmed) == (1, False, False)
     assert "fp32, the default form" in text.stdout
     assert "the time was over before the search was: 1 trials" in text.stdout
-    assert text.stdout.splitlines()[-1].startswith("Answer: model.fp32.onnx (fp32, the default form): ")
+    assert text.stdout.splitlines()[-1].startswith(
+        "Answer: model.fp32.onnx (fp32, the default form), since no tuned form was confirmed"
+    )
     for ran in (text, told):
         assert "the calibration images are random" in ran.stderr
 

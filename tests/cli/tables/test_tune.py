@@ -22,7 +22,7 @@ def test_it_fits_80_columns_and_ends_in_the_answer(
     assert any("int8, the default form" in line and "2.00" in line for line in table)
     assert "Machine: a CPU; avx512_vnni; 2 threads" in lines
     assert lines[-1].startswith("Answer: model.int8.onnx (int8, ")
-    assert "2.00 times as fast as the fastest of plain fp32, fp16, bf16 in openvino" in lines[-1]
+    assert "2.00 times as fast as the fastest of plain fp32, fp16, bf16 in OpenVINO" in lines[-1]
 
 
 def test_failures_are_named_and_a_failed_answer_says_that_nothing_was_changed(
@@ -41,4 +41,4 @@ def test_failures_are_named_and_a_failed_answer_says_that_nothing_was_changed(
 def test_a_plain_form_that_stays_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     trace = search(task(), Known(lambda c: 10.0 if c.precision is Precision.FP32 else 20.0))
     print_tuning(tuned(trace))
-    assert "no other form was confirmed to be faster" in capsys.readouterr().out.splitlines()[-1]
+    assert "since no tuned form was confirmed to be faster" in capsys.readouterr().out.splitlines()[-1]

@@ -8,6 +8,7 @@ import pytest
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.api.kept_results import kept_results
 from riformer_deploy.api.parity import verify_bundle
+from riformer_deploy.api.run_records import RunRecord
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
@@ -59,6 +60,18 @@ def test_of_a_session_the_series_of_replaced_files_go_and_are_named(measured: Bu
     )
 
 
+def test_what_a_run_stored_stays_and_pages_of_earlier_figures_go(measured: Bundle, tmp_path: Path) -> None:
+    store_result(measured, "run", RunRecord(max_seconds=5.0))
+    store_result(
+        Bundle.open(measured.directory), "latency", session(series("torch", 1, "0" * 64)), {"page.html": ""}
+    )
+    bundle = Bundle.open(measured.directory)
+    reference = bundle.manifest.reference.file.sha256
+    kept, dropped = kept_results(bundle, _files(bundle), reference, tmp_path)
+    assert kept["run"] == bundle.manifest.results["run"]
+    assert "page.html: it tells what was measured before" in dropped
+
+
 def test_a_search_stays_while_the_bundle_holds_its_answer(measured: Bundle, tmp_path: Path) -> None:
     answer = measured.manifest.onnx[0].file.sha256
     trace = search(task(max_seconds=1.0), Figures(0))
@@ -71,6 +84,10 @@ def test_a_search_stays_while_the_bundle_holds_its_answer(measured: Bundle, tmp_
     kept, dropped = kept_results(bundle, _files(bundle) - {answer}, reference, tmp_path)
     assert "tune-openvino" not in kept
     assert "tune-openvino.json: it is about files that are replaced" in dropped
+    built = dataclasses.replace(tuned(trace, artifact_sha256=answer), engine_file="e", engine_sha256="0" * 64)
+    store_result(bundle, "tune-engine", built)
+    kept, dropped = kept_results(Bundle.open(bundle.directory), _files(bundle), reference, tmp_path)
+    assert "tune-engine" not in kept  # another engine of the same graph took its place
 
 
 def test_a_damaged_result_is_dropped_with_the_reason(measured: Bundle, tmp_path: Path) -> None:

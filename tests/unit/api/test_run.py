@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,18 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from riformer_deploy.api import run as api_run
 from riformer_deploy.api import run_answer, run_context, run_engines, run_graphs
 from riformer_deploy.api.export import ExportOptions, LoweringConfig, export_checkpoint
-from riformer_deploy.api.run import RunOptions, RunReport, StepOutcome, Target, run_checkpoint
+from riformer_deploy.api.run import RunOptions, RunReport, RunStep, StepOutcome, Target, run_checkpoint
 from riformer_deploy.api.run_context import read_record
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Precision, RuntimeKind
+from riformer_deploy.common.enums import InputForm, Precision, Processor, RuntimeKind
 from riformer_deploy.common.errors import BundleConflictError, MissingDependencyError, OptionError
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy
+from riformer_deploy.evaluation.latency_summary import summarize
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
@@ -88,6 +91,7 @@ def test_a_finished_run_is_reused_as_a_whole_and_answers_the_same(finished_copy:
     assert "calibration" in _text(report, "export")  # why there is no int8
     assert report.next_command[0] == "run"
     assert report.next_command[-2:] == ("--calibration", "FOLDER")
+    assert shlex.join(report.next_command).count("--batch 1 --max-seconds 0.01") == 1  # nothing is lost
     assert report.report == str(finished_copy / "report.html")
 
 
@@ -169,6 +173,19 @@ def test_other_calibration_images_remake_what_was_calibrated(
         run_checkpoint(options)
     assert [options.precisions for options in exports] == [(Precision.FP16, Precision.INT8)]
     assert all(config.calibration is None and not config.ranges for config in exports[0].lowerings)
+
+
+def test_a_new_precision_takes_the_inputs_of_the_graphs_that_are_there(
+    finished_copy: Path, asked: Asked, calibration_pictures: Path, exports: list[ExportOptions]
+) -> None:
+    manifest = finished_copy / "bundle.json"
+    text = manifest.read_text(encoding="utf-8")
+    assert '"input_form": "normalised"' in text
+    manifest.write_text(text.replace('"input_form": "normalised"', '"input_form": "uint8"'), encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        run_checkpoint(asked(finished_copy, calibration=calibration_pictures))
+    forms = {config.precision: config.input_form for config in exports[0].lowerings}
+    assert forms == dict.fromkeys((Precision.FP16, Precision.INT8), InputForm.UINT8)
 
 
 @pytest.mark.usefixtures("without_report")
@@ -320,6 +337,36 @@ def test_a_batch_size_of_which_nothing_holds_the_gate_fails(
     assert "ONNX Runtime fp32: top-1 drops by 9.52 points, 1 are allowed" in report.refused
     assert "nothing is to be shipped" in report.answer
     assert report.next_command == ("inspect", str(finished_copy))
+
+
+@pytest.mark.usefixtures("without_report")
+def test_nothing_is_chosen_that_was_not_held_to_the_gate(
+    finished_copy: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = RunStep(name="accuracy", outcome=FAILED, text="out of memory")
+    monkeypatch.setattr(api_run, "measure_accuracy", lambda _context: failed)
+    report = run_checkpoint(asked(finished_copy, max_drop_points=0.5))  # the stored figures had no gate
+    assert (report.status, report.choices) == (Status.FAILED, ())
+    assert any(text.startswith("accuracy failed in this run") for text in report.unverified)
+
+
+def test_the_baseline_is_of_the_target_too(
+    finished_copy: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> Evidence:
+        evidence = read_evidence(path)
+        assert evidence.latency is not None
+        baseline = next(s for s in evidence.latency.samples if s.config.runtime is RuntimeKind.PYTORCH)
+        config = dataclasses.replace(baseline.config, processor=Processor.GPU)
+        quick = tuple(ms / 1000 for ms in baseline.samples_ms)
+        summary = summarize(np.array(quick), baseline.batch)
+        on_gpu = dataclasses.replace(baseline, config=config, samples_ms=quick, summary=summary)
+        wider = dataclasses.replace(evidence.latency, samples=(*evidence.latency.samples, on_gpu))
+        return dataclasses.replace(evidence, latency=wider, sessions=(wider,))
+
+    before = run_checkpoint(asked(finished_copy)).choices
+    monkeypatch.setattr(run_answer, "read_evidence", read)
+    assert run_checkpoint(asked(finished_copy)).choices == before
 
 
 @pytest.mark.parametrize(

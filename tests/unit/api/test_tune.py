@@ -233,7 +233,7 @@ def test_where_no_plain_form_runs_it_is_no_matter_of_the_gate(
     ("changes", "said"),
     [
         ({"group": Group.TORCH}, "a bundle is tuned for onnx, openvino, engine"),
-        ({"batches": ()}, "batches are positive"),
+        ({"batches": ()}, "batch sizes are positive"),
         ({"batches": (1, 1)}, "each once"),
         ({"max_seconds": 0.0}, "max-seconds must be a positive number"),
         ({"limit": 5}, "--limit is for the labelled pictures"),

@@ -13,6 +13,7 @@ from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
 from riformer_deploy.backends.stored_models import model_of
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
@@ -147,3 +148,17 @@ def test_the_next_model_works_where_the_first_failed_and_a_warning_says_so(
     store_result(Bundle.open(copy), "parity", dataclasses.replace(parity, candidates=candidates))
     assert only_runner(Bundle.open(copy), Group.OPENVINO).name == "OpenVINO fp16"
     assert "left out, since it failed parity: OpenVINO fp32 (model.fp32.onnx)" in caplog.text
+
+
+def test_the_module_behind_a_bfloat16_graph_takes_part_only_where_outputs_are_asked_for(
+    tiny_bundle: Path,
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    (graph,) = bundle.manifest.onnx
+    half = dataclasses.replace(graph, lowering=LoweringConfig(precision=Precision.BF16))
+    changed = Bundle(tiny_bundle, dataclasses.replace(bundle.manifest, onnx=(half,)))
+    (module,) = select_candidates(changed, [Group.ONNX]).candidates
+    assert module.name == "PyTorch bf16, lowered"
+    timed = select_candidates(changed, [Group.ONNX], modules=False)
+    assert (timed.candidates, [item.name for item in timed.skipped]) == ((), ["ONNX Runtime bf16"])
+    assert "took part" not in timed.skipped[0].reason

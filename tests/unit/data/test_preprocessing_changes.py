@@ -6,7 +6,13 @@ import pytest
 
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.preprocessing import Interpolation, Preprocessing, ResizeBackend
-from riformer_deploy.data.preprocessing_changes import AS_FOUND, EXAMPLE, PreprocessingChanges, parse_changes
+from riformer_deploy.data.preprocessing_changes import (
+    AS_FOUND,
+    EXAMPLE,
+    PreprocessingChanges,
+    changes_text,
+    parse_changes,
+)
 from riformer_deploy.model.variants import VARIANTS
 
 S12 = VARIANTS["riformer-s12_in1k"].preprocessing
@@ -81,3 +87,11 @@ def test_a_short_edge_takes_the_place_of_what_is_not_done_here() -> None:
     changed = parse_changes("short-edge=248,backend=pillow").apply(found)
     assert changed == dataclasses.replace(S12, source="option")
     assert parse_changes("mean=1/2/3").apply(found).unsupported == ("Pad",)
+
+
+@pytest.mark.parametrize("text", [EXAMPLE, "short-edge=none,crop=100", ""])
+def test_changes_are_written_as_they_are_read(text: str) -> None:
+    changes = parse_changes(text) if text else AS_FOUND
+    written = changes_text(changes)
+    assert bool(written) == bool(text)
+    assert (parse_changes(written) if written else AS_FOUND) == changes

@@ -112,6 +112,17 @@ def test_baselines_alone_have_a_fastest_and_nothing_is_faster_than_itself() -> N
     assert (found.fastest.name, found.baseline, found.speed_up) == ("b", found.fastest, None)
 
 
+def test_a_baseline_that_is_faster_within_the_rounds_is_the_stronger_one() -> None:
+    def rounds(name: str, *values: float) -> LatencySamples:
+        plain = series(name, 1.0, role=BASELINE)
+        return replace(plain, samples_ms=values, summary=summarize(np.array(values), 2))
+
+    eager = rounds("eager", *(1.0,) * 6, *(9.0,) * 6)  # the machine was slow in the second half
+    folded = rounds("folded", *(0.8,) * 4, *(8.9,) * 2, *(8.0,) * 6)  # and for this one two rounds before
+    assert eager.summary.median_ms < folded.summary.median_ms
+    assert strongest_baseline(result(eager, folded), 2, Timing.CALL) == folded
+
+
 def test_candidates_alone_have_a_fastest_and_no_baseline() -> None:
     samples = result(series("a", 10), series("b", 5))
     (found,) = compare_latency(samples)

@@ -67,6 +67,9 @@ def test_the_limit_ends_it_once_there_is_an_interval(monkeypatch: pytest.MonkeyP
     assert _rounds_of(BUSY, seconds=0.5) == 6
     clock = iter(range(10**6))
     assert 6 < _rounds_of(BUSY, seconds=15) < 25
+    late = Rounds(None, 1, 0.5)
+    late.taken = 4
+    assert late.label == "round 5 of 6"
 
 
 def test_a_number_of_rounds_that_was_asked_for_is_taken() -> None:

@@ -148,6 +148,17 @@ def test_accuracy_on_the_same_pictures_is_paired_and_else_is_not() -> None:
     assert width < unpaired.drop_ci95_points[1] - unpaired.drop_ci95_points[0]
 
 
+def test_an_artifact_that_one_side_alone_measured_is_named() -> None:
+    before, after = _accuracy([True] * 10), _accuracy([True] * 10)
+    assert after.accuracy is not None
+    (artifact,) = after.accuracy.artifacts
+    other = dataclasses.replace(artifact, config=dataclasses.replace(ONNX, precision=Precision.INT8))
+    changed = dataclasses.replace(after, accuracy=dataclasses.replace(after.accuracy, artifacts=(other,)))
+    notes = compare_evidence(before, changed, CompareOptions()).notes
+    assert f"accuracy of {ONNX.name}: measured in A alone" in notes
+    assert f"accuracy of {other.name}: measured in B alone" in notes
+
+
 def test_a_drop_beyond_the_gate_fails_and_a_gate_without_figures_does_too() -> None:
     before, after = _accuracy([True] * 100), _accuracy([True] * 99 + [False])
     report = compare_evidence(before, after, CompareOptions(max_drop_points=0.1))

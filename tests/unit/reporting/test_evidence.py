@@ -130,6 +130,7 @@ def test_all_sessions_of_the_machine_are_read_and_a_baseline_of_another_session_
     one, eight = choices(evidence)
     assert (one.same_rounds, one.baseline) == (False, baseline)
     assert "1.00 times as fast as torch, which was measured at another time" in answer_of(one)
+    assert "; which of both is faster is not known" in answer_of(one)
     assert (eight.baseline, eight.ratio) == (None, None)
 
 
@@ -142,7 +143,8 @@ def test_latencies_of_a_replaced_file_are_not_those_of_its_namesake(tiny_bundle_
     assert "Latency was not measured." in said
     compared = compare_evidence(evidence, evidence, CompareOptions())
     assert (
-        "not counted: latency.json: ONNX Runtime fp32: measured of a file that is replaced" in compared.notes
+        "not counted in B: latency.json: ONNX Runtime fp32: measured of a file that is replaced"
+        in compared.notes
     )
     assert "Not counted: latency.json: ONNX Runtime fp32: measured of a file that is replaced." in said
 

@@ -18,6 +18,7 @@ def test_it_begins_with_hugging_face_s_metadata_and_has_the_report_s_figures(mea
     assert f"- {{type: accuracy, name: top-1, value: {share.percent:.3f}}}" in text
     assert "| ONNX Runtime fp32 | passed | " in text
     assert "- Batch 1: ship model.fp32.onnx, run by ONNX Runtime fp32: " in text
+    assert "tensorrt" not in text  # it holds no engine
     assert "## Not verified\n\n- Parity was measured on synthetic images, not on pictures.\n" in text
 
 

@@ -9,6 +9,7 @@ from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.accuracy_results import Published
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.reporting.evidence import read_evidence
+from riformer_deploy.reporting.model_card import render_model_card
 from riformer_deploy.reporting.summary import choices, class_accuracy, lasting_files, mistakes, not_verified
 
 
@@ -27,7 +28,11 @@ def test_what_is_chosen_is_a_file_of_the_bundle_and_never_one_that_failed_parity
         for c in parity.candidates
     )
     worse = dataclasses.replace(parity, candidates=failed, status=Status.FAILED)
-    assert choices(dataclasses.replace(evidence, parity=(worse,))) == ()
+    none = dataclasses.replace(evidence, parity=(worse,))
+    assert choices(none) == ()
+    card = render_model_card(none)
+    for batch in (1, 2):
+        assert f"- Batch {batch}: nothing is to be shipped: no graph or engine" in card
 
 
 def test_classes_and_mistakes_count_what_the_first_artifact_said(measured_bundle: Path) -> None:

@@ -149,3 +149,8 @@ def test_batching_follows_the_latencies_that_the_bundle_holds(digits_bundle: Pat
     # 500, 1000, 1012 and 800 images a second: 4 is as good as 8; half of 2 ms is waited for it.
     assert (batching.largest, batching.preferred, batching.longest_delay_us) == (32, (4,), 1000)
     assert "1, 4, 8, 32 were measured" in batching.source
+    alone = dataclasses.replace(result, samples=samples[:1])
+    store_result(Bundle.open(folder), "latency", alone)  # as `bench --batch 1` does
+    batching = batching_of(Bundle.open(folder), artifact)
+    assert (batching.largest, batching.preferred) == (8, ())
+    assert "one batch size alone was measured" in batching.source
