@@ -80,8 +80,9 @@ $(VENV)/trt-bindings/.done: $(VENV)/.dev
 	@touch $@
 
 unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
-	$(BIN)/coverage erase
-	$(BIN)/pytest -n 2 --dist worksteal $(SELECTED) --cov --cov-report=term
+	@rm -rf .coverage-parts
+	$(BIN)/python -m pytest -p tests.measuring -n 2 --dist worksteal $(SELECTED)
+	$(BIN)/slipcover --skip-covered --out .coverage-parts/all.json --merge .coverage-parts/*.json
 
 SEED ?= 1000
 
