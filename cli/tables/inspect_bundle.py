@@ -25,7 +25,7 @@ def classes_text(count: int, names: Sequence[str] | None) -> str:
     if not names:
         return f"{count}, without names"
     between = "; " if any("," in name for name in names[:_NAMES_SHOWN]) else ", "
-    return f"{count}: {between.join(names[:_NAMES_SHOWN])}" + ("…" if count > _NAMES_SHOWN else "")
+    return f"{count}: {between.join(names[:_NAMES_SHOWN])}" + ("…" if len(names) > _NAMES_SHOWN else "")
 
 
 def preprocessing_text(found: Preprocessing) -> str:
