@@ -121,8 +121,8 @@ def test_without_pytorch_parity_runs_on_the_maps_that_the_bundle_keeps(
     assert set(NAMES) < kept.outputs.outputs.keys()
     load = StoredReference.load
 
-    def without_maps(path: Path) -> StoredReference:
-        stored = load(path)
+    def without_maps(path: Path, content: bytes) -> StoredReference:
+        stored = load(path, content)
         for name in NAMES:
             del stored.outputs.outputs[name]
         return stored
