@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from riformer_deploy.bundle.graph_reader import GraphError, GraphNode, Shape, StoredGraph, StoredTensor, read_graph
+from riformer_deploy.bundle.graph_reader import (
+    GraphError,
+    GraphNode,
+    Shape,
+    StoredGraph,
+    StoredTensor,
+    read_graph,
+)
 
 MOST_VALUES = 2**31
 """Of one tensor; the largest of the largest published model has 3.5 million an image at 384 px."""
