@@ -180,7 +180,9 @@ def _run() -> int:
         if isinstance(err, OSError) and _while_printing(err):
             raise
         _show_traceback()
-        if isinstance(err, OSError) and (err.filename is not None or err.errno in _EXHAUSTED):
+        if isinstance(err, MemoryError) or (
+            isinstance(err, OSError) and (err.filename is not None or err.errno in _EXHAUSTED)
+        ):
             print_error("OptionError", OptionError.exit_code, _refusal(err), as_json=streams.json_asked())
             return OptionError.exit_code
         message = (
@@ -190,8 +192,10 @@ def _run() -> int:
         return RIFormerDeployError.exit_code
 
 
-def _refusal(err: OSError) -> str:
+def _refusal(err: OSError | MemoryError) -> str:
     """What the system does not do with a file, or for want of space: nothing to report to us."""
+    if isinstance(err, MemoryError):
+        return f"There is not enough memory: {err}.\nSmaller batches and sizes take less."
     name = err.filename if err.filename2 is None else err.filename2
     if isinstance(name, str | bytes):
         return f"{os.fsdecode(name)} cannot be used: {err.strerror}."

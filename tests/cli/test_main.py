@@ -150,10 +150,14 @@ def test_a_defect_is_an_internal_error_70_without_a_traceback(
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b cannot be used: Permission denied."),
         (OSError(errno.EFBIG, "File too large", "a", None, "b"), "b cannot be used: File too large."),
         (OSError(errno.ENOSPC, "No space left on device"), "The system refused what was asked for: No space"),
+        (
+            MemoryError("Unable to allocate 44.7 TiB"),
+            "There is not enough memory: Unable to allocate 44.7 TiB.",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_no_defect(
-    cli: Run, monkeypatch: pytest.MonkeyPatch, refusal: OSError, said: str
+    cli: Run, monkeypatch: pytest.MonkeyPatch, refusal: Exception, said: str
 ) -> None:
     def refused() -> None:
         raise refusal
