@@ -1,13 +1,21 @@
-"""The CPU: S12 in PyTorch, ONNX Runtime and OpenVINO, in every precision and norm form, at 224 px."""
+"""The CPU: S12 in PyTorch, ONNX Runtime and OpenVINO, in every precision and norm form, at 224 px.
+
+INT8 files of other tools take part in the same rounds; ``_peers.py`` says what they need::
+
+    python benchmarks/cpu_latency.py --nncf NNCF/bin/python --modelopt MODELOPT/bin/python
+"""
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from _common import naive_export, random_state, target, write_result
+from _peers import RUNTIMES, Peers, Tool, add_arguments, peers_of, quantized
 
 from riformer_deploy.backends.base import Candidate, Runtime
 from riformer_deploy.backends.candidate_config import CandidateConfig
@@ -15,7 +23,14 @@ from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import NormForm, Precision, RuntimeKind
+from riformer_deploy.common.enums import (
+    LayerGroup,
+    MlpForm,
+    NormForm,
+    Precision,
+    ResidualForm,
+    RuntimeKind,
+)
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
 
 # Internals: graphs are made in every form without a bundle around them.
@@ -38,7 +53,31 @@ from riformer_deploy.quantization.resolving import resolve_lowering
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
 _BATCHES = (1, 8)
-_TITLES = {RuntimeKind.ONNX_RUNTIME: "ONNX Runtime", RuntimeKind.OPENVINO: "OpenVINO"}
+_TITLES = {kind: title for kind, (title, _) in RUNTIMES.items()}
+_CALIBRATION_IMAGES = 16
+"""Random ones, for the peers: speed does not depend on ranges."""
+_INT8_FORMS = {
+    # ONNX Runtime has fast int8 kernels for matrix products, not for convolutions of what is not int8 behind.
+    "int8 instance, products alone": LoweringConfig(
+        precision=Precision.INT8,
+        mlp=MlpForm.MATMUL,
+        exclude_layers=(LayerGroup.STEM, LayerGroup.DOWNSAMPLING, LayerGroup.HEAD),
+    ),
+    "int8 group, stream int8": LoweringConfig(
+        precision=Precision.INT8,
+        norm=NormForm.GROUP,
+        quantize_residual=True,
+        residual_form=ResidualForm.RESULTS,
+    ),
+    "int8 group, stream int8 in stages 0 and 2": LoweringConfig(
+        precision=Precision.INT8,
+        norm=NormForm.GROUP,
+        quantize_residual=True,
+        residual_form=ResidualForm.RESULTS,
+        residual_blocks=("backbone.network.0", "backbone.network.2"),
+    ),
+}
+"""More of ours: forms that a runtime runs fast."""
 
 
 def _config(label: str, runtime: RuntimeKind, precision: Precision) -> CandidateConfig:
@@ -57,24 +96,47 @@ def _opset(precision: Precision, norm: NormForm) -> int:
     return max(DEFAULT_OPSET, GROUP_NORM_OPSET) if norm is NormForm.GROUP else DEFAULT_OPSET
 
 
-def _graphs(model: RIFormer, folder: Path) -> dict[tuple[Precision, NormForm], Path]:
-    """Our files: every norm form of every precision."""
+def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
+    """Our files: every norm form of every precision, and more forms of int8."""
     folded = fold(model)
     images = random_set(_PREPROCESSING)
-    measured = measure(folded, images, "benchmark", CalibrationConfig())
+    measured = measure(folded, images, "benchmark", CalibrationConfig(residual=True))
     result = CalibrationResult(images=images, calibration=measured)
+    configs = {
+        f"{precision} {norm}": LoweringConfig(precision=precision, norm=norm)
+        for precision in Precision
+        for norm in NormForm
+    }
     files = {}
-    for precision in Precision:
-        for norm in NormForm:
-            config = resolve_lowering(LoweringConfig(precision=precision, norm=norm), result)
-            path = folder / f"{precision}.{norm}.onnx"
-            options = OnnxOptions(image_size_px=_SIZE, opset=_opset(precision, norm))
-            export_onnx(lower(folded, config, _PREPROCESSING), path, options, {})
-            files[precision, norm] = path
+    for name, config in (configs | _INT8_FORMS).items():
+        path = folder / f"{name.replace(' ', '.')}.onnx"
+        options = OnnxOptions(image_size_px=_SIZE, opset=_opset(config.precision, config.norm))
+        resolved = resolve_lowering(config, result)
+        export_onnx(lower(folded, resolved, _PREPROCESSING), path, options, {})
+        files[name] = (config.precision, path)
     return files
 
 
-def _candidates(model: RIFormer, folder: Path, threads: int) -> list[Candidate]:
+def _theirs(
+    sources: dict[str, Path], folder: Path, peers: Peers, threads: int
+) -> tuple[dict[CandidateConfig, Callable[[], Runtime]], dict[str, str]]:
+    """The peers' files in every runtime that takes them, and by name why there is none."""
+    images = np.concatenate(list(random_set(_PREPROCESSING).batches()))[:_CALIBRATION_IMAGES]
+    files, failures = quantized(sources, folder, images, peers)
+    starts = {
+        _config(f"{_TITLES[kind]}: {name}", kind, Precision.INT8): _opener(
+            RUNTIMES[kind][1], file.path, threads
+        )
+        for name, file in files.items()
+        for kind in file.runtimes
+    }
+    return starts, failures
+
+
+def _candidates(
+    model: RIFormer, folder: Path, peers: Peers, threads: int
+) -> tuple[list[Candidate], dict[str, str]]:
+    """What is timed, and by name which peer's file there is none of."""
     folded, naive = fold(model), naive_export(model, folder / "naive.onnx", _SIZE[0])
     half = fold(model).to(torch.bfloat16)
     fp32, bf16, pytorch = Precision.FP32, Precision.BF16, RuntimeKind.PYTORCH
@@ -93,11 +155,19 @@ def _candidates(model: RIFormer, folder: Path, threads: int) -> list[Candidate]:
         _NAIVE[RuntimeKind.ONNX_RUNTIME]: _opener(OnnxRuntime, naive, threads),
         _NAIVE[RuntimeKind.OPENVINO]: _opener(OpenVinoRuntime, naive, threads),
     }
-    for (precision, norm), path in _graphs(model, folder).items():
-        if precision is not Precision.BF16:  # ONNX Runtime has no CPU kernels for it
-            starts[_ours(RuntimeKind.ONNX_RUNTIME, precision, norm)] = _opener(OnnxRuntime, path, threads)
-        starts[_ours(RuntimeKind.OPENVINO, precision, norm)] = _opener(OpenVinoRuntime, path, threads)
-    return [Candidate(config=config, artifact_sha256="", open=start) for config, start in starts.items()]
+    graphs = _graphs(model, folder)
+    for name, (precision, path) in graphs.items():
+        for kind, (title, opener) in RUNTIMES.items():
+            # ONNX Runtime has no CPU kernels for bfloat16.
+            if precision is not Precision.BF16 or kind is not RuntimeKind.ONNX_RUNTIME:
+                starts[_config(f"{title} {name}", kind, precision)] = _opener(opener, path, threads)
+    sources = {"naive export": naive, "our folded export, group": graphs["fp32 group"][1]}
+    theirs, failures = _theirs(sources, folder, peers, threads)
+    made = [
+        Candidate(config=config, artifact_sha256="", open=start)
+        for config, start in (starts | theirs).items()
+    ]
+    return made, failures
 
 
 def _opener(kind: Callable[..., Runtime], path: Path, threads: int) -> Callable[[], Runtime]:
@@ -111,6 +181,15 @@ _NAIVE = {
 }
 
 
+def _is_int8(config: CandidateConfig, runtime: RuntimeKind) -> bool:
+    return config.runtime is runtime and config.precision is Precision.INT8
+
+
+def _is_peers(config: CandidateConfig) -> bool:
+    """Whether another tool made the file."""
+    return any(config.name.startswith(f"{title}: {tool} ") for title in _TITLES.values() for tool in Tool)
+
+
 def _targets(result: LatencyResult) -> dict[str, JsonValue]:
     """Ratios of medians, each within one batch size."""
     found: dict[str, JsonValue] = {}
@@ -119,7 +198,9 @@ def _targets(result: LatencyResult) -> dict[str, JsonValue]:
         ours = [
             config
             for config in median
-            if config.runtime is not RuntimeKind.PYTORCH and config not in _NAIVE.values()
+            if config.runtime is not RuntimeKind.PYTORCH
+            and config not in _NAIVE.values()
+            and not _is_peers(config)
         ]
         best = min(ours, key=median.__getitem__)
         ratio = median[_EAGER] / median[best]
@@ -131,16 +212,29 @@ def _targets(result: LatencyResult) -> dict[str, JsonValue]:
             found[f"batch {batch}, {title}: naive export over our default fp32"] = target(
                 median[_NAIVE[runtime]] / default, 1.0, at_most=False
             )
+            int8 = [median[item] for item in ours if _is_int8(item, runtime)]
+            rest = [median[item] for item in ours if item.runtime is runtime and not _is_int8(item, runtime)]
+            found[f"batch {batch}, {title}: the best that is not int8 over our best int8"] = target(
+                min(rest) / min(int8), 1.0, at_most=False
+            )
+            for config in filter(_is_peers, median):
+                if config.runtime is runtime and f"{Tool.NNCF} quantize" in config.name:
+                    found[f"batch {batch}: {config.name} over our best int8"] = target(
+                        median[config] / min(int8), 1.2, at_most=False
+                    )
     return found
 
 
 def main() -> None:
     """Interleaved rounds of all, raw samples kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    peers = peers_of(parser.parse_args())
     architecture = VARIANTS["riformer-s12_in1k"].architecture
     model = model_from_state(architecture, Form.TRAINING, random_state(architecture))
     options = BenchOptions(batches=_BATCHES, rounds=5, repeats=1, warmup=1)
     with tempfile.TemporaryDirectory() as folder:
-        candidates = _candidates(model, Path(folder), options.used_threads)
+        candidates, failures = _candidates(model, Path(folder), peers, options.used_threads)
         sizes: dict[str, JsonValue] = {
             path.stem: path.stat().st_size for path in sorted(Path(folder).glob("*.onnx"))
         }
@@ -167,6 +261,8 @@ def main() -> None:
             "medians_ms": medians,
             "minima_ms": least,
             "file_bytes": sizes,
+            "peers": dict(peers.versions),
+            "peers_failed": dict(failures),
             "latency": to_jsonable(result),
         },
         _targets(result),

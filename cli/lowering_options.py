@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm
+from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, ResidualForm
 
 from .panels import GRAPH, QUANTIZATION, Rare
 
@@ -48,6 +48,23 @@ QuantizeResidual = Annotated[
     typer.Option(
         "--quantize-residual",
         help="Make inputs of residual additions int8 too.",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
+Residual = Annotated[
+    ResidualForm | None,
+    typer.Option(
+        "--residual-form",
+        help="Which of the additions' tensors; implies it.",
+        show_default="inputs",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
+ResidualBlocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="BLOCK|STAGE",
+        help="Limit --quantize-residual to these; implies it.",
         rich_help_panel=Rare(QUANTIZATION),
     ),
 ]

@@ -318,5 +318,9 @@ Equalize = Annotated[
 ]
 ExcludeLayers = Annotated[
     list[str] | None,
-    typer.Option(metavar="LAYER", help="A layer to exclude from int8 and fp8.", rich_help_panel=QUANTIZATION),
+    typer.Option(
+        metavar="LAYER|BLOCK|stem|downsampling|fc1|fc2|head",
+        help="What to exclude from int8 and fp8.",
+        rich_help_panel=QUANTIZATION,
+    ),
 ]

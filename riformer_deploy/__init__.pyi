@@ -92,12 +92,14 @@ from riformer_deploy.common.enums import Baselines as Baselines
 from riformer_deploy.common.enums import DeviceLayer as DeviceLayer
 from riformer_deploy.common.enums import HardwareCompatibility as HardwareCompatibility
 from riformer_deploy.common.enums import InputForm as InputForm
+from riformer_deploy.common.enums import LayerGroup as LayerGroup
 from riformer_deploy.common.enums import Method as Method
 from riformer_deploy.common.enums import MlpForm as MlpForm
 from riformer_deploy.common.enums import Norm2Form as Norm2Form
 from riformer_deploy.common.enums import NormForm as NormForm
 from riformer_deploy.common.enums import OutputForm as OutputForm
 from riformer_deploy.common.enums import Precision as Precision
+from riformer_deploy.common.enums import ResidualForm as ResidualForm
 from riformer_deploy.common.enums import Role as Role
 from riformer_deploy.common.enums import RuntimeKind as RuntimeKind
 from riformer_deploy.common.enums import Target as Target

@@ -90,7 +90,7 @@ def task(
 ) -> SearchTask:
     return SearchTask(
         plain=plain_configs(FORM, runtime),
-        starts=quantized_configs(FORM, runtime),
+        starts=quantized_configs(FORM, runtime, LAYERS),
         held=held,
         dimensions=dimensions_of(LAYERS),
         runtime=runtime,

@@ -14,6 +14,7 @@ from riformer_deploy.common.enums import (
     NormForm,
     OutputForm,
     Precision,
+    ResidualForm,
     WeightSet,
 )
 
@@ -69,6 +70,8 @@ def export(
     equalize: options.Equalize = None,
     int8_base: options.Int8Base = None,
     quantize_residual: lowering_options.QuantizeResidual = False,
+    residual_form: lowering_options.Residual = None,
+    residual_blocks: lowering_options.ResidualBlocks = None,
     exclude_layers: options.ExcludeLayers = None,
     min_sqnr: Annotated[
         float | None,
@@ -181,7 +184,9 @@ def export(
                 int8_base=Precision(int8_base) if int8_base is not None else None,
                 method=method,
                 equalize=equalize,
-                quantize_residual=quantize_residual,
+                quantize_residual=quantize_residual or bool(residual_form or residual_blocks),
+                residual_form=residual_form or ResidualForm.INPUTS,
+                residual_blocks=tuple(residual_blocks or ()),
                 exclude_layers=tuple(exclude_layers or ()),
                 io=Precision(io_dtype),
                 input_form=input_form,

@@ -64,7 +64,8 @@ def _lowering(artifact: OnnxArtifact) -> str:
     if config.precision.is_quantized:
         parts.append(f"the rest {config.base}")
     if config.residual_ranges:
-        parts.append("residual inputs int8")
+        where = f" of {', '.join(config.residual_blocks)}" if config.residual_blocks else ""
+        parts.append(f"residual {config.residual_form}{where} int8")
     excluded = [name for name in config.exclude_layers if quantizes(config.precision, name)]
     parts += [f"{name} excluded, in {config.base}" for name in excluded]
     parts += [f"{name} in fp32: half would overflow" for name in config.float32_blocks]

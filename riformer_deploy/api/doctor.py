@@ -81,6 +81,8 @@ _OPTIONAL = {
     "jinja2": ("Jinja2", "the HTML report"),
     "matplotlib": ("matplotlib", "the plots of the HTML report"),
     "tritonclient": ("tritonclient", "checking a Triton server"),
+    "ray": ("Ray", "scoring pictures with many processes, here or on a cluster"),
+    "pyarrow": ("PyArrow", "writing scores as Parquet"),
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
     "cv2": ("OpenCV", "resizing as models trained with OpenCV's resize expect"),
 }

@@ -161,7 +161,7 @@ def task_of(manifest: Manifest, options: TuneOptions, layers: tuple[str, ...]) -
         layers: Names of the layers that int8 quantises.
     """
     runtime, form = RUNTIMES[options.group], form_of(manifest.onnx[0].lowering)
-    plain, starts = plain_configs(form, runtime), quantized_configs(form, runtime)
+    plain, starts = plain_configs(form, runtime), quantized_configs(form, runtime, layers)
     known = {config.precision for config in (*plain, *starts)}
     held = [asked_of(graph.lowering) for graph in manifest.onnx]
     return SearchTask(

@@ -245,6 +245,24 @@ def _flattened(sizes: _Sizes, node: GraphNode) -> Shape:
     return prod(source[:axis]), prod(source[axis:])
 
 
+def _squeezed(sizes: _Sizes, node: GraphNode) -> Shape:
+    source = sizes.of(node, 0)
+    if len(node.inputs) > 1 and node.inputs[1]:
+        gone = {_axis(axis, len(source)) for axis in sizes.numbers(node, 1)}
+    else:
+        gone = {place for place, size in enumerate(source) if size == 1}
+    if any(source[place] != 1 for place in gone):
+        raise IndexError
+    return tuple(size for place, size in enumerate(source) if place not in gone)
+
+
+def _unsqueezed(sizes: _Sizes, node: GraphNode) -> Shape:
+    source, axes = list(sizes.of(node, 0)), sizes.numbers(node, 1)
+    for axis in sorted(_axis(axis, len(source) + len(axes)) for axis in axes):
+        source.insert(axis, 1)
+    return tuple(source)
+
+
 def _best(sizes: _Sizes, node: GraphNode) -> Shape:
     source = list(sizes.of(node, 0))
     (count,) = sizes.numbers(node, 1)
@@ -268,8 +286,10 @@ _RULES: dict[str, Callable[[_Sizes, GraphNode], Shape]] = {
     "MatMul": _product,
     "ReduceMean": _mean,
     "Reshape": _reshape,
+    "Squeeze": _squeezed,
     "TopK": _best,
     "Transpose": _transpose,
+    "Unsqueeze": _unsqueezed,
 }
 OPERATORS = frozenset(_RULES) | {"Constant"}
 """What exports of all precisions, forms and operator sets consist of."""

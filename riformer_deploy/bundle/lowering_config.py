@@ -14,9 +14,12 @@ from riformer_deploy.common.enums import (
     NormForm,
     OutputForm,
     Precision,
+    ResidualForm,
 )
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.model.architecture import LAST_STAGE, checked_out_indices
+
+_INPUTS = ResidualForm.INPUTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +61,13 @@ class LoweringConfig:
         method: How int8's ranges are chosen; None is MSE. FP8's are always chosen by MAX: the others weigh
             clipping against steps that are even, and a floating-point grid's are not.
         equalize: Equalise the inputs of the downsampling layers before quantising them to int8; None does.
-        quantize_residual: Make the inputs of an int8 model's residual additions int8 too.
-        exclude_layers: Layers that stay in the base precision, by name; those that the precision leaves there
-            anyway may be among them.
+        quantize_residual: Make the inputs or results of an int8 model's residual additions int8 too.
+        residual_form: Which of the two.
+        residual_blocks: Blocks to which ``quantize_residual`` is limited, each by its name or by that of its
+            stage (``backbone.network.4``); none is all.
+        exclude_layers: Layers that stay in the base precision: by name, by the name of a block or stage, or
+            by a :class:`~riformer_deploy.common.enums.LayerGroup`; those that the precision leaves there
+            anyway may be among them. Resolved, it holds names of layers.
         io: Type of floating-point inputs and outputs: fp32 or fp16.
         input_form: What the graph takes.
         output_form: What the graph gives.
@@ -72,8 +79,10 @@ class LoweringConfig:
         ranges: For each quantised layer, by name, the absolute input value that the largest one of int8 or
             float8 stands for.
         smoothquant_scales: For some of these layers, what each input channel is divided by first.
-        residual_ranges: For each quantised residual input, by name of the block and ``stream`` or
-            ``branch``, the absolute value that the largest one of int8 stands for.
+        residual_ranges: For each quantised tensor of the residual stream the absolute value that the largest
+            one of int8 stands for: of an addition's inputs by name of the block and ``stream`` or ``branch``;
+            of results by name of the block and ``stream`` (the first addition's) or ``result``, and by name
+            of the embedding (``backbone.network.1``) and ``result``.
 
     Raises:
         OptionError: The precision cannot have one of these choices; every such choice is listed.
@@ -88,6 +97,8 @@ class LoweringConfig:
     method: Method | None = None
     equalize: bool | None = None
     quantize_residual: bool = False
+    residual_form: ResidualForm = ResidualForm.INPUTS
+    residual_blocks: tuple[str, ...] = ()
     exclude_layers: tuple[str, ...] = ()
     io: Precision = Precision.FP32
     input_form: InputForm = InputForm.NORMALISED
@@ -106,6 +117,10 @@ class LoweringConfig:
             problems.append(f"the base of int8 is fp32 or fp16, got {self.int8_base}")
         if self.io not in (Precision.FP32, Precision.FP16):
             problems.append(f"inputs and outputs are fp32 or fp16, got {self.io}")
+        if not self.quantize_residual and (self.residual_blocks or self.residual_form is not _INPUTS):
+            problems.append(
+                "residual_blocks and residual_form are for quantize_residual, which was not asked for"
+            )
         problems += self._norm_problems()
         if self.topk < 1:
             problems.append(f"topk must be at least 1, got {self.topk}")
@@ -175,6 +190,8 @@ class LoweringConfig:
             method=self.method if int8 or (float8 and self.method is Method.MAX) else None,
             equalize=self.equalize if int8 else None,
             quantize_residual=self.quantize_residual and int8,
+            residual_form=self.residual_form if int8 else _INPUTS,
+            residual_blocks=self.residual_blocks if int8 else (),
             exclude_layers=self.exclude_layers if int8 or float8 else (),
         )
 

@@ -64,7 +64,7 @@ class Bundle:
                     unfinished = read_commit(directory)
         except OSError as err:
             raise BundleError(
-                f"The interrupted write of {directory} cannot be read: {err.strerror or err}"
+                f"The interrupted write {directory / COMMIT} cannot be read: {err.strerror or err}"
             ) from err
         return cls(directory, unfinished or read_manifest(directory))
 

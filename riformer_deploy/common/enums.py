@@ -27,6 +27,27 @@ class MlpForm(StrEnum):
     """Matrix products of tokens, (N, H * W, C)."""
 
 
+class LayerGroup(StrEnum):
+    """Layers that are alike, in a word."""
+
+    STEM = "stem"
+    DOWNSAMPLING = "downsampling"
+    """The strided convolutions between stages."""
+    FC1 = "fc1"
+    FC2 = "fc2"
+    HEAD = "head"
+
+
+class ResidualForm(StrEnum):
+    """What is rounded to int8 of a block's residual additions."""
+
+    INPUTS = "inputs"
+    """Both inputs of the last addition."""
+    RESULTS = "results"
+    """The results of both additions, and of the stem or downsampling layer before the block: the stream is
+    int8 in memory, which is what OpenVINO has fast kernels for."""
+
+
 class Norm2Form(StrEnum):
     """Where ``norm2`` is computed."""
 

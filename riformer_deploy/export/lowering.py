@@ -77,6 +77,12 @@ def _narrow_norms(config: LoweringConfig) -> bool:
     return config.norm_io is not Precision.FP32
 
 
+def _stored(config: LoweringConfig, place: str, dtype: torch.dtype) -> nn.Module:
+    """What rounds a tensor of the residual stream to int8 where the config has a range for it."""
+    ranges = config.residual_ranges
+    return ActivationQuantizer(ranges[place], dtype) if place in ranges else nn.Identity()
+
+
 class LoweredBlock(nn.Module):
     """A folded block: ``y = x + norm_reparam(x)``, then ``y + mlp(n(y))``."""
 
@@ -86,11 +92,10 @@ class LoweredBlock(nn.Module):
         self.narrow, self.folded = _narrow_norms(config), config.norm2 is Norm2Form.FOLDED
         self.norm_reparam = NormWeights(block.norm_reparam, (1, -1, 1, 1))
         self.mlp = LoweredMlp(block, name, config)
-        ranges = config.residual_ranges
-        self.stream, self.branch = (
-            ActivationQuantizer(ranges[place], self.dtype) if place in ranges else nn.Identity()
-            for place in (f"{name}.stream", f"{name}.branch")
+        self.stream, self.branch, self.result = (
+            _stored(config, f"{name}.{place}", self.dtype) for place in ("stream", "branch", "result")
         )
+        self.results = isinstance(self.result, ActivationQuantizer)
 
     def mixed(self, x: Tensor) -> tuple[Tensor, Statistics | None]:
         """``y``, in the type of ``x``, and its statistics where they follow from those of ``x``."""
@@ -107,6 +112,9 @@ class LoweredBlock(nn.Module):
         """Transform ``x`` (N, C, H, W); the shape stays, the type becomes the block's."""
         y, known = self.mixed(x.to(self.dtype) if self.narrow else widened(x))
         stored = y.to(self.dtype)
+        if self.results:  # norm2 reads what is stored
+            stored = self.stream(stored)
+            y = stored if self.narrow else widened(stored)
         if self.folded:
             # Of the map as fc1 takes it, so that its rounding shifts product and mean alike; but those known
             # from the moments of x are of the map before that rounding: they spare reading it once more.
@@ -114,7 +122,7 @@ class LoweredBlock(nn.Module):
         else:
             z = single_group_norm(y, self.norm) if known is None else known.normalised(y)
             branch = self.mlp(z.to(self.dtype))
-        result: Tensor = self.stream(stored) + self.branch(branch)
+        result: Tensor = self.result((stored if self.results else self.stream(stored)) + self.branch(branch))
         return result
 
 
@@ -125,10 +133,11 @@ class LoweredPatchEmbed(nn.Module):
         super().__init__()
         dtype = layer_dtype(config.precision_of(f"{name}.proj"), embed.proj)
         self.proj = config_layer(config, f"{name}.proj", embed.proj, dtype)
+        self.result = _stored(config, f"{name}.result", dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed ``x``."""
-        result: Tensor = self.proj(x)
+        result: Tensor = self.result(self.proj(x))
         return result
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from riformer_deploy.bundle.layer_groups import unmatched
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import MlpForm, NormForm, OutputForm, Precision
+from riformer_deploy.common.enums import LayerGroup, MlpForm, NormForm, OutputForm, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
@@ -43,7 +44,8 @@ def refuse_unused(configs: Sequence[LoweringConfig]) -> None:
         "method": f"--method: {method} is for int8{known}",
         "int8_base": "--int8-base: it is for int8" + ("; that of fp8 is fp16" if float8 else ""),
         "equalize": "--equalize, --no-equalize: the downsampling layers are quantised to int8 alone",
-        "quantize_residual": "--quantize-residual: the inputs of residual additions can be int8 alone",
+        "quantize_residual": "--quantize-residual, --residual-form, --residual-blocks: the tensors of "
+        "residual additions can be int8 alone",
         "exclude_layers": "--exclude-layers: it excludes layers from int8 and fp8",
     }
     heeded = [config.heeded() for config in configs]
@@ -121,8 +123,11 @@ def check_config(config: LoweringConfig, model: RIFormer) -> None:
     """
     layers = quantizable(model)
     classes = model.architecture.num_classes
-    unknown = sorted(set(config.exclude_layers) - set(layers))
-    problems = [f"no layer is called {name}" for name in unknown]
+    blocks = [name for stage in model.architecture.block_names for name in stage]
+    unknown = unmatched(config.exclude_layers, layers)
+    astray = unmatched(config.residual_blocks, blocks)
+    problems = [f"no layer, block, stage or group is called {name}" for name in unknown]
+    problems += [f"no block or stage is called {name}" for name in astray]
     if config.output_form is OutputForm.TOPK and config.topk > classes:
         problems.append(f"topk {config.topk} of {classes} classes")
     if absent := sorted(set(config.out_indices) - set(model.backbone.out_indices)):
@@ -133,12 +138,16 @@ def check_config(config: LoweringConfig, model: RIFormer) -> None:
         raise OptionError(
             f"{config.precision} cannot be exported as asked.",
             details=problems,
-            remedy=_remedy(unknown, layers, absent),
+            remedy=_remedy(layers if unknown else (), blocks if astray else (), absent),
         )
 
 
-def _remedy(unknown: Sequence[str], layers: Sequence[str], absent: Sequence[int]) -> str:
-    told = [f"Its layers are: {', '.join(layers)}."] if unknown else []
+def _remedy(layers: Sequence[str], blocks: Sequence[str], absent: Sequence[int]) -> str:
+    told = []
+    if layers:
+        told.append(f"Its layers are: {', '.join(layers)}; groups: {', '.join(LayerGroup)}.")
+    if blocks:
+        told.append(f"Its blocks are: {', '.join(blocks)}.")
     if absent:
         told.append(
             "Export what was trained with these maps; get_model(..., out_indices=...) gives such norms "

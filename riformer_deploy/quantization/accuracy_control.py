@@ -16,6 +16,7 @@ from riformer_deploy.common.progress import Progress
 from riformer_deploy.data.calibration import CalibrationSet, random_set
 from riformer_deploy.data.calibration_files import CalibrationSource
 from riformer_deploy.export.option_checks import check_config
+from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import (
     CalibrationConfig,
@@ -23,6 +24,7 @@ from riformer_deploy.quantization.calibration import (
     calibrate,
     kept_calibration,
 )
+from riformer_deploy.quantization.resolving import naming_layers
 from riformer_deploy.quantization.sensitivity import (
     Cost,
     Gate,
@@ -216,6 +218,7 @@ def calibrate_lowerings(
     """
     for config in lowerings:
         check_config(config, folded)
+    lowerings = [naming_layers(config, quantizable(folded)) for config in lowerings]
     result, remarks = calibrate_for(folded, weights_sha256, record, lowerings, images, progress)
     samples, more = parity_images(result, images, record)
     notes, chosen = [*remarks, *more], []

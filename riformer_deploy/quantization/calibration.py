@@ -19,6 +19,7 @@ from riformer_deploy.common.serialization import RecordError, dump_json, load_js
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.export.quantized_layers import quantizable
+from riformer_deploy.model.blocks import PatchEmbed
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.observers import (
     BatchSource,
@@ -32,7 +33,7 @@ from riformer_deploy.system.user_files import calibration_cache
 
 _LOG = logging.getLogger(__name__)
 
-CACHE_VERSION = 6
+CACHE_VERSION = 7
 """Part of every key: raise it when the measurement changes."""
 
 
@@ -46,8 +47,9 @@ class Calibration:
         ranges: For each layer, the absolute input value that int8's 127 steps shall reach; none if not asked
             for.
         smoothquant_scales: For the layers whose input is equalised, what its channels are divided by.
-        residual_ranges: For both inputs of each block's last addition, by name of the block and ``stream`` or
-            ``branch``, the absolute value that int8's 127 steps shall reach; none if not asked for.
+        residual_ranges: The absolute value that int8's 127 steps shall reach; none if not asked for. By name
+            of the block and ``stream`` (the first addition's result), ``branch`` (the MLP's) or ``result``,
+            and by name of the embedding and ``result``.
         abs_max: For each block and downsampling layer, the largest absolute value of anything that half
             precision would store there.
         largest: For each layer, the largest absolute input value, before any equalising.
@@ -89,7 +91,7 @@ class CalibrationConfig:
         equalize: Equalise the inputs of the downsampling layers.
         ranges: Choose ranges for int8; without them only largest values are looked for, which takes one pass
             instead of two.
-        residual: Choose those of the inputs of residual additions, too.
+        residual: Choose those of the inputs and results of residual additions, too.
         products: Look for absolute maxima of fc1's product with what ``norm2`` takes, too: with ``norm2``
             folded into fc1, half precision stores it.
         branches: Look for absolute maxima of ``norm_reparam``'s result, without its bias and with it, too:
@@ -104,12 +106,16 @@ class CalibrationConfig:
     branches: bool = False
 
 
-def _residual_inputs(blocks: Iterable[str]) -> dict[str, ObservedTensor]:
-    """Both inputs of each block's last addition."""
+def _residual_tensors(model: RIFormer, blocks: Iterable[str]) -> dict[str, ObservedTensor]:
+    """Inputs and results of each block's additions, and what each embedding begins the stream with."""
     found = {}
     for block in blocks:
         found[f"{block}.stream"] = ObservedTensor(module=f"{block}.norm2")
         found[f"{block}.branch"] = ObservedTensor(module=f"{block}.mlp.fc2", result=True)
+        found[f"{block}.result"] = ObservedTensor(module=block, result=True)
+    for name, module in model.named_modules():
+        if isinstance(module, PatchEmbed):
+            found[f"{name}.result"] = ObservedTensor(module=f"{name}.proj", result=True)
     return found
 
 
@@ -184,7 +190,7 @@ def measure(
         for name, smoothquant_scale in smoothquant_scales.items()
     }
     ranges: dict[str, float] = {}
-    additions = _residual_inputs(blocks) if config.residual and config.ranges else {}
+    additions = _residual_tensors(model, blocks) if config.residual and config.ranges else {}
     if config.ranges:
         tops = {
             name: abs_max[place.module if place.result else f"{place.module}.input"].reshape(1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from typing import assert_never
 
+from riformer_deploy.bundle.layer_groups import selected
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig, quantizes
-from riformer_deploy.common.enums import Precision
+from riformer_deploy.common.enums import Precision, ResidualForm
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.quantization.calibration import Calibration, CalibrationResult
 
@@ -30,9 +33,11 @@ def resolve_lowering(config: LoweringConfig, result: CalibrationResult | None) -
 
     Raises:
         OptionError: int8 or fp8 without a calibration, or with one that lacks its ranges or, for int8, those
-            of residual inputs which shall be int8.
+            of residual tensors which shall be int8.
     """
     config = config.heeded()
+    if result is not None:
+        config = naming_layers(config, result.calibration.largest or result.calibration.ranges)
     if not config.needs_calibration:
         return config
     if result is None:
@@ -67,6 +72,20 @@ def resolve_lowering(config: LoweringConfig, result: CalibrationResult | None) -
     )
 
 
+def naming_layers(config: LoweringConfig, layers: Iterable[str]) -> LoweringConfig:
+    """The config with the layers that it excludes by name, instead of by group, block or stage.
+
+    Args:
+        config: As asked for.
+        layers: Every layer that can be quantised, in the network's order.
+    """
+    known = tuple(layers)
+    names = dict.fromkeys(
+        name for choice in config.exclude_layers for name in selected((choice,), known) or (choice,)
+    )
+    return dataclasses.replace(config, exclude_layers=tuple(names))
+
+
 def _ranges(precision: Precision, found: Calibration, overflowing: list[str]) -> dict[str, float]:
     """Ranges by layer, of every layer that the precision quantises; none for a floating precision.
 
@@ -97,7 +116,7 @@ def _ranges(precision: Precision, found: Calibration, overflowing: list[str]) ->
 
 
 def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, float]:
-    """Ranges of the residual inputs that shall be int8.
+    """Ranges of the tensors of the residual stream that shall be int8.
 
     Raises:
         OptionError: The calibration holds none.
@@ -106,7 +125,29 @@ def _residual_ranges(config: LoweringConfig, found: Calibration) -> dict[str, fl
         return {}
     if not found.residual_ranges:
         raise OptionError(
-            "The calibration holds no ranges of residual inputs, which shall be int8.",
+            "The calibration holds no ranges of residual tensors, which shall be int8.",
             remedy="Calibrate with CalibrationConfig(residual=True).",
         )
-    return found.residual_ranges
+    match config.residual_form:
+        case ResidualForm.INPUTS:
+            wanted = {"stream", "branch"}
+        case ResidualForm.RESULTS:
+            wanted = {"stream", "result"}
+        case _:
+            assert_never(config.residual_form)
+    owners = {name: name.rpartition(".") for name in found.residual_ranges}
+    blocks = dict.fromkeys(_block_of(owner) for owner, _, _ in owners.values())
+    chosen = set(selected(config.residual_blocks, blocks) if config.residual_blocks else blocks)
+    return {
+        name: top
+        for name, top in found.residual_ranges.items()
+        if owners[name][2] in wanted and _block_of(owners[name][0]) in chosen
+    }
+
+
+def _block_of(owner: str) -> str:
+    """The block itself, or the one that reads what an embedding gives."""
+    if owner == "backbone.patch_embed":
+        return "backbone.network.0.0"
+    *place, last = owner.split(".")
+    return owner if len(place) > 2 else f"{'.'.join(place)}.{int(last) + 1}.0"

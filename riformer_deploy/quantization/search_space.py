@@ -11,11 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from riformer_deploy.bundle.layer_groups import selected
 from riformer_deploy.bundle.lowering_config import LoweringConfig, quantizes
-from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, Precision, RuntimeKind
+from riformer_deploy.common.enums import (
+    LayerGroup,
+    Method,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    Precision,
+    ResidualForm,
+    RuntimeKind,
+)
 from riformer_deploy.common.errors import OptionError
 
-SPACE_VERSION = 1
+SPACE_VERSION = 2
 """Part of a search's identity: raise it when the table changes, so that no stored answer is of another."""
 
 
@@ -87,24 +97,14 @@ def _takes_half_base(config: LoweringConfig, runtime: RuntimeKind) -> bool:
     return config.precision is Precision.INT8 and runtime is not RuntimeKind.OPENVINO
 
 
-LAYER_GROUPS: dict[str, Callable[[str], bool]] = {
-    "stem": lambda name: name == "backbone.patch_embed.proj",
-    "downsampling": lambda name: name.startswith("backbone.network.") and name.endswith(".proj"),
-    "fc1": lambda name: name.endswith(".mlp.fc1"),
-    "fc2": lambda name: name.endswith(".mlp.fc2"),
-    "head": lambda name: name == "head.fc",
-}
-"""Which layers stay in the base together."""
-
-
-def _layer_group(group: str, layers: Sequence[str]) -> Dimension:
-    members = [name for name in layers if LAYER_GROUPS[group](name)]
+def _layer_group(group: LayerGroup, layers: Sequence[str]) -> Dimension:
+    members = selected((group,), layers)
 
     def fits(config: LoweringConfig, _runtime: RuntimeKind) -> bool:
         return any(quantizes(config.precision, name) for name in members)
 
     return Dimension(
-        name=group,
+        name=str(group),
         choices=(
             Choice(
                 name="quantised",
@@ -117,6 +117,20 @@ def _layer_group(group: str, layers: Sequence[str]) -> Dimension:
         ),
         effect=Effect.BOTH,
         fits=fits,
+    )
+
+
+_GROUPS = (LayerGroup.STEM, LayerGroup.HEAD, LayerGroup.DOWNSAMPLING, LayerGroup.FC2, LayerGroup.FC1)
+"""In the order in which they are searched: first those that cost a runtime much and hold little."""
+
+
+def _residual(name: str, form: ResidualForm | None = None, stages: tuple[int, ...] = ()) -> Choice:
+    """Which tensors of residual additions are int8, in which stages (positions in ``backbone.network``)."""
+    return _set(
+        name,
+        quantize_residual=form is not None,
+        residual_form=form or ResidualForm.INPUTS,
+        residual_blocks=tuple(f"backbone.network.{stage}" for stage in stages),
     )
 
 
@@ -134,7 +148,7 @@ def dimensions_of(layers: Sequence[str]) -> tuple[Dimension, ...]:
             effect=Effect.ACCURACY,
             fits=_is_int8,
         ),
-        *(_layer_group(group, layers) for group in ("stem", "head", "downsampling", "fc2", "fc1")),
+        *(_layer_group(group, layers) for group in _GROUPS),
         Dimension(
             name="downsampling inputs",
             choices=(_set("equalised", equalize=None), _set("as they are", equalize=False)),
@@ -143,7 +157,12 @@ def dimensions_of(layers: Sequence[str]) -> tuple[Dimension, ...]:
         ),
         Dimension(
             name="residual additions",
-            choices=(_set("in the base", quantize_residual=False), _set("int8", quantize_residual=True)),
+            choices=(
+                _residual("in the base"),
+                _residual("int8 inputs", form=ResidualForm.INPUTS),
+                _residual("int8 results", form=ResidualForm.RESULTS),
+                _residual("int8 results of the first two stages", form=ResidualForm.RESULTS, stages=(0, 2)),
+            ),
             effect=Effect.BOTH,
             fits=_is_int8,
         ),
@@ -235,9 +254,24 @@ def plain_configs(form: LoweringConfig, runtime: RuntimeKind) -> tuple[LoweringC
     return _in_precisions(form, runtime, quantized=False)
 
 
-def quantized_configs(form: LoweringConfig, runtime: RuntimeKind) -> tuple[LoweringConfig, ...]:
-    """The quantised precisions that a runtime has, as ``export`` lowers to them by default."""
-    return _in_precisions(form, runtime, quantized=True)
+def quantized_configs(
+    form: LoweringConfig, runtime: RuntimeKind, layers: Sequence[str]
+) -> tuple[LoweringConfig, ...]:
+    """The quantised precisions that a runtime has, each in the form to begin with.
+
+    That is the one that ``export`` lowers to by default; but ONNX Runtime's CPU kernels compute int8
+    convolutions between Q and DQ in float32, slower than plain ones, and have int8 products.
+
+    Args:
+        form: A config of nothing but inputs and outputs (:func:`form_of`).
+        runtime: ONNX Runtime, OpenVINO or TensorRT.
+        layers: Names of the model's layers that int8 quantises.
+    """
+    found = _in_precisions(form, runtime, quantized=True)
+    if runtime is not RuntimeKind.ONNX_RUNTIME:
+        return found
+    convolutions = selected((LayerGroup.STEM, LayerGroup.DOWNSAMPLING, LayerGroup.HEAD), layers)
+    return tuple(_excluded(dataclasses.replace(config, mlp=MlpForm.MATMUL), convolutions) for config in found)
 
 
 def form_of(config: LoweringConfig) -> LoweringConfig:

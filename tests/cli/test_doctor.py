@@ -48,7 +48,7 @@ def test_a_bare_machine_is_described_with_each_remedy_in_one_piece(cli: Run) -> 
     for package in OPTIONAL:
         assert package.install_command in ran.stdout
     assert "no NVIDIA driver" in ran.stdout
-    assert ran.stdout.count(" missing ") == 12
+    assert ran.stdout.count(" missing ") == 14
 
 
 def test_folders_outside_a_bundle_are_named_and_with_verbose_those_that_are_not_there(
@@ -81,6 +81,7 @@ def test_a_bare_machine_is_no_error_for_scripts_either(cli: Run) -> None:
     missing = {finding.name for finding in report.findings if finding.health is Health.MISSING}
     assert missing == {
         "ONNX Runtime", "OpenVINO", "TensorRT", "TensorRT-RTX", "cuda-python", "PyCUDA", "nvidia-ml-py",
-        "OpenCV", "Jinja2", "matplotlib", "tritonclient", "NVIDIA driver",
+        "OpenCV", "Jinja2", "matplotlib", "tritonclient", "Ray", "PyArrow",
+        "NVIDIA driver",
     }  # fmt: skip
     assert all(finding.remedy for finding in report.findings if finding.health is not Health.OK)

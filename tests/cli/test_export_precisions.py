@@ -56,10 +56,19 @@ def export(cli: Run, tmp_path: Path, tiny_checkpoint: Path) -> Export:
     return run
 
 
+@pytest.mark.slow
 def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: Run, tmp_path: Path) -> None:
     pictures = _pictures(tmp_path / "pictures", 8)
     (pictures / "broken.png").write_bytes(b"no picture")
-    choices = ("--method", "max", "--int8-base", "fp16", "--no-equalize", "--quantize-residual")
+    choices = (
+        "--method",
+        "max",
+        "--int8-base",
+        "fp16",
+        "--no-equalize",
+        "--residual-blocks",
+        "backbone.network.4",
+    )
     forms = (
         "--norm-form",
         "layer",
@@ -74,7 +83,7 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: R
         "--io-dtype",
         "fp16",
     )
-    excluded = ("--exclude-layers", "head.fc", "--exclude-layers", "backbone.patch_embed.proj")
+    excluded = ("--exclude-layers", "head", "--exclude-layers", "stem")
     precisions = ("--precision", "fp16", "--precision", "int8")
     ran = export(*precisions, "--calibration", pictures, "--skip-bad", *choices, *forms, *excluded, "--json")
     assert ran.returncode == 0, ran.stderr
@@ -93,6 +102,7 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: R
         method=Method.MAX,
         equalize=False,
         quantize_residual=True,
+        residual_blocks=("backbone.network.4",),
         exclude_layers=("head.fc", "backbone.patch_embed.proj"),
         io=Precision.FP16,
         input_form=InputForm.UINT8,
@@ -104,7 +114,7 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: R
         ranges=int8.lowering.ranges,
         residual_ranges=int8.lowering.residual_ranges,
     )
-    assert (len(int8.lowering.ranges), len(int8.lowering.residual_ranges)) == (4 + 2 * 5 - 1, 2 * 5)
+    assert (len(int8.lowering.ranges), len(int8.lowering.residual_ranges)) == (4 + 2 * 5 - 1, 2 * 2)
     for artifact in (half, int8):
         (images,) = artifact.inputs
         assert (images.dtype, images.shape) == ("uint8", ("batch", 64, 48, 3))
@@ -208,7 +218,7 @@ def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_not
             2,
             "mse is for int8; fp8's ranges are those of the largest values",
         ),
-        (("--precision", "fp8", "--quantize-residual"), 2, "inputs of residual additions can be int8 alone"),
+        (("--precision", "fp8", "--residual-form", "results"), 2, "of residual additions can be int8 alone"),
         (
             ("--precision", "fp8", "--int8-base", "fp32"),
             2,
@@ -259,7 +269,7 @@ def test_what_cannot_be_honoured_is_refused_before_any_work(
             2,
             "int8 with fp16 as its base (scales in half) needs opset",
         ),
-        (("--exclude-layers", "head"), 2, "no layer is called head"),
+        (("--exclude-layers", "tail"), 2, "no layer, block, stage or group is called tail"),
         (("--norm2", "folded"), 2, "norm2 folded into fc1 gives fc1 what the norm takes"),
         (("--min-sqnr", "nan"), 2, "min-sqnr is in decibels, got nan"),
         (("--max-drop", "101"), 2, "max-drop is a share in percent, got 101"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("sent", "step"),
     [

@@ -144,6 +144,7 @@ def test_no_warning_of_a_library_reaches_the_user(cli: Cli, pictures: Path, tiny
     assert [warning for warning in seen if "PIL" in warning.filename] == []
 
 
+@pytest.mark.slow
 def test_a_graph_that_gives_its_first_classes_alone_is_predicted_with_these(
     cli: Cli, pictures: Path, tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path, State], object], int, str]] = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", READ)
 def test_what_holds_exactly_one_riformer_is_read_with_a_note_of_where_it_was(
     cli: Run, tmp_path: Path, tiny_state: State, kind: str

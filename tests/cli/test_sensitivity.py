@@ -65,6 +65,7 @@ def test_fp8_ranks_the_layers_that_it_quantises(cli: Run, tiny_bundle: Path, tin
     assert "Cost of fp8 on 64 images (random)" in text.stdout
 
 
+@pytest.mark.slow
 def test_only_the_costliest_are_shown_and_the_options_change_the_costs(
     cli: Run, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def load(program: Path) -> ModuleType:
     return example
 
 
+@pytest.mark.slow
 def test_fine_tuning_lowers_the_loss_and_what_it_made_is_exported(
     repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_bundles_deploy_weights_are_the_fused_ones(tiny_bundle: Path, tiny_mod
     assert all(torch.equal(stored[key], expected[key]) for key in expected)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
 def test_an_export_whose_parity_fails_writes_nothing(
     tmp_path: Path, tiny_bundle_copy: Path, tiny_checkpoint: Path, *, existing: bool

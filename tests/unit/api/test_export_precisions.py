@@ -219,6 +219,7 @@ def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: Lowering
         )
 
 
+@pytest.mark.slow
 def test_bfloat16_is_compared_by_pytorch_and_openvino_and_the_report_says_so(export: Export) -> None:
     with pytest.raises(OptionError, match="needs opset 22"):
         export("bf16")
@@ -253,6 +254,7 @@ def test_what_is_calibrated_without_images_is_refused_and_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_precision_later_keeps_the_first_and_proves_both(export: Export, tmp_path: Path) -> None:
     export("fp32")
     before = (tmp_path / "out" / "model.fp32.onnx").read_bytes()

@@ -103,6 +103,7 @@ def features_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: P
     return output
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stage", [None, 3])
 @pytest.mark.parametrize("group", [Group.ONNX, Group.OPENVINO])
 def test_graphs_give_what_pytorch_gives_also_at_a_fixed_batch(

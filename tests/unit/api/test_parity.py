@@ -59,6 +59,7 @@ def _graph_verdict(directory: Path, tolerances: dict[Precision, Tolerance] = TOL
     return graph
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", ["0.0", "0.1", "4.3", "6.1"])
 def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_named(
     tmp_path: Path, digits_bundle: Path, block: str
@@ -72,6 +73,7 @@ def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_nam
     assert out[0] == int(block[0]) // 2 + 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", ["0.0", "2.0", "4.0", "4.1", "6.0"])
 def test_one_wrong_weight_in_any_block_of_the_tiny_graph_fails_and_its_block_is_named(
     tiny_bundle_copy: Path, block: str
@@ -109,7 +111,9 @@ def test_every_artifact_of_a_sound_bundle_is_proven_on_every_batch_size(tiny_bun
     said: list[str] = []
     result = measure_parity(Bundle.open(tiny_bundle), TOLERANCES, said.append)
     assert result.status is Status.PASSED
-    assert said == [result.reference, *(item.name for item in result.candidates)]
+    names = [item.name for item in result.candidates]
+    steps = [f"{name}, {number} of {len(names)}" for number, name in enumerate(names, 1)]
+    assert said == [result.reference, *steps]
     assert [item.name for item in result.candidates] == [
         "PyTorch float32, training form",
         "PyTorch float32, deploy form",

@@ -129,6 +129,7 @@ def test_other_batch_sizes_are_timed_and_nothing_else(finished_copy: Path, asked
     assert [choice.batch for choice in again.choices] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 def test_more_time_is_taken_only_where_the_last_run_allowed_less(finished_copy: Path, asked: Asked) -> None:
     assert _outcomes(run_checkpoint(asked(finished_copy, max_seconds=0.005)))["bench"] is REUSED
@@ -137,6 +138,7 @@ def test_more_time_is_taken_only_where_the_last_run_allowed_less(finished_copy: 
     assert _outcomes(run_checkpoint(asked(finished_copy, max_seconds=0.02)))["bench"] is REUSED
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 def test_calibration_images_remake_what_depends_on_them(
     finished_copy: Path, asked: Asked, calibration_pictures: Path
@@ -262,6 +264,7 @@ def test_a_pair_whose_parity_failed_is_never_chosen(finished_copy: Path, asked: 
     assert "Not to be shipped: OpenVINO fp32" in report.answer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 def test_a_precision_that_fails_parity_is_left_out_and_not_tried_again(
     finished_copy: Path, asked: Asked, calibration_pictures: Path, monkeypatch: pytest.MonkeyPatch

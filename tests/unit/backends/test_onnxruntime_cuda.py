@@ -51,6 +51,7 @@ def test_results_stay_as_they_are_when_the_next_images_come(path: Path) -> None:
     runtime.close()
 
 
+@pytest.mark.slow
 def test_half_and_integer_outputs_are_bound_as_what_they_are(tmp_path: Path, tiny_checkpoint: Path) -> None:
     options = ExportOptions(
         checkpoint=tiny_checkpoint,

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
-from riformer_deploy.common.enums import Method, MlpForm, Norm2Form, NormForm, OutputForm, Precision
+from riformer_deploy.common.enums import (
+    Method,
+    MlpForm,
+    Norm2Form,
+    NormForm,
+    OutputForm,
+    Precision,
+    ResidualForm,
+)
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 
@@ -83,6 +91,8 @@ ASKED: dict[str, Any] = {
     "method": Method.MAX,
     "equalize": False,
     "quantize_residual": True,
+    "residual_form": ResidualForm.RESULTS,
+    "residual_blocks": ("backbone.network.0",),
     "exclude_layers": ("head.fc",),
 }
 
@@ -121,6 +131,14 @@ def test_it_is_read_back_as_it_was_written_to_the_last_bit() -> None:
         residual_ranges={"backbone.network.0.0.stream": 1e-30},
     )
     assert load_json(LoweringConfig, dump_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    "fields", [{"residual_blocks": ("backbone.network.0",)}, {"residual_form": ResidualForm.RESULTS}]
+)
+def test_how_residuals_are_quantised_needs_that_they_are(fields: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="are for quantize_residual, which was not asked for"):
+        LoweringConfig(precision=Precision.INT8, **fields)
 
 
 def test_a_stored_config_that_no_precision_can_have_is_refused() -> None:

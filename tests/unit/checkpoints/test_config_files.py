@@ -168,6 +168,7 @@ def test_a_config_without_a_shape_says_what_it_needs(write: Write, arch: str) ->
         architecture_of(config)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "text",
     [

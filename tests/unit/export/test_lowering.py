@@ -66,6 +66,7 @@ def test_fp16_of_the_digits_has_60_db_and_changes_no_class(
     assert np.array_equal(found.argmax(1), digits_reference.argmax(1))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("norm", "base"), [*((norm, "fp32") for norm in NormForm), (NormForm.INSTANCE, "fp16")]
 )
@@ -86,6 +87,7 @@ def test_int8_of_the_digits_has_38_5_db_and_loses_no_more_than_0_3_points(
     assert 100 * lost <= 0.3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("norm", NormForm)
 def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
     digits_folded: RIFormer,
@@ -198,6 +200,7 @@ def _golden_error(repository: Path, variant: Variant, found: NDArray[np.float32]
     return float(np.linalg.norm(found - true) / np.linalg.norm(true)) + 1e-6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [name for name in VARIANTS if not name.endswith("384")])
 def test_fp16_of_golden_weights_is_within_1e_3_of_float64_at_both_sizes(
     name: str, golden: ModuleType, filled: Callable[..., dict[str, Tensor]], repository: Path

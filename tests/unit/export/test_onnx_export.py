@@ -100,6 +100,7 @@ def test_a_file_has_the_ir_version_of_its_opset_and_runs(
     _agrees(path, tiny_model, (32, 32), 2)
 
 
+@pytest.mark.slow
 def test_float8_has_an_ir_version_that_knows_it(fp8_bundle: Path) -> None:
     """Float8 types came with IR 9, and so with the oldest opset that fp8 is exported in."""
     graph = onnx.load(fp8_bundle / "model.fp8.onnx")

@@ -112,6 +112,7 @@ def test_an_operator_that_computes_is_counted_or_the_total_is_unknown_but_never_
     assert graph_flops(_graph([node], source, result, weights)) in (None, cost)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("batch", "opset"),
     [(None, 18), (2, 20), (2, 21)],

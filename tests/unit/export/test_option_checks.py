@@ -37,7 +37,11 @@ def test_what_an_opset_cannot_express_is_refused_with_the_one_that_can(
     [
         (
             LoweringConfig(precision=INT8, exclude_layers=("head.fc", "nothing")),
-            "no layer is called nothing",
+            "no layer, block, stage or group is called nothing",
+        ),
+        (
+            LoweringConfig(precision=INT8, quantize_residual=True, residual_blocks=("backbone.network.1",)),
+            "no block or stage is called backbone.network.1",
         ),
         (LoweringConfig(precision=FP16, output_form=OutputForm.TOPK, topk=11), "topk 11 of 10 classes"),
         (LoweringConfig(io=FP16), "round more than the tolerance of fp32"),

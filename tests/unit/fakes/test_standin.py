@@ -177,6 +177,7 @@ def test_a_capture_before_the_first_run_is_refused(with_engines: Path) -> None:
             device.capture(lambda: context.execute(device.stream))
 
 
+@pytest.mark.slow
 def test_the_tests_that_a_gpu_runs_pass_in_a_dry_run(
     repository: Path, precise_bundle: Path, tmp_path: Path
 ) -> None:

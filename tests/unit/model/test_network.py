@@ -22,6 +22,7 @@ QUICK = {"riformer-s12_in1k", "riformer-s24_in1k-384", "riformer-m36_in1k"}
 """Both image sizes and both widths; the others are deeper or larger."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "variant",
     [

@@ -34,6 +34,7 @@ def _record(model: RIFormer) -> ModelRecord:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("config", "remedy"),
     [

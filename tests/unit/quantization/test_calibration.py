@@ -60,7 +60,7 @@ def test_every_layer_and_block_gets_its_figures(folded: RIFormer) -> None:
     assert set(found.abs_max) == blocks | set(found.smoothquant_scales) | {"backbone.patch_embed.proj"}
 
 
-def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer) -> None:
+def test_residual_inputs_and_results_get_ranges_by_the_method_if_asked_for(folded: RIFormer) -> None:
     largest: dict[str, float] = {}
 
     def see(name: str, value: Tensor) -> None:
@@ -72,6 +72,13 @@ def test_residual_inputs_get_ranges_by_the_method_if_asked_for(folded: RIFormer)
         )
         folded.get_submodule(f"{block}.mlp.fc2").register_forward_hook(
             lambda _module, _inputs, result, name=f"{block}.branch": see(name, result)
+        )
+        folded.get_submodule(block).register_forward_hook(
+            lambda _module, _inputs, result, name=f"{block}.result": see(name, result)
+        )
+    for embedding in ("backbone.patch_embed", *(f"backbone.network.{at}" for at in (1, 3, 5))):
+        folded.get_submodule(embedding).register_forward_hook(
+            lambda _module, _inputs, result, name=f"{embedding}.result": see(name, result)
         )
     found = {
         method: _calibrate(folded, [], CalibrationConfig(method=method, residual=True)) for method in Method

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
-from riformer_deploy.common.enums import Method, Precision
+from riformer_deploy.common.enums import Method, Precision, ResidualForm
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
@@ -102,9 +102,48 @@ def test_excluded_layers_are_not_quantised_and_residuals_only_if_asked(
     both = _with(calibrated, residual_ranges={"backbone.network.0.0.stream": 2.5})
     assert resolve_lowering(asked, both).residual_ranges == {"backbone.network.0.0.stream": 2.5}
     assert not resolve_lowering(dataclasses.replace(asked, precision=Precision.FP8), both).residual_ranges
-    with pytest.raises(OptionError, match="no ranges of residual inputs") as caught:
+    with pytest.raises(OptionError, match="no ranges of residual tensors") as caught:
         resolve_lowering(asked, calibrated)
     assert "residual=True" in caught.value.remedy
+
+
+def test_what_is_excluded_by_group_block_or_stage_is_stored_by_name(calibrated: CalibrationResult) -> None:
+    block = "backbone.network.4.0"
+    asked = dataclasses.replace(INT8, exclude_layers=("head", block, "stem", "head.fc"))
+    found = resolve_lowering(asked, calibrated)
+    assert found.exclude_layers == (
+        "head.fc",
+        f"{block}.mlp.fc1",
+        f"{block}.mlp.fc2",
+        "backbone.patch_embed.proj",
+    )
+    assert set(calibrated.calibration.ranges) - set(found.ranges) == set(found.exclude_layers)
+    assert resolve_lowering(found, calibrated) == found
+
+
+@pytest.mark.parametrize(
+    ("form", "named", "expected"),
+    [
+        (ResidualForm.INPUTS, (), {"0.0.stream", "0.0.branch", "4.0.stream", "4.1.stream", "4.1.branch"}),
+        (ResidualForm.INPUTS, ("backbone.network.0.0",), {"0.0.stream", "0.0.branch"}),
+        (ResidualForm.INPUTS, ("backbone.network.4",), {"4.0.stream", "4.1.stream", "4.1.branch"}),
+        (
+            ResidualForm.RESULTS,
+            ("backbone.network.4",),
+            {"3.result", "4.0.stream", "4.1.stream", "4.1.result"},
+        ),
+        # what a downsampling layer gives belongs to the block that reads it first
+        (ResidualForm.RESULTS, ("backbone.network.4.1",), {"4.1.stream", "4.1.result"}),
+    ],
+)
+def test_the_residual_stream_is_quantised_in_the_blocks_and_stages_that_are_named(
+    calibrated: CalibrationResult, form: ResidualForm, named: tuple[str, ...], expected: set[str]
+) -> None:
+    places = "0.0.stream", "0.0.branch", "3.result", "4.0.stream", "4.1.stream", "4.1.branch", "4.1.result"
+    measured = _with(calibrated, residual_ranges={f"backbone.network.{place}": 1.0 for place in places})
+    asked = dataclasses.replace(INT8, quantize_residual=True, residual_form=form, residual_blocks=named)
+    found = resolve_lowering(asked, measured).residual_ranges
+    assert {name.removeprefix("backbone.network.") for name in found} == expected
 
 
 def test_it_records_the_calibration_and_resolving_anew_leaves_nothing_of_the_first(

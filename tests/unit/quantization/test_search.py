@@ -93,6 +93,7 @@ class KilledError(Exception):
     """The process is gone."""
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(6))
 def test_a_search_that_was_interrupted_anywhere_goes_on_as_if_it_had_not_been(seed: int) -> None:
     class Log:

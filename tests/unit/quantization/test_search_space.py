@@ -5,14 +5,21 @@ import dataclasses
 import pytest
 
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.common.enums import InputForm, NormForm, Precision, RuntimeKind
+from riformer_deploy.common.enums import (
+    InputForm,
+    LayerGroup,
+    MlpForm,
+    NormForm,
+    Precision,
+    ResidualForm,
+    RuntimeKind,
+)
 from riformer_deploy.export.option_checks import check_config
 from riformer_deploy.export.quantized_layers import quantizable
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import CalibrationResult
 from riformer_deploy.quantization.resolving import resolve_lowering
 from riformer_deploy.quantization.search_space import (
-    LAYER_GROUPS,
     alternatives,
     asked_of,
     dimensions_of,
@@ -31,17 +38,12 @@ def names(runtime: RuntimeKind, config: LoweringConfig, layers: tuple[str, ...])
     return {name: choices for name, choices in found.items() if choices}
 
 
-def test_every_layer_is_in_one_group(digits_folded: RIFormer) -> None:
-    for name in quantizable(digits_folded):
-        assert sum(belongs(name) for belongs in LAYER_GROUPS.values()) == 1, name
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_alternative_can_be_honoured_and_keeps_inputs_and_outputs(
     runtime: RuntimeKind, digits_folded: RIFormer
 ) -> None:
     layers = quantizable(digits_folded)
-    starts = (*plain_configs(FORM, runtime), *quantized_configs(FORM, runtime))
+    starts = (*plain_configs(FORM, runtime), *quantized_configs(FORM, runtime, layers))
     assert starts[0].precision is Precision.FP32
     for start in starts:
         for dimension in dimensions_of(layers):
@@ -57,7 +59,8 @@ def test_every_alternative_can_be_honoured_and_keeps_inputs_and_outputs(
 def test_what_a_runtime_cannot_run_is_not_offered(digits_folded: RIFormer) -> None:
     layers = quantizable(digits_folded)
     onnx, openvino, engine = (
-        {c.precision for c in (*plain_configs(FORM, r), *quantized_configs(FORM, r))} for r in RUNTIMES
+        {c.precision for c in (*plain_configs(FORM, r), *quantized_configs(FORM, r, layers))}
+        for r in RUNTIMES
     )
     assert Precision.BF16 not in onnx
     assert Precision.BF16 in openvino
@@ -67,7 +70,7 @@ def test_what_a_runtime_cannot_run_is_not_offered(digits_folded: RIFormer) -> No
     assert "base of int8" not in names(RuntimeKind.OPENVINO, int8, layers)
     assert names(RuntimeKind.ONNX_RUNTIME, int8, layers)["base of int8"] == ["fp16"]
     fp8 = dataclasses.replace(FORM, precision=Precision.FP8)
-    assert names(RuntimeKind.TENSORRT, fp8, layers).keys() & LAYER_GROUPS.keys() == {"fc1", "fc2"}
+    assert names(RuntimeKind.TENSORRT, fp8, layers).keys() & set(LayerGroup) == {"fc1", "fc2"}
 
 
 def test_half_precision_inputs_leave_no_float32() -> None:
@@ -103,3 +106,27 @@ def test_a_stored_config_is_asked_for_again_without_what_calibration_gave(
     resolved = resolve_lowering(asked, calibrated)
     assert resolved.ranges
     assert asked_of(resolved) == asked
+
+
+def test_int8_for_onnx_runtime_begins_with_the_form_that_has_kernels(digits_folded: RIFormer) -> None:
+    layers = quantizable(digits_folded)
+    (start,) = quantized_configs(FORM, RuntimeKind.ONNX_RUNTIME, layers)
+    assert (start.precision, start.mlp) == (Precision.INT8, MlpForm.MATMUL)
+    assert {name.rsplit(".", 1)[1] for name in set(layers) - set(start.exclude_layers)} == {"fc1", "fc2"}
+    (other,) = quantized_configs(FORM, RuntimeKind.OPENVINO, layers)
+    assert (other.mlp, other.exclude_layers) == (MlpForm.CONV, ())
+
+
+def test_the_residual_stream_can_be_int8_in_the_stages_that_hold_most_bytes(digits_folded: RIFormer) -> None:
+    layers = quantizable(digits_folded)
+    (start,) = quantized_configs(FORM, RuntimeKind.OPENVINO, layers)
+    (dimension,) = [d for d in dimensions_of(layers) if d.name == "residual additions"]
+    found = {choice.name: changed for choice, changed in alternatives(dimension, start, RuntimeKind.OPENVINO)}
+    assert list(found) == ["int8 inputs", "int8 results", "int8 results of the first two stages"]
+    first = found["int8 results of the first two stages"]
+    assert (first.residual_form, first.residual_blocks) == (
+        ResidualForm.RESULTS,
+        ("backbone.network.0", "backbone.network.2"),
+    )
+    back = {choice.name: changed for choice, changed in alternatives(dimension, first, RuntimeKind.OPENVINO)}
+    assert back["in the base"] == start.heeded()

@@ -237,6 +237,7 @@ def _check(case: Case, got: NDArray[np.floating], precision: Precision) -> None:
         assert distance.sqnr_db >= tolerance.min_sqnr_db, distance
 
 
+@pytest.mark.sampled(60)
 @pytest.mark.parametrize("norm", NormForm)
 @pytest.mark.parametrize(("precision", "base"), LANES, ids=_LANE_NAMES)
 @pytest.mark.parametrize("name", CASES)
@@ -362,6 +363,7 @@ _GRAPHS = [
 ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("precision", "base", "norm"), _GRAPHS)
 def test_the_graph_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, precision: Precision, base: Precision, norm: NormForm
@@ -380,6 +382,7 @@ def test_the_graph_is_finite_and_within_its_tolerance(
             _check(case, got, precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "mlp", "norm2"),
     [
@@ -398,6 +401,7 @@ def test_the_graph_with_norms_in_half_is_finite_and_within_its_tolerance(
         _check(case, runtime.run(case.images)["logits"], Precision.FP16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "base"),
     [

@@ -168,6 +168,7 @@ def test_the_sampled_kinds_are_kinds() -> None:
     assert {*map(str, KINDS)} >= SAMPLED
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind, marks=[pytest.mark.slow] * (str(kind) not in SAMPLED)) for kind in KINDS],
@@ -199,6 +200,7 @@ def test_every_precision_and_form_parses_and_builds_for_a_range_of_batches(
     assert "INT64" not in built.network_layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size", [pytest.param(size, marks=[pytest.mark.slow] * (size != "s12")) for size in DEPTHS]
 )
