@@ -151,6 +151,10 @@ def test_a_defect_is_an_internal_error_70_without_a_traceback(
         (OSError(errno.EFBIG, "File too large", "a", None, "b"), "b cannot be used: File too large."),
         (OSError(errno.ENOSPC, "No space left on device"), "The system refused what was asked for: No space"),
         (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: x"),
+            "There is not enough memory: Default",
+        ),
+        (
             MemoryError("Unable to allocate 44.7 TiB"),
             "There is not enough memory: Unable to allocate 44.7 TiB.",
         ),
