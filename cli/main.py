@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -74,6 +75,8 @@ app.add_typer(
 
 _SIGPIPE = 141  # 128 and the signal's number, as a shell has it
 _INTERRUPTED = 130
+_TORCH_IS_OUT = "DefaultCPUAllocator: can't allocate memory"
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO)
 
 
 def _show_version(value: bool) -> None:
@@ -178,11 +181,26 @@ def _run() -> int:
         if isinstance(err, OSError) and _while_printing(err):
             raise
         _show_traceback()
+        if (refusal := _refusal(err)) is not None:
+            print_error("OptionError", OptionError.exit_code, refusal, as_json=streams.json_asked())
+            return OptionError.exit_code
         message = (
             f"internal error, {type(err).__name__}: {err}\nRun the command again with --debug and report it."
         )
         print_error("InternalError", RIFormerDeployError.exit_code, message, as_json=streams.json_asked())
         return RIFormerDeployError.exit_code
+
+
+def _refusal(err: Exception) -> str | None:
+    """What the system does not do with a file, or for want of space or memory; None where it is a defect."""
+    if isinstance(err, MemoryError) or (isinstance(err, RuntimeError) and _TORCH_IS_OUT in str(err)):
+        return f"There is not enough memory: {err}.\nSmaller batches and sizes take less."
+    if not isinstance(err, OSError) or (err.filename is None and err.errno not in _EXHAUSTED):
+        return None
+    name = err.filename if err.filename2 is None else err.filename2
+    if isinstance(name, str | bytes):
+        return f"{os.fsdecode(name)} cannot be used: {err.strerror}."
+    return f"The system refused what was asked for: {err.strerror}."
 
 
 def _show_traceback() -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.common.files import read_regular
+from riformer_deploy.common.foreign_data import reason_of
 
 PREFIX = "RIFORMER_DEPLOY"
+_MOST_BYTES = 2**20
 _MISSPELT = 0.85
 """A variable that is so alike to one of ours is taken for a misspelt one; what merely has our prefix, such as
 the variables of a service in a cluster, is somebody else's."""
@@ -128,11 +131,11 @@ def from_file(file: Path, root: Any, path: Iterable[str]) -> dict[str, Setting]:
     import tomllib
 
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_regular(file, _MOST_BYTES).decode("utf-8"))
     except OSError as err:
         raise OptionError(f"The file of options {file} cannot be read: {err.strerror}.") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise OptionError(f"The file of options {file} is no TOML: {err}") from err
+    except (ValueError, RecursionError) as err:  # Python's parser of TOML calls itself for what is nested
+        raise OptionError(f"The file of options {file} is no TOML: {reason_of(err)}") from err
     problems = list(_problems(tables, root, ()))
     if problems:
         raise OptionError(

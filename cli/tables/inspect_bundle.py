@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from riformer_deploy.api.inspect import BundleInspection, EngineParity, ShippedArtifact
     from riformer_deploy.bundle.artifacts import NodeCount, OnnxArtifact, TensorSpec
     from riformer_deploy.bundle.engine_metadata import EngineArtifact
+    from riformer_deploy.bundle.manifest import Source
     from riformer_deploy.data.preprocessing import Preprocessing
 
 _NAMES_SHOWN = 5
@@ -25,7 +26,7 @@ def classes_text(count: int, names: Sequence[str] | None) -> str:
     if not names:
         return f"{count}, without names"
     between = "; " if any("," in name for name in names[:_NAMES_SHOWN]) else ", "
-    return f"{count}: {between.join(names[:_NAMES_SHOWN])}" + ("…" if count > _NAMES_SHOWN else "")
+    return f"{count}: {between.join(names[:_NAMES_SHOWN])}" + ("…" if len(names) > _NAMES_SHOWN else "")
 
 
 def preprocessing_text(found: Preprocessing) -> str:
@@ -112,6 +113,12 @@ def _shipped(choice: ShippedArtifact) -> str:
     )
 
 
+def source_text(source: Source) -> str:
+    """What a bundle was made from, and whether damage to it would have been noticed."""
+    text = f"{source.file_name} ({source.form} form, {source.weights} weights)"
+    return text if source.checksums is not False else f"{text}, in a format without checksums"
+
+
 def print_bundle(found: BundleInspection, *, verbose: bool) -> None:
     """A bundle.
 
@@ -141,7 +148,7 @@ def print_bundle(found: BundleInspection, *, verbose: bool) -> None:
         *((f"{item.precision} model", _lowering(item)) for item in manifest.onnx),
         *((item.file.path, _engine(item, found)) for item in manifest.engines),
         *(("not verified", text) for text in found.not_verified),
-        ("made from", f"{source.file_name} ({source.form} form, {source.weights} weights)"),
+        ("made from", source_text(source)),
         ("made by", f"riformer-deploy {manifest.tool_version}, {manifest.created_utc}"),
         ("parameters", f"{found.deploy_parameters:,} once fused"),
         ("FLOPs", f"{found.flops / 1e9:.3f} G multiply-adds, fused"),

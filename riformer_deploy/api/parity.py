@@ -28,11 +28,9 @@ from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import config_of
 from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
-from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
-from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.evaluation.parity import ParityTask, verify_parity
 from riformer_deploy.evaluation.parity_failures import advice_on
@@ -80,10 +78,8 @@ def measure_parity(
             outputs of the reference.
     """
     manifest = bundle.manifest
-    if (wrong := architecture_problem(manifest)) is not None:  # before anything of that size is built
-        raise BundleIntegrityError(wrong, remedy="Restore the bundle, or export the checkpoint again.")
-    expected = expected or parity_reference(bundle, progress)
     selected = select_candidates(bundle, groups, gpu=gpu, precisions=precisions)
+    expected = expected or parity_reference(bundle, progress)
     task = ParityTask(
         reference=reference(bundle),
         candidates=selected.candidates,

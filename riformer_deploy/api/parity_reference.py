@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.dependencies import PACKAGES
 from riformer_deploy.common.enums import InputForm
-from riformer_deploy.common.errors import BundleError, MissingDependencyError, OptionError
+from riformer_deploy.common.errors import MissingDependencyError, OptionError
 from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import Images, normalize, pixels_of
@@ -26,6 +25,7 @@ from riformer_deploy.evaluation.reference_outputs import (
     ReferenceOutputs,
     StoredReference,
     digest_of,
+    load_samples,
     run_reference,
 )
 from riformer_deploy.evaluation.results import (
@@ -58,31 +58,12 @@ def synthetic_inputs(size: tuple[int, int], batches: tuple[int, ...], seed: int)
     )
 
 
-def _load_samples(bundle: Bundle, record: FileRecord, crop_px: tuple[int, int]) -> Images:
-    """Images of ``samples.npy``, (N, 3, *crop_px) float32, finite."""
-    path, content = bundle.place_of(record), bundle.read(record)
-    remedy = "Export the checkpoint again."
-    try:
-        images: Images = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as err:  # NumPy's parser of headers raises whatever it stumbles upon
-        raise BundleError(f"{path} does not hold images: {err}", remedy=remedy) from err
-    if images.dtype != np.float32 or images.shape[1:] != (3, *crop_px):
-        raise BundleError(
-            f"{path} holds {images.dtype} values of shape {images.shape}; expected are float32 and "
-            f"(N, 3, {crop_px[0]}, {crop_px[1]}).",
-            remedy=remedy,
-        )
-    if not np.isfinite(images).all():
-        raise BundleError(f"{path} holds values that are not finite.", remedy=remedy)
-    return images
-
-
 def _stored(bundle: Bundle) -> Images | None:
     """The bundle's own samples; None where it has none, or a graph takes pictures and they are not."""
     model, samples = bundle.manifest.model, bundle.manifest.samples
     if samples is None:
         return None
-    stored = _load_samples(bundle, samples, model.preprocessing.crop_px)
+    stored = load_samples(bundle, samples)
     if any(artifact.lowering.input_form == InputForm.UINT8 for artifact in bundle.manifest.onnx):
         try:
             pixels_of(stored, model.preprocessing)

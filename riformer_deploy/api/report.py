@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.bundle.results import recording_failures, store_pages
-from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.bundle.store import MOST_RESULT_BYTES, Bundle
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.common.serialization import RecordError, load_json
+from riformer_deploy.common.files import read_regular, replacing
+from riformer_deploy.common.foreign_data import reason_of
+from riformer_deploy.common.serialization import load_json
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import read_evidence
 from riformer_deploy.reporting.html import render_html
@@ -82,7 +84,8 @@ def report_bundle(directory: Path | str, options: ReportOptions | None = None) -
         pages[HTML] = html
     else:
         try:
-            output.write_text(html, encoding="utf-8")
+            with replacing(output) as partial:
+                partial.write_text(html, encoding="utf-8")
         except OSError as err:
             raise OptionError(f"{output} cannot be written: {err.strerror}") from err
     with recording_failures("report"):
@@ -98,9 +101,10 @@ def _sensitivity(path: Path | str | None) -> SensitivityReport | None:
     if path is None:
         return None
     try:
-        return load_json(SensitivityReport, Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecordError) as err:
+        text = read_regular(Path(path), MOST_RESULT_BYTES).decode("utf-8")
+        return load_json(SensitivityReport, text)
+    except (OSError, ValueError) as err:  # a null in the name; no text; no record
         raise OptionError(
-            f"{path} is not what `riformer-deploy sensitivity --json` prints: {err}",
+            f"{path} is not what `riformer-deploy sensitivity --json` prints: {reason_of(err)}",
             remedy="Make it with: riformer-deploy sensitivity BUNDLE --json > FILE",
         ) from err

@@ -97,7 +97,7 @@ def _stored_accuracy(bundle: Bundle) -> AccuracyResult | None:
     if not intact(bundle, results["accuracy.csv"]):
         return None
     try:
-        return load_json(AccuracyResult, bundle.path_of(results["accuracy"]).read_text(encoding="utf-8"))
+        return load_json(AccuracyResult, bundle.text(results["accuracy"]))
     except (BundleError, RecordError, UnicodeDecodeError):
         return None
 
@@ -123,7 +123,6 @@ def _store_with_gate(bundle: Bundle, stored: AccuracyResult, max_drop_points: fl
         max_drop_points=max_drop_points,
         status=Status.FAILED if failed else Status.PASSED,
     )
-    path = bundle.path_of(bundle.manifest.results["accuracy.csv"])
-    answers = path.read_text(encoding="utf-8", errors="surrogateescape")
+    answers = bundle.read(bundle.manifest.results["accuracy.csv"]).decode("utf-8", "surrogateescape")
     with recording_failures("accuracy"):
         store_result(bundle, "accuracy", result, {"accuracy.csv": answers})

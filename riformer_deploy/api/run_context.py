@@ -127,7 +127,7 @@ def read_record(bundle: Bundle) -> RunRecord:
     if record is None:
         return RunRecord()
     try:
-        return load_json(RunRecord, bundle.path_of(record).read_text(encoding="utf-8"))
+        return load_json(RunRecord, bundle.text(record))
     except (BundleError, RecordError, UnicodeDecodeError):  # it only saves work
         return RunRecord()
 

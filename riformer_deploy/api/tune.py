@@ -125,7 +125,7 @@ def _stored(bundle: Bundle, kind: str, key: str) -> TuneResult | None:
     if record is None:
         return None
     try:
-        found = load_json(TuneResult, bundle.path_of(record).read_text(encoding="utf-8"))
+        found = load_json(TuneResult, bundle.text(record))
     except (BundleError, RecordError, UnicodeDecodeError) as err:
         _LOG.warning("%s cannot be read, so the search is done again: %s", record.path, err)
         return None

@@ -23,6 +23,7 @@ from riformer_deploy.backends.pytorch_candidates import (
     weights_candidate,
 )
 from riformer_deploy.bundle.artifacts import OnnxArtifact
+from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
 from riformer_deploy.common.enums import (
@@ -31,7 +32,7 @@ from riformer_deploy.common.enums import (
     Role,
     RuntimeKind,
 )
-from riformer_deploy.common.errors import BundleError
+from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.model.architecture import Form
 
 _LOG = logging.getLogger(__name__)
@@ -154,7 +155,10 @@ def select_candidates(
 
     Raises:
         BundleError: The bundle holds no engine where ``gpu`` requires one, or no model in a precision.
+        BundleIntegrityError: The weights cannot be of the architecture that the manifest states.
     """
+    if (wrong := architecture_problem(bundle.manifest)) is not None:  # before anything of that size is built
+        raise BundleIntegrityError(wrong, remedy="Restore the bundle, or export the checkpoint again.")
     require_precisions(bundle, precisions)
     selected = CandidateSet()
     for group in dict.fromkeys(groups):

@@ -2,7 +2,7 @@
 
 Graphs come from this toolkit's exporter, which writes a few operators and no loops, no branches and no
 arithmetic of shapes. So the size of every value is known before a runtime opens the file. It is computed here
-for one image, or for the batch that the graph is fixed to.
+for one image, or for the batch that the graph is fixed to; with the batch no value grows faster than it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from riformer_deploy.bundle.graph_reader import GraphError, GraphNode, Shape, StoredTensor, read_graph
+from riformer_deploy.bundle.graph_reader import (
+    GraphError,
+    GraphNode,
+    Shape,
+    StoredGraph,
+    StoredTensor,
+    read_graph,
+)
 
 MOST_VALUES = 2**31
 """Of one tensor; the largest of the largest published model has 3.5 million an image at 384 px."""
@@ -30,13 +37,23 @@ def check_graph(content: bytes) -> dict[str, Shape]:
 
     Raises:
         GraphError: As :func:`~riformer_deploy.bundle.graph_reader.read_graph`; or the graph has an operator
-            that no export has, the size of a value cannot be told, or sizes are beyond this module's limits.
+            that no export has, the size of a value cannot be told or grows with the square of the batch, or
+            sizes are beyond this module's limits.
     """
     graph = read_graph(content)
-    sizes = _Sizes(graph.tensors, graph.inputs)
     unknown = sorted({node.operator for node in graph.nodes} - OPERATORS)
     if unknown:
         raise GraphError(f"it has operators that no export of this toolkit has: {', '.join(unknown)[:200]}")
+    shapes = _sizes_of(graph, batch=1)
+    if any(shape[:1] == (None,) for shape in graph.inputs.values()):
+        for name, shape in _sizes_of(graph, batch=2).items():
+            if prod(shape) > 2 * prod(shapes[name]):
+                raise GraphError(f"its value {name} grows faster than the batch")
+    return shapes
+
+
+def _sizes_of(graph: StoredGraph, batch: int) -> dict[str, Shape]:
+    sizes = _Sizes(graph.tensors, graph.inputs, batch)
     for node in graph.nodes:
         try:
             sizes.add(node)
@@ -46,16 +63,18 @@ def check_graph(content: bytes) -> dict[str, Shape]:
 
 
 class _Sizes:
-    """Shapes of the values so far; a size that depends on the batch is that of one image."""
+    """Shapes of the values so far, for a batch where the graph leaves it open."""
 
-    def __init__(self, tensors: dict[str, StoredTensor], inputs: dict[str, tuple[int | None, ...]]) -> None:
+    def __init__(
+        self, tensors: dict[str, StoredTensor], inputs: dict[str, tuple[int | None, ...]], batch: int
+    ) -> None:
         self._constants = dict(tensors)
         self.shapes: dict[str, Shape] = {name: tensor.shape for name, tensor in tensors.items()}
         for name, shape in inputs.items():
             if name not in tensors:
                 if None in shape[1:]:
                     raise GraphError(f"its input {name} has no fixed size")
-                self._define(name, tuple(1 if size is None else size for size in shape))
+                self._define(name, tuple(batch if size is None else size for size in shape))
         self._together = self._multiply_adds = 0
 
     def add(self, node: GraphNode) -> None:

@@ -19,7 +19,7 @@ from riformer_deploy.checkpoints.config_syntax import Namespace
 from riformer_deploy.checkpoints.config_values import UNREAD, Budget, merged
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.files import FileTooLargeError, read_regular
-from riformer_deploy.common.foreign_data import foreign_data
+from riformer_deploy.common.foreign_data import foreign_data, reason_of
 from riformer_deploy.model.variants import ARCHITECTURES, VARIANTS
 
 _MOST_BYTES = 1_000_000
@@ -263,7 +263,7 @@ def _parsed(path: Path, readers: tuple[Path, ...]) -> ast.Module:
             remedy="Give it where its bases are, or as mmengine's Config.dump writes it: as one file.",
         ) from err
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
-        raise OptionError(f"The config {path}{beneath} is not Python: {err}.") from err
+        raise OptionError(f"The config {path}{beneath} is not Python: {reason_of(err)}.") from err
 
 
 def _bare_steps(names: Mapping[str, Any]) -> None:

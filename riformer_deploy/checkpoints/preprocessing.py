@@ -8,7 +8,7 @@ import math
 from riformer_deploy.checkpoints.load import Checkpoint
 from riformer_deploy.checkpoints.stored_pipeline import StoredPipeline, read_pipeline
 from riformer_deploy.common.errors import CheckpointMismatchError, CheckpointValuesError, OptionError
-from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.preprocessing import LARGEST_SIDE_PX, Preprocessing
 from riformer_deploy.data.preprocessing_changes import AS_FOUND, PreprocessingChanges
 from riformer_deploy.model.architecture import SMALLEST_SIDE_PX
 from riformer_deploy.model.variants import Variant
@@ -139,6 +139,8 @@ def resolve_preprocessing(
         raise OptionError(
             f"The image must be at least {SMALLEST_SIDE_PX} px on each side, got {image_size_px}."
         )
+    if image_size_px is not None and max(image_size_px) > LARGEST_SIDE_PX:
+        raise OptionError(f"The image may be at most {LARGEST_SIDE_PX:,} px a side, got {image_size_px}.")
     if image_size_px is not None and changes.crop_px not in (None, image_size_px):
         raise OptionError(
             f"The image size {image_size_px} and the crop {changes.crop_px} contradict each other.",

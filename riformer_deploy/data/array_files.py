@@ -8,6 +8,7 @@ are refused, as are members compressed otherwise than by deflate.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import zipfile
@@ -142,18 +143,17 @@ def open_arrays(path: Path) -> Iterator[ArrayArchive]:
         yield ArrayArchive(file)
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """The array of a ``.npy`` file.
+def parse_array(content: bytes) -> NDArray[Any]:
+    """The array that the content of a ``.npy`` file holds.
 
     Raises:
         ArrayFileError: It is not of plain numbers, or states other values than the file holds.
-        OSError: It is no regular file, or cannot be read.
         Exception: As :func:`open_arrays`.
     """
-    with open_regular(path) as file:
-        header = _header(file, "")
-        _check_size(header, os.fstat(file.fileno()).st_size - file.tell())
-        return _values(file, header)
+    file = io.BytesIO(content)
+    header = _header(file, "")
+    _check_size(header, len(content) - file.tell())
+    return _values(file, header)
 
 
 def _header(file: IO[bytes], name: str) -> ArrayHeader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,6 +33,12 @@ FILTERS = {
     ResizeBackend.OPENCV: ("nearest", "bilinear", "bicubic", "lanczos", "area"),
 }
 """Filters that each has."""
+
+
+LARGEST_SIDE_PX = 4096
+"""Of a crop: the pictures of a parity report take 2.6 GiB at this size."""
+_LARGEST_VALUE = 1e6
+"""Of mean and std, so that float32 holds every picture: values are from 0 to 255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +77,10 @@ class Preprocessing:
             problems.append(f"interpolation {self.interpolation!r} is none of {', '.join(Interpolation)}")
         elif self.interpolation not in FILTERS[self.resize_backend]:
             problems.append(f"{self.resize_backend} has no interpolation {self.interpolation}")
-        if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
-            problems.append("mean must be finite and std positive")
+        if not all(abs(value) <= _LARGEST_VALUE for value in self.mean):
+            problems.append(f"mean must be finite, within {_LARGEST_VALUE:g} of 0")
+        if not all(1 / _LARGEST_VALUE <= value <= _LARGEST_VALUE for value in self.std):
+            problems.append(f"std must be positive, from {1 / _LARGEST_VALUE:g} to {_LARGEST_VALUE:g}")
         if self.channel_order not in {"RGB", "BGR"}:
             problems.append(f"channel order {self.channel_order!r} is neither RGB nor BGR")
         if problems:
@@ -83,6 +90,8 @@ class Preprocessing:
         problems = []
         if min(*self.crop_px, *(self.resize_to_px or ()), self.resize_short_edge_px or 1) < 1:
             problems.append("sizes must be at least 1 px")
+        if max(self.crop_px) > LARGEST_SIDE_PX:
+            problems.append(f"a crop may be at most {LARGEST_SIDE_PX:,} px a side, got {self.crop_px}")
         if self.resize_short_edge_px is not None and self.resize_short_edge_px < min(self.crop_px):
             problems.append(
                 f"a short edge of {self.resize_short_edge_px} px is smaller than the crop of "

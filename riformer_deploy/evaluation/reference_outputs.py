@@ -18,8 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.backends.base import ANY_BATCH, BatchRange, Candidate, Outputs, Runtime, run_all
+from riformer_deploy.bundle.artifacts import FileRecord
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, RuntimeFailureError
 from riformer_deploy.common.files import open_regular
+from riformer_deploy.common.foreign_data import foreign_data
+from riformer_deploy.data.array_files import parse_array
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.model.architecture import POSITIONS, map_name
@@ -208,3 +212,26 @@ class StoredReference:
             raise BundleError(
                 f"{path} does not hold outputs of the reference: {err}", remedy="Export the checkpoint again."
             ) from err
+
+
+def load_samples(bundle: Bundle, record: FileRecord) -> Images:
+    """Images of a bundle's ``samples.npy``: (N, 3, H, W) float32, finite, of the model's size.
+
+    Raises:
+        BundleError: The file holds something else.
+        BundleIntegrityError: The file is not the recorded one.
+    """
+    path, content = bundle.place_of(record), bundle.read(record)
+    height, width = bundle.manifest.model.preprocessing.crop_px
+    remedy = "Export the checkpoint again."
+    with foreign_data(path, BundleError, kind="a file of images as numpy.save writes it", remedy=remedy):
+        images = parse_array(content)
+    if images.dtype != np.float32 or images.shape[1:] != (3, height, width):
+        raise BundleError(
+            f"{path} holds {images.dtype} values of shape {images.shape}; expected are float32 and "
+            f"(N, 3, {height}, {width}).",
+            remedy=remedy,
+        )
+    if not np.isfinite(images).all():
+        raise BundleError(f"{path} holds values that are not finite.", remedy=remedy)
+    return images

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from riformer_deploy.common.dependencies import require
-from riformer_deploy.common.display import ms_text
+from riformer_deploy.common.display import displayed, ms_text
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.plots import (
@@ -43,7 +44,7 @@ def render_html(
 
     Returns:
         HTML that asks nothing of anybody: styles, script and plots are in it. Every text of a record is
-        escaped.
+        escaped, and so is what is not visible.
 
     Raises:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
@@ -51,7 +52,10 @@ def render_html(
     """
     jinja2 = require("jinja2")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_visible,
     )
     chosen = choices(evidence)
     sections = (
@@ -73,6 +77,11 @@ def render_html(
         sections=[s for s in sections if s.plot or s.rows or s.pictures],
     )
     return text
+
+
+def _visible(value: object) -> object:
+    """Text of a record without what turns the direction of writing, or is no character at all."""
+    return displayed(value, longest=sys.maxsize) if type(value) is str else value  # markup is another type
 
 
 def title_of(evidence: Evidence) -> str:

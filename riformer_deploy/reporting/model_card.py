@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from riformer_deploy.common.display import displayed
 from riformer_deploy.reporting.evidence import Evidence
 from riformer_deploy.reporting.html import answers_of, title_of
 from riformer_deploy.reporting.summary import choices, lasting_files, not_verified
@@ -46,7 +47,7 @@ def render_model_card(evidence: Evidence) -> str:
         lines += [
             f"| {_escaped(f.path)} | {f.size_bytes} | {f.sha256} |" for f in lasting_files(evidence.manifest)
         ]
-    return "\n".join(lines) + "\n"
+    return displayed("\n".join(lines)) + "\n"
 
 
 def _metadata(title: str, evidence: Evidence) -> list[str]:

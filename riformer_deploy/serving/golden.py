@@ -14,7 +14,7 @@ from riformer_deploy.common.errors import BundleError
 from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import Images, normalize
-from riformer_deploy.evaluation.reference_outputs import StoredReference, digest_of
+from riformer_deploy.evaluation.reference_outputs import StoredReference, digest_of, load_samples
 
 _SEED = 20230406
 
@@ -47,7 +47,7 @@ def golden_of(bundle: Bundle) -> Golden:
     if stored.pixels is not None:
         images = normalize(stored.pixels, bundle.manifest.model.preprocessing)
     elif samples is not None:
-        images = np.ascontiguousarray(np.load(io.BytesIO(bundle.read(samples)), allow_pickle=False)[:count])
+        images = np.ascontiguousarray(load_samples(bundle, samples)[:count])
     else:
         raise BundleError(f"{bundle.directory} keeps no images of its parity report.", remedy=remedy)
     if digest_of(images) != stored.images_sha256:

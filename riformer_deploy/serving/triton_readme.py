@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+from riformer_deploy.common.display import displayed
 from riformer_deploy.data.preprocessing import Preprocessing, ResizeBackend
 from riformer_deploy.serving.triton_config import Batching
 
@@ -25,7 +27,7 @@ def start_command(repository: Path, container: str, preprocessing: Preprocessing
         serve = f'bash -c "pip install {" ".join(needed)} && {serve}"'
     return (
         "docker run --rm --gpus all --shm-size 1g -p 8000:8000 -p 8001:8001 "
-        f"-v {repository.resolve()}:/models:ro {container} {serve}"
+        f"-v {shlex.quote(f'{repository.resolve()}:/models:ro')} {container} {serve}"
     )
 
 
@@ -55,4 +57,4 @@ def readme_of(models: tuple[str, ...], command: str, batching: Batching, notes: 
         f"Dynamic batching: up to {batching.largest} images, {batching.source}.",
         *(f"\n{note}" for note in notes),
     ]
-    return "\n".join(lines) + "\n"
+    return displayed("\n".join(lines)) + "\n"

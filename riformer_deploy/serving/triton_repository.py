@@ -234,7 +234,7 @@ class _Writer:
             labelled.append(names.pictures)
         for name in labelled if classes is not None else ():
             text = "".join(f"{' '.join(label.split())}\n" for label in classes or ())
-            (folder / name / LABELS).write_text(text, encoding="utf-8")
+            (folder / name / LABELS).write_text(text, encoding="utf-8", errors="backslashreplace")
         return (names.pictures, names.preprocess, names.network) if pictures else (names.network,)
 
     @property

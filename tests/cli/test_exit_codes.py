@@ -270,8 +270,12 @@ def test_every_exit_code_is_in_the_reference(repository: Path) -> None:
         ("export", LONG),
         ("export", "{tiny}", "--image-size", "64", "-o", LONG),
         ("fuse", "{tiny}", "-o", LONG),
+        ("features", "a.png", "-o", LONG),
+        ("predict", LONG),
+        ("compare", LONG, LONG),
+        ("report", "-o", LONG),
     ],
-    ids=["inspect", "bench", "export", "export -o", "fuse -o"],
+    ids=lambda line: " ".join(line[:-1]),
 )
 def test_a_name_too_long_for_the_system_is_an_error_of_its_kind_and_not_internal(
     cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, line: tuple[str, ...]

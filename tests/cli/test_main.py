@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -141,6 +142,34 @@ def test_a_defect_is_an_internal_error_70_without_a_traceback(
     assert ran.stderr.startswith("error: internal error, ZeroDivisionError: a defect of ours\n")
     assert "--debug" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b cannot be used: Permission denied."),
+        (OSError(errno.EFBIG, "File too large", "a", None, "b"), "b cannot be used: File too large."),
+        (OSError(errno.ENOSPC, "No space left on device"), "The system refused what was asked for: No space"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: x"),
+            "There is not enough memory: Default",
+        ),
+        (
+            MemoryError("Unable to allocate 44.7 TiB"),
+            "There is not enough memory: Unable to allocate 44.7 TiB.",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_no_defect(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, refusal: Exception, said: str
+) -> None:
+    def refused() -> None:
+        raise refusal
+
+    monkeypatch.setattr(models, "published_models", refused)
+    ran = cli("models")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"error: {said}")
 
 
 def test_a_defect_with_json_and_debug_is_one_object_on_stdout_and_a_traceback_on_stderr(

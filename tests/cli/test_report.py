@@ -44,6 +44,7 @@ def test_a_file_elsewhere_is_not_replaced_unasked(cli: Run, tiny_bundle_copy: Pa
     [
         (("--data", "gone"), 2, "gone is no folder of pictures and no .npz file"),
         (("--sensitivity", "gone.json"), 2, "is not what `riformer-deploy sensitivity --json` prints"),
+        (("--sensitivity", "/dev/zero"), 2, "is a device, not a regular file"),
         (("-o", "/dev/null/r.html"), 2, "cannot be written"),
     ],
 )

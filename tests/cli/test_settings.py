@@ -89,6 +89,7 @@ def test_a_file_that_is_none_is_refused_and_help_does_not_need_it(
     for text, said in (
         (None, "cannot be read: No such file"),
         ("[bench\n", "is no TOML: "),
+        (f"a = {'[' * 5000}", "is no TOML: "),
         ("bench = 1\n", "bench: expected a table, [bench], got the number 1"),
     ):
         path = tmp_path / "gone.toml" if text is None else file(text)
@@ -96,6 +97,9 @@ def test_a_file_that_is_none_is_refused_and_help_does_not_need_it(
         assert ran.returncode == 2
         assert said in ran.stderr
         assert cli("--config", path, "bench", "--help").returncode == 0
+    ran = cli("--config", "/dev/zero", "bench")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "is a device, not a regular file" in ran.stderr
 
 
 def test_a_file_after_the_command_is_told_where_it_belongs(cli: Run) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,8 +15,15 @@ from riformer_deploy.api.features import FeatureOptions, extract_features
 from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import Group, OutputForm
-from riformer_deploy.common.errors import BundleConflictError, BundleError, ImageError, OptionError
+from riformer_deploy.common.errors import (
+    BundleConflictError,
+    BundleError,
+    BundleIntegrityError,
+    ImageError,
+    OptionError,
+)
 from riformer_deploy.data.image_files import PictureFiles
+from tests.manifests import restate
 
 
 @pytest.fixture
@@ -136,3 +144,17 @@ def test_a_folder_that_is_not_there_is_an_option_error(
 ) -> None:
     with pytest.raises(OptionError, match="cannot be written"):
         extract_features(digits_bundle, pictures, FeatureOptions(output=tmp_path / "gone" / "f.npz"))
+
+
+def test_a_graph_that_no_export_writes_is_opened_by_no_runtime(
+    tiny_bundle_copy: Path, pictures: PictureFiles, tmp_path: Path
+) -> None:
+    model = onnx.load(tiny_bundle_copy / "model.fp32.onnx")
+    body = onnx.helper.make_graph([], "body", [], [])
+    model.graph.node.insert(0, onnx.helper.make_node("Loop", ["", ""], [], body=body))
+    restate(tiny_bundle_copy, "model.fp32.onnx", model.SerializeToString())
+    for group in (Group.ONNX, Group.OPENVINO):
+        options = FeatureOptions(output=tmp_path / "f.npz", stage=1, group=group)
+        with pytest.raises(BundleIntegrityError, match="graphs within nodes"):
+            extract_features(tiny_bundle_copy, pictures, options)
+        assert not (tmp_path / "f.npz").exists()

@@ -63,6 +63,16 @@ def test_a_group_gives_its_candidates(tiny_bundle: Path, groups: list[Group], na
     assert {item.precision for item in found} <= {Precision.FP32}
 
 
+def test_nothing_is_run_of_a_manifest_that_states_another_architecture(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    model = bundle.manifest.model
+    other = dataclasses.replace(model.architecture, layers=(1000, 1000, 1000, 1000))
+    manifest = dataclasses.replace(bundle.manifest, model=dataclasses.replace(model, architecture=other))
+    for group in (Group.TORCH, Group.ONNX, Group.OPENVINO):
+        with pytest.raises(BundleIntegrityError, match=r"training\.pth holds .* bytes"):
+            select_candidates(Bundle(bundle.directory, manifest), [group])
+
+
 def test_every_candidate_runs_the_file_that_it_names(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     images = synthetic_images(2, (64, 48), seed=0)

@@ -93,6 +93,11 @@ def _doubled() -> onnx.ModelProto:
     return graph(nodes, {"row": np.array([1, -1]), "column": np.array([-1, 1])})
 
 
+def _squared_batch() -> onnx.ModelProto:
+    nodes = [node("Flatten", "x", out="f"), node("Transpose", "f", out="t"), node("MatMul", "f", "t")]
+    return graph(nodes)
+
+
 def _padding() -> onnx.ModelProto:
     return graph([node("Conv", "x", "w", pads=[2**40] * 4)], {"w": np.ones((1, 3, 1, 1), "f4")})
 
@@ -113,6 +118,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "an operator of others": (lambda: graph([node("Gelu", "x", domain="own")]), "operators .*: own.Gelu"),
     "an outer product": (_outer, "more than 2,147,483,648"),
     "squares of squares": (_doubled, "multiply-adds"),
+    "the batch times itself": (_squared_batch, "faster than the batch"),
     "padding": (_padding, "multiply-adds"),
     "a size that is computed": (lambda: graph([node("Reshape", "x", "x")]), "cannot be told"),
     "no batch alone": (lambda: graph([node("Sqrt", "x")], x=("n", 3, "h", 8)), "no fixed size"),

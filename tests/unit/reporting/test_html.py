@@ -15,6 +15,7 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.quantization.sensitivity import Cost, LayerCost, SensitivityReport
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
 from riformer_deploy.reporting.html import render_html
+from riformer_deploy.reporting.model_card import render_model_card
 from riformer_deploy.reporting.summary import mistakes
 from tests.unit.reporting.conftest import HOSTILE
 
@@ -105,6 +106,15 @@ def test_names_from_outside_are_text_and_never_markup(html: str, evidence: Evide
     page = Page(render_html(hostile))
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
+
+
+def test_what_is_not_visible_in_a_name_is_spelled_out(evidence: Evidence) -> None:
+    assert evidence.manifest is not None
+    source = dataclasses.replace(evidence.manifest.source, file_name="a\x1b[31m\u202eb\udcff.pth")
+    odd = dataclasses.replace(evidence, manifest=dataclasses.replace(evidence.manifest, source=source))
+    for text in (render_html(odd), render_model_card(odd)):
+        text.encode("utf-8")
+        assert not {"\x1b", "\u202e", "\udcff"}.intersection(text)
 
 
 def test_the_same_records_give_the_same_page(evidence: Evidence) -> None:

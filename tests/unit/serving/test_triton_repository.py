@@ -177,3 +177,18 @@ def test_a_graph_that_does_not_stand_by_itself_is_not_served(digits_bundle: Path
     with pytest.raises(BundleError, match=r"expected a name in \.onnx"):
         write_repository(Bundle.open(bundle.directory), TritonOptions(output=tmp_path / "models"))
     assert not (tmp_path / "models").exists()
+
+
+def test_names_of_others_are_written_as_text_and_a_folder_of_any_name_is_quoted(
+    digits_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(digits_bundle)
+    names = ("a\udcff\nb", *(str(number) for number in range(9)))
+    model = dataclasses.replace(bundle.manifest.model, class_names=names)
+    odd = Bundle(digits_bundle, dataclasses.replace(bundle.manifest, model=model))
+    output = tmp_path / "my models\x1b[31m"
+    report = write_repository(odd, TritonOptions(output=output, name="digits"))
+    labels = (output / "digits-network" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert labels == ["a\\udcff b", *names[1:]]
+    assert f" '{output.resolve()}:/models:ro' " in report.command
+    assert "\x1b" not in (output / "README.md").read_text(encoding="utf-8")
