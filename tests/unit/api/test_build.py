@@ -242,6 +242,7 @@ def test_a_bundle_that_was_exported_anew_meanwhile_is_not_given_engines_of_old_g
     assert not list(tiny_bundle_copy.glob("*.engine"))
 
 
+@pytest.mark.slow
 def test_exporting_again_keeps_engines_of_graphs_that_stay_and_drops_the_others_with_a_note(
     built_copy: Path, tiny_checkpoint: Path
 ) -> None:

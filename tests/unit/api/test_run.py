@@ -123,6 +123,7 @@ def test_other_pictures_are_measured_and_nothing_else(
     assert report.choices[0].pictures == 20
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_report")
 def test_other_batch_sizes_are_timed_and_nothing_else(finished_copy: Path, asked: Asked) -> None:
     report = run_checkpoint(asked(finished_copy, batches=(1, 2)))

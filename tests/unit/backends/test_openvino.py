@@ -45,6 +45,7 @@ def test_float8_is_within_its_tolerance(
     assert _error(found, digits_reference[:32]) < 10 ** (-35 / 20)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_read_as_bfloat16(
     tmp_path: Path,
     digits_folded: RIFormer,

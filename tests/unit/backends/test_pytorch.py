@@ -164,7 +164,7 @@ def fixture_graphs(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
     return found
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 def test_ten_batches_in_a_row_are_really_compiled(tiny_model: RIFormer, graphs: list[GraphModule]) -> None:
     images = synthetic_images(10, (32, 32), seed=1)
     with torch._dynamo.config.patch(recompile_limit=2):
