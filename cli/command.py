@@ -6,19 +6,21 @@ public names for click's contexts and parameters, and newer versions may bring t
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from riformer_deploy.common.errors import OptionError
 
 from . import output, settings
 from .command_list import CommandEntry
+from .lazy_commands import LazyCommands
 from .panels import GENERAL, Rare
 from .streams import Verbosity, ask_json, choose_verbosity
 
@@ -40,27 +42,55 @@ class App(typer.Typer):
         return super().command(*args, cls=Command, **kwargs)
 
 
-def _flag(names: list[str], text: str, **more: Any) -> TyperOption:
-    return TyperOption(
-        param_decls=names, is_flag=True, default=False, help=text, rich_help_panel=GENERAL, **more
-    )
-
-
-def _show_everything(ctx: Any, _option: Any, value: bool) -> None:
+def _show_everything(ctx: typer.Context, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         ctx.meta[_EVERYTHING] = True
         typer.echo(ctx.get_help())
         raise typer.Exit
 
 
-def _common(params: Sequence[Any]) -> list[TyperOption]:
+def _flags(
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Say nothing but the result and errors.", rich_help_panel=GENERAL),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "-v",
+            "--verbose",
+            help="Say more: what is logged, how long steps took, where options came from.",
+            rich_help_panel=GENERAL,
+        ),
+    ] = False,
+    help_all: Annotated[
+        bool,
+        typer.Option(
+            _HELP_ALL,
+            help="Show every option and exit.",
+            rich_help_panel=GENERAL,
+            expose_value=False,
+            is_eager=True,
+            callback=_show_everything,
+            allow_from_autoenv=False,
+        ),
+    ] = False,
+) -> None:
+    """Nothing: its parameters are what all commands have."""
+
+
+@functools.cache
+def _common_flags() -> dict[str, Any]:
+    """The flags that all commands have, by name, as Typer makes them of a function: it alone knows how."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(_flags)
+    return {param.name: param for param in typer.main.get_command(app).params if param.name}
+
+
+def _common(params: Sequence[Any]) -> list[Any]:
     """``-q`` and ``-v``, but for a command that has one of that name itself."""
     taken = {param.name for param in params}
-    flags = [
-        _flag(["-q", "--quiet"], "Say nothing but the result and errors."),
-        _flag(["-v", "--verbose"], "Say more: what is logged, how long steps took, where options came from."),
-    ]
-    return [flag for flag in flags if flag.name not in taken]
+    return [_common_flags()[name] for name in ("quiet", "verbose") if name not in taken]
 
 
 class Command(TyperCommand):
@@ -70,16 +100,7 @@ class Command(TyperCommand):
         super().__init__(*args, **kwargs)
         self._own = {param.name for param in self.params}
         self.params += _common(self.params)
-        self.params.append(
-            _flag(
-                [_HELP_ALL],
-                "Show every option and exit.",
-                expose_value=False,
-                is_eager=True,
-                callback=_show_everything,
-                allow_from_autoenv=False,
-            )
-        )
+        self.params.append(_common_flags()["help_all"])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As click's, with what is set elsewhere."""
@@ -137,33 +158,6 @@ class Command(TyperCommand):
         )
 
 
-class _Commands(MutableMapping[str, Any]):
-    """Commands of click by name; a listed one is imported, and made of its function, when it is read."""
-
-    def __init__(self, made: Mapping[str, Any], listed: Mapping[str, CommandEntry]) -> None:
-        self._made, self._listed = dict(made), listed
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._made and name in self._listed:
-            self._made[name] = _command_of(name, self._listed[name])
-        return self._made[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._made[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._made[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._made or name in self._listed
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._listed, **self._made})
-
-    def __len__(self) -> int:
-        return len({**self._listed, **self._made})
-
-
 def _command_of(name: str, entry: CommandEntry) -> Any:
     module = importlib.import_module(f"{__package__}.commands.{entry.module}")
     app = App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -180,7 +174,7 @@ class Group(TyperGroup):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.commands = _Commands(self.commands, self.listed)
+        self.commands = LazyCommands(self.commands, self.listed, _command_of)
         self._own = {param.name for param in self.params}
         self.params += _common(self.params)
 

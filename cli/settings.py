@@ -5,9 +5,12 @@ Where one is set in several places the command line goes first, then the environ
 
 from __future__ import annotations
 
+import inspect
 import os
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +77,7 @@ def from_environment(command: Any, path: Iterable[str]) -> dict[str, Setting]:
     found = {}
     for name, option in variables(command, path).items():
         if text := os.environ.get(name, ""):
-            value = option.type.split_envvar_value(text) if option.multiple else text
+            value = text.split() if option.multiple else text
             found[option.name] = Setting(option=long_name(option), origin=name, value=value, shown=text)
     return found
 
@@ -147,12 +150,12 @@ def from_file(file: Path, root: Any, path: Iterable[str]) -> dict[str, Setting]:
     words, command, table = tuple(path), root, tables
     for word in words:
         command, table = command.commands[word], table.get(word, {})
-    options = settable(command)
+    options, kinds = settable(command), _kinds(command)
     return {
         options[key].name: Setting(
             option=long_name(options[key]),
             origin=f"[{'.'.join(words)}] {key} of {file}",
-            value=_converted(options[key], value),
+            value=_converted(options[key], kinds.get(options[key].name, _Kind.FLAG), value),
             shown=str(value),
         )
         for key, value in table.items()
@@ -172,52 +175,73 @@ def _problems(table: Mapping[str, Any], command: Any, path: tuple[str, ...]) -> 
             else:
                 yield from _problems(inner, command.commands[name], (*path, name))
         return
-    options = settable(command)
+    options, kinds = settable(command), _kinds(command)
     for key, value in table.items():
         where = f"[{'.'.join(path)}] {key}"
         if key not in options:
             yield f"{where}: there is no such option{_suggestion(key, options)}"
-        elif (expected := _mismatch(options[key], value)) is not None:
+        elif (
+            expected := _mismatch(options[key], kinds.get(options[key].name, _Kind.FLAG), value)
+        ) is not None:
             yield f"{where}: expected {expected}, got {_kind(value)}"
 
 
-def _mismatch(option: Any, value: object) -> str | None:
+class _Kind(Enum):
+    """What the value of an option is."""
+
+    FLAG = "true or false"
+    INTEGER = "an integer"
+    FLOAT = "a number"
+    TEXT = "a string"
+    NAME = "a string "
+    """One of several, or a path."""
+
+
+def _kinds(command: Any) -> dict[str, _Kind]:
+    """The kinds of a command's own options, by the parameter's name, as its function states them.
+
+    Typer's parameters say it too, but in each of its versions in another way.
+    """
+    hints = typing.get_type_hints(inspect.unwrap(command.callback))
+    of = {bool: _Kind.FLAG, int: _Kind.INTEGER, float: _Kind.FLOAT, str: _Kind.TEXT}
+    return {name: of.get(_plain_type(hint), _Kind.NAME) for name, hint in hints.items()}
+
+
+def _plain_type(hint: Any) -> Any:
+    """``int`` of ``int | None`` and of ``list[int] | None``."""
+    inner = [item for item in typing.get_args(hint) if item is not type(None)]
+    return _plain_type(inner[0]) if inner else hint
+
+
+def _mismatch(option: Any, kind: _Kind, value: object) -> str | None:
     """What was expected where a value is of another type."""
-    one = _expected(option)
+    one = kind.value.strip()
     if option.multiple:
         values = value if isinstance(value, list) else [value]
-        return None if all(_fits(option, item) for item in values) else f"{one}, or an array of such"
-    return None if _fits(option, value) else one
+        return None if all(_fits(kind, item) for item in values) else f"{one}, or an array of such"
+    return None if _fits(kind, value) else one
 
 
-def _expected(option: Any) -> str:
-    if option.is_flag:
-        return "true or false"
-    kind = option.type.name.removesuffix(" range")
-    return {"integer": "an integer", "float": "a number"}.get(kind, "a string")
-
-
-def _fits(option: Any, value: object) -> bool:
-    if option.is_flag or isinstance(value, bool):
-        return bool(option.is_flag) and isinstance(value, bool)
-    kind = option.type.name.removesuffix(" range")
-    if kind == "integer":
+def _fits(kind: _Kind, value: object) -> bool:
+    if kind is _Kind.FLAG or isinstance(value, bool):
+        return kind is _Kind.FLAG and isinstance(value, bool)
+    if kind is _Kind.INTEGER:
         return isinstance(value, int)
-    if kind == "float":
+    if kind is _Kind.FLOAT:
         return isinstance(value, (int, float))
     # a size or a batch may be written as the number that it is
-    return isinstance(value, str) or (kind == "text" and isinstance(value, (int, float)))
+    return isinstance(value, str) or (kind is _Kind.TEXT and isinstance(value, (int, float)))
 
 
-def _converted(option: Any, value: Any) -> object:
+def _converted(option: Any, kind: _Kind, value: Any) -> object:
     """A value as click takes it: texts for what it parses itself."""
     if option.multiple:
-        return [_converted_one(option, item) for item in (value if isinstance(value, list) else [value])]
-    return _converted_one(option, value)
+        return [_converted_one(kind, item) for item in (value if isinstance(value, list) else [value])]
+    return _converted_one(kind, value)
 
 
-def _converted_one(option: Any, value: object) -> object:
-    return str(value) if option.type.name == "text" and not isinstance(value, bool) else value
+def _converted_one(kind: _Kind, value: object) -> object:
+    return str(value) if kind is _Kind.TEXT and not isinstance(value, bool) else value
 
 
 def _kind(value: object) -> str:
