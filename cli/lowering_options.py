@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
-from riformer_deploy.common.enums import InputForm, MlpForm, Norm2Form, NormForm, ResidualForm
+from riformer_deploy.common.enums import InputForm, Method, MlpForm, Norm2Form, NormForm, ResidualForm
 
 from .panels import GRAPH, QUANTIZATION, Rare
+
+
+class FloatChoice(StrEnum):
+    """``--int8-base`` and ``--io-dtype``: the precisions that both may have."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
 
 
 class NormIoChoice(StrEnum):
@@ -66,5 +73,39 @@ ResidualBlocks = Annotated[
         metavar="BLOCK|STAGE",
         help="Limit --quantize-residual to these; implies it.",
         rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
+Ranges = Annotated[
+    Method | None,
+    typer.Option(
+        "--method",
+        help="How int8's ranges are chosen; fp8's: max.",
+        show_default="mse",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
+Int8Base = Annotated[
+    FloatChoice | None,
+    typer.Option(
+        help="What int8 models compute in where they are not int8.",
+        show_default="fp32",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
+Equalize = Annotated[
+    bool | None,
+    typer.Option(
+        "--equalize/--no-equalize",
+        help="Equalise downsampling inputs before quantising them to int8.",
+        show_default="equalize",
+        rich_help_panel=Rare(QUANTIZATION),
+    ),
+]
+ExcludeLayers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LAYER|BLOCK|stem|downsampling|fc1|fc2|head",
+        help="What to exclude from int8 and fp8.",
+        rich_help_panel=QUANTIZATION,
     ),
 ]

@@ -12,7 +12,6 @@ import typer
 
 from riformer_deploy.common.enums import (
     DeviceLayer,
-    Method,
 )
 
 from . import completion, output
@@ -252,13 +251,6 @@ Mirror = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what another checkpoint left there.")]
 
 
-class FloatChoice(StrEnum):
-    """``--int8-base`` and ``--io-dtype``: the precisions that both may have."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-
-
 class QuantizedChoice(StrEnum):
     """``sensitivity --precision``: the precisions that quantise layers."""
 
@@ -288,39 +280,5 @@ Layer = Annotated[
         "--device-layer",
         help="Package that engines' device memory comes from.",
         rich_help_panel=Rare(MEASURING),
-    ),
-]
-Ranges = Annotated[
-    Method | None,
-    typer.Option(
-        "--method",
-        help="How int8's ranges are chosen; fp8's: max.",
-        show_default="mse",
-        rich_help_panel=Rare(QUANTIZATION),
-    ),
-]
-Int8Base = Annotated[
-    FloatChoice | None,
-    typer.Option(
-        help="What int8 models compute in where they are not int8.",
-        show_default="fp32",
-        rich_help_panel=Rare(QUANTIZATION),
-    ),
-]
-Equalize = Annotated[
-    bool | None,
-    typer.Option(
-        "--equalize/--no-equalize",
-        help="Equalise downsampling inputs before quantising them to int8.",
-        show_default="equalize",
-        rich_help_panel=Rare(QUANTIZATION),
-    ),
-]
-ExcludeLayers = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="LAYER|BLOCK|stem|downsampling|fc1|fc2|head",
-        help="What to exclude from int8 and fp8.",
-        rich_help_panel=QUANTIZATION,
     ),
 ]

@@ -66,13 +66,13 @@ def export(
     mirror: options.Mirror = None,
     calibration: options.Calibration = None,
     skip_bad: options.SkipBad = False,
-    method: options.Ranges = None,
-    equalize: options.Equalize = None,
-    int8_base: options.Int8Base = None,
+    method: lowering_options.Ranges = None,
+    equalize: lowering_options.Equalize = None,
+    int8_base: lowering_options.Int8Base = None,
     quantize_residual: lowering_options.QuantizeResidual = False,
     residual_form: lowering_options.Residual = None,
     residual_blocks: lowering_options.ResidualBlocks = None,
-    exclude_layers: options.ExcludeLayers = None,
+    exclude_layers: lowering_options.ExcludeLayers = None,
     min_sqnr: Annotated[
         float | None,
         typer.Option(
@@ -91,8 +91,8 @@ def export(
     mlp: lowering_options.Mlp = MlpForm.CONV,
     norm2: lowering_options.Norm2 = Norm2Form.EXPLICIT,
     io_dtype: Annotated[
-        options.FloatChoice, typer.Option(help="Inputs and outputs.", rich_help_panel=GRAPH)
-    ] = options.FloatChoice.FP32,
+        lowering_options.FloatChoice, typer.Option(help="Inputs and outputs.", rich_help_panel=GRAPH)
+    ] = lowering_options.FloatChoice.FP32,
     input_form: lowering_options.Input = InputForm.NORMALISED,
     output_form: Annotated[
         str | None,

@@ -8,7 +8,7 @@ import typer
 
 from riformer_deploy.common.enums import Precision
 
-from .. import options, output
+from .. import lowering_options, options, output
 
 
 def sensitivity(
@@ -17,9 +17,9 @@ def sensitivity(
     precision: Annotated[
         options.QuantizedChoice, typer.Option(help="What layers are quantised to.")
     ] = options.QuantizedChoice.INT8,
-    method: options.Ranges = None,
-    equalize: options.Equalize = None,
-    int8_base: options.Int8Base = None,
+    method: lowering_options.Ranges = None,
+    equalize: lowering_options.Equalize = None,
+    int8_base: lowering_options.Int8Base = None,
     skip_bad: options.SkipBad = False,
     top: Annotated[int | None, typer.Option(min=1, help="Show so many layers.", show_default="all")] = None,
     json: options.Json = False,
