@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import OptionError, RuntimeFailureError
+from riformer_deploy.common.foreign_data import reason_of
 from riformer_deploy.system.machine import usable_cores
 
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -22,6 +24,7 @@ _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _STORE_BYTES = 512 * 2**20
 _LONGEST_FOLDER = 40
+_REACHED_S = 10.0
 """The names of Ray's sockets are up to 66 characters longer, and the system takes 107."""
 
 
@@ -79,6 +82,8 @@ def ray_session(options: RayOptions) -> Iterator[Any]:
         return
     os.environ.setdefault(_LOG_LEVEL, "fatal")  # Ray warns of what its own libraries do
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if options.cluster is not None:
+        _refuse_absent(options.cluster)
     with contextlib.ExitStack() as closing:
         where: dict[str, Any] = {"address": options.cluster}
         if options.cluster is None:
@@ -102,6 +107,20 @@ def ray_session(options: RayOptions) -> Iterator[Any]:
                     else "Try again when the machine is less busy; Ray waits for itself for 30 seconds.",
                 ) from err
         yield ray
+
+
+def _refuse_absent(address: str) -> None:
+    """See that something listens at ``HOST:PORT``, where Ray would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACHED_S).close()
+    except (OSError, OverflowError) as err:
+        raise RuntimeFailureError(
+            f"No cluster at {address}: {reason_of(err)}",
+            remedy="Start one there, or leave --cluster out to use this machine alone.",
+        ) from err
 
 
 def _short_folder() -> tempfile.TemporaryDirectory[str]:

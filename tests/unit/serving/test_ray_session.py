@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
@@ -32,6 +34,24 @@ def test_models_fill_the_cores_or_the_gpus_and_those_that_do_not_fit_are_refused
         free_actors(cluster, RayOptions(actors=4, cpus=2), gpus=0)
     with pytest.raises(RuntimeFailureError, match="0 GPUs; 1 models of 1 cores and 1 GPU each do not fit"):
         free_actors(_Cluster(CPU=2.0), RayOptions(), gpus=1)
+
+
+def test_an_address_where_nothing_listens_is_named_without_waiting_for_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ray:
+        def is_initialized(self) -> bool:
+            return False
+
+    monkeypatch.setattr("riformer_deploy.serving.ray_session.require", lambda *_: Ray())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", "127.0.0.1:99999"):
+        with (
+            pytest.raises(RuntimeFailureError, match=f"No cluster at {address}: "),
+            ray_session(RayOptions(cluster=address)),
+        ):
+            pytest.fail("the block must not run")
 
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
