@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +15,4 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     monkeypatch.setattr("riformer_deploy.backends.timing.OCCUPYING_BYTES", 64)  # its memory is the host's
     made = FakeGpu()
     yield made
-    if made.live:
-        gc.collect()  # PyCUDA destroys what nobody refers to, and of cycles the collector learns that late
     made.assert_at_rest()
