@@ -80,9 +80,8 @@ $(VENV)/trt-bindings/.done: $(VENV)/.dev
 	@touch $@
 
 unit: $(VENV)/.dev $(VENV)/trt-bindings/.done
-	@rm -rf .coverage-parts
-	$(BIN)/python -m pytest -p tests.measuring -n 2 --dist worksteal $(SELECTED)
-	$(BIN)/slipcover --skip-covered --out .coverage-parts/all.json --merge .coverage-parts/*.json
+	$(BIN)/coverage erase
+	$(BIN)/pytest -n 2 --dist worksteal $(SELECTED) --cov --cov-report=term
 
 SEED ?= 1000
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +57,20 @@ def _identity(model: nn.Module, arguments: object) -> str:
     return found.hexdigest()
 
 
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Coverage pauses: it would look at millions of calls inside PyTorch, which take twice as long then.
+
+    What an export runs of ours runs in many other tests, too.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """What this project takes of the exporter's program.
@@ -81,7 +97,8 @@ def remembering(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         path = folder / f"{_identity(model, (shapes, sorted(options.items())))}.onnx"
         if path.exists():
             return Program(model_proto=onnx.load(path))
-        graph: onnx.ModelProto = export(model, examples, **options).model_proto
+        with _untraced():
+            graph: onnx.ModelProto = export(model, examples, **options).model_proto
         with replacing(path) as partial:
             onnx.save(graph, partial)
         return Program(model_proto=graph)
