@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
 import warnings
@@ -17,22 +16,24 @@ _LOG = logging.getLogger(__name__)
 _OPEN: weakref.WeakSet[object] = weakref.WeakSet()
 """Runtimes that hold a compiled module."""
 _BRIEF = 500
+_RESETS = 3
+"""Tries before the last one, whose error is raised."""
 
 
 def _reset() -> None:
     """Drop what was compiled before.
 
-    PyTorch walks over a dictionary that models take themselves out of when they are collected, so nothing may
-    be collected meanwhile.
+    PyTorch walks over the compilers that it has seen and resets each. The first reset of one may import a
+    module that makes PyTorch note one more, which breaks the walk; the next time it is imported.
     """
-    gc.collect()
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        torch.compiler.reset()
-    finally:
-        if collecting:
-            gc.enable()
+    for _ in range(_RESETS):
+        try:
+            torch.compiler.reset()
+        except RuntimeError as err:
+            _LOG.debug("PyTorch could not forget what it compiled: %s", err)
+        else:
+            return
+    torch.compiler.reset()
 
 
 def compile_module(

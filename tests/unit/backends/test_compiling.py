@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import pytest
 import torch
 
-from riformer_deploy.backends.compiling import brief, first_calls, quiet
+from riformer_deploy.backends.compiling import brief, compile_module, first_calls, quiet
 
 
 class InductorError(RuntimeError):
@@ -64,3 +65,41 @@ def test_the_limit_of_compilations_is_as_before_afterwards() -> None:
     with first_calls():
         pass
     assert torch._dynamo.config.recompile_limit == limit
+
+
+class LateCompiler:
+    """A compiler whose first resets make PyTorch note one more, as importing parts of inductor does."""
+
+    def __init__(self, faults: int) -> None:
+        self.faults = faults
+
+    def __call__(self, *_: object) -> Any:
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        if self.faults:
+            torch._dynamo.eval_frame.cached_backends[-self.faults] = self
+            self.faults -= 1
+
+
+@pytest.fixture
+def late_compiler(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> LateCompiler:
+    """The one compiler that PyTorch knows of, while nothing is compiled."""
+    compiler = LateCompiler(request.param)
+    monkeypatch.setattr(torch._dynamo.eval_frame, "cached_backends", {1: compiler})
+    monkeypatch.setattr("riformer_deploy.backends.compiling._OPEN", set())
+    return compiler
+
+
+@pytest.mark.parametrize("late_compiler", [1], indirect=True)
+def test_a_compiler_that_pytorch_meets_while_it_forgets_breaks_nothing(late_compiler: LateCompiler) -> None:
+    compile_module("owner", torch.nn.Identity(), None)
+    assert late_compiler.faults == 0
+    assert late_compiler not in torch._dynamo.eval_frame.cached_backends.values()
+
+
+@pytest.mark.parametrize("late_compiler", [100], indirect=True)
+@pytest.mark.usefixtures("late_compiler")
+def test_what_pytorch_never_forgets_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="changed size"):
+        compile_module("owner", torch.nn.Identity(), None)
