@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH_PIPED = 160
+LIBRARY = "riformer_deploy"
+"""What loggers of this package are called, or begin with."""
 
 
 class Verbosity(IntEnum):
@@ -27,11 +29,6 @@ class Verbosity(IntEnum):
     """What the library logs, how long each step took and where options came from, too (``-v``)."""
 
 
-_LEVELS = {
-    Verbosity.QUIET: logging.ERROR,
-    Verbosity.NORMAL: logging.WARNING,
-    Verbosity.VERBOSE: logging.INFO,
-}
 _chosen = Verbosity.NORMAL
 _json = False
 
@@ -45,9 +42,11 @@ def choose_verbosity(chosen: Verbosity) -> None:
     """Set it, for the rest of the process; what ``--debug`` lets through stays."""
     global _chosen  # noqa: PLW0603  # of the process, as the streams and the log are
     _chosen = chosen
-    root = logging.getLogger()
+    root, ours = logging.getLogger(), logging.getLogger(LIBRARY)
     if root.level != logging.DEBUG:
-        root.setLevel(_LEVELS[chosen])
+        root.setLevel(logging.ERROR if chosen is Verbosity.QUIET else logging.WARNING)
+        # What other packages note of their own work (a line for every node of a graph) is for --debug.
+        ours.setLevel(logging.INFO if chosen is Verbosity.VERBOSE else logging.NOTSET)
 
 
 def console(*, stderr: bool) -> Console:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from riformer_deploy_cli import main
+from riformer_deploy_cli import main, streams
 from torch import Tensor
 
 from riformer_deploy.common.enums import Precision
@@ -25,17 +25,21 @@ from riformer_deploy.model.variants import VARIANTS, Variant
 
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The log level and PyTorch's threads, which commands set for the whole process, as they were.
+    """Log levels, verbosity and PyTorch's threads, which commands set for the whole process, as they were.
 
     Tables are as wide as where no width is asked for, whatever the shell around the tests says.
 
     One thread meanwhile: tiny models are quicker with one, above all where tests share the cores.
     """
     monkeypatch.delenv("COLUMNS", raising=False)
-    level, threads = logging.getLogger().level, torch.get_num_threads()
+    for name in ("_chosen", "_json"):
+        monkeypatch.setattr(streams, name, getattr(streams, name))
+    loggers = (logging.getLogger(), logging.getLogger(streams.LIBRARY))
+    levels, threads = [logger.level for logger in loggers], torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    logging.getLogger().setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
     torch.set_num_threads(threads)
 
 

@@ -86,6 +86,7 @@ def test_quiet_leaves_the_result_and_verbose_says_more(
         logger = logging.getLogger("riformer_deploy.test")
         logger.warning("a warning")
         logger.info("a detail")
+        logging.getLogger("onnx_ir.passes").info("what another package notes")
         output.say("the result")
         output.next_step("bench")
 
