@@ -32,6 +32,9 @@ RUNTIMES: dict[RuntimeKind, tuple[str, Callable[..., Runtime]]] = {
 }
 """What runs a file on a CPU: how it is called, and what opens the file."""
 
+_MOST_S = 600.0
+"""For one file of a peer: NNCF's accuracy control may undo one operator after another."""
+
 _MODELOPT = """
 import sys
 import numpy as np
@@ -145,6 +148,7 @@ def _script(python: str, text: str, source: Path, images: Path, mode: str, outpu
         check=True,
         capture_output=True,
         text=True,
+        timeout=_MOST_S,
     )
 
 
@@ -188,6 +192,8 @@ def _attempt(make: Callable[[], object]) -> str | None:
         make()
     except subprocess.CalledProcessError as err:
         return str(err.stderr).strip().splitlines()[-1]
+    except subprocess.TimeoutExpired:
+        return f"stopped after {_MOST_S:.0f} s"
     except Exception as err:  # noqa: BLE001  # a peer that fails is a finding, whatever it raises
         return f"{type(err).__name__}: {err}"[:300]
     return None
@@ -203,6 +209,8 @@ def quantized(
     images: NDArray[np.float32],
     peers: Peers,
     methods: tuple[str, ...] = _DEFAULT_METHODS,
+    *,
+    control: bool = True,
 ) -> tuple[dict[str, PeerFile], dict[str, str]]:
     """Let every peer quantise every source.
 
@@ -211,7 +219,9 @@ def quantized(
         folder: Where to write.
         images: What to calibrate on, (N, 3, H, W), a multiple of 16.
         peers: The interpreters.
-        methods: Of ONNX Runtime; of several ModelOpt takes its ``entropy``, too.
+        methods: Of ONNX Runtime; none leaves it and ModelOpt out, and of several ModelOpt takes its
+            ``entropy``, too.
+        control: Whether NNCF's accuracy control takes part; it takes minutes for a file.
 
     Returns:
         The files by name, and by name why there is none.
@@ -236,7 +246,9 @@ def quantized(
                 _script, peers.modelopt, _MODELOPT, source, stored, name
             )
             add(Tool.MODELOPT, form, name, run or None, ".onnx")
-        for mode, ending in (("quantize", ".xml"), ("quantize", ".onnx"), ("accuracy control", ".xml")):
+        modes = [("quantize", ".xml"), ("quantize", ".onnx")]
+        modes += [("accuracy control", ".xml")] if control else []
+        for mode, ending in modes:
             run = peers.nncf and functools.partial(_script, peers.nncf, _NNCF, source, stored, mode)
             add(Tool.NNCF, form, f"{mode} as {ending[1:]}", run or None, ending)
     files, failures = {}, {}

@@ -8,6 +8,7 @@ INT8 files of other tools take part in the same rounds; ``_peers.py`` says what 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _common import naive_export, random_state, target, write_result
+from _lowered import DEFAULT_FORMS, STREAM_INT8, calibrated, write_form
 from _peers import RUNTIMES, Peers, Tool, add_arguments, peers_of, quantized
 
 from riformer_deploy.backends.base import Candidate, Runtime
@@ -28,7 +30,6 @@ from riformer_deploy.common.enums import (
     MlpForm,
     NormForm,
     Precision,
-    ResidualForm,
     RuntimeKind,
 )
 from riformer_deploy.common.serialization import JsonValue, to_jsonable
@@ -40,15 +41,10 @@ from riformer_deploy.data.synthetic import synthetic_images
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages, LatencyResult
-from riformer_deploy.export.lowering import lower
-from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, export_onnx
-from riformer_deploy.export.option_checks import BF16_OPSET, GROUP_NORM_OPSET
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
-from riformer_deploy.quantization.resolving import resolve_lowering
 
 _SIZE = (224, 224)
 _PREPROCESSING = Preprocessing(resize_short_edge_px=None, crop_px=_SIZE)
@@ -63,18 +59,9 @@ _INT8_FORMS = {
         mlp=MlpForm.MATMUL,
         exclude_layers=(LayerGroup.STEM, LayerGroup.DOWNSAMPLING, LayerGroup.HEAD),
     ),
-    "int8 group, stream int8": LoweringConfig(
-        precision=Precision.INT8,
-        norm=NormForm.GROUP,
-        quantize_residual=True,
-        residual_form=ResidualForm.RESULTS,
-    ),
-    "int8 group, stream int8 in stages 0 and 2": LoweringConfig(
-        precision=Precision.INT8,
-        norm=NormForm.GROUP,
-        quantize_residual=True,
-        residual_form=ResidualForm.RESULTS,
-        residual_blocks=("backbone.network.0", "backbone.network.2"),
+    "int8 group, stream int8": STREAM_INT8,
+    "int8 group, stream int8 in stages 0 and 2": dataclasses.replace(
+        STREAM_INT8, residual_blocks=("backbone.network.0", "backbone.network.2")
     ),
 }
 """More of ours: forms that a runtime runs fast."""
@@ -89,31 +76,14 @@ def _ours(runtime: RuntimeKind, precision: Precision, norm: NormForm) -> Candida
     return _config(f"{_TITLES[runtime]} {precision} {norm}", runtime, precision)
 
 
-def _opset(precision: Precision, norm: NormForm) -> int:
-    """The default, or the first that can express it: what a user gets."""
-    if precision is Precision.BF16:
-        return BF16_OPSET
-    return max(DEFAULT_OPSET, GROUP_NORM_OPSET) if norm is NormForm.GROUP else DEFAULT_OPSET
-
-
 def _graphs(model: RIFormer, folder: Path) -> dict[str, tuple[Precision, Path]]:
     """Our files: every norm form of every precision, and more forms of int8."""
     folded = fold(model)
-    images = random_set(_PREPROCESSING)
-    measured = measure(folded, images, "benchmark", CalibrationConfig(residual=True))
-    result = CalibrationResult(images=images, calibration=measured)
-    configs = {
-        f"{precision} {norm}": LoweringConfig(precision=precision, norm=norm)
-        for precision in Precision
-        for norm in NormForm
-    }
+    calibration = calibrated(folded, random_set(_PREPROCESSING))
     files = {}
-    for name, config in (configs | _INT8_FORMS).items():
+    for name, config in (DEFAULT_FORMS | _INT8_FORMS).items():
         path = folder / f"{name.replace(' ', '.')}.onnx"
-        options = OnnxOptions(image_size_px=_SIZE, opset=_opset(config.precision, config.norm))
-        resolved = resolve_lowering(config, result)
-        export_onnx(lower(folded, resolved, _PREPROCESSING), path, options, {})
-        files[name] = (config.precision, path)
+        files[name] = (config.precision, write_form(folded, config, calibration, _PREPROCESSING, path))
     return files
 
 

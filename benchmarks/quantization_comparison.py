@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from _common import naive_export, target, write_result
+from _lowered import STREAM_INT8, calibrated, write_form
 from _peers import ALL_METHODS, RUNTIMES, PeerFile, Tool, add_arguments, peers_of, quantized
 from numpy.typing import NDArray
 
@@ -38,12 +39,8 @@ from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.metrics import deviation
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact
 from riformer_deploy.evaluation.results import InputImages
-from riformer_deploy.export.lowering import lower
-from riformer_deploy.export.onnx_export import OnnxOptions, export_onnx
-from riformer_deploy.export.option_checks import GROUP_NORM_OPSET
 from riformer_deploy.model.reparameterize import fold
-from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
-from riformer_deploy.quantization.resolving import resolve_lowering
+from riformer_deploy.quantization.calibration import CalibrationConfig
 
 _ROOT = Path(__file__).parent.parent
 _CHECKPOINT = _ROOT / "examples" / "riformer-digits.pth"
@@ -69,6 +66,7 @@ def _ours(folder: Path) -> dict[str, Path]:
         "int8, mse": LoweringConfig(precision=int8),
         "int8, mse, group": LoweringConfig(precision=int8, norm=group),
         "int8, mse, group, residual": LoweringConfig(precision=int8, norm=group, quantize_residual=True),
+        "int8, mse, group, stream int8": STREAM_INT8,
         "int8, mse, products alone": LoweringConfig(
             precision=int8, mlp=MlpForm.MATMUL, exclude_layers=products
         ),
@@ -79,12 +77,9 @@ def _ours(folder: Path) -> dict[str, Path]:
     files = {}
     for number, (name, choice) in enumerate(choices.items()):
         wanted = CalibrationConfig(method=choice.range_method, residual=choice.quantize_residual)
-        measured = measure(folded, images, "benchmark", wanted)
-        config = resolve_lowering(choice, CalibrationResult(images=images, calibration=measured))
-        files[f"{_OURS} {name}"] = path = folder / f"ours{number}.onnx"
-        least = {NormForm.GROUP: GROUP_NORM_OPSET}.get(choice.norm, 20)
-        options = OnnxOptions(image_size_px=_SIZE, opset=least)
-        export_onnx(lower(folded, config, _PREPROCESSING), path, options, {})
+        path = folder / f"ours{number}.onnx"
+        calibration = calibrated(folded, images, wanted)
+        files[f"{_OURS} {name}"] = write_form(folded, choice, calibration, _PREPROCESSING, path)
     return files
 
 
