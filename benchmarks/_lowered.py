@@ -15,6 +15,7 @@ from riformer_deploy.export.onnx_export import DEFAULT_OPSET, OnnxOptions, expor
 from riformer_deploy.export.option_checks import BF16_OPSET, GROUP_NORM_OPSET
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import resolve_lowering
 
 STREAM_INT8 = LoweringConfig(
@@ -42,7 +43,7 @@ def calibrated(
         images: What to calibrate on.
         config: How.
     """
-    measured = measure(folded, images, "benchmark", config or CalibrationConfig(residual=True))
+    measured = measure(Observations(folded, images), "benchmark", config or CalibrationConfig(residual=True))
     return CalibrationResult(images=images, calibration=measured)
 
 

@@ -35,6 +35,7 @@ from riformer_deploy.model.architecture import LAST_STAGE, Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
@@ -169,7 +170,7 @@ def calibrated(
     """The digits' model calibrated on its calibration images; MSE scales, equalised."""
     torch.set_num_threads(1)
     images = npz_set(calibration_file, digits_preprocessing)
-    return calibrate(digits_folded, "digits", images, CalibrationConfig())
+    return calibrate(Observations(digits_folded, images), "digits", CalibrationConfig())
 
 
 @pytest.fixture(scope="session")

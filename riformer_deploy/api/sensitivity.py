@@ -17,6 +17,7 @@ from riformer_deploy.export.option_checks import check_config, refuse_unused
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.accuracy_control import calibration_config
 from riformer_deploy.quantization.calibration import calibrate, kept_calibration
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.sensitivity import SensitivityReport, evaluator_of, rank_layers
 
 __all__ = [
@@ -52,6 +53,7 @@ def bundle_sensitivity(
     reference = stored_model(bundle, bundle.manifest.reference, torch.float32)
     folded = fold(reference)
     check_config(config, folded)
-    calibration = calibrate(folded, source.weights_sha256, given, calibration_config([config]), progress)
+    observed = Observations(folded, given, progress)
+    calibration = calibrate(observed, source.weights_sha256, calibration_config([config]))
     with kept_on_interruption(lambda: kept_calibration(calibration)):
         return rank_layers(evaluator_of(folded, reference, record, calibration, config), progress)

@@ -30,6 +30,7 @@ from riformer_deploy.export.option_checks import check_config, least_opset
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.quantization.accuracy_control import calibration_config
 from riformer_deploy.quantization.calibration import CalibrationResult, calibrate
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import resolve_lowering
 from riformer_deploy.trt.build_options import BuildOptions
 
@@ -92,6 +93,7 @@ class ArtifactBuilder:
         self._setup, self._work, self._progress = setup, work, progress
         self._built: dict[str, Built] = {}
         self._calibrations: dict[str, CalibrationResult] = {}
+        self._observed = Observations(setup.model, setup.images, progress, several=True)
 
     def built(self, config: LoweringConfig) -> Built:
         """A config's artifact; what is no longer there is built again.
@@ -128,9 +130,7 @@ class ArtifactBuilder:
         key = dump_json(wanted)
         if key not in self._calibrations:
             weights = self._setup.bundle.manifest.source.weights_sha256
-            self._calibrations[key] = calibrate(
-                self._setup.model, weights, self._setup.images, wanted, self._progress
-            )
+            self._calibrations[key] = calibrate(self._observed, weights, wanted)
         return self._calibrations[key]
 
     def _build(self, config: LoweringConfig, folder: Path) -> Built:

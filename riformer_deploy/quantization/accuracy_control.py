@@ -24,6 +24,7 @@ from riformer_deploy.quantization.calibration import (
     calibrate,
     kept_calibration,
 )
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import naming_layers
 from riformer_deploy.quantization.sensitivity import (
     Cost,
@@ -68,7 +69,7 @@ def calibrate_for(
         else images.open(record.preprocessing, " and ".join(quantized))
     )
     notes = (SWEEP,) if sweep else given.warnings
-    return calibrate(model, weights_sha256, given, calibration_config(configs), progress), notes
+    return calibrate(Observations(model, given, progress), weights_sha256, calibration_config(configs)), notes
 
 
 def parity_images(

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from riformer_deploy.common.enums import Method
-from riformer_deploy.common.errors import CalibrationError
 from riformer_deploy.common.files import replacing
-from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet
-from riformer_deploy.export.quantized_layers import quantizable
-from riformer_deploy.model.blocks import PatchEmbed
-from riformer_deploy.model.network import RIFormer
-from riformer_deploy.quantization.observers import (
-    BatchSource,
-    ObservedTensor,
-    chosen_range,
-    equalizer,
-    histograms,
-)
-from riformer_deploy.quantization.overflow import block_abs_max, measure_abs_max, weight_abs_max
+from riformer_deploy.quantization.observations import Observations
+from riformer_deploy.quantization.observers import chosen_range
+from riformer_deploy.quantization.overflow import block_abs_max, weight_abs_max
 from riformer_deploy.system.user_files import calibration_cache
 
 _LOG = logging.getLogger(__name__)
@@ -77,11 +65,6 @@ class CalibrationResult:
     calibration: Calibration
 
 
-def _equalized(name: str) -> bool:
-    """Downsampling layers: they read the residual stream, whose channels differ most in range."""
-    return name.startswith("backbone.network.") and name.endswith(".proj")
-
-
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
     """What to measure.
@@ -106,19 +89,6 @@ class CalibrationConfig:
     branches: bool = False
 
 
-def _residual_tensors(model: RIFormer, blocks: Iterable[str]) -> dict[str, ObservedTensor]:
-    """Inputs and results of each block's additions, and what each embedding begins the stream with."""
-    found = {}
-    for block in blocks:
-        found[f"{block}.stream"] = ObservedTensor(module=f"{block}.norm2")
-        found[f"{block}.branch"] = ObservedTensor(module=f"{block}.mlp.fc2", result=True)
-        found[f"{block}.result"] = ObservedTensor(module=block, result=True)
-    for name, module in model.named_modules():
-        if isinstance(module, PatchEmbed):
-            found[f"{name}.result"] = ObservedTensor(module=f"{name}.proj", result=True)
-    return found
-
-
 def calibration_key(weights_sha256: str, images: CalibrationSet, config: CalibrationConfig) -> str:
     """sha256 over everything that a calibration depends on.
 
@@ -132,79 +102,41 @@ def calibration_key(weights_sha256: str, images: CalibrationSet, config: Calibra
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _with_progress(images: CalibrationSet, text: str, progress: Progress) -> BatchSource:
-    """The images' batches; progress is called with each."""
-
-    def batches() -> Iterator[Tensor]:
-        done = 0
-        for batch in images.batches():
-            part = f"{text}: {done} of {images.count} images"
-            progress(Step("calibrating", part, done=done, total=images.count, series=text))
-            yield torch.from_numpy(batch)
-            done += len(batch)
-
-    return batches
-
-
-def _equalizers(model: RIFormer, largest: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    modules = dict(model.named_modules())
-    return {name: equalizer(modules[name], top) for name, top in largest.items() if _equalized(name)}
-
-
-def _finite(largest: Mapping[str, Tensor]) -> None:
-    endless = [name for name, top in largest.items() if not bool(torch.isfinite(top).all())]
-    if endless:
-        raise CalibrationError(
-            "The model overflows float32 on the calibration images, so no ranges can be chosen.",
-            details=[f"input of {name}" for name in endless],
-            remedy="Check the checkpoint's weights; values this large come of a diverged training.",
-        )
-
-
-def measure(
-    model: RIFormer, images: CalibrationSet, key: str, config: CalibrationConfig, progress: Progress = silent
-) -> Calibration:
-    """Run the images through the folded model and choose every range.
+def measure(observed: Observations, key: str, config: CalibrationConfig) -> Calibration:
+    """Choose every range.
 
     Args:
-        model: In folded form, float32.
-        images: What to run.
+        observed: The model on the images; what it has not seen yet, it looks at.
         key: From :func:`calibration_key`.
         config: What to measure.
-        progress: Called with each batch.
 
     Raises:
         CalibrationError: The model overflows float32 on these images.
     """
+    model, residual = observed.model, observed.residual_tensors
     blocks = [name for stage in model.architecture.block_names for name in stage]
-    batches = _with_progress(images, "largest values", progress)
-    abs_max, largest = measure_abs_max(
-        model, batches, quantizable(model), products=config.products, branches=config.branches
-    )
-    _finite(largest)
-    abs_max |= weight_abs_max(model)
-    smoothquant_scales = _equalizers(model, largest) if config.equalize and config.ranges else {}
+    abs_max, largest = observed.abs_max(products=config.products, branches=config.branches)
+    abs_max = abs_max | weight_abs_max(model)
+    smoothquant_scales = observed.equalizers() if config.equalize and config.ranges else {}
     # An equalised input is divided in the base type: what that gives must fit as well.
     abs_max |= {
         f"{name}.equalized": (largest[name] / smoothquant_scale).max()
         for name, smoothquant_scale in smoothquant_scales.items()
     }
     ranges: dict[str, float] = {}
-    additions = _residual_tensors(model, blocks) if config.residual and config.ranges else {}
     if config.ranges:
-        tops = {
-            name: abs_max[place.module if place.result else f"{place.module}.input"].reshape(1)
-            for name, place in additions.items()
+        found = observed.histograms(equalize=config.equalize, residual=config.residual)
+        ranges = {
+            name: chosen_range(histogram, config.method)
+            for name, histogram in found.items()
+            if config.residual or name not in residual
         }
-        batches = _with_progress(images, "histograms", progress)
-        found = histograms(model, largest | tops, batches, smoothquant_scales, additions)
-        ranges = {name: chosen_range(histogram, config.method) for name, histogram in found.items()}
     return Calibration(
         key=key,
-        images=images.count,
-        ranges={name: top for name, top in ranges.items() if name not in additions},
+        images=observed.images.count,
+        ranges={name: top for name, top in ranges.items() if name not in residual},
         smoothquant_scales={name: tuple(value.tolist()) for name, value in smoothquant_scales.items()},
-        residual_ranges={name: top for name, top in ranges.items() if name in additions},
+        residual_ranges={name: top for name, top in ranges.items() if name in residual},
         abs_max=block_abs_max(abs_max, blocks),
         largest={name: float(top.max()) for name, top in largest.items()},
     )
@@ -233,35 +165,28 @@ def kept_calibration(result: CalibrationResult | None) -> str:
     return f"the calibration on {result.calibration.images} images is kept in {calibration_cache()}"
 
 
-def calibrate(
-    model: RIFormer,
-    weights_sha256: str,
-    images: CalibrationSet,
-    config: CalibrationConfig,
-    progress: Progress = silent,
-) -> CalibrationResult:
+def calibrate(observed: Observations, weights_sha256: str, config: CalibrationConfig) -> CalibrationResult:
     """The calibration of these weights on these images, from the cache where it holds it.
 
     A cached calibration is used only if its own key is the one asked for and its content is what was
     written; any other is measured anew.
 
     Args:
-        model: In folded form, float32.
-        weights_sha256: Of its weights.
-        images: What to run.
+        observed: The model on the images; nothing is run where the cache holds the calibration.
+        weights_sha256: Of the model's weights.
         config: What to measure.
-        progress: Called with each batch.
 
     Raises:
         CalibrationError: The model overflows float32 on these images.
     """
+    images = observed.images
     key = calibration_key(weights_sha256, images, config)
     path = calibration_cache() / f"{key}.json"
     cached = _cached(path, key)
     if cached is not None:
         _LOG.info("calibration %s comes from the cache", key[:12])
         return CalibrationResult(images=images, calibration=cached)
-    measured = measure(model, images, key, config, progress)
+    measured = measure(observed, key, config)
     text = dump_json(measured)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

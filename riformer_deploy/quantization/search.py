@@ -3,8 +3,9 @@
 It goes through the dimensions one by one, for every precision that is still in the running. Challengers that
 hold the gate race beside the leader of their precision, the faster half of them twice as long, until one is
 left; it takes the lead where the whole interval of the ratio is above 1. Precisions are halved the same way.
-At the end the best leader has to beat every plain form in a final run of its own, or one of these is the
-answer, which no other of them is proven to be faster than: whatever the noise, nothing unproven is shipped.
+One that is far slower to begin with is not searched. At the end the best leader has to beat every plain form
+in a final run of its own, or one of these is the answer, which no other of them is proven to be faster than:
+whatever the noise, nothing unproven is shipped.
 """
 
 from __future__ import annotations
@@ -132,7 +133,12 @@ class _Search:
         ledger.budget.final_lanes = len(self._rivals) + len(self._untuned) + len(self._task.held) + 1
         if len(self._leaders) > 1:
             race = ledger.short_race("the default forms", tuple(self._leaders.values()))
-            self._leaders = {p: number for p, number in self._leaders.items() if ledger.runs(number)}
+            left_out = ledger.outpaced(race, tuple(self._leaders.values()))
+            self._leaders = {
+                p: number
+                for p, number in self._leaders.items()
+                if ledger.runs(number) and number not in left_out
+            }
             for number in self._untuned:
                 ledger.compared(number)
             alive = [number for number in self._rivals if ledger.runs(number)]

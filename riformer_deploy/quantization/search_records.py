@@ -171,10 +171,10 @@ class Race:
         over, under = self.times_of(baseline), self.times_of(trial)
         return {batch: ratio_of_series(over[batch], under[batch], 1) for batch in over if batch in under}
 
-    def faster(self, baseline: int, trial: int) -> bool:
-        """Whether a trial is faster at every batch size, each with its whole interval."""
+    def faster(self, baseline: int, trial: int, by: float = 1.0) -> bool:
+        """Whether a trial is more than ``by`` times as fast at every batch size, with the whole interval."""
         ratios = self.speed_ups(baseline, trial).values()
-        return bool(ratios) and all(r.ci95 is not None and r.ci95[0] > 1 for r in ratios)
+        return bool(ratios) and all(r.ci95 is not None and r.ci95[0] > by for r in ratios)
 
     def speed_up(self, baseline: int, trial: int) -> float | None:
         """The geometric mean of the ratios over batch sizes; None where either did not run."""

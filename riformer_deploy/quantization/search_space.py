@@ -25,7 +25,7 @@ from riformer_deploy.common.enums import (
 )
 from riformer_deploy.common.errors import OptionError
 
-SPACE_VERSION = 2
+SPACE_VERSION = 3
 """Part of a search's identity: raise it when the table changes, so that no stored answer is of another."""
 
 
@@ -143,6 +143,17 @@ def dimensions_of(layers: Sequence[str]) -> tuple[Dimension, ...]:
     return (
         Dimension(name="norm form", choices=tuple(map(_norm_form, NormForm)), effect=Effect.SPEED),
         Dimension(
+            name="residual additions",
+            choices=(
+                _residual("in the base"),
+                _residual("int8 inputs", form=ResidualForm.INPUTS),
+                _residual("int8 results", form=ResidualForm.RESULTS),
+                _residual("int8 results of the first two stages", form=ResidualForm.RESULTS, stages=(0, 2)),
+            ),
+            effect=Effect.BOTH,
+            fits=_is_int8,
+        ),
+        Dimension(
             name="ranges",
             choices=tuple(_set(str(m), method=None if m is Method.MSE else m) for m in Method),
             effect=Effect.ACCURACY,
@@ -152,17 +163,6 @@ def dimensions_of(layers: Sequence[str]) -> tuple[Dimension, ...]:
         Dimension(
             name="downsampling inputs",
             choices=(_set("equalised", equalize=None), _set("as they are", equalize=False)),
-            effect=Effect.BOTH,
-            fits=_is_int8,
-        ),
-        Dimension(
-            name="residual additions",
-            choices=(
-                _residual("in the base"),
-                _residual("int8 inputs", form=ResidualForm.INPUTS),
-                _residual("int8 results", form=ResidualForm.RESULTS),
-                _residual("int8 results of the first two stages", form=ResidualForm.RESULTS, stages=(0, 2)),
-            ),
             effect=Effect.BOTH,
             fits=_is_int8,
         ),

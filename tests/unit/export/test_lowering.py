@@ -28,6 +28,7 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS, Variant
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import resolve_lowering
 
 PLAIN = Preprocessing(resize_short_edge_px=None, crop_px=(64, 64))
@@ -167,7 +168,9 @@ def test_a_stored_config_rebuilds_the_very_same_model(tiny_model: RIFormer, prec
         warnings=(),
         batches=lambda: iter([batch.numpy()]),
     )
-    measured = measure(folded, images, "key", CalibrationConfig(method=Method.MSE, residual=True))
+    measured = measure(
+        Observations(folded, images), "key", CalibrationConfig(method=Method.MSE, residual=True)
+    )
     asked = LoweringConfig(
         precision=precision, quantize_residual=True, exclude_layers=("backbone.network.4.1.mlp.fc2",)
     )

@@ -18,6 +18,7 @@ from riformer_deploy.export.quantized_layers import fitting_scale
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import resolve_lowering
 
 _SIZE = (32, 32)
@@ -42,7 +43,7 @@ def _lowered(
         source="a", random=False, count=len(batch), content_sha256="", warnings=(),
         batches=lambda: iter([batch.numpy()]),
     )  # fmt: skip
-    measured = measure(folded, images, "key", CalibrationConfig(residual=True))
+    measured = measure(Observations(folded, images), "key", CalibrationConfig(residual=True))
     config = LoweringConfig(
         precision=Precision.INT8,
         norm=norm,

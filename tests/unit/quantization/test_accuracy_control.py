@@ -18,6 +18,7 @@ from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.accuracy_control import calibrate_for, restore_accuracy
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import resolve_lowering
 from riformer_deploy.quantization.sensitivity import Gate
 
@@ -57,7 +58,9 @@ def test_a_gate_that_cannot_be_held_names_what_is_in_the_way(
         batches=lambda: iter([batch]),
     )
     folded = fold(tiny_model)
-    measured = measure(folded, images, "key", CalibrationConfig(residual=config.quantize_residual))
+    measured = measure(
+        Observations(folded, images), "key", CalibrationConfig(residual=config.quantize_residual)
+    )
     result, gate = CalibrationResult(images=images, calibration=measured), Gate(min_sqnr_db=190)
     with pytest.raises(GateError, match="even with every layer excluded") as caught:
         restore_accuracy(folded, tiny_model, _record(tiny_model), result, config, gate, silent)

@@ -21,6 +21,7 @@ from riformer_deploy.quantization.calibration import (
     calibration_key,
     kept_calibration,
 )
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.system.user_files import calibration_cache
 
 QUICK = CalibrationConfig(method=Method.MAX)
@@ -45,7 +46,7 @@ def folded(tiny_model: RIFormer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def _calibrate(folded: RIFormer, said: list[str], config: CalibrationConfig = QUICK) -> Calibration:
-    return calibrate(folded, "weights", _images(), config, said.append).calibration
+    return calibrate(Observations(folded, _images(), said.append), "weights", config).calibration
 
 
 def test_every_layer_and_block_gets_its_figures(folded: RIFormer) -> None:
@@ -99,7 +100,7 @@ def test_absolute_maxima_see_images_activations_and_weights(folded: RIFormer) ->
     folded.get_parameter("backbone.patch_embed.proj.bias")[0] = -70000.0
     block = folded.get_submodule("backbone.network.4.1.mlp.fc2")
     block.get_parameter("weight")[0, 0] = 80000.0
-    abs_max = calibrate(folded, "others", _images(), QUICK).calibration.abs_max
+    abs_max = calibrate(Observations(folded, _images()), "others", QUICK).calibration.abs_max
     assert abs_max["backbone.patch_embed.proj"] >= 70000
     assert abs_max["backbone.network.4.1"] >= 80000
 
@@ -124,7 +125,7 @@ def test_absolute_maxima_see_a_norms_weights_and_if_asked_for_fc1s_product_with_
     handle.remove()
     assert plain.abs_max[block] < largest == pytest.approx(asked.abs_max[block])
     folded.get_parameter(f"{block}.norm_reparam.weight")[0] = 80000.0
-    assert calibrate(folded, "others", _images(), QUICK).calibration.abs_max[block] >= 80000
+    assert calibrate(Observations(folded, _images()), "others", QUICK).calibration.abs_max[block] >= 80000
 
 
 def test_absolute_maxima_see_a_norms_result_before_its_bias_if_asked_for(folded: RIFormer) -> None:
@@ -156,7 +157,7 @@ def test_the_second_time_it_comes_from_the_cache(folded: RIFormer) -> None:
 
 def test_an_interruption_afterwards_can_tell_that_it_is_kept(folded: RIFormer) -> None:
     assert kept_calibration(None) == ""
-    result = calibrate(folded, "weights", _images(), QUICK)
+    result = calibrate(Observations(folded, _images()), "weights", QUICK)
     assert kept_calibration(result) == f"the calibration on 4 images is kept in {calibration_cache()}"
     for path in calibration_cache().iterdir():
         path.unlink()
@@ -169,7 +170,7 @@ def test_a_damaged_or_foreign_cache_is_never_used(folded: RIFormer, damage: str)
     (path,) = calibration_cache().iterdir()
     data = path.read_bytes()
     if damage == "another key":
-        calibrate(folded, "other weights", _images(), QUICK)
+        calibrate(Observations(folded, _images()), "other weights", QUICK)
         (other,) = (item for item in calibration_cache().iterdir() if item != path)
         path.write_bytes(other.read_bytes())
     else:
@@ -232,6 +233,6 @@ def test_without_ranges_one_pass_looks_for_absolute_maxima(folded: RIFormer) -> 
 def test_a_model_that_overflows_float32_is_refused_by_layer(folded: RIFormer) -> None:
     folded.backbone.patch_embed.proj.weight.fill_(3e38)
     with pytest.raises(CalibrationError, match="overflows float32") as caught:
-        calibrate(folded, "weights", _images(scale=100), QUICK)
+        calibrate(Observations(folded, _images(scale=100)), "weights", QUICK)
     assert "input of backbone.network.0.0.mlp.fc1" in caught.value.details
     assert not calibration_cache().exists()

@@ -237,3 +237,28 @@ def test_a_trace_whose_final_run_does_not_confirm_its_answer_is_refused() -> Non
     assert trace.confirmed
     with pytest.raises(ValueError, match="the final run does not say so"):
         dataclasses.replace(trace, answer=trace.rivals[0])
+
+
+@pytest.mark.parametrize(("slower", "searched"), [(3.0, False), (1.5, True)])
+def test_a_precision_that_is_far_slower_to_begin_with_is_not_searched(
+    slower: float, *, searched: bool
+) -> None:
+    def ms(config: LoweringConfig) -> float:
+        return 10.0 * (slower if config.precision is Precision.FP16 else 1.0)
+
+    trace = search(task(), Known(ms))
+    forms = [trial for trial in trace.trials if trial.config.precision is Precision.FP16]
+    assert (len(forms) > 1) is searched
+    assert forms[0].number in trace.rivals  # the final run compares with it all the same
+
+
+def test_a_precision_is_kept_where_what_is_faster_does_not_hold_the_gate() -> None:
+    def ms(config: LoweringConfig) -> float:
+        return 50.0 if config.precision is Precision.FP32 else 10.0
+
+    def sqnr_db(config: LoweringConfig) -> float:
+        return 120.0 if config.precision is Precision.FP32 else 40.0
+
+    trace = search(task(gate=SearchGate(min_sqnr_db=100)), Known(ms, sqnr_db))
+    assert _answer(trace).precision is Precision.FP32
+    assert sum(trial.config.precision is Precision.FP32 for trial in trace.trials) > 1

@@ -32,6 +32,7 @@ from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, measure
+from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.quantization.resolving import HALF_LIMIT, resolve_lowering
 from riformer_deploy.quantization.sensitivity import (
     Gate,
@@ -148,7 +149,7 @@ class Case:
         self.abs_max = self.result.calibration.abs_max
 
     def _result(self, config: CalibrationConfig) -> CalibrationResult:
-        measured = measure(self.folded, self.source, "key", config)
+        measured = measure(Observations(self.folded, self.source), "key", config)
         return CalibrationResult(images=self.source, calibration=measured)
 
     @functools.cache  # noqa: B019  # cases live as long as the tests
