@@ -13,11 +13,13 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import require_installed
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import (
+    BundleError,
     EngineUnfitError,
     OptionError,
     RuntimeFailureError,
 )
 from riformer_deploy.common.progress import CountCallback, uncounted
+from riformer_deploy.common.serialization import RecordError, load_json
 from riformer_deploy.data.class_folders import ClassList
 from riformer_deploy.data.datasets import open_dataset
 from riformer_deploy.data.loader import LoaderOptions
@@ -28,7 +30,7 @@ from riformer_deploy.evaluation.accuracy import (
     answers_table,
     measure_accuracy,
 )
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.accuracy_results import ANSWERS, AccuracyResult
 from riformer_deploy.evaluation.parity_failures import warn_of_failures
 from riformer_deploy.evaluation.published import published_of
 from riformer_deploy.evaluation.results import Status
@@ -82,6 +84,8 @@ def accuracy_bundle(
 ) -> AccuracyResult:
     """``verify accuracy``: measure a bundle's artifacts on labelled pictures, and store the result in it.
 
+    A stored pass over the same dataset that says more, of more pictures or artifacts, stays in its place.
+
     Args:
         directory: The bundle; while the pass runs it also holds its resume log, so that an interrupted
             pass is taken up again.
@@ -126,6 +130,30 @@ def accuracy_bundle(
         require_installed("ray")
         ask = answers_on(bundle, options.groups, options.precisions, options.ray)
     measured = measure_accuracy(task, count, ask)
+    stored = stored_accuracy(bundle)
+    if stored is not None and stored.outweighs(measured.result):
+        _LOG.warning(
+            "accuracy.json stays the pass of %s, over %s pictures and %s artifacts; "
+            "this one, over %s and %s, is not stored",
+            stored.created_utc,
+            stored.dataset.asked,
+            len(stored.artifacts),
+            measured.result.dataset.asked,
+            len(measured.result.artifacts),
+        )
+        return measured.result
     with recording_failures("accuracy"):
-        store_result(bundle, "accuracy", measured.result, {"accuracy.csv": answers_table(measured, dataset)})
+        store_result(bundle, "accuracy", measured.result, {ANSWERS: answers_table(measured, dataset)})
     return measured.result
+
+
+def stored_accuracy(bundle: Bundle) -> AccuracyResult | None:
+    """The stored figures, if they and the answers behind them are what was recorded."""
+    results = bundle.manifest.results
+    if "accuracy" not in results or ANSWERS not in results:
+        return None
+    try:
+        bundle.path_of(results[ANSWERS])
+        return load_json(AccuracyResult, bundle.text(results["accuracy"]))
+    except (BundleError, RecordError, UnicodeDecodeError):
+        return None

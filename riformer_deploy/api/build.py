@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.api.kept_results import kept_results
+from riformer_deploy.api.previous_bundle import dropped_notes
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
     BatchProfile,
@@ -257,22 +259,34 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
     with staging(bundle.directory) as staged:
         built = [_stage(staged, bundle, graph, trt, options, progress) for graph in graphs]
         engines = tuple(artifact for artifact, _ in built)
+        dropped: tuple[str, ...] = ()
 
         def add(current: Manifest) -> Manifest:
+            nonlocal dropped
             if current.onnx != bundle.manifest.onnx:
                 raise BundleChangedError(
                     f"The bundle {bundle.directory} was exported anew while its engines were built.",
                     remedy="Run the command again.",
                 )
-            stale = {engine.parity_kind for engine in engines}
-            results = {kind: record for kind, record in current.results.items() if kind not in stale}
-            return dataclasses.replace(current, engines=_merged(current.engines, engines), results=results)
+            changed = dataclasses.replace(current, engines=_merged(current.engines, engines))
+            results, dropped = kept_results(
+                Bundle(bundle.directory, current),
+                {record.sha256 for record in changed.files},
+                current.reference.file.sha256,
+                staged,
+                parity_stays=True,
+            )
+            return dataclasses.replace(changed, results=results)
 
         update(bundle.directory, staged, add)
     return BuildReport(
         bundle=str(bundle.directory),
         engines=engines,
-        warnings=(*([unfit] if unfit else []), *(text for _, warnings in built for text in warnings)),
+        warnings=(
+            *([unfit] if unfit else []),
+            *(text for _, warnings in built for text in warnings),
+            *dropped_notes(dropped),
+        ),
     )
 
 

@@ -1,8 +1,10 @@
-"""What of a bundle's results still holds after an export: those of files that are the same, byte for byte."""
+"""What of a bundle's results still holds beside new files: those of files that stay, byte for byte."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.accuracy_results import ANSWERS, AccuracyResult
 from riformer_deploy.evaluation.latency_sessions import read_session, session_kinds
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.quantization.tune_result import KINDS, TuneResult
@@ -35,6 +37,42 @@ def _latency(
     return record_file(staged / record.path, record.parent_sha256)
 
 
+def _without(names: Collection[str], text: str) -> str:
+    """A table of answers without the columns of these artifacts."""
+    rows = list(csv.reader(io.StringIO(text)))
+    gone = {f"{name}: {what}" for name in names for what in ("class", "place", "score")}
+    places = [number for number, column in enumerate(rows[0] if rows else ()) if column not in gone]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([row[number] for number in places] for row in rows)
+    return stream.getvalue()
+
+
+def _accuracy(
+    bundle: Bundle, record: FileRecord, present: Collection[str], staged: Path, dropped: list[str]
+) -> dict[str, FileRecord]:
+    """A pass with those of its artifacts that are still there, and its table of answers likewise."""
+    table = bundle.manifest.results.get(ANSWERS)
+    try:
+        before = load_json(AccuracyResult, bundle.text(record))
+        answers = None if table is None else bundle.text(table, errors="surrogateescape")
+    except (RecordError, UnicodeDecodeError) as err:
+        raise BundleError(f"it is no valid result: {err}") from err
+    kept = before.of_files(present)
+    if kept == before:
+        return {"accuracy": record} | ({} if table is None else {ANSWERS: table})
+    if kept is None:
+        return {}
+    gone = [item.name for item in before.artifacts if item not in kept.artifacts]
+    dropped.append(f"{record.path}: {', '.join(gone)}: measured of a file that is replaced")
+    (staged / record.path).write_text(dump_json(kept), encoding="utf-8")
+    found = {"accuracy": record_file(staged / record.path, record.parent_sha256)}
+    if table is not None and answers is not None:
+        text = _without(gone, answers)
+        (staged / table.path).write_text(text, encoding="utf-8", errors="surrogateescape")
+        found[ANSWERS] = record_file(staged / table.path, found["accuracy"].sha256)
+    return found
+
+
 def _whole(
     read: Callable[[str], Collection[str]], bundle: Bundle, record: FileRecord, present: Collection[str]
 ) -> FileRecord | None:
@@ -44,10 +82,6 @@ def _whole(
     except (RecordError, UnicodeDecodeError) as err:
         raise BundleError(f"it is no valid result: {err}") from err
     return record if set(artifacts) <= set(present) else None
-
-
-def _measured(text: str) -> list[str]:
-    return [item.artifact_sha256 for item in load_json(AccuracyResult, text).artifacts]
 
 
 def _compared(text: str) -> list[str]:
@@ -60,21 +94,25 @@ def _tuned(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Export:
-    """A new export, beside which results of an earlier one may stay."""
+class _Change:
+    """New files, beside which earlier results may stay."""
 
     bundle: Bundle
     present: Collection[str]
     reference_sha256: str
     staged: Path
 
-    def stays(self, kind: str, record: FileRecord, dropped: list[str]) -> FileRecord | None:
-        """The result as it stays, if it does; raises BundleError where it cannot be read."""
+    def stays(self, kind: str, record: FileRecord, dropped: list[str]) -> dict[str, FileRecord]:
+        """The result as it stays, if it does, with its tables; raises BundleError where it cannot be read."""
+        if kind == "accuracy":
+            return _accuracy(self.bundle, record, self.present, self.staged, dropped)
+        found = self._alone(kind, record, dropped)
+        return {} if found is None else {kind: found}
+
+    def _alone(self, kind: str, record: FileRecord, dropped: list[str]) -> FileRecord | None:
         engines = {engine.parity_kind: engine.file.sha256 for engine in self.bundle.manifest.engines}
         if kind in session_kinds(self.bundle.manifest):
             return _latency(self.bundle, record, self.present, self.staged, dropped)
-        if kind == "accuracy":
-            return _whole(_measured, self.bundle, record, self.present)
         if record.parent_sha256 != self.reference_sha256:
             return None
         if kind == RUN:  # each part of it names what it is about
@@ -92,8 +130,9 @@ def kept_results(
     staged: Path,
     *,
     answers_changed: str = "",
+    parity_stays: bool = False,
 ) -> tuple[dict[str, FileRecord], tuple[str, ...]]:
-    """The results of an earlier export that are about what a new one holds, too; its parity report is not.
+    """The results that are about what a bundle holds after a change, too.
 
     Args:
         bundle: As it was.
@@ -101,15 +140,19 @@ def kept_results(
         reference_sha256: Of the new one's reference weights.
         staged: The folder that the new files are gathered in.
         answers_changed: Why accuracy would be another with the same files, such as other preprocessing.
+        parity_stays: Whether the parity report of graphs stays, too; every export writes a new one.
 
     Returns:
         The results by kind, and what is dropped, each with the reason.
     """
-    export = _Export(bundle=bundle, present=present, reference_sha256=reference_sha256, staged=staged)
+    change = _Change(bundle=bundle, present=present, reference_sha256=reference_sha256, staged=staged)
     kept: dict[str, FileRecord] = {}
     dropped: list[str] = []
     for kind, record in bundle.manifest.results.items():
-        if kind == "parity":  # every export writes a new one
+        if kind == "parity":
+            kept |= {kind: record} if parity_stays else {}
+            continue
+        if kind in kept:  # a table that came with its result
             continue
         if kind == "accuracy" and answers_changed:
             dropped.append(f"{record.path}: {answers_changed}")
@@ -119,13 +162,14 @@ def kept_results(
             continue
         count = len(dropped)
         try:
-            found = export.stays(kind, record, dropped)
+            found = change.stays(kind, record, dropped)
         except BundleError as err:
-            found = None
+            found = {}
             dropped.append(f"{record.path}: {err.message}")
-        if found is not None:
-            kept[kind] = found
-        elif len(dropped) == count:
+        kept |= found
+        if found:
+            continue
+        if len(dropped) == count:
             page = Path(record.path).suffix in {".html", ".md"}
             why = "it tells what was measured before" if page else "it is about files that are replaced"
             dropped.append(f"{record.path}: {why}")

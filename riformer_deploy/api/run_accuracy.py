@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle
-from riformer_deploy.api.run_context import RunContext, intact, measured_step
+from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle, stored_accuracy
+from riformer_deploy.api.run_context import RunContext, measured_step
 from riformer_deploy.api.run_records import RunStep, StepOutcome
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_options import GpuOptions
@@ -13,10 +13,8 @@ from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.enums import Group
-from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.progress import Step
-from riformer_deploy.common.serialization import RecordError, load_json
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy
+from riformer_deploy.evaluation.accuracy_results import ANSWERS, AccuracyResult, compare_accuracy
 from riformer_deploy.evaluation.results import Status
 
 
@@ -39,13 +37,13 @@ def measure_accuracy(context: RunContext) -> RunStep:
     wanted = select_candidates(
         bundle, groups, folded=False, keep_memory=False, gpu=GpuOptions(cuda_graphs=(False,))
     ).candidates
-    stored = _stored_accuracy(bundle)
-    place = (dataset.identity, len(dataset), dataset.total)
+    stored = stored_accuracy(bundle)
     if (
         stored is not None
         and {(c.config, c.artifact_sha256) for c in wanted}
-        == {(item.config, item.artifact_sha256) for item in stored.artifacts}
-        and (stored.dataset.identity, stored.dataset.asked, stored.dataset.total) == place
+        <= {(item.config, item.artifact_sha256) for item in stored.artifacts}
+        and (stored.dataset.identity, stored.dataset.total) == (dataset.identity, dataset.total)
+        and stored.dataset.asked >= len(dataset)
         and stored.preprocessing == context.model.preprocessing
         and context.same_software(stored.machine)
     ):
@@ -89,19 +87,6 @@ def _accuracy_groups(context: RunContext, bundle: Bundle) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _stored_accuracy(bundle: Bundle) -> AccuracyResult | None:
-    """The stored figures, if they and the answers behind them are what was recorded."""
-    results = bundle.manifest.results
-    if "accuracy" not in results or "accuracy.csv" not in results:
-        return None
-    if not intact(bundle, results["accuracy.csv"]):
-        return None
-    try:
-        return load_json(AccuracyResult, bundle.text(results["accuracy"]))
-    except (BundleError, RecordError, UnicodeDecodeError):
-        return None
-
-
 def _store_with_gate(bundle: Bundle, stored: AccuracyResult, max_drop_points: float | None) -> None:
     """Store the same figures under another gate: verdicts follow from the counts."""
     comparisons = tuple(
@@ -123,6 +108,6 @@ def _store_with_gate(bundle: Bundle, stored: AccuracyResult, max_drop_points: fl
         max_drop_points=max_drop_points,
         status=Status.FAILED if failed else Status.PASSED,
     )
-    answers = bundle.read(bundle.manifest.results["accuracy.csv"]).decode("utf-8", "surrogateescape")
+    answers = bundle.read(bundle.manifest.results[ANSWERS]).decode("utf-8", "surrogateescape")
     with recording_failures("accuracy"):
-        store_result(bundle, "accuracy", result, {"accuracy.csv": answers})
+        store_result(bundle, "accuracy", result, {ANSWERS: answers})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
@@ -13,6 +14,8 @@ from riformer_deploy.evaluation.results import Status
 from riformer_deploy.system.machine import Machine
 
 TOP = 5
+ANSWERS = "accuracy.csv"
+"""The table of all answers beside the result: its file and its kind."""
 MOST_IMAGES = 10_000_000
 
 
@@ -249,3 +252,33 @@ class AccuracyResult:
             problems.append("the verdict does not follow from the comparisons")
         if problems:
             raise ValueError("; ".join(problems))
+
+    def outweighs(self, other: AccuracyResult) -> bool:
+        """Whether it says more of the same dataset: of as many pictures and artifacts, or of more.
+
+        Args:
+            other: Another pass.
+        """
+        mine, its = ({(item.config, item.artifact_sha256) for item in r.artifacts} for r in (self, other))
+        same = (self.dataset.identity, self.preprocessing) == (other.dataset.identity, other.preprocessing)
+        more = (self.dataset.asked, len(mine)) != (other.dataset.asked, len(its))
+        return same and more and self.dataset.asked >= other.dataset.asked and mine >= its
+
+    def of_files(self, present: Collection[str]) -> AccuracyResult | None:
+        """The same pass with some artifacts alone; None where there is no baseline then.
+
+        Args:
+            present: sha256 of the artifacts that stay.
+        """
+        artifacts = tuple(item for item in self.artifacts if item.artifact_sha256 in present)
+        if self.artifacts[0] not in artifacts:
+            return None
+        configs = {item.config for item in artifacts}
+        comparisons = tuple(item for item in self.comparisons if item.config in configs)
+        failed = any(item.status is Status.FAILED for item in comparisons)
+        return replace(
+            self,
+            artifacts=artifacts,
+            comparisons=comparisons,
+            status=Status.FAILED if failed else Status.PASSED,
+        )

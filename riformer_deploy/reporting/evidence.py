@@ -18,7 +18,7 @@ from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.foreign_data import reason_of
 from riformer_deploy.common.serialization import RecordError, load_json, parse_json
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.accuracy_results import ANSWERS, AccuracyResult
 from riformer_deploy.evaluation.evidence import (
     contradictions,
     not_verified,
@@ -151,7 +151,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
     sessions, left_out = standing_sessions(bundle)
     tuning = [stored(kind, TuneResult) for kind in KINDS.values()]
     accuracy = _counting_accuracy(manifest, stored("accuracy", AccuracyResult), ignored)
-    table = text_of("accuracy.csv") if accuracy is not None and "accuracy.csv" in results else ""
+    table = text_of(ANSWERS) if accuracy is not None and ANSWERS in results else ""
     return Evidence(
         path=bundle.directory,
         manifest=manifest,

@@ -62,6 +62,24 @@ def test_json_is_the_record_and_nothing_else(cli: Cli, bundle: Path, small: Path
     assert _ran(record) == [("onnxruntime", "fp32")]
 
 
+def test_a_pass_that_says_less_is_printed_and_the_stored_one_stays(
+    cli: Cli, bundle: Path, small: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = ("verify", "accuracy", bundle, "--data", small)
+    assert cli(*line).returncode == 0
+    stored = [(bundle / name).read_bytes() for name in ("accuracy.json", "accuracy.csv")]
+    for less in (("--limit", "5"), ("--with", "onnx")):
+        caplog.clear()
+        done = cli(*line, *less, "--json")
+        assert (done.returncode, json.loads(done.stdout)["kind"]) == (0, "accuracy")
+        assert "over 20 pictures and 3 artifacts; this one" in caplog.text
+        assert [(bundle / name).read_bytes() for name in ("accuracy.json", "accuracy.csv")] == stored
+    caplog.clear()
+    assert cli(*line).returncode == 0  # as much again: the newer one is stored
+    assert "not stored" not in caplog.text
+    assert (bundle / "accuracy.json").read_bytes() != stored[0]
+
+
 def test_a_gate_that_does_not_hold_is_exit_code_1(
     cli: Cli, bundle: Path, other_checkpoint: Path, small: Path, onnx_of: Callable[[Path], Path]
 ) -> None:

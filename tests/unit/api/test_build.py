@@ -16,17 +16,22 @@ from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.lowering_config import LoweringConfig
+from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.bundle.writing import staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
 from riformer_deploy.common.files import sha256_of
-from riformer_deploy.evaluation.results import Status
+from riformer_deploy.common.serialization import load_json
+from riformer_deploy.evaluation.results import LatencyResult, ParityResult, Status
+from riformer_deploy.quantization.search import search
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import build_options
 from riformer_deploy.trt.build_options import BuildOptions, profiles_of
 from riformer_deploy.trt.builder import BuiltPlan, build_plan
+from tests.judges import Figures, task, tuned
 from tests.manifests import file_record, graph_of
+from tests.sessions import series, session
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra rtx)")
 
@@ -288,3 +293,26 @@ def test_a_manifest_with_engines_is_read_by_whoever_knows_json(built: tuple[Path
     metadata = stored["engines"][0]["metadata"]
     assert metadata["backend"] == "tensorrt-rtx"
     assert metadata["profiles"] == [{"minimum": 1, "optimum": 8, "maximum": 32}]
+
+
+def test_results_of_a_replaced_engine_go_and_are_named_and_others_stay(built_copy: Path) -> None:
+    bundle = Bundle.open(built_copy)
+    (engine,), (graph,) = bundle.manifest.engines, bundle.manifest.onnx
+    answer = tuned(
+        search(task(max_seconds=1.0), Figures(0)),
+        artifact_sha256=graph.file.sha256,
+        engine_file=ENGINE,
+        engine_sha256=engine.file.sha256,
+    )
+    store_result(bundle, "tune-engine", answer)
+    parity = load_json(ParityResult, bundle.text(bundle.manifest.results["parity"]))
+    store_result(Bundle.open(built_copy), engine.parity_kind, parity)
+    latency = session(series("an engine", 1, engine.file.sha256), series("a graph", 1, graph.file.sha256))
+    store_result(Bundle.open(built_copy), "latency", latency)
+    report = build_engines(built_copy, BuildOptions(settings=BuildSettings(optimization_level=2)))
+    after = Bundle.open(built_copy)
+    assert set(after.manifest.results) == {"parity", "latency"}
+    left = load_json(LatencyResult, after.text(after.manifest.results["latency"]))
+    assert [item.name for item in left.samples] == ["a graph"]
+    for name in ("tune-engine.json", f"{engine.parity_kind}.json", "latency.json: an engine"):
+        assert any(name in warning for warning in report.warnings), name

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from riformer_deploy.api.accuracy import AccuracyOptions, accuracy_bundle, stored_accuracy
 from riformer_deploy.api.export import ExportOptions, export_checkpoint
 from riformer_deploy.api.kept_results import kept_results
 from riformer_deploy.api.parity import verify_bundle
@@ -13,9 +16,12 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import NormForm
+from riformer_deploy.common.files import sha256_of
 from riformer_deploy.common.serialization import load_json
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult
 from riformer_deploy.evaluation.tolerances import changed_tolerances
+from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.quantization.search import search
 from tests.judges import Figures, task, tuned
 from tests.sessions import series, session
@@ -88,6 +94,52 @@ def test_a_search_stays_while_the_bundle_holds_its_answer(measured: Bundle, tmp_
     store_result(bundle, "tune-engine", built)
     kept, dropped = kept_results(Bundle.open(bundle.directory), _files(bundle), reference, tmp_path)
     assert "tune-engine" not in kept  # another engine of the same graph took its place
+
+
+@pytest.fixture
+def judged(tiny_bundle_copy: Path, tmp_path: Path, tiny_architecture: Architecture) -> Bundle:
+    """A bundle with accuracy of its weights, in both forms, and its graph."""
+    path, rng = tmp_path / "noise.npz", np.random.Generator(np.random.PCG64(0))
+    images = rng.integers(0, 256, (6, 64, 48, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(6) % tiny_architecture.num_classes)
+    accuracy_bundle(tiny_bundle_copy, AccuracyOptions(data=path))
+    return Bundle.open(tiny_bundle_copy)
+
+
+def test_of_a_pass_over_pictures_the_artifacts_of_replaced_files_go_and_are_named(
+    judged: Bundle, tmp_path: Path
+) -> None:
+    manifest, before = judged.manifest, stored_accuracy(judged)
+    assert before is not None
+    reference = manifest.reference.file.sha256
+    kept, dropped = kept_results(judged, _files(judged), reference, tmp_path)
+    assert {kind: kept[kind] for kind in ("accuracy", "accuracy.csv")} == {
+        kind: manifest.results[kind] for kind in ("accuracy", "accuracy.csv")
+    }
+    present = _files(judged) - {manifest.onnx[0].file.sha256}
+    kept, dropped = kept_results(judged, present, reference, tmp_path)
+    left = load_json(AccuracyResult, (tmp_path / "accuracy.json").read_text(encoding="utf-8"))
+    names = [item.name for item in before.artifacts]
+    assert [item.name for item in left.artifacts] == names[:2]
+    assert dropped[0] == "accuracy.json: ONNX Runtime fp32: measured of a file that is replaced"
+    with (tmp_path / "accuracy.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with (judged.directory / "accuracy.csv").open(encoding="utf-8") as file:
+        assert rows == [
+            {column: value for column, value in row.items() if not column.startswith(names[2])}
+            for row in csv.DictReader(file)
+        ]
+    assert kept["accuracy.csv"].parent_sha256 == kept["accuracy"].sha256
+    for record in kept.values():
+        place = tmp_path if (tmp_path / record.path).exists() else judged.directory
+        assert sha256_of(place / record.path) == record.sha256
+
+
+def test_a_pass_whose_baseline_is_replaced_goes(judged: Bundle, tmp_path: Path) -> None:
+    baseline = judged.manifest.reference.file.sha256
+    kept, dropped = kept_results(judged, _files(judged) - {baseline}, baseline, tmp_path)
+    assert not {"accuracy", "accuracy.csv"} & set(kept)
+    assert "accuracy.json: it is about files that are replaced" in dropped
 
 
 def test_a_damaged_result_is_dropped_with_the_reason(measured: Bundle, tmp_path: Path) -> None:
