@@ -66,4 +66,8 @@ def inspect_checkpoint(
 
 
 def _told(value: object) -> str:
+    if isinstance(value, dict):
+        said = {name: entry for name, entry in value.items() if entry is not None}
+        if all(isinstance(part, str) for pair in said.items() for part in pair):
+            value = ", ".join(f"{name}: {entry}" for name, entry in said.items())
     return value if isinstance(value, str) and len(value) <= _LONGEST_TOLD else shown(value)

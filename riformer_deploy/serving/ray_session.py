@@ -24,8 +24,9 @@ _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _STORE_BYTES = 512 * 2**20
 _LONGEST_FOLDER = 40
-_REACHED_S = 10.0
 """The names of Ray's sockets are up to 66 characters longer, and the system takes 107."""
+_REACHED_S = 10.0
+"""For a cluster to take a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,14 @@ def test_a_training_checkpoint_is_told_with_what_fusing_leaves_of_it(
     assert found.class_names == tuple(f"class {index}" for index in range(7))
 
 
+def test_a_fused_checkpoint_says_what_it_was_fused_from(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    told = _checkpoint(tiny_bundle / "deploy.pth").training["riformer_deploy"]
+    assert f"source_sha256: {hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()}" in told
+    assert "form: deploy" in told
+    assert "None" not in told
+    assert "{" not in told
+
+
 def test_without_a_known_size_no_cost_is_invented(tiny_checkpoint: Path) -> None:
     found = _checkpoint(tiny_checkpoint)
     assert (found.variants, found.preprocessing, found.flops) == ((), None, None)
