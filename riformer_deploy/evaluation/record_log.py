@@ -58,6 +58,7 @@ class RecordLog(Generic[Record]):
             if kept_bytes == 0:
                 self._append(json.dumps({"key": key}))
             self._open = opening.pop_all()
+        self._empty = not self.records
 
     def _read(
         self, key: str, kind: type[Record], fits: Callable[[Record, Sequence[Record]], bool]
@@ -85,11 +86,12 @@ class RecordLog(Generic[Record]):
 
     def add(self, record: Record) -> None:
         """Append a record; a kill after this keeps it."""
+        self._empty = False
         self._append(json.dumps(to_jsonable(record)))
 
     def close(self, *, finished: bool) -> None:
-        """Let go of the file, and remove it if it is not needed any more."""
-        if finished:
+        """Let go of the file, and remove it if it is not needed any more or holds nothing."""
+        if finished or self._empty:
             self._path.unlink(missing_ok=True)
         else:
             os.fsync(self._file.fileno())

@@ -168,3 +168,16 @@ def test_answers_of_another_data_set_or_model_do_not_fit(changes: dict[str, Any]
     if len(plain["predicted"]) == 1:
         plain |= {name: plain[name][:1] for name in ("places", "scores")}
     assert answers_fit(Answers(**plain), labels=[3, 5, 6, 7], classes=9, artifacts=2) is fits
+
+
+def test_a_pass_that_was_interrupted_before_its_first_answers_leaves_nothing(tmp_path: Path) -> None:
+    ResumeLog(tmp_path / "resume_log", "k").close(finished=False)
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / "resume_log"
+    log = ResumeLog(path, "k")
+    log.add(FIRST)
+    log.close(finished=False)
+    ResumeLog(path, "k").close(finished=False)  # it has nothing of its own, but what it found
+    log = ResumeLog(path, "k")
+    assert log.answers == (FIRST,)
+    log.close(finished=True)
