@@ -203,8 +203,13 @@ def exit_for_unusable(reasons: Sequence[str]) -> None:
 
     for reason in reasons:
         tell(f"not used: {reason}")
-    tell(f"error: {len(reasons)} pictures could not be used")
+    tell(f"error: {pictures(len(reasons))} could not be used")
     raise typer.Exit(ImageError.exit_code)
+
+
+def pictures(count: int) -> str:
+    """So many pictures, in words."""
+    return f"{count} picture" if count == 1 else f"{count} pictures"
 
 
 def number(value: float | None, form: str = ".2e") -> str:

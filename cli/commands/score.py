@@ -57,8 +57,8 @@ def score(
     with output.counter("pictures") as count:
         report = score_pictures(options.chosen_bundle(chosen), pictures, asked, count)
     if report.broken:
-        output.note(f"{report.broken} pictures could not be used; the column reason says why")
+        output.note(f"{output.pictures(report.broken)} could not be used; the column reason says why")
     if json:
         output.print_json(report)
     else:
-        output.say(f"{report.output}: {report.images} pictures, scored by {report.model}")
+        output.say(f"{report.output}: {output.pictures(report.images)}, scored by {report.model}")

@@ -68,7 +68,7 @@ def test_broken_pictures_are_named_after_the_others_and_are_exit_code_60(
     assert len(record["predictions"]) == 2
     assert record["broken"][0]["image"].endswith("1.png")
     assert f"{pictures / '1.png'} cannot be decoded" in done.stderr
-    assert "1 pictures could not be used" in done.stderr
+    assert "1 picture could not be used" in done.stderr
 
 
 def test_a_pattern_without_matches_is_a_usage_error(cli: Cli, tmp_path: Path, tiny_bundle: Path) -> None:
