@@ -99,6 +99,7 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/accuracy_overlap.py
 	$(BIN)/python benchmarks/cpu_latency.py
 	$(BIN)/python benchmarks/quantization_comparison.py
+	$(BIN)/python benchmarks/tune_comparison.py
 	$(BIN)/python benchmarks/rtx_builds.py
 	$(BIN)/python benchmarks/render.py
 
