@@ -20,15 +20,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from riformer_deploy.backends.base import Runtime
 from riformer_deploy.backends.onnxruntime import OnnxRuntime
 from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.common.enums import RuntimeKind
 
+
+class _OpenVinoIr(OpenVinoRuntime):
+    """OpenVINO's own format, whose weights are in a second file."""
+
+    @override
+    def _model(self, content: bytes) -> Any:
+        return self._core.read_model(content, self._path.with_suffix(".bin").read_bytes())
+
+
+def _openvino(path: Path, **options: Any) -> OpenVinoRuntime:
+    return (_OpenVinoIr if path.suffix == ".xml" else OpenVinoRuntime)(path, **options)
+
+
 RUNTIMES: dict[RuntimeKind, tuple[str, Callable[..., Runtime]]] = {
     RuntimeKind.ONNX_RUNTIME: ("ONNX Runtime", OnnxRuntime),
-    RuntimeKind.OPENVINO: ("OpenVINO", OpenVinoRuntime),
+    RuntimeKind.OPENVINO: ("OpenVINO", _openvino),
 }
 """What runs a file on a CPU: how it is called, and what opens the file."""
 

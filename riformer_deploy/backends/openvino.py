@@ -55,7 +55,7 @@ class OpenVinoRuntime(Runtime):
             options[self._openvino.properties.inference_num_threads] = self._threads
         content = self._read()
         try:
-            model = self._core.read_model(content, b"")
+            model = self._model(content)
             if tensors:
                 model.add_outputs(list(tensors))
             if any(_is_bfloat16(port) for op in model.get_ops() for port in op.outputs()):
@@ -66,6 +66,10 @@ class OpenVinoRuntime(Runtime):
             return self._core.compile_model(model, "CPU", options)
         except RuntimeError as err:
             raise RuntimeFailureError(f"OpenVINO cannot load {self._path}: {err}") from err
+
+    def _model(self, content: bytes) -> Any:
+        """OpenVINO's model of a file's content."""
+        return self._core.read_model(content, b"")
 
     def _call(self, compiled: Any, images: Images) -> Any:
         if self._compiled is None:
