@@ -23,7 +23,7 @@ def print_latency(result: LatencyResult) -> None:
     A speed-up is over the strongest baseline of the same batch size and timing, or, where none was
     measured, over the first model; it is the median of the ratios within the rounds.
     """
-    from riformer_deploy.backends.base import names_by_reason
+    from riformer_deploy.backends.skipped import names_by_reason
     from riformer_deploy.evaluation.latency_comparison import compare_latency
 
     for batch in dict.fromkeys(sample.batch for sample in result.samples):

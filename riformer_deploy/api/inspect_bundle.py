@@ -18,8 +18,9 @@ from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.evaluation.evidence import not_verified
-from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
+from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.reporting.evidence import Evidence, evidence_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_options import GpuOptions
@@ -10,6 +10,7 @@ from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.backends.pytorch_candidates import pytorch_baselines
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from riformer_deploy_cli.tables.latency import print_latency
 
-from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import instability, summarize
 from riformer_deploy.evaluation.results import (

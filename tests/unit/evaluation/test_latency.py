@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtime, Skipped, warn_of_skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.skipped import Skipped, warn_of_skipped
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation import latency, latency_rounds

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Candidate, DeviceTimes, Outputs, Runtime, Skipped, WarmTime
+from riformer_deploy.backends.base import Candidate, DeviceTimes, Outputs, Runtime, WarmTime
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json

@@ -18,8 +18,9 @@ from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.enums import Group, Method, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.common.serialization import dump_json
-from riformer_deploy.evaluation.metrics import Decisions, Deviation
-from riformer_deploy.evaluation.parity_failures import advice_on, stored_failure, stored_parity, why_failed
+from riformer_deploy.evaluation.failed_candidates import stored_failure
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
+from riformer_deploy.evaluation.parity_failures import advice_on, why_failed
 from riformer_deploy.evaluation.results import (
     CandidateParity,
     OutputParity,
@@ -27,6 +28,7 @@ from riformer_deploy.evaluation.results import (
     StageParity,
     Status,
 )
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from tests.candidates import labelled
 

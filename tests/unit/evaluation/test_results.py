@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Skipped
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
-from riformer_deploy.evaluation.metrics import Decisions, Deviation
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,

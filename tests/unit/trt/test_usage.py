@@ -11,7 +11,8 @@ import pytest
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings
 from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.trt.builder import BuildRequest, build_plan
-from riformer_deploy.trt.engine import _DTYPES, Engine, validity
+from riformer_deploy.trt.engine import _DTYPES, Engine
+from riformer_deploy.trt.validity import validity
 from tests.conformance.checking import CAPABILITIES, problems_of, sources_of, uses_in
 from tests.fakes.api import FLAVORS, SEVERITIES, api_of
 from tests.fakes.gpu import FakeDevice, FakeGpu
