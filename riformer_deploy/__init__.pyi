@@ -161,11 +161,11 @@ from riformer_deploy.reporting.comparison_records import ComparisonReport as Com
 from riformer_deploy.reporting.comparison_records import FileChange as FileChange
 from riformer_deploy.reporting.comparison_records import LatencyChange as LatencyChange
 from riformer_deploy.reporting.comparison_records import ParityChange as ParityChange
-from riformer_deploy.system.machine import Machine as Machine
-from riformer_deploy.system.nvml import GpuState as GpuState
-from riformer_deploy.system.nvml import GpuWatch as GpuWatch
+from riformer_deploy.system.records import GpuState as GpuState
+from riformer_deploy.system.records import GpuWatch as GpuWatch
+from riformer_deploy.system.records import Machine as Machine
 from riformer_deploy.trt.build_options import BuildOptions as BuildOptions
-from riformer_deploy.trt.fit_checks import Mismatch as Mismatch
+from riformer_deploy.trt.mismatch import Mismatch as Mismatch
 
 __version__: str
 from riformer_deploy.api.checkpoint_accuracy import CheckpointAccuracyOptions as CheckpointAccuracyOptions

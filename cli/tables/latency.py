@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from riformer_deploy.evaluation.latency_comparison import LatencyComparison
     from riformer_deploy.evaluation.latency_rounds import Ratio
     from riformer_deploy.evaluation.results import LatencyResult, LatencySamples
-    from riformer_deploy.system.nvml import GpuState, GpuWatch
+    from riformer_deploy.system.records import GpuState, GpuWatch
 
 
 def print_latency(result: LatencyResult) -> None:

@@ -13,7 +13,8 @@ from riformer_deploy.common import telemetry
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require, require_installed
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
-from riformer_deploy.system.machine import Machine, describe_machine
+from riformer_deploy.system.machine import describe_machine
+from riformer_deploy.system.records import Machine
 from riformer_deploy.system.user_files import UserFolder, user_folders
 
 __all__ = ["DoctorReport", "Finding", "Health", "UserFolder", "examine"]

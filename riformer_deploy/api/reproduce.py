@@ -30,7 +30,8 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
-from riformer_deploy.system.machine import Machine, describe_machine
+from riformer_deploy.system.machine import describe_machine
+from riformer_deploy.system.records import Machine
 
 __all__ = [
     "VARIANTS",

@@ -25,7 +25,7 @@ from riformer_deploy.common.enums import (
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.fit_checks import Mismatch
+from riformer_deploy.trt.mismatch import Mismatch
 from riformer_deploy.trt.preflight import preflight_here, require_fit
 from riformer_deploy.trt.runtime_cache import runtime_cache_of
 

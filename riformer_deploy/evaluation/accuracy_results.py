@@ -10,7 +10,7 @@ from riformer_deploy.data.preprocessing import Preprocessing
 from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 
 TOP = 5
 MOST_IMAGES = 10_000_000

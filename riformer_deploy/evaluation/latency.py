@@ -27,7 +27,8 @@ from riformer_deploy.evaluation.results import (
     Timing,
 )
 from riformer_deploy.system.machine import describe_machine, peak_rss_bytes
-from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
+from riformer_deploy.system.nvml import read_gpu
+from riformer_deploy.system.records import GpuState, GpuWatch
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
 from riformer_deploy.evaluation.metric_records import Decisions, Deviation
 from riformer_deploy.evaluation.tolerances import Tolerance
-from riformer_deploy.system.machine import Machine
-from riformer_deploy.system.nvml import GpuWatch
+from riformer_deploy.system.records import GpuWatch, Machine
 
 RESULT_SCHEMA = 2
 

@@ -17,7 +17,6 @@ from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.fit_checks import (
     Host,
-    Mismatch,
     check_batch,
     check_file,
     check_gpu,
@@ -25,6 +24,7 @@ from riformer_deploy.trt.fit_checks import (
     check_version,
 )
 from riformer_deploy.trt.invalidity import remedy_of
+from riformer_deploy.trt.mismatch import Mismatch
 from riformer_deploy.trt.validity import validity
 
 

@@ -19,8 +19,7 @@ from riformer_deploy.evaluation.results import (
     Status,
     Timing,
 )
-from riformer_deploy.system.machine import Machine
-from riformer_deploy.system.nvml import GpuState, GpuWatch
+from riformer_deploy.system.records import GpuState, GpuWatch, Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(

@@ -12,7 +12,7 @@ from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(

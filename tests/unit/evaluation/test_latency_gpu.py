@@ -19,7 +19,7 @@ from riformer_deploy.evaluation import latency
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, Timing
-from riformer_deploy.system.nvml import GpuState
+from riformer_deploy.system.records import GpuState
 from tests.candidates import labelled
 
 ROUNDS = 5

@@ -27,7 +27,7 @@ from riformer_deploy.evaluation.results import (
     files_status,
 )
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})

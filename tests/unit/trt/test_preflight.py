@@ -20,8 +20,9 @@ from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt import preflight as module
-from riformer_deploy.trt.fit_checks import Host, Mismatch
+from riformer_deploy.trt.fit_checks import Host
 from riformer_deploy.trt.invalidity import remedy_of
+from riformer_deploy.trt.mismatch import Mismatch
 from riformer_deploy.trt.preflight import preflight, preflight_here, require_fit, this_host
 from tests.manifests import engine_of
 
