@@ -9,6 +9,7 @@ import resource
 import sys
 from pathlib import Path
 
+from riformer_deploy.common import distributions
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.system.records import Machine
 
@@ -31,7 +32,7 @@ def library_versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = distributions.version_of(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
