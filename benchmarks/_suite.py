@@ -23,7 +23,8 @@ from riformer_deploy.common.serialization import JsonValue, to_jsonable
 
 # Internals: raw results are kept as they were measured.
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult
-from riformer_deploy.system.nvml import GpuState, read_gpu
+from riformer_deploy.system.nvml import read_gpu
+from riformer_deploy.system.records import GpuState
 
 
 @dataclass(frozen=True, kw_only=True)

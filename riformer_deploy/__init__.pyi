@@ -63,9 +63,9 @@ from riformer_deploy.api.serve import write_triton_repository as write_triton_re
 from riformer_deploy.api.torch_models import get_model as get_model
 from riformer_deploy.api.tune import tune_bundle as tune_bundle
 from riformer_deploy.api.tune_inputs import TuneOptions as TuneOptions
-from riformer_deploy.backends.base import Skipped as Skipped
 from riformer_deploy.backends.gpu_options import GpuOptions as GpuOptions
 from riformer_deploy.backends.graph_state import GraphState as GraphState
+from riformer_deploy.backends.skipped import Skipped as Skipped
 from riformer_deploy.bundle.artifacts import FileRecord as FileRecord
 from riformer_deploy.bundle.artifacts import NodeCount as NodeCount
 from riformer_deploy.bundle.artifacts import OnnxArtifact as OnnxArtifact
@@ -123,8 +123,8 @@ from riformer_deploy.evaluation.accuracy_results import Share as Share
 from riformer_deploy.evaluation.bench_options import BenchOptions as BenchOptions
 from riformer_deploy.evaluation.latency_rounds import Ratio as Ratio
 from riformer_deploy.evaluation.latency_summary import LatencySummary as LatencySummary
-from riformer_deploy.evaluation.metrics import Decisions as Decisions
-from riformer_deploy.evaluation.metrics import Deviation as Deviation
+from riformer_deploy.evaluation.metric_records import Decisions as Decisions
+from riformer_deploy.evaluation.metric_records import Deviation as Deviation
 from riformer_deploy.evaluation.results import CandidateParity as CandidateParity
 from riformer_deploy.evaluation.results import LatencyResult as LatencyResult
 from riformer_deploy.evaluation.results import LatencySamples as LatencySamples
@@ -161,11 +161,11 @@ from riformer_deploy.reporting.comparison_records import ComparisonReport as Com
 from riformer_deploy.reporting.comparison_records import FileChange as FileChange
 from riformer_deploy.reporting.comparison_records import LatencyChange as LatencyChange
 from riformer_deploy.reporting.comparison_records import ParityChange as ParityChange
-from riformer_deploy.system.machine import Machine as Machine
-from riformer_deploy.system.nvml import GpuState as GpuState
-from riformer_deploy.system.nvml import GpuWatch as GpuWatch
+from riformer_deploy.system.records import GpuState as GpuState
+from riformer_deploy.system.records import GpuWatch as GpuWatch
+from riformer_deploy.system.records import Machine as Machine
 from riformer_deploy.trt.build_options import BuildOptions as BuildOptions
-from riformer_deploy.trt.fit_checks import Mismatch as Mismatch
+from riformer_deploy.trt.mismatch import Mismatch as Mismatch
 
 __version__: str
 from riformer_deploy.api.checkpoint_accuracy import CheckpointAccuracyOptions as CheckpointAccuracyOptions
@@ -178,7 +178,7 @@ from riformer_deploy.bundle.artifacts import GraphContents as GraphContents
 from riformer_deploy.common.enums import CompileMode as CompileMode
 from riformer_deploy.common.enums import Group as Group
 from riformer_deploy.common.enums import Processor as Processor
-from riformer_deploy.data.loader import UnusableImage as UnusableImage
 from riformer_deploy.data.preprocessing import ResizeBackend as ResizeBackend
+from riformer_deploy.data.unusable_image import UnusableImage as UnusableImage
 from riformer_deploy.evaluation.accuracy_results import AccuracyComparison as AccuracyComparison
 from riformer_deploy.evaluation.results import InputImages as InputImages

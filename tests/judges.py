@@ -14,7 +14,7 @@ from riformer_deploy.quantization.search import SearchTask
 from riformer_deploy.quantization.search_records import Judge, Judged, Lane, SearchGate, SearchTrace, Timed
 from riformer_deploy.quantization.search_space import dimensions_of, plain_configs, quantized_configs
 from riformer_deploy.quantization.tune_result import TuneResult
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 
 LAYERS = (
     "backbone.patch_embed.proj", "backbone.network.1.proj", "backbone.network.0.0.mlp.fc1",

@@ -6,7 +6,7 @@ import numpy as np
 
 from riformer_deploy.evaluation.latency_summary import summarize
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, InputImages, LatencyResult, LatencySamples
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(cpu="CPU", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def print_accuracy(result: AccuracyResult) -> None:
     """Every artifact's accuracy beside the published one, and each against the first."""
-    from riformer_deploy.backends.base import names_by_reason
+    from riformer_deploy.backends.skipped import names_by_reason
 
     data = result.dataset
     part = f"{data.asked} of {data.total} pictures, spread evenly"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from riformer_deploy.evaluation.latency_comparison import LatencyComparison
     from riformer_deploy.evaluation.latency_rounds import Ratio
     from riformer_deploy.evaluation.results import LatencyResult, LatencySamples
-    from riformer_deploy.system.nvml import GpuState, GpuWatch
+    from riformer_deploy.system.records import GpuState, GpuWatch
 
 
 def print_latency(result: LatencyResult) -> None:
@@ -23,7 +23,7 @@ def print_latency(result: LatencyResult) -> None:
     A speed-up is over the strongest baseline of the same batch size and timing, or, where none was
     measured, over the first model; it is the median of the ratios within the rounds.
     """
-    from riformer_deploy.backends.base import names_by_reason
+    from riformer_deploy.backends.skipped import names_by_reason
     from riformer_deploy.evaluation.latency_comparison import compare_latency
 
     for batch in dict.fromkeys(sample.batch for sample in result.samples):

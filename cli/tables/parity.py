@@ -57,7 +57,7 @@ def _stages_verdict(candidate: CandidateParity, *, narrow: bool) -> str:
 
 def print_parity(result: ParityResult) -> None:
     """Every output and stage of every candidate, with the limit it was held to, and the verdict."""
-    from riformer_deploy.backends.base import names_by_reason
+    from riformer_deploy.backends.skipped import names_by_reason
 
     inputs = result.inputs
     say(

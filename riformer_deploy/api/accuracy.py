@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.backends.base import warn_of_skipped
 from riformer_deploy.backends.candidates import require_backends
+from riformer_deploy.backends.skipped import warn_of_skipped
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import require_installed
@@ -31,7 +31,7 @@ from riformer_deploy.evaluation.accuracy import (
     measure_accuracy,
 )
 from riformer_deploy.evaluation.accuracy_results import ANSWERS, AccuracyResult
-from riformer_deploy.evaluation.parity_failures import warn_of_failures
+from riformer_deploy.evaluation.failed_candidates import warn_of_failures
 from riformer_deploy.evaluation.published import published_of
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.serving.accuracy_work import accuracy_candidates, answers_on

@@ -19,12 +19,13 @@ from riformer_deploy.common.progress import Progress, silent
 from riformer_deploy.data.synthetic import synthetic_pixels
 from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.bench_options import BenchOptions
+from riformer_deploy.evaluation.failed_candidates import warn_of_failures
 from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.latency_sessions import store_session
-from riformer_deploy.evaluation.parity_failures import stored_verdicts, warn_of_failures
 from riformer_deploy.evaluation.results import (
     LatencyResult,
 )
+from riformer_deploy.evaluation.stored_parity import stored_verdicts
 
 __all__ = [
     "BenchOptions",

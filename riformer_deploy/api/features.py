@@ -19,7 +19,8 @@ from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
 from riformer_deploy.common.files import replacing
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
-from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
+from riformer_deploy.data.loader import LoaderOptions, load_batches
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.serving.feature_extractor import FeatureExtractor, feature_runner
 
 

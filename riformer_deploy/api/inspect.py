@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riformer_deploy.api.inspect_bundle import inspect_bundle, inspect_engine
+from riformer_deploy.api.inspect_bundle import inspect_bundle
 from riformer_deploy.api.inspections import (
     BundleInspection,
     CheckpointInspection,
@@ -72,6 +72,8 @@ def inspect_file(
     if folder or path.name == MANIFEST:
         inspection = inspect_bundle(path if folder else path.parent)
     elif path.suffix.lower() in _PLANS:
+        from riformer_deploy.api.inspect_engine import inspect_engine
+
         inspection = inspect_engine(path)
     elif path.suffix.lower() == ".onnx":
         from riformer_deploy.api.inspect_onnx import inspect_onnx

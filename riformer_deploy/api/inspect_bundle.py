@@ -1,32 +1,31 @@
-"""What a bundle and its engines are, from their records alone: neither graphs nor weights are read."""
+"""What a bundle holds, from its records; of graphs and weights only whether they are those recorded."""
 
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from riformer_deploy.api.inspections import (
     BundleInspection,
-    EngineInspection,
     EngineParity,
     OnnxInspection,
     ShippedArtifact,
 )
-from riformer_deploy.bundle.artifacts import MANIFEST, OnnxArtifact
+from riformer_deploy.bundle.artifacts import MANIFEST, FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact
 from riformer_deploy.bundle.manifest import architecture_problem
-from riformer_deploy.bundle.store import Bundle, engine_of
+from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
 from riformer_deploy.evaluation.evidence import not_verified
-from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
+from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import ParityResult
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.reporting.evidence import Evidence, evidence_of
 from riformer_deploy.reporting.summary import Choice, choices
 from riformer_deploy.reporting.summary import not_verified as not_verified_of
-from riformer_deploy.trt.fit_checks import check_file
-from riformer_deploy.trt.preflight import preflight_here
 
 
 def _stored_parity(bundle: Bundle, problems: list[str], kind: str = "parity") -> ParityResult | None:
@@ -84,6 +83,8 @@ def _shipped(choice: Choice) -> ShippedArtifact:
     )
 
 
+_READERS = 4
+"""Files that are checked at a time at most: graphs are in memory meanwhile."""
 _TRIES = 3
 
 
@@ -108,21 +109,16 @@ def inspect_bundle(path: Path) -> BundleInspection:
 def _inspect(path: Path) -> BundleInspection:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
-    problems, intact = [], set()
-    graphs = {graph.file: graph for graph in manifest.onnx}
-    for record in manifest.files:
-        try:
-            bundle.graph_path(graphs[record]) if record in graphs else bundle.path_of(record)
-            intact.add(record.path)
-        except BundleIntegrityError as err:
-            problems.append(err.message)
+    damage = _damage(bundle)
+    intact = {record.path for record in manifest.files} - damage.keys()
+    problems = list(damage.values())
     if (wrong := architecture_problem(manifest)) is not None:
         problems.append(wrong)
     parity = _stored_parity(bundle, problems)
     missing = not_verified(manifest, parity) if parity is not None else ()
     if missing:
         parity = None
-    parities = [(engine, _parity_of(bundle, engine, problems)) for engine in manifest.engines]
+    parities = [(engine, engine_parity(bundle, engine, problems)) for engine in manifest.engines]
     evidence, missing_evidence = _evidence(bundle)
     model = manifest.model
     cost = complexity(model.architecture, Form.DEPLOY, model.preprocessing.crop_px)
@@ -149,41 +145,37 @@ def _inspect(path: Path) -> BundleInspection:
     )
 
 
-def _parity_of(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> EngineParity | None:
-    """The stored parity report of this very engine; one way of launching it that failed makes it failed."""
+def _damage(bundle: Bundle) -> dict[str, str]:
+    """What is wrong with files of a bundle, by the file; several are checked at a time."""
+    graphs = {graph.file: graph for graph in bundle.manifest.onnx}
+
+    def problem_of(record: FileRecord) -> str | None:
+        try:
+            bundle.graph_path(graphs[record]) if record in graphs else bundle.path_of(record)
+        except BundleIntegrityError as err:
+            return err.message
+        return None
+
+    files = bundle.manifest.files
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = zip(files, pool.map(problem_of, files), strict=True)
+        return {record.path: problem for record, problem in found if problem is not None}
+
+
+def engine_parity(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> EngineParity | None:
+    """The stored parity report of this very engine; one way of launching it that failed makes it failed.
+
+    Args:
+        bundle: Open.
+        engine: One of its engines.
+        problems: A report that cannot be read is added here, in words.
+
+    Raises:
+        BundleChangedError: Another process replaced the bundle since it was opened.
+    """
     parity = _stored_parity(bundle, problems, engine.parity_kind)
     if parity is None or {c.artifact_sha256 for c in parity.candidates} != {engine.file.sha256}:
         return None
     if not_verified(bundle.manifest, parity, (engine.file,)):
         return None
     return EngineParity(status=parity.status, created_utc=parity.created_utc, gpus=parity.machine.gpus)
-
-
-def inspect_engine(path: Path) -> EngineInspection:
-    """Say what an engine is, and whether it fits this machine.
-
-    Args:
-        path: The plan, in its bundle.
-
-    Raises:
-        BundleError: It lies in no bundle, or in one that does not list it.
-    """
-    try:
-        bundle = Bundle.open(path.parent)
-    except BundleError as err:
-        raise BundleError(
-            f"{path} lies in no bundle, and a plan says nothing of itself: {err.message}",
-            details=err.details,
-            remedy="Inspect it in the bundle that it was built in, or build it with `riformer-deploy build`.",
-        ) from err
-    artifact = engine_of(bundle, path)
-    findings = preflight_here(artifact, path)
-    return EngineInspection(
-        kind="engine",
-        path=str(path),
-        artifact=artifact,
-        intact=not check_file(artifact, path),
-        fits=not findings,
-        findings=findings,
-        parity=_parity_of(bundle, artifact, []),
-    )

@@ -13,7 +13,7 @@ from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
 from riformer_deploy.evaluation.latency_rounds import Ratio
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.model.architecture import Architecture, Form
-from riformer_deploy.trt.fit_checks import Mismatch
+from riformer_deploy.trt.mismatch import Mismatch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,11 @@ __all__ = [
 
 
 from riformer_deploy.api.parity_reference import ParityReference, parity_reference, synthetic_inputs
-from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.gpu_candidates import config_of
 from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.pytorch_candidates import reference
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.bundle.results import recording_failures, store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind

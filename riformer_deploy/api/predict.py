@@ -8,8 +8,8 @@ from pathlib import Path
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
-from riformer_deploy.data.loader import UnusableImage
 from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.serving.classifier import Classifier, Guess, Prediction
 
 __all__ = [

@@ -19,8 +19,9 @@ from riformer_deploy.common.errors import OptionError
 from riformer_deploy.common.progress import CountCallback, Progress, uncounted
 from riformer_deploy.data.class_folders import ClassList
 from riformer_deploy.data.datasets import open_dataset
-from riformer_deploy.data.loader import LoaderOptions, UnusableImage
+from riformer_deploy.data.loader import LoaderOptions
 from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.evaluation.accuracy import AccuracyTask, measure_accuracy
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy, DatasetRecord, Share
 from riformer_deploy.evaluation.published import far_below, figures_of
@@ -29,7 +30,8 @@ from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.flops import complexity
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import VARIANTS, Variant, get_variant
-from riformer_deploy.system.machine import Machine, describe_machine
+from riformer_deploy.system.machine import describe_machine
+from riformer_deploy.system.records import Machine
 
 __all__ = [
     "VARIANTS",

@@ -31,7 +31,8 @@ from riformer_deploy.data.class_folders import ClassList
 from riformer_deploy.data.datasets import Dataset, open_dataset
 from riformer_deploy.export.onnx_export import DEFAULT_OPSET
 from riformer_deploy.system.cuda_driver import Driver, query_driver
-from riformer_deploy.system.machine import Machine, describe_machine
+from riformer_deploy.system.machine import describe_machine
+from riformer_deploy.system.records import Machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Target
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.evaluation.evidence import not_verified
-from riformer_deploy.evaluation.parity_failures import stored_parity
+from riformer_deploy.evaluation.stored_parity import stored_parity
 
 
 def measure_parity(context: RunContext) -> RunStep:

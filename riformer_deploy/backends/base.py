@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState, worst
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, Role
 from riformer_deploy.data.transforms import Images
-
-_LOG = logging.getLogger(__name__)
 
 Outputs = dict[str, NDArray[np.floating]]
 """Arrays by name; the first axis is the batch."""
@@ -179,38 +177,6 @@ class Candidate:
     def precision(self) -> Precision:
         """What it computes in."""
         return self.config.precision
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A candidate that could not take part.
-
-    Attributes:
-        config: What it was to be.
-        reason: Why, in one sentence.
-    """
-
-    config: CandidateConfig
-    reason: str
-
-    @property
-    def name(self) -> str:
-        """What tables and messages call it."""
-        return self.config.name
-
-
-def names_by_reason(skipped: Iterable[Skipped]) -> dict[str, tuple[str, ...]]:
-    """The names of what takes no part, each once, by the reason."""
-    found: dict[str, tuple[str, ...]] = {}
-    for item in skipped:
-        found[item.reason] = tuple(dict.fromkeys((*found.get(item.reason, ()), item.name)))
-    return found
-
-
-def warn_of_skipped(skipped: Iterable[Skipped]) -> None:
-    """Say what takes no part, those of the same reason in one line."""
-    for reason, names in names_by_reason(skipped).items():
-        _LOG.warning("%s %s left out: %s", ", ".join(names), "was" if len(names) == 1 else "were", reason)
 
 
 @dataclass(frozen=True, kw_only=True)

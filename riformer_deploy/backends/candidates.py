@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import assert_never
 
-from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.backends.input_adapter import adapt_input
@@ -22,6 +22,7 @@ from riformer_deploy.backends.pytorch_candidates import (
     lowered_candidate,
     weights_candidate,
 )
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.manifest import architecture_problem
 from riformer_deploy.bundle.store import Bundle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, CandidateSet, Runtime
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.cuda.opening import open_device
 from riformer_deploy.backends.gpu_options import GpuOptions
@@ -10,6 +10,7 @@ from riformer_deploy.backends.input_adapter import adapt_input
 from riformer_deploy.backends.onnxruntime import CUDA_PROVIDER
 from riformer_deploy.backends.onnxruntime_cuda import CudaOnnxRuntime
 from riformer_deploy.backends.pytorch_candidates import pytorch_baselines
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.backends.tensorrt import EngineRuntime
 from riformer_deploy.bundle.artifacts import OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import EngineArtifact, TensorRTFlavor
@@ -24,7 +25,7 @@ from riformer_deploy.common.enums import (
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.fit_checks import Mismatch
+from riformer_deploy.trt.mismatch import Mismatch
 from riformer_deploy.trt.preflight import preflight_here, require_fit
 from riformer_deploy.trt.runtime_cache import runtime_cache_of
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from itertools import product
 from typing import assert_never
 
-from riformer_deploy.backends.base import Candidate, CandidateSet, Runtime, Skipped
+from riformer_deploy.backends.base import Candidate, CandidateSet, Runtime
 from riformer_deploy.backends.candidate_config import CandidateConfig
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.bundle.artifacts import OnnxArtifact, WeightsArtifact
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from packaging.version import InvalidVersion, Version
 
+from riformer_deploy.common import distributions
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.common.telemetry import without_openvino_telemetry
 
@@ -81,7 +82,7 @@ def _installed(module: str) -> tuple[str, str] | None:
     found: dict[str, str] = {}
     for name in PACKAGES[module].distributions:
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = distributions.version_of(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     if len(found) > 1:  # say onnxruntime in one folder and onnxruntime-gpu in one that is searched earlier

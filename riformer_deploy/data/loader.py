@@ -57,19 +57,6 @@ class LoaderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnusableImage:
-    """A picture that could not be used.
-
-    Attributes:
-        image: Its path, or what else its source calls it.
-        reason: Why not.
-    """
-
-    image: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ImageBatch:
     """Consecutive pictures, ready for the network.
 

@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from riformer_deploy.backends.base import Candidate, Skipped
+from riformer_deploy.backends.base import Candidate
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.errors import DatasetError, OptionError
 from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import CountCallback, uncounted
 from riformer_deploy.common.serialization import to_jsonable
 from riformer_deploy.data.datasets import Dataset
-from riformer_deploy.data.loader import LoaderOptions, UnusableImage, load_batches
+from riformer_deploy.data.loader import LoaderOptions, load_batches
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.evaluation.accuracy_results import (
     TOP,
     AccuracyComparison,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
-from riformer_deploy.data.loader import UnusableImage
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.data.preprocessing import Preprocessing
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop, wilson_interval
 from riformer_deploy.evaluation.results import Status
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 
 TOP = 5
 ANSWERS = "accuracy.csv"

@@ -7,10 +7,9 @@ import math
 from riformer_deploy.bundle.artifacts import FileRecord
 from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.enums import Precision, RuntimeKind
-from riformer_deploy.evaluation.metrics import Decisions, Deviation
-from riformer_deploy.evaluation.results import CandidateParity, OutputParity, ParityResult, Status
-from riformer_deploy.evaluation.tensor_comparison import output_used, stage_used, status
-from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
+from riformer_deploy.evaluation.results import CandidateParity, OutputParity, ParityResult, Status, status
+from riformer_deploy.evaluation.tolerances import TOLERANCES, Tolerance, output_used, stage_used
 
 _SAME = 1e-6
 """Relative: figures that follow from each other are computed in float64, maybe on another machine."""

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
-
-from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, Skipped, graph_of, warn_of_skipped
+from riformer_deploy.backends.base import Candidate, DeviceTimed, Runtime, graph_of
+from riformer_deploy.backends.skipped import Skipped, warn_of_skipped
 from riformer_deploy.common.errors import EngineUnfitError, OptionError, RuntimeFailureError
 from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
@@ -28,7 +27,8 @@ from riformer_deploy.evaluation.results import (
     Timing,
 )
 from riformer_deploy.system.machine import describe_machine, peak_rss_bytes
-from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
+from riformer_deploy.system.nvml import read_gpu
+from riformer_deploy.system.records import GpuState, GpuWatch
 
 _LOG = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _measure_batch(
             preparation_ms=lane.preparation_ms,
             artifact_sha256=lane.candidate.artifact_sha256,
             warning=lane.warning(timing),
-            summary=summarize(np.array(samples), batch),
+            summary=summarize(samples, batch),
             graph=graph_of(lane.runtime),
         )
         for lane in lanes

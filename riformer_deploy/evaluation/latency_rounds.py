@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from riformer_deploy.common.enums import Role
+from riformer_deploy.evaluation.order_stats import median, median_interval
 
 FEWEST_ROUNDS = 5
 _FEWEST_FOR_INTERVAL = 6
@@ -20,7 +19,6 @@ round would stop at the first interval that is narrow by chance."""
 MOST_ROUNDS = 2000
 NARROW = 1.06
 """Upper over lower end of the interval of a ratio: about 3 % either way."""
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,54 +58,14 @@ def ratio_of_series(slower_ms: Sequence[float], faster_ms: Sequence[float], repe
         repeats: Samples of each turn.
     """
     turns = [_turns(values, repeats) for values in (slower_ms, faster_ms)]
-    count = min(map(len, turns))
-    ratios = np.sort(turns[0][:count] / turns[1][:count])
-    return Ratio(value=float(np.median(ratios)), ci95=median_interval(ratios))
+    ratios = sorted(slower / faster for slower, faster in zip(*turns, strict=False))
+    return Ratio(value=median(ratios), ci95=median_interval(ratios))
 
 
-def ratio_of_medians(over_ms: Sequence[float], under_ms: Sequence[float]) -> Ratio:
-    """The ratio of the medians of two series that were taken at different times.
-
-    Args:
-        over_ms: At least one sample.
-        under_ms: At least one sample.
-
-    Returns:
-        With a 95 % percentile interval of 2000 bootstrap resamples of each; the same every time.
-    """
-    over, under = np.array(over_ms), np.array(under_ms)
-    rng = np.random.Generator(np.random.PCG64(0))
-    medians = [
-        np.median(values[rng.integers(0, len(values), (_RESAMPLES, len(values)))], axis=1)
-        for values in (over, under)
-    ]
-    low, high = (float(value) for value in np.percentile(medians[0] / medians[1], (2.5, 97.5)))
-    enough = min(len(over), len(under)) >= 6
-    return Ratio(value=float(np.median(over) / np.median(under)), ci95=(low, high) if enough else None)
-
-
-def _turns(values_ms: Sequence[float], repeats: int) -> np.ndarray:
+def _turns(values_ms: Sequence[float], repeats: int) -> list[float]:
     """Median of each turn."""
-    values = np.array(values_ms)
-    size = repeats if len(values) % repeats == 0 else 1
-    medians: np.ndarray = np.median(values.reshape(-1, size), axis=1)
-    return medians
-
-
-def median_interval(ordered: np.ndarray) -> tuple[float, float] | None:
-    """95 % confidence interval of a median; None for fewer than 6 values, which bound none.
-
-    Ranks n/2 +- 1.96 sqrt(n)/2 of the ordered sample bound it (normal approximation to the binomial; Conover,
-    Practical Nonparametric Statistics, 3.2).
-
-    Args:
-        ordered: Values in rising order, at least one.
-    """
-    count = len(ordered)
-    half = 0.98 * np.sqrt(count)
-    low = max(int(np.floor(count / 2 - half)), 0)
-    high = min(int(np.ceil(count / 2 + half)), count - 1)
-    return (float(ordered[low]), float(ordered[high])) if count >= 6 else None
+    size = repeats if len(values_ms) % repeats == 0 else 1
+    return [median(values_ms[start : start + size]) for start in range(0, len(values_ms), size)]
 
 
 def strongest_series(series: Sequence[tuple[Role, Sequence[float]]]) -> Sequence[float]:
@@ -117,7 +75,7 @@ def strongest_series(series: Sequence[tuple[Role, Sequence[float]]]) -> Sequence
         series: Role and samples of each model, at least one.
     """
     baselines = [samples for role, samples in series if role is Role.BASELINE]
-    return min(baselines, key=lambda samples: float(np.median(samples)), default=series[0][1])
+    return min(baselines, key=median, default=series[0][1])
 
 
 class Rounds:

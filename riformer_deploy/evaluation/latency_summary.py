@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from riformer_deploy.evaluation.latency_rounds import median_interval
+from riformer_deploy.evaluation.order_stats import median, median_interval, percentile
 
 _UNSTABLE_SPREAD = 0.15
 _UNSTABLE_DRIFT = 0.10
@@ -37,24 +35,23 @@ class LatencySummary:
     images_per_s: float
 
 
-def summarize(samples_ms: np.ndarray, batch: int) -> LatencySummary:
+def summarize(samples_ms: Iterable[float], batch: int) -> LatencySummary:
     """Statistics of raw samples.
 
     Args:
         samples_ms: At least one, in milliseconds.
         batch: Images per call.
     """
-    ordered = np.sort(samples_ms)
-    median = float(np.median(ordered))
-    p90, p95, p99 = (float(value) for value in np.percentile(ordered, (90, 95, 99)))
+    ordered = sorted(map(float, samples_ms))
+    middle = median(ordered)
     return LatencySummary(
-        median_ms=median,
+        median_ms=middle,
         ci95_ms=median_interval(ordered),
-        p90_ms=p90,
-        p95_ms=p95,
-        p99_ms=p99,
-        min_ms=float(ordered[0]),
-        images_per_s=1000 * batch / median,
+        p90_ms=percentile(ordered, 90),
+        p95_ms=percentile(ordered, 95),
+        p99_ms=percentile(ordered, 99),
+        min_ms=ordered[0],
+        images_per_s=1000 * batch / middle,
     )
 
 
@@ -66,16 +63,13 @@ def instability(samples_ms: Sequence[float]) -> str | None:
     """
     if len(samples_ms) < 2:
         return None
-    values = np.array(samples_ms)
-    median = float(np.median(values))
-    low, high = (float(v) for v in np.percentile(values, (25, 75)))
+    ordered = sorted(samples_ms)
+    spread = (percentile(ordered, 75) - percentile(ordered, 25)) / median(ordered)
     findings = []
-    if (high - low) / median > _UNSTABLE_SPREAD:
-        findings.append(
-            f"the middle half of the calls spreads over {100 * (high - low) / median:.0f} % of the median"
-        )
-    half = len(values) // 2
-    drift = float(np.median(values[-half:]) / np.median(values[:half])) - 1
+    if spread > _UNSTABLE_SPREAD:
+        findings.append(f"the middle half of the calls spreads over {100 * spread:.0f} % of the median")
+    half = len(samples_ms) // 2
+    drift = median(samples_ms[-half:]) / median(samples_ms[:half]) - 1
     if abs(drift) > _UNSTABLE_DRIFT:
         findings.append(
             f"the second half is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} than the first"

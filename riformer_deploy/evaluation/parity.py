@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from riformer_deploy.backends.base import Candidate, Outputs, Runtime, Skipped, graph_of
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime, graph_of
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.progress import Progress, Step, silent
 from riformer_deploy.data.transforms import Images
@@ -27,8 +28,9 @@ from riformer_deploy.evaluation.results import (
     StageParity,
     Status,
     files_status,
+    status,
 )
-from riformer_deploy.evaluation.tensor_comparison import compare_outputs, compare_taps, status
+from riformer_deploy.evaluation.tensor_comparison import compare_outputs, compare_taps
 from riformer_deploy.evaluation.tolerances import Tolerance
 from riformer_deploy.system.machine import describe_machine
 

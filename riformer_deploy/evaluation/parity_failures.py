@@ -1,34 +1,22 @@
-"""Parity that failed: why in words, and what a bundle's stored parity says of a model."""
+"""Parity that failed: why, in words, and what to do about it."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 
-from riformer_deploy.backends.base import Candidate
-from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import titled
 from riformer_deploy.bundle.lowering_config import LoweringConfig
-from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Precision, RuntimeKind
-from riformer_deploy.common.errors import (
-    BundleError,
-)
-from riformer_deploy.common.serialization import RecordError, load_json, schema_of
-from riformer_deploy.evaluation.evidence import contradictions
-from riformer_deploy.evaluation.metrics import Deviation
-from riformer_deploy.evaluation.reference_outputs import MAPS
+from riformer_deploy.evaluation.metric_records import Deviation
 from riformer_deploy.evaluation.results import (
-    RESULT_SCHEMA,
     CandidateParity,
     OutputParity,
     ParityResult,
     Status,
 )
 from riformer_deploy.evaluation.tolerances import Tolerance
-
-_LOG = logging.getLogger(__name__)
+from riformer_deploy.model.architecture import MAPS
 
 
 def _output_failure(output: OutputParity, tolerance: Tolerance) -> str:
@@ -123,90 +111,3 @@ def advice_on(result: ParityResult, lowerings: Sequence[LoweringConfig] = ()) ->
             "with --calibration FOLDER or FILE.npz gives it real ones"
         )
     return tuple(advice)
-
-
-def stored_parity(bundle: Bundle, kind: str = "parity") -> ParityResult | None:
-    """A bundle's stored parity; None where it holds none of that kind.
-
-    Args:
-        bundle: Open.
-        kind: ``parity``, or the ``parity_kind`` of an engine.
-
-    Raises:
-        BundleIntegrityError: Its file was changed.
-        BundleError: Its file is no valid record, or its verdicts do not follow from its figures.
-    """
-    record = bundle.manifest.results.get(kind)
-    if record is None:
-        return None
-    text, remedy = "", "Measure it anew: `riformer-deploy verify parity`."
-    path = bundle.place_of(record)
-    try:
-        text = bundle.text(record)
-        result = load_json(ParityResult, text)
-    except (RecordError, UnicodeDecodeError) as err:
-        version = schema_of(text, "schema")
-        if version is not None and version != RESULT_SCHEMA:
-            raise BundleError(
-                f"{bundle.directory / record.path} is of schema {version}; this toolkit reads schema "
-                f"{RESULT_SCHEMA}.",
-                remedy=remedy,
-            ) from err
-        raise BundleError(
-            f"{bundle.directory / record.path} is no valid result: {err}", remedy=remedy
-        ) from err
-    if wrong := contradictions(result):
-        raise BundleError(f"{path} is no valid result: it contradicts itself.", details=wrong, remedy=remedy)
-    return result
-
-
-def stored_failure(bundle: Bundle, candidate: Candidate) -> CandidateParity | None:
-    """The stored verdict of this very file in this runtime, if it failed.
-
-    PyTorch is never refused: what it runs is rebuilt from the weights that everything is compared with.
-
-    Args:
-        bundle: Open.
-        candidate: Of the bundle's.
-
-    Raises:
-        BundleIntegrityError: The stored parity's file was changed.
-        BundleError: It is no valid record.
-    """
-    if candidate.config.runtime is RuntimeKind.PYTORCH:
-        return None
-    kinds = [e.parity_kind for e in bundle.manifest.engines if e.file.sha256 == candidate.artifact_sha256]
-    parity = stored_parity(bundle, kinds[0] if kinds else "parity")
-    for failed in parity.failed if parity is not None else ():
-        if (failed.runtime, failed.artifact_sha256) == (candidate.config.runtime, candidate.artifact_sha256):
-            return failed
-    return None
-
-
-def stored_verdicts(bundle: Bundle) -> dict[tuple[CandidateConfig, str], Status]:
-    """What the bundle's stored parity says of each way of running each file.
-
-    Args:
-        bundle: Open.
-
-    Returns:
-        By config and sha256 of the file; empty where nothing is stored or what is stored cannot be read.
-    """
-    kinds = ["parity", *(engine.parity_kind for engine in bundle.manifest.engines)]
-    try:
-        stored = [stored_parity(bundle, kind) for kind in kinds]
-    except BundleError:  # warn_of_failures says so, and a latency needs no parity
-        return {}
-    return {(c.config, c.artifact_sha256): c.status for one in stored if one for c in one.candidates}
-
-
-def warn_of_failures(bundle: Bundle, candidates: Sequence[Candidate]) -> None:
-    """Say which of them failed their stored parity; they are measured all the same."""
-    for candidate in candidates:
-        try:
-            failure = stored_failure(bundle, candidate)
-        except BundleError as err:  # a measurement of another kind needs no parity
-            _LOG.warning("whether parity holds is not known: %s", err.message)
-            return
-        if failure is not None:
-            _LOG.warning("failed parity: %s", why_failed(failure))

@@ -26,7 +26,7 @@ from riformer_deploy.common.foreign_data import foreign_data
 from riformer_deploy.data.array_files import parse_array
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation.metrics import deviation
-from riformer_deploy.model.architecture import POSITIONS, map_name
+from riformer_deploy.model.architecture import MAPS
 
 _CHUNK = 8
 """Images that the reference runs at once: in float64 its activations are large."""
@@ -46,8 +46,6 @@ summing (threads, another BLAS) differ by 1e-15 to 1e-13 in fact. The tightest t
 below 1e-9 cannot turn a verdict, and a wrong weight or picture is far above it.
 """
 _OUTPUTS = ("logits", "probabilities", "features")
-MAPS = tuple(map(map_name, POSITIONS))
-"""Names of outputs that are maps."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
-from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
-from riformer_deploy.evaluation.metrics import Decisions, Deviation
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
 from riformer_deploy.evaluation.tolerances import Tolerance
-from riformer_deploy.system.machine import Machine
-from riformer_deploy.system.nvml import GpuWatch
+from riformer_deploy.system.records import GpuWatch, Machine
 
 RESULT_SCHEMA = 2
 
@@ -31,6 +28,11 @@ class Status(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+
+
+def status(*, passed: bool) -> Status:
+    """The verdict as a status."""
+    return Status.PASSED if passed else Status.FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +254,7 @@ class LatencySamples:
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0 or self.batch < 1:
             raise ValueError(f"the samples of {self.name} are not times of a batch")
-        if self.summary != summarize(np.array(self.samples_ms), self.batch):
+        if self.summary != summarize(self.samples_ms, self.batch):
             raise ValueError(f"the summary of {self.name} does not follow from its samples")
 
 

@@ -9,15 +9,9 @@ from numpy.typing import NDArray
 
 from riformer_deploy.backends.base import Outputs
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.evaluation.metrics import Deviation, decisions, deviation
-from riformer_deploy.evaluation.reference_outputs import MAPS
-from riformer_deploy.evaluation.results import OutputParity, StageParity, Status
-from riformer_deploy.evaluation.tolerances import Tolerance
-
-
-def status(*, passed: bool) -> Status:
-    """The verdict as a status."""
-    return Status.PASSED if passed else Status.FAILED
+from riformer_deploy.evaluation.metrics import decisions, deviation
+from riformer_deploy.evaluation.results import OutputParity, StageParity, status
+from riformer_deploy.evaluation.tolerances import Tolerance, output_used, stage_used
 
 
 def _with_choices(reference: Outputs, got: Outputs) -> tuple[Outputs, Outputs]:
@@ -45,45 +39,6 @@ def _tolerance(reference: NDArray[np.floating], tolerance: Tolerance) -> tuple[f
     rms = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
     allowed = 4 * rms * 10 ** (-(tolerance.min_sqnr_db or 0.0) / 20)
     return 0.0, allowed or float(np.finfo(np.float32).tiny)
-
-
-def _tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
-    if not distance.finite:
-        return None
-    shares = []
-    if tolerance.elementwise is not None:
-        shares.append(distance.elementwise_used)
-    if tolerance.min_sqnr_db is not None:
-        exact = 0.0 if distance.max_abs == 0 else None
-        noise = distance.relative_l2
-        shares.append(exact if noise is None else noise * 10 ** (tolerance.min_sqnr_db / 20))
-    known = [share for share in shares if share is not None]
-    return max(known) if len(known) == len(shares) else None
-
-
-def stage_used(distance: Deviation, tolerance: Tolerance) -> float | None:
-    """The share of the limit on stages that a map takes; None if it is not finite.
-
-    Args:
-        distance: Of the map. One of zeros has no relative error, and then nothing may differ.
-        tolerance: The limits.
-    """
-    if not distance.finite:
-        return None
-    if distance.relative_l2 is None:
-        return 0.0 if distance.max_abs == 0 else None
-    return distance.relative_l2 / tolerance.stage_relative_l2
-
-
-def output_used(name: str, distance: Deviation, tolerance: Tolerance) -> float | None:
-    """The share of a tolerance that an output takes, the largest over its limits; None if not finite.
-
-    Args:
-        name: The output's; maps are held to the limit on stages.
-        distance: Of the output.
-        tolerance: The limits.
-    """
-    return (stage_used if name in MAPS else _tolerance_used)(distance, tolerance)
 
 
 def compare_outputs(reference: Outputs, got: Outputs, tolerance: Tolerance) -> tuple[OutputParity, ...]:

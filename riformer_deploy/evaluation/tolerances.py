@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import OptionError
+from riformer_deploy.evaluation.metric_records import Deviation
+from riformer_deploy.model.architecture import MAPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,3 +125,42 @@ def changed_tolerances(
         )
         for precision, tolerance in TOLERANCES.items()
     }
+
+
+def _tolerance_used(distance: Deviation, tolerance: Tolerance) -> float | None:
+    if not distance.finite:
+        return None
+    shares = []
+    if tolerance.elementwise is not None:
+        shares.append(distance.elementwise_used)
+    if tolerance.min_sqnr_db is not None:
+        exact = 0.0 if distance.max_abs == 0 else None
+        noise = distance.relative_l2
+        shares.append(exact if noise is None else noise * 10 ** (tolerance.min_sqnr_db / 20))
+    known = [share for share in shares if share is not None]
+    return max(known) if len(known) == len(shares) else None
+
+
+def stage_used(distance: Deviation, tolerance: Tolerance) -> float | None:
+    """The share of the limit on stages that a map takes; None if it is not finite.
+
+    Args:
+        distance: Of the map. One of zeros has no relative error, and then nothing may differ.
+        tolerance: The limits.
+    """
+    if not distance.finite:
+        return None
+    if distance.relative_l2 is None:
+        return 0.0 if distance.max_abs == 0 else None
+    return distance.relative_l2 / tolerance.stage_relative_l2
+
+
+def output_used(name: str, distance: Deviation, tolerance: Tolerance) -> float | None:
+    """The share of a tolerance that an output takes, the largest over its limits; None if not finite.
+
+    Args:
+        name: The output's; maps are held to the limit on stages.
+        distance: Of the output.
+        tolerance: The limits.
+    """
+    return (stage_used if name in MAPS else _tolerance_used)(distance, tolerance)

@@ -53,6 +53,10 @@ def map_name(position: int) -> str:
     return f"stage{position // 2 + 1}" if position % 2 == 0 else f"downsampling{position // 2 + 1}"
 
 
+MAPS = tuple(map(map_name, POSITIONS))
+"""Names of outputs that are maps."""
+
+
 def checked_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
     """Positions in ``backbone.network`` in ascending order; a negative one counts from the end.
 

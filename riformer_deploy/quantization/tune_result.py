@@ -8,7 +8,7 @@ from riformer_deploy.common.enums import RuntimeKind
 from riformer_deploy.evaluation.accuracy_results import DatasetRecord
 from riformer_deploy.evaluation.results import RESULT_SCHEMA, Status
 from riformer_deploy.quantization.search_records import SearchGate, SearchTrace, Trial
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 
 KINDS = {
     RuntimeKind.ONNX_RUNTIME: "tune-onnx",

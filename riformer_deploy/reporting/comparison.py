@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from riformer_deploy.common.errors import OptionError
 from riformer_deploy.evaluation.accuracy_results import ArtifactAccuracy
-from riformer_deploy.evaluation.latency_rounds import ratio_of_medians
+from riformer_deploy.evaluation.bootstrap import ratio_of_medians
 from riformer_deploy.evaluation.proportion_stats import mcnemar_exact, paired_drop
 from riformer_deploy.evaluation.results import CandidateParity, LatencySamples, Status
 from riformer_deploy.reporting.comparison_records import (

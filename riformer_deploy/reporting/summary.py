@@ -16,7 +16,7 @@ from riformer_deploy.evaluation.latency_comparison import (
     ratio_of,
     strongest_baseline,
 )
-from riformer_deploy.evaluation.latency_rounds import Ratio, ratio_of_medians
+from riformer_deploy.evaluation.latency_rounds import Ratio
 from riformer_deploy.evaluation.published import far_below
 from riformer_deploy.evaluation.results import LatencyResult, LatencySamples, Status
 from riformer_deploy.reporting.evidence import Answer, Evidence
@@ -125,6 +125,8 @@ def _beside_baseline(
     baseline = strongest_baseline(latency, fastest.batch, fastest.timing)
     if baseline is None or not comparable(baseline) or not comparable(fastest):
         return baseline, None, False
+    from riformer_deploy.evaluation.bootstrap import ratio_of_medians
+
     return baseline, ratio_of_medians(baseline.samples_ms, fastest.samples_ms), False
 
 

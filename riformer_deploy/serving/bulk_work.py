@@ -16,7 +16,8 @@ from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import BundleIntegrityError
 from riformer_deploy.common.version import VERSION
-from riformer_deploy.data.loader import ImageBatch, LoaderOptions, UnusableImage, load_batches
+from riformer_deploy.data.loader import ImageBatch, LoaderOptions, load_batches
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.serving.classifier import Classifier
 from riformer_deploy.serving.feature_extractor import FeatureExtractor, feature_runner
 from riformer_deploy.serving.ray_pictures import Columns, EncodedPictures

@@ -20,8 +20,9 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import OptionError, RuntimeFailureError
 from riformer_deploy.data.decoding import Picture, Rgb, decode_picture, rgb_of
-from riformer_deploy.data.loader import LoaderOptions, Pictures, UnusableImage, load_batches
+from riformer_deploy.data.loader import LoaderOptions, Pictures, load_batches
 from riformer_deploy.data.transforms import Images, normalize
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.evaluation.classification import first_guesses, logits_of, softmax
 from riformer_deploy.serving.runner import only_runner
 

@@ -11,7 +11,8 @@ from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import BundleError, EngineUnfitError
-from riformer_deploy.evaluation.parity_failures import stored_failure, why_failed
+from riformer_deploy.evaluation.failed_candidates import stored_failure
+from riformer_deploy.evaluation.parity_failures import why_failed
 
 _LOG = logging.getLogger(__name__)
 

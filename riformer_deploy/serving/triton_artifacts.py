@@ -10,8 +10,9 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError, BundleIntegrityError
 from riformer_deploy.evaluation.latency_sessions import standing_sessions
-from riformer_deploy.evaluation.parity_failures import stored_parity, why_failed
+from riformer_deploy.evaluation.parity_failures import why_failed
 from riformer_deploy.evaluation.results import LatencySamples, Timing
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from riformer_deploy.serving.triton_config import Batching
 
 CONTAINERS = {10: "nvcr.io/nvidia/tritonserver:26.05-py3", 11: "nvcr.io/nvidia/tritonserver:26.06-py3"}

@@ -7,42 +7,17 @@ import os
 import platform
 import resource
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from riformer_deploy.common import distributions
 from riformer_deploy.system.cuda_driver import query_driver
+from riformer_deploy.system.records import Machine
 
 _LIBRARIES = (
     "riformer-deploy", "torch", "numpy", "pillow", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime",
     "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx",
     "cuda-bindings", "pycuda",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """A machine, without anything that identifies it.
-
-    Attributes:
-        cpu: Model name.
-        cores: Logical cores that this process may use.
-        memory_bytes: Installed memory, or None where the system does not say.
-        system: Operating system and machine type.
-        python: Version.
-        libraries: Versions of the libraries that are installed.
-        gpus: Name, compute capability and the driver's CUDA of each NVIDIA GPU.
-        instruction_sets: Those of the CPU that int8 and half precision run in, as Linux names them, such as
-            ``avx512_vnni``; none where the system does not say.
-    """
-
-    cpu: str
-    cores: int
-    memory_bytes: int | None
-    system: str
-    python: str
-    libraries: dict[str, str]
-    gpus: tuple[str, ...] = ()
-    instruction_sets: tuple[str, ...] = ()
 
 
 def usable_cores() -> int:
@@ -57,7 +32,7 @@ def library_versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = distributions.version_of(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found

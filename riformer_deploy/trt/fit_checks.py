@@ -21,6 +21,7 @@ from riformer_deploy.common.enums import HardwareCompatibility
 from riformer_deploy.common.files import sha256_of
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt.invalidity import elsewhere, rebuild
+from riformer_deploy.trt.mismatch import Mismatch
 
 _CROSS_MAJOR = {(8, 10), (10, 11)}
 """Major versions of TensorRT whose version-compatible engines a later one loads (its support matrix)."""
@@ -39,22 +40,6 @@ class Host:
 
     versions: Mapping[TensorRTFlavor, str | None]
     driver: Driver
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """One reason why an engine cannot run.
-
-    Attributes:
-        problem: What does not fit.
-        remedy: What would fix it.
-    """
-
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.problem} {self.remedy}"
 
 
 def check_file(artifact: EngineArtifact, path: Path) -> list[Mismatch]:

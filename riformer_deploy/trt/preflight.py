@@ -15,10 +15,8 @@ from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyErr
 from riformer_deploy.common.files import read_regular
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.trt.bindings import load
-from riformer_deploy.trt.engine import validity
 from riformer_deploy.trt.fit_checks import (
     Host,
-    Mismatch,
     check_batch,
     check_file,
     check_gpu,
@@ -26,6 +24,8 @@ from riformer_deploy.trt.fit_checks import (
     check_version,
 )
 from riformer_deploy.trt.invalidity import remedy_of
+from riformer_deploy.trt.mismatch import Mismatch
+from riformer_deploy.trt.validity import validity
 
 
 def this_host() -> Host:
@@ -37,7 +37,7 @@ def this_host() -> Host:
 
 
 Validity = Callable[[bytes], tuple[str, tuple[str, ...]] | None]
-"""What the installed bindings say of a plan, as :func:`riformer_deploy.trt.engine.validity` gives it."""
+"""What the installed bindings say of a plan, as :func:`riformer_deploy.trt.validity.validity` gives it."""
 
 
 def preflight(

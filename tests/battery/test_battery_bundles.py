@@ -23,7 +23,7 @@ import pytest
 from riformer_deploy.api.inspect import inspect_file
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError, RIFormerDeployError
-from riformer_deploy.evaluation.parity_failures import stored_parity
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from tests.battery import cases
 from tests.manifests import restate
 

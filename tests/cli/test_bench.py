@@ -9,7 +9,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from riformer_deploy.backends.base import Candidate, Skipped
+from riformer_deploy.backends.base import Candidate
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation import latency

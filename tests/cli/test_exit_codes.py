@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from riformer_deploy.common import distributions
 from riformer_deploy.common.errors import RIFormerDeployError
 
 Run = Callable[..., CompletedProcess[str]]
@@ -158,7 +159,7 @@ def test_a_missing_onnx_runtime_exits_20_with_the_command_that_installs_it(
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(distributions, "version_of", version)
     ran = cli("verify", "parity", tiny_bundle_copy)
     assert (ran.returncode, ran.stdout) == (20, "")
     assert 'pip install "onnxruntime>=1.20"' in ran.stderr

@@ -19,7 +19,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.trt.bindings import load
 from riformer_deploy.trt.build_options import BuildOptions
-from riformer_deploy.trt.engine import validity
+from riformer_deploy.trt.validity import validity
 from tests.fakes.standin.installing import standing_in
 
 HERE = Path(__file__).parent

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from riformer_deploy_cli.tables.latency import print_latency
 
-from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.backends.graph_state import GraphState
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, Role, RuntimeKind
 from riformer_deploy.evaluation.latency_summary import instability, summarize
 from riformer_deploy.evaluation.results import (
@@ -19,8 +19,7 @@ from riformer_deploy.evaluation.results import (
     Status,
     Timing,
 )
-from riformer_deploy.system.machine import Machine
-from riformer_deploy.system.nvml import GpuState, GpuWatch
+from riformer_deploy.system.records import GpuState, GpuWatch, Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from riformer_deploy_cli.tables.parity import print_parity
 
-from riformer_deploy.backends.base import Skipped
 from riformer_deploy.backends.graph_state import GraphState
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(

@@ -13,7 +13,7 @@ from riformer_deploy.backends.openvino import OpenVinoRuntime
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.data.loader import UnusableImage
+from riformer_deploy.data.unusable_image import UnusableImage
 
 NAME = b"caf\xe9 \xc3\xa9"
 

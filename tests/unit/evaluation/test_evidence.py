@@ -15,8 +15,8 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.evaluation.evidence import contradictions, not_verified
-from riformer_deploy.evaluation.parity_failures import stored_parity
 from riformer_deploy.evaluation.results import ParityResult
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from tests.manifests import restate
 
 Report = dict[str, Any]

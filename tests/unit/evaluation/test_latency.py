@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtime, Skipped, warn_of_skipped
+from riformer_deploy.backends.base import BatchRange, Candidate, Outputs, Runtime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.errors import MissingDependencyError, OptionError, RuntimeFailureError
 from riformer_deploy.data.transforms import Images
 from riformer_deploy.evaluation import latency, latency_rounds
@@ -137,14 +138,6 @@ def test_a_candidate_of_another_fixed_batch_is_left_out_with_the_reason(
     assert result.skipped == (Skipped(config=labelled("F"), reason="takes batch 2 only, not 1"),)
     assert "F1" not in log
     assert "F was left out: takes batch 2 only, not 1" in caplog.text
-
-
-def test_what_is_left_out_for_the_same_reason_stands_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    reasons = [("A", "no GPU"), ("B", "no GPU"), ("C", "no driver"), ("A", "no GPU")]
-    skipped = [Skipped(config=labelled(name), reason=reason) for name, reason in reasons]
-    with caplog.at_level(logging.WARNING):
-        warn_of_skipped(skipped)
-    assert caplog.messages == ["A, B were left out: no GPU", "C was left out: no driver"]
 
 
 def _cannot_open() -> Runtime:

@@ -15,7 +15,7 @@ from riformer_deploy.evaluation.results import (
     LatencySamples,
     Timing,
 )
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(cpu="a CPU", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={})

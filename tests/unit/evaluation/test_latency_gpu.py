@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Candidate, DeviceTimes, Outputs, Runtime, Skipped, WarmTime
+from riformer_deploy.backends.base import Candidate, DeviceTimes, Outputs, Runtime, WarmTime
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Role
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.common.serialization import dump_json, load_json
@@ -18,7 +19,7 @@ from riformer_deploy.evaluation import latency
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, Timing
-from riformer_deploy.system.nvml import GpuState
+from riformer_deploy.system.records import GpuState
 from tests.candidates import labelled
 
 ROUNDS = 5

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from riformer_deploy.evaluation.metrics import Decisions, Deviation, decisions, deviation
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
+from riformer_deploy.evaluation.metrics import decisions, deviation
 
 Floats = NDArray[np.float64]
 

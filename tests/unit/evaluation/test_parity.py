@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.backends.base import Candidate, Outputs, Runtime, Skipped
+from riformer_deploy.backends.base import Candidate, Outputs, Runtime
 from riformer_deploy.backends.pytorch import PyTorchRuntime
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import RuntimeFailureError
 from riformer_deploy.data.synthetic import synthetic_images

@@ -1,25 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from pathlib import Path
 
 import pytest
 
-from riformer_deploy.api.parity import verify_bundle
-from riformer_deploy.backends.candidates import select_candidates
 from riformer_deploy.backends.graph_state import GraphState
-from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.lowering_config import CalibrationRecord, LoweringConfig
-from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.bundle.writing import record_file
-from riformer_deploy.common.enums import Group, Method, Precision, RuntimeKind
-from riformer_deploy.common.errors import BundleError, BundleIntegrityError
-from riformer_deploy.common.serialization import dump_json
-from riformer_deploy.evaluation.metrics import Decisions, Deviation
-from riformer_deploy.evaluation.parity_failures import advice_on, stored_failure, stored_parity, why_failed
+from riformer_deploy.common.enums import Method, Precision, RuntimeKind
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
+from riformer_deploy.evaluation.parity_failures import advice_on, why_failed
 from riformer_deploy.evaluation.results import (
     CandidateParity,
     OutputParity,
@@ -27,6 +18,7 @@ from riformer_deploy.evaluation.results import (
     StageParity,
     Status,
 )
+from riformer_deploy.evaluation.stored_parity import stored_parity
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from tests.candidates import labelled
 
@@ -114,72 +106,6 @@ def test_a_candidate_that_ran_plain_does_not_pass_as_a_graph() -> None:
         config=labelled("RTX, CUDA graph"),
     )
     assert why_failed(candidate).startswith("RTX, CUDA graph (NOT captured: runs plain), logits: ")
-
-
-@pytest.mark.usefixtures("noisy_openvino")
-def test_a_stored_failure_is_of_this_file_in_this_runtime(tiny_bundle_copy: Path) -> None:
-    verify_bundle(tiny_bundle_copy)
-    bundle = Bundle.open(tiny_bundle_copy)
-    everybody = select_candidates(bundle, [Group.TORCH, Group.ONNX, Group.OPENVINO]).candidates
-    failures = {item.name: stored_failure(bundle, item) for item in everybody}
-    found = failures.pop("OpenVINO fp32")
-    assert found is not None
-    assert (found.runtime, found.file) == (RuntimeKind.OPENVINO, "model.fp32.onnx")
-    assert set(failures.values()) == {None}
-    (openvino,) = select_candidates(bundle, [Group.OPENVINO]).candidates
-    assert stored_failure(bundle, dataclasses.replace(openvino, artifact_sha256="of another file")) is None
-
-
-def test_an_engine_is_looked_up_in_its_own_parity_report(engine_bundle_copy: Path) -> None:
-    bundle = Bundle.open(engine_bundle_copy)
-    (engine,) = bundle.manifest.engines
-    (candidate,) = select_candidates(bundle, [Group.ONNX]).candidates
-    candidate = dataclasses.replace(
-        candidate, config=labelled("engine", RuntimeKind.TENSORRT), artifact_sha256=engine.file.sha256
-    )
-    assert stored_failure(bundle, candidate) is None
-    models = stored_parity(bundle)
-    assert models is not None
-    far = dataclasses.replace(FAR, sqnr_db=-20 * math.log10(5e-3), cosine=1.0, elementwise_used=120.0)
-    (output,) = _failed(Precision.FP32, far).outputs
-    failed = dataclasses.replace(
-        _failed(Precision.FP32, far),
-        artifact_sha256=engine.file.sha256,
-        config=candidate.config,
-        outputs=(dataclasses.replace(output, tolerance_used=120.0),),
-    )
-    result = dataclasses.replace(models, candidates=(failed,), skipped=(), status=Status.FAILED)
-    store_result(bundle, engine.parity_kind, result)
-    assert stored_failure(Bundle.open(engine_bundle_copy), candidate) == failed
-
-
-def test_a_parity_that_is_damaged_or_no_record_is_refused(tiny_bundle: Path, tiny_bundle_copy: Path) -> None:
-    (tiny_bundle_copy / "parity.json").write_text("{}")
-    with pytest.raises(BundleIntegrityError, match="parity"):
-        stored_parity(Bundle.open(tiny_bundle_copy))
-    manifest = Bundle.open(tiny_bundle_copy).manifest
-    record = record_file(tiny_bundle_copy / "parity.json", manifest.weights[0].file.sha256)
-    changed = dataclasses.replace(manifest, results={"parity": record})
-    (tiny_bundle_copy / MANIFEST).write_text(dump_json(changed), encoding="utf-8")
-    with pytest.raises(BundleError, match="is no valid result") as caught:
-        stored_parity(Bundle.open(tiny_bundle_copy))
-    assert "verify parity" in caught.value.remedy
-    assert stored_parity(Bundle.open(tiny_bundle), "parity-user") is None
-
-
-def test_a_parity_of_an_older_schema_is_refused_by_its_number_and_is_measured_anew(
-    tiny_bundle_copy: Path,
-) -> None:
-    bundle = Bundle.open(tiny_bundle_copy)
-    path = tiny_bundle_copy / "parity.json"
-    older = json.loads(path.read_text()) | {"schema": 1, "a field of version 1": None}
-    path.write_text(json.dumps(older))
-    record = record_file(path, bundle.manifest.reference.file.sha256)
-    changed = dataclasses.replace(bundle.manifest, results={"parity": record})
-    (tiny_bundle_copy / MANIFEST).write_text(dump_json(changed), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"is of schema 1; this toolkit reads schema 2\.") as caught:
-        stored_parity(Bundle.open(tiny_bundle_copy))
-    assert "verify parity" in caught.value.remedy
 
 
 def test_the_advice_fits_what_failed(tiny_bundle: Path) -> None:

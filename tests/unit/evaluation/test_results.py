@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riformer_deploy.backends.base import Skipped
+from riformer_deploy.backends.skipped import Skipped
 from riformer_deploy.common.enums import Precision, RuntimeKind
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.evaluation.latency_summary import LatencySummary, summarize
-from riformer_deploy.evaluation.metrics import Decisions, Deviation
+from riformer_deploy.evaluation.metric_records import Decisions, Deviation
 from riformer_deploy.evaluation.results import (
     RESULT_SCHEMA,
     CandidateParity,
@@ -27,7 +27,7 @@ from riformer_deploy.evaluation.results import (
     files_status,
 )
 from riformer_deploy.evaluation.tolerances import TOLERANCES
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 from tests.candidates import labelled
 
 MACHINE = Machine(cpu="A", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={"a": "1"})

@@ -32,7 +32,7 @@ from riformer_deploy.reporting.comparison import (
 )
 from riformer_deploy.reporting.comparison_records import ComparisonReport
 from riformer_deploy.reporting.evidence import Answer, Evidence, read_evidence
-from riformer_deploy.system.machine import Machine
+from riformer_deploy.system.records import Machine
 
 ONNX = CandidateConfig(runtime=RuntimeKind.ONNX_RUNTIME, precision=Precision.FP32)
 MACHINE = Machine(cpu="a CPU", cores=2, memory_bytes=None, system="Linux", python="3.11", libraries={})

@@ -14,7 +14,7 @@ import riformer_deploy
 from riformer_deploy.api.predict import predict_images
 from riformer_deploy.common.errors import BundleError, OptionError, RuntimeFailureError
 from riformer_deploy.data.image_files import PictureFiles
-from riformer_deploy.data.loader import UnusableImage
+from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.serving.classifier import Classifier, Prediction
 
 

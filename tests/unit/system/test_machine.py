@@ -9,13 +9,8 @@ import sys
 import numpy as np
 
 from riformer_deploy.common.serialization import dump_json, load_json
-from riformer_deploy.system.machine import (
-    Machine,
-    describe_machine,
-    library_versions,
-    peak_rss_bytes,
-    usable_cores,
-)
+from riformer_deploy.system.machine import describe_machine, library_versions, peak_rss_bytes, usable_cores
+from riformer_deploy.system.records import Machine
 
 
 def test_the_description_is_of_this_machine_and_comes_back_equal() -> None:

@@ -11,7 +11,8 @@ import pytest
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.system import nvml as module
 from riformer_deploy.system.cuda_driver import Driver, Gpu
-from riformer_deploy.system.nvml import GpuState, GpuWatch, read_gpu
+from riformer_deploy.system.nvml import read_gpu
+from riformer_deploy.system.records import GpuState, GpuWatch
 
 GPU = Gpu(
     name="NVIDIA H200 MIG 1g.18gb",

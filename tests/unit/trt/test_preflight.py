@@ -16,12 +16,14 @@ from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
     TensorRTFlavor,
 )
+from riformer_deploy.common import distributions
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt import preflight as module
-from riformer_deploy.trt.fit_checks import Host, Mismatch
+from riformer_deploy.trt.fit_checks import Host
 from riformer_deploy.trt.invalidity import remedy_of
+from riformer_deploy.trt.mismatch import Mismatch
 from riformer_deploy.trt.preflight import preflight, preflight_here, require_fit, this_host
 from tests.manifests import engine_of
 
@@ -437,7 +439,7 @@ def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pyte
             raise importlib.metadata.PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(distributions, "version_of", version)
     assert this_host() == Host(
         versions={TensorRTFlavor.TENSORRT: "10.16.0.1", TensorRTFlavor.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )
