@@ -175,7 +175,7 @@ def test_an_interrupted_pass_is_taken_up_where_it_ended(done: int, tmp_path: Pat
     whole = measure_accuracy(task(entry("base", Knowing(wrong)))).result
     with pytest.raises(RuntimeFailureError, match="the power went"):
         measure_accuracy(task(entry("base", Knowing(wrong, fails_after=done)), resume_folder=tmp_path))
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == (1 if done else 0)
     again = Knowing(wrong)
     result = measure_accuracy(task(entry("base", again), resume_folder=tmp_path)).result
     assert again.seen == list(range(done, 20))
