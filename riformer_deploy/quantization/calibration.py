@@ -13,8 +13,8 @@ from torch import Tensor
 
 from riformer_deploy.common.enums import Method
 from riformer_deploy.common.errors import CalibrationError
-from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress, Step, silent
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet

@@ -20,7 +20,7 @@ from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.bundle.writing import staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import build_options
