@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from riformer_deploy.common.files import locked, replacing
+from riformer_deploy.common.files import locked
+from riformer_deploy.common.replacing import replacing
 
 
 def shared_folder(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Path:

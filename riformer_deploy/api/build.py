@@ -27,8 +27,9 @@ from riformer_deploy.common.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.common.files import read_regular, replacing
+from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.progress import Progress, silent
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.system.cuda_driver import Driver, query_driver
 from riformer_deploy.system.nvml import read_gpu
 from riformer_deploy.trt.bindings import TensorRT, load

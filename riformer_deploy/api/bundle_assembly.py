@@ -19,8 +19,8 @@ from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.checkpoints.load import Checkpoint, load_checkpoint
 from riformer_deploy.checkpoints.save_tensors import save_tensors
 from riformer_deploy.common.errors import CheckpointValuesError
-from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress, Step
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet

@@ -17,7 +17,7 @@ import numpy as np
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group
 from riformer_deploy.common.errors import BundleConflictError, ImageError, OptionError
-from riformer_deploy.common.files import replacing
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.data.image_files import PictureFiles, find_pictures
 from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.unusable_image import UnusableImage

@@ -9,8 +9,9 @@ from pathlib import Path
 from riformer_deploy.bundle.results import recording_failures, store_pages
 from riformer_deploy.bundle.store import MOST_RESULT_BYTES, Bundle
 from riformer_deploy.common.errors import OptionError
-from riformer_deploy.common.files import read_regular, replacing
+from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.foreign_data import reason_of
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.quantization.sensitivity import SensitivityReport
 from riformer_deploy.reporting.evidence import read_evidence

@@ -20,8 +20,8 @@ from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Baselines, Group, RuntimeKind
 from riformer_deploy.common.errors import RuntimeFailureError
-from riformer_deploy.common.files import replacing
 from riformer_deploy.common.progress import Progress
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.data.calibration import CalibrationSet
 from riformer_deploy.data.datasets import Dataset

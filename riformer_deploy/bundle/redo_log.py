@@ -21,7 +21,8 @@ from pathlib import Path
 
 from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.manifest import Manifest
-from riformer_deploy.common.files import locked, read_regular, sync_directory
+from riformer_deploy.common.files import locked, read_regular
+from riformer_deploy.common.replacing import sync_directory
 from riformer_deploy.common.serialization import RecordError, load_json
 
 COMMIT = ".commit"

@@ -27,8 +27,10 @@ from riformer_deploy.common.errors import (
     BundleConflictError,
     BundleError,
 )
-from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
+from riformer_deploy.common.files import locked
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.interruption import interruption_deferred
+from riformer_deploy.common.replacing import sync_directory, sync_file
 from riformer_deploy.common.serialization import dump_json
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}

@@ -15,9 +15,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from riformer_deploy.checkpoints.resumable_transfer import DEFAULT_PATIENCE, Patience, transfer
 from riformer_deploy.common.errors import DownloadError, OptionError
-from riformer_deploy.common.files import locked, sha256_of, sync_directory, sync_file
+from riformer_deploy.common.files import locked
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.interruption import kept_on_interruption
 from riformer_deploy.common.progress import CountCallback, uncounted
+from riformer_deploy.common.replacing import sync_directory, sync_file
 from riformer_deploy.model.variants import Variant, find_variant, get_variant
 
 _LOG = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riformer_deploy.common.errors import DatasetError
-from riformer_deploy.common.files import read_regular, sha256_of
+from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.foreign_data import foreign_data
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.data.array_files import open_arrays
 from riformer_deploy.data.class_folders import ClassList, match_folders
 from riformer_deploy.data.decoding import Picture, Rgb, decode_picture

@@ -64,10 +64,12 @@ def instability(samples_ms: Sequence[float]) -> str | None:
     if len(samples_ms) < 2:
         return None
     ordered = sorted(samples_ms)
-    spread = (percentile(ordered, 75) - percentile(ordered, 25)) / median(ordered)
+    middle, spread = median(ordered), percentile(ordered, 75) - percentile(ordered, 25)
     findings = []
-    if spread > _UNSTABLE_SPREAD:
-        findings.append(f"the middle half of the calls spreads over {100 * spread:.0f} % of the median")
+    if spread / middle > _UNSTABLE_SPREAD:
+        findings.append(
+            f"the middle half of the calls spreads over {100 * spread / middle:.0f} % of the median"
+        )
     half = len(samples_ms) // 2
     drift = median(samples_ms[-half:]) / median(samples_ms[:half]) - 1
     if abs(drift) > _UNSTABLE_DRIFT:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from riformer_deploy.bundle.artifacts import TensorSpec
 from riformer_deploy.common.enums import InputForm, OutputForm
 from riformer_deploy.common.errors import ExportError, OptionError
-from riformer_deploy.common.files import utf8_path
+from riformer_deploy.common.utf8_path import utf8_path
 from riformer_deploy.export.lowering import LoweredRIFormer
 from riformer_deploy.export.onnx_graph import opset_of, spec_of
 from riformer_deploy.model.architecture import SMALLEST_SIDE_PX

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from riformer_deploy.common.enums import Method
-from riformer_deploy.common.files import replacing
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
 from riformer_deploy.common.version import VERSION
 from riformer_deploy.data.calibration import CalibrationSet

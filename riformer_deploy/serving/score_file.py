@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from riformer_deploy.common.dependencies import require
 from riformer_deploy.common.errors import BundleConflictError, OptionError
-from riformer_deploy.common.files import holder_of, locked, read_regular, replacing
+from riformer_deploy.common.files import holder_of, locked, read_regular
+from riformer_deploy.common.replacing import replacing
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json, to_jsonable
 
 _RECORD = "score.json"

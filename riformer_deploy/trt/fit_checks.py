@@ -18,7 +18,7 @@ from riformer_deploy.bundle.engine_metadata import (
 from riformer_deploy.bundle.rtx_support import major_minor, rtx_support
 from riformer_deploy.common.dependencies import PACKAGES
 from riformer_deploy.common.enums import HardwareCompatibility
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 from riformer_deploy.trt.invalidity import elsewhere, rebuild
 from riformer_deploy.trt.mismatch import Mismatch

@@ -12,7 +12,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from riformer_deploy.common.files import read_regular, replacing
+from riformer_deploy.common.files import read_regular
+from riformer_deploy.common.replacing import replacing
 
 _LOG = logging.getLogger(__name__)
 _HEADER_BYTES = 64

@@ -14,7 +14,7 @@ from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.model.architecture import Form

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from riformer_deploy.api.fuse import FuseReport
 from riformer_deploy.checkpoints.load import load_checkpoint
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer, model_from_state

@@ -22,7 +22,7 @@ from riformer_deploy.backends.candidate_config import CandidateConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import Precision, RuntimeKind, WeightSet
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.latency_sessions import store_session
 from riformer_deploy.model.architecture import Architecture, Form

@@ -21,7 +21,7 @@ from riformer_deploy.bundle.store import Bundle, engine_of
 from riformer_deploy.bundle.writing import staging, update
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, OptionError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult, Status
 from riformer_deploy.quantization.search import search

@@ -19,7 +19,7 @@ from riformer_deploy.common.errors import (
     OptionError,
     RIFormerDeployError,
 )
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse

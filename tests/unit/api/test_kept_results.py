@@ -16,7 +16,7 @@ from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import NormForm
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult

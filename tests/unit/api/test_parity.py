@@ -20,7 +20,7 @@ from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import BundleChangedError, BundleError, BundleIntegrityError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.results import CandidateParity, LatencyResult, ParityResult, Status

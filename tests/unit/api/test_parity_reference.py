@@ -15,7 +15,7 @@ from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.dependencies import installed_version
 from riformer_deploy.common.errors import BundleIntegrityError, MissingDependencyError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.reference_outputs import ReferenceOutputs, StoredReference
 from riformer_deploy.evaluation.results import Status

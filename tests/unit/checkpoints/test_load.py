@@ -13,7 +13,7 @@ from torch import Tensor
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common.enums import WeightSet
 from riformer_deploy.common.errors import CheckpointError, CheckpointKeysError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.model.architecture import Architecture, Form
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse

@@ -14,7 +14,7 @@ from torch import Tensor
 from riformer_deploy.checkpoints.load import load_checkpoint
 from riformer_deploy.common import snapshots
 from riformer_deploy.common.errors import CheckpointUnreadableError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from tests.safetensors_files import write_safetensors
 
 Write = Callable[..., Path]

@@ -15,7 +15,7 @@ from riformer_deploy.bundle.results import store_result
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
 from riformer_deploy.common.errors import BundleError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.evaluation.latency_summary import summarize
 from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples

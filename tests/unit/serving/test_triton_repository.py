@@ -14,7 +14,7 @@ from riformer_deploy.bundle.artifacts import MANIFEST
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision
 from riformer_deploy.common.errors import BundleConflictError, BundleError, OptionError
-from riformer_deploy.common.files import sha256_of
+from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import dump_json
 from riformer_deploy.serving.golden import golden_of
 from riformer_deploy.serving.triton_repository import PicturePreprocessing, TritonOptions, write_repository

@@ -177,7 +177,7 @@ MUTATIONS = [
         'IBuilderConfig" has no attribute "num_compute_capabilities"',
     ),
     (
-        "engine.py",
+        "validity.py",
         "    if not trt.has_validity_check:\n        return None\n",
         "",
         "10.16 11.4",
