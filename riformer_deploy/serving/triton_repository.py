@@ -39,10 +39,10 @@ CONFIG = "config.pbtxt"
 _VERSION = "1"
 _TOOLKIT = "toolkit"
 _MODULES = (
-    "common/__init__.py", "common/dependencies.py", "common/distributions.py", "common/errors.py",
-    "common/serialization.py", "common/files.py", "common/foreign_data.py", "common/telemetry.py",
-    "data/__init__.py", "data/decoding.py", "data/jpeg.py", "data/png.py", "data/preprocessing.py",
-    "data/tiff.py", "data/transforms.py", "serving/__init__.py", "serving/triton_pictures.py",
+    "common/__init__.py", "common/dependencies.py", "common/errors.py", "common/serialization.py",
+    "common/files.py", "common/foreign_data.py", "common/telemetry.py", "data/__init__.py",
+    "data/decoding.py", "data/jpeg.py", "data/png.py", "data/preprocessing.py", "data/tiff.py",
+    "data/transforms.py", "serving/__init__.py", "serving/triton_pictures.py",
 )  # fmt: skip
 """What the preprocessing model imports of this package; it goes into the repository as it is here."""
 _MODEL = f'''"""The preprocessing of this repository's pictures, by the modules in ``{_TOOLKIT}``."""
