@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from riformer_deploy.bundle.rtx_support import rtx_support
-from riformer_deploy.common import distributions, telemetry
+from riformer_deploy.common import telemetry
 from riformer_deploy.common.dependencies import PACKAGES, installed_version, require, require_installed
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
@@ -103,7 +103,7 @@ def _see(name: str, *, imports: bool) -> None:
 
 def _required(name: str, *, imports: bool) -> Finding:
     try:
-        version = distributions.version_of(name)
+        version = importlib.metadata.version(name)
         _see(name, imports=imports)
     except importlib.metadata.PackageNotFoundError:
         health, version, detail = Health.MISSING, None, "not installed"

@@ -11,7 +11,6 @@ from types import ModuleType
 
 from packaging.version import InvalidVersion, Version
 
-from riformer_deploy.common import distributions
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.common.telemetry import without_openvino_telemetry
 
@@ -82,7 +81,7 @@ def _installed(module: str) -> tuple[str, str] | None:
     found: dict[str, str] = {}
     for name in PACKAGES[module].distributions:
         try:
-            found[name] = distributions.version_of(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     if len(found) > 1:  # say onnxruntime in one folder and onnxruntime-gpu in one that is searched earlier

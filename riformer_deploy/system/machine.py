@@ -9,7 +9,6 @@ import resource
 import sys
 from pathlib import Path
 
-from riformer_deploy.common import distributions
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.system.records import Machine
 
@@ -32,7 +31,7 @@ def library_versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:
         try:
-            found[name] = distributions.version_of(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found

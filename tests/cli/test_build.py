@@ -15,7 +15,6 @@ from riformer_deploy.api import build
 from riformer_deploy.api.build import BuildReport
 from riformer_deploy.bundle.engine_metadata import BatchProfile, BuildSettings, TensorRTFlavor
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common import distributions
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.common.serialization import load_json
@@ -191,7 +190,7 @@ def test_without_any_tensorrt_the_command_that_installs_one_is_told(
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(distributions, "version_of", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     for line, name in ((("build", tiny_bundle), "tensorrt-rtx"),
                        (("build", tiny_bundle, "--backend", "tensorrt-rtx"), "tensorrt-rtx")):  # fmt: skip
         ran = cli(*line)

@@ -10,7 +10,7 @@ import pytest
 
 from riformer_deploy.api import doctor
 from riformer_deploy.api.doctor import DoctorReport, Health
-from riformer_deploy.common import dependencies, distributions
+from riformer_deploy.common import dependencies
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.system.cuda_driver import Driver
 
@@ -28,7 +28,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(distributions, "version_of", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     none = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
     monkeypatch.setattr(doctor, "query_driver", lambda: none)
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from riformer_deploy.common import distributions
 from riformer_deploy.common.errors import RIFormerDeployError
 
 Run = Callable[..., CompletedProcess[str]]
@@ -159,7 +158,7 @@ def test_a_missing_onnx_runtime_exits_20_with_the_command_that_installs_it(
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(distributions, "version_of", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     ran = cli("verify", "parity", tiny_bundle_copy)
     assert (ran.returncode, ran.stdout) == (20, "")
     assert 'pip install "onnxruntime>=1.20"' in ran.stderr

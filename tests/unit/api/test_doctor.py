@@ -11,7 +11,7 @@ import pytest
 
 from riformer_deploy.api import doctor
 from riformer_deploy.api.doctor import DoctorReport, Finding, Health, examine
-from riformer_deploy.common import dependencies, distributions
+from riformer_deploy.common import dependencies
 from riformer_deploy.common.serialization import dump_json, load_json
 from riformer_deploy.system.cuda_driver import Driver, Gpu
 
@@ -48,7 +48,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise failure
             return ModuleType(name)
 
-        monkeypatch.setattr(distributions, "version_of", installed)
+        monkeypatch.setattr(importlib.metadata, "version", installed)
         monkeypatch.setattr(importlib, "import_module", load)
 
     return install
@@ -176,7 +176,7 @@ def test_a_required_package_that_is_gone_is_missing(monkeypatch: pytest.MonkeyPa
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(distributions, "version_of", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     found = _finding("onnxscript")
     assert (found.health, found.version, found.detail) == (Health.MISSING, None, "not installed")
     assert "pip install" in found.remedy

@@ -5,7 +5,6 @@ import importlib.metadata
 import pytest
 
 from riformer_deploy.bundle.engine_metadata import BuildSettings, TensorRTFlavor
-from riformer_deploy.common import distributions
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.common.errors import MissingDependencyError, OptionError
 from riformer_deploy.system.cuda_driver import Driver, Gpu
@@ -28,7 +27,7 @@ def _only(monkeypatch: pytest.MonkeyPatch, *installed: TensorRTFlavor) -> None:
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(distributions, "version_of", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
 
 
 def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:

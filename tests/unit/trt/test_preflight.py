@@ -16,7 +16,6 @@ from riformer_deploy.bundle.engine_metadata import (
     EngineArtifact,
     TensorRTFlavor,
 )
-from riformer_deploy.common import distributions
 from riformer_deploy.common.enums import HardwareCompatibility, Precision
 from riformer_deploy.common.errors import EngineUnfitError, MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu
@@ -439,7 +438,7 @@ def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pyte
             raise importlib.metadata.PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr(distributions, "version_of", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     assert this_host() == Host(
         versions={TensorRTFlavor.TENSORRT: "10.16.0.1", TensorRTFlavor.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )
