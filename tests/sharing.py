@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +17,9 @@ import pytest
 import torch
 from torch import nn
 
+from riformer_deploy.common.enums import InputForm
 from riformer_deploy.common.files import locked, replacing
+from riformer_deploy.export.lowering import LoweredRIFormer
 
 
 def shared_folder(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Path:
@@ -42,16 +46,29 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
     return path
 
 
+_OF_PIXELS = frozenset({"model.flipped", "model.mean", "model.std"})
+"""What a lowered model takes of the preprocessing: a graph of images that are normalised already has none."""
+
+
 def _identity(model: nn.Module, arguments: object) -> str:
     """A hash of all that an export depends on: classes, plain attributes, tensors and arguments.
 
     A set's order differs between workers: then the same model is exported twice, which is only slower.
     """
     found = hashlib.sha256(repr(arguments).encode())
+    lowered = getattr(model, "model", None)
+    takes_pixels = not isinstance(lowered, LoweredRIFormer) or lowered.config.input_form is InputForm.UINT8
+    unused = frozenset[str]() if takes_pixels else _OF_PIXELS
     for name, part in model.named_modules():
-        plain = {key: value for key, value in vars(part).items() if not key.startswith("_")}
+        plain = {
+            key: value
+            for key, value in vars(part).items()
+            if not key.startswith("_") and f"{name}.{key}" not in unused
+        }
         found.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {plain!r}".encode())
     for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if name in unused:
+            continue
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
@@ -107,8 +124,19 @@ def remembering(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
 
 
 def exporting_once(folder: Path) -> Iterator[None]:
-    """``torch.onnx.export`` remembers meanwhile."""
+    """``torch.onnx.export`` remembers meanwhile, and looks for its operators' translations once.
+
+    It only reads their registry, and making one takes a sixth of an export. The garbage collector is not
+    to look again and again at what was imported: an export sets it off many times.
+    """
+    gc.collect()
+    gc.freeze()
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):  # onnxscript, on a machine that cannot export
+            from torch.onnx._internal.exporter._registration import ONNXRegistry  # noqa: PLC0415
+
+            once = functools.cache(ONNXRegistry.from_torchlib)
+            patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
         patch.setattr(torch.onnx, "export", remembering(torch.onnx.export, folder))
         yield

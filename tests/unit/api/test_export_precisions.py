@@ -42,13 +42,13 @@ PLAIN = LoweringConfig()
 
 @pytest.fixture
 def export(tmp_path: Path, tiny_checkpoint: Path) -> Export:
-    """``export(*precisions, lowering=..., **options)``: the tiny model at 32 px into the folder ``out``."""
+    """``export(*precisions, lowering=..., **options)``: the tiny model at 64x48 px into ``out``."""
 
     def run(*precisions: str, lowering: LoweringConfig = PLAIN, **options: Any) -> ExportReport:
         asked = ExportOptions(
             checkpoint=tiny_checkpoint,
             output=tmp_path / "out",
-            image_size_px=(32, 32),
+            image_size_px=(64, 48),
             lowerings=tuple(dataclasses.replace(lowering, precision=Precision(item)) for item in precisions),
             **options,
         )
@@ -384,7 +384,7 @@ def test_an_impossible_gate_fails_and_nothing_is_written(export: Export, tmp_pat
 
 def test_images_that_no_precision_needs_are_those_that_parity_runs_on(export: Export, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((16, 3, 32, 32)).astype(np.float32)
+    images = rng.standard_normal((16, 3, 64, 48)).astype(np.float32)
     np.savez(tmp_path / "images.npz", images=images)
     report = export("fp32", calibration=str(tmp_path / "images.npz"))
     assert report.parity.inputs.description == "calibration images of the bundle"
