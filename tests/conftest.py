@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cuda",
         help="where the stand-in for TensorRT computes: cpu is a dry run of its tests without a GPU",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of pytest-xdist's workers, and what it starts, has a core of its own.
+
+    Runtimes take as many threads as there are cores: on busy ones their threads wait for each other, at
+    several times the cost.
+    """
+    if hasattr(config, "workerinput") and hasattr(os, "sched_setaffinity"):
+        cores, number = (
+            sorted(os.sched_getaffinity(0)),
+            int(config.workerinput["workerid"].removeprefix("gw")),
+        )
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 
 @pytest.hookimpl(tryfirst=True)
