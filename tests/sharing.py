@@ -75,17 +75,21 @@ def _identity(model: nn.Module, arguments: object) -> str:
 
 
 @contextlib.contextmanager
-def _untraced() -> Iterator[None]:
+def _unwatched() -> Iterator[None]:
     """Coverage pauses: it would look at millions of calls inside PyTorch, which take twice as long then.
 
-    What an export runs of ours runs in many other tests, too.
+    What an export runs of ours runs in many other tests, too. The garbage collector, which would look at
+    the exporter's objects again and again while it makes them, has its turn afterwards.
     """
-    tracer = sys.gettrace()
+    tracer, collecting = sys.gettrace(), gc.isenabled()
     sys.settrace(None)
+    gc.disable()
     try:
         yield
     finally:
         sys.settrace(tracer)
+        if collecting:
+            gc.enable()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,7 @@ def remembering(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         path = folder / f"{_identity(model, (shapes, sorted(options.items())))}.onnx"
         if path.exists():
             return Program(model_proto=onnx.load(path))
-        with _untraced():
+        with _unwatched():
             graph: onnx.ModelProto = export(model, examples, **options).model_proto
         with replacing(path) as partial:
             onnx.save(graph, partial)
@@ -126,8 +130,8 @@ def remembering(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
 def exporting_once(folder: Path) -> Iterator[None]:
     """``torch.onnx.export`` remembers meanwhile, and looks for its operators' translations once.
 
-    It only reads their registry, and making one takes a sixth of an export. The garbage collector is not
-    to look again and again at what was imported: an export sets it off many times.
+    It only reads their registry, and making one takes a sixth of an export. What was imported by now is
+    no garbage: the collector leaves it out from here on.
     """
     gc.collect()
     gc.freeze()

@@ -180,7 +180,7 @@ def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run
 def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_nothing_written(
     export: Export, cli: Run, tmp_path: Path, tiny_bundle: Path
 ) -> None:
-    given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3)))
+    given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(16, 64, 48, 3)))
     ranked = load_json(SensitivityReport, cli("sensitivity", tiny_bundle, *given, "--json").stdout)
     assert ranked.everything.sqnr_db is not None
     int8 = ("--precision", "int8", *given)
@@ -201,7 +201,7 @@ def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_not
     assert all(name in note for name in excluded)
     record = artifact.lowering.calibration
     assert record is not None
-    assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 64, "mse")
+    assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 16, "mse")
     assert set(artifact.lowering.smoothquant_scales) | set(excluded) >= {
         f"backbone.network.{index}.proj" for index in (1, 3, 5)
     }

@@ -163,10 +163,10 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lowering", "opset"),
+    ("lowering", "opset", "batch"),
     [
         *(
-            pytest.param(lowering, opset, marks=pytest.mark.slow)
+            pytest.param(lowering, opset, None, marks=pytest.mark.slow)
             for lowering, opset in (
                 (LoweringConfig(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
                 (LoweringConfig(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
@@ -176,7 +176,7 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
                 (LoweringConfig(output_form=OutputForm.FEATURES), 18),
             )
         ),
-        # What those try one by one, at once.
+        # What those try one by one, at once, and of a fixed batch, which PyTorch exports sooner.
         (
             LoweringConfig(
                 norm=NormForm.GROUP,
@@ -187,17 +187,21 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
                 topk=3,
             ),
             21,
+            2,
         ),
         pytest.param(
             LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.PROBABILITIES, io=Precision.FP16),
             18,
+            None,
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: LoweringConfig, opset: int) -> None:
+def test_every_form_is_proven(
+    export: Export, tmp_path: Path, lowering: LoweringConfig, opset: int, batch: int | None
+) -> None:
     precisions = ("fp16", "int8", "fp8") if opset >= 19 else ("fp16", "int8")
-    report = export(*precisions, lowering=lowering, calibration="random", opset=opset)
+    report = export(*precisions, lowering=lowering, calibration="random", opset=opset, batch=batch)
     assert report.status is Status.PASSED
     assert any("random" in note for note in report.notes)
     proven = {item.name: [output.name for output in item.outputs] for item in report.parity.candidates}

@@ -59,8 +59,8 @@ def _graph_verdict(directory: Path, tolerances: dict[Precision, Tolerance] = TOL
     return graph
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("block", ["0.0", "0.1", "4.3", "6.1"])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("block", ["4.3", "0.0", "0.1", "6.1"])
 def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_named(
     tmp_path: Path, digits_bundle: Path, block: str
 ) -> None:

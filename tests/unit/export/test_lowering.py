@@ -215,6 +215,7 @@ def test_fp16_of_golden_weights_is_within_1e_3_of_float64_at_both_sizes(
         assert _golden_error(repository, variant, found) <= 1e-3, variant.name
 
 
+@pytest.mark.slow
 def test_fp16_of_golden_s12_keeps_its_tolerance_in_onnx_runtime(
     golden: ModuleType, filled: Callable[..., dict[str, Tensor]], repository: Path, tmp_path: Path
 ) -> None:
