@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import hashlib
@@ -17,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.common.enums import InputForm
 from riformer_deploy.common.files import locked, replacing
 from riformer_deploy.export.lowering import LoweredRIFormer
@@ -50,6 +52,11 @@ _OF_PIXELS = frozenset({"model.flipped", "model.mean", "model.std"})
 """What a lowered model takes of the preprocessing: a graph of images that are normalised already has none."""
 
 
+def _plain(value: object) -> object:
+    """An attribute, less what a graph has nothing of: which images ranges were measured on."""
+    return dataclasses.replace(value, calibration=None) if isinstance(value, LoweringConfig) else value
+
+
 def _identity(model: nn.Module, arguments: object) -> str:
     """A hash of all that an export depends on: classes, plain attributes, tensors and arguments.
 
@@ -61,7 +68,7 @@ def _identity(model: nn.Module, arguments: object) -> str:
     unused = frozenset[str]() if takes_pixels else _OF_PIXELS
     for name, part in model.named_modules():
         plain = {
-            key: value
+            key: _plain(value)
             for key, value in vars(part).items()
             if not key.startswith("_") and f"{name}.{key}" not in unused
         }
