@@ -82,19 +82,27 @@ def _identity(model: nn.Module, arguments: object) -> str:
 
 
 @contextlib.contextmanager
-def _unwatched() -> Iterator[None]:
-    """Coverage pauses: it would look at millions of calls inside PyTorch, which take twice as long then.
+def untraced() -> Iterator[None]:
+    """Coverage pauses: with it all Python code takes twice as long, that of others included.
 
-    What an export runs of ours runs in many other tests, too. The garbage collector, which would look at
-    the exporter's objects again and again while it makes them, has its turn afterwards.
+    For what runs no line of ours that other tests do not run, too.
     """
-    tracer, collecting = sys.gettrace(), gc.isenabled()
+    tracer = sys.gettrace()
     sys.settrace(None)
-    gc.disable()
     try:
         yield
     finally:
         sys.settrace(tracer)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """The garbage collector pauses: it would look at what an exporter makes again and again meanwhile."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
         if collecting:
             gc.enable()
 
@@ -125,7 +133,7 @@ def remembering(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         path = folder / f"{_identity(model, (shapes, sorted(options.items())))}.onnx"
         if path.exists():
             return Program(model_proto=onnx.load(path))
-        with _unwatched():
+        with untraced(), _uncollected():
             graph: onnx.ModelProto = export(model, examples, **options).model_proto
         with replacing(path) as partial:
             onnx.save(graph, partial)

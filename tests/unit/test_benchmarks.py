@@ -172,6 +172,7 @@ def test_a_floor_is_the_longer_of_moving_and_computing_layer_by_layer(roofline: 
     assert floor.computing_ms == pytest.approx(1000 * 3.01)  # int8 quantises layers outside the MLPs, too
 
 
+@pytest.mark.untraced
 def test_the_page_of_figures_is_up_to_date(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     import render  # noqa: PLC0415  # found only now

@@ -61,6 +61,7 @@ def _graph(directory: Path, precision: str) -> onnx.ModelProto:
     return onnx.load(directory / f"model.{precision}.onnx")
 
 
+@pytest.mark.untraced
 def test_the_figures_of_the_digits_hold_in_onnx_runtime(
     precise_bundle: Path,
     digits_inputs: NDArray[np.float32],
@@ -81,6 +82,7 @@ def test_the_figures_of_the_digits_hold_in_onnx_runtime(
     assert 0.22 < sizes["int8"] / sizes["fp32"] < 0.4
 
 
+@pytest.mark.untraced
 def test_the_figures_of_fp8_hold_in_onnx_runtime_and_the_file_is_the_module(
     fp8_bundle: Path,
     digits_folded: RIFormer,
@@ -162,6 +164,7 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
     }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("lowering", "opset", "batch"),
     [
