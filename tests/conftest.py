@@ -496,7 +496,8 @@ def finished_run(shared: Path, asked: Callable[..., RunOptions]) -> Path:
 
     def make(path: Path) -> None:
         torch.set_num_threads(1)
-        run_checkpoint(asked(path))
+        with untraced():
+            run_checkpoint(asked(path))
 
     return made_once(shared / "run", make)
 

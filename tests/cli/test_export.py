@@ -165,6 +165,7 @@ def test_a_failed_export_replaces_only_an_earlier_one(
     assert _files(tiny_bundle_copy) == before
 
 
+@pytest.mark.untraced
 def test_failed_parity_with_json_reports_it_and_keeps_the_bundle_that_was_there(
     cli: Run, tiny_bundle_copy: Path, tiny_checkpoint: Path
 ) -> None:

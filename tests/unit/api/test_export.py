@@ -176,7 +176,7 @@ def test_a_deploy_form_checkpoint_is_exported_and_proven_against_itself(
     tmp_path: Path, write_checkpoint: Callable[..., Path], tiny_model: RIFormer
 ) -> None:
     checkpoint = write_checkpoint(fuse(tiny_model).state_dict(), legacy=True)
-    report = export_checkpoint(_options(checkpoint, tmp_path / "out"))
+    report = export_checkpoint(_options(checkpoint, tmp_path / "out", batch=2))
     assert report.status is Status.PASSED
     assert report.parity.reference == "PyTorch float64, deploy form"
     manifest = Bundle.open(tmp_path / "out").manifest
