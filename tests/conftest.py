@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,7 +41,7 @@ from riformer_deploy.quantization.observations import Observations
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
-from tests.sharing import exporting_once, made_once, shared_folder
+from tests.sharing import exporting_once, made_once, shared_folder, untraced
 
 REAL_EXPORT = torch.onnx.export
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +64,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of pytest-xdist's workers, and what it starts, has a core of its own.
+
+    Runtimes take as many threads as there are cores: on busy ones their threads wait for each other, at
+    several times the cost.
+    """
+    if hasattr(config, "workerinput") and hasattr(os, "sched_setaffinity"):
+        cores, number = (
+            sorted(os.sched_getaffinity(0)),
+            int(config.workerinput["workerid"].removeprefix("gw")),
+        )
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the cases of a test that is marked ``sampled(count)`` all but so many, spread evenly, are slow."""
@@ -76,6 +92,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for place, item in enumerate(found):
             if place not in quick:
                 item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Coverage pauses in a test that is marked ``untraced``; not in its fixtures."""
+    with untraced() if item.get_closest_marker("untraced") else contextlib.nullcontext():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -318,10 +341,10 @@ def _export(checkpoint: Path, output: Path, size: tuple[int, int], **options: An
 
     def make(path: Path) -> None:
         torch.set_num_threads(1)
-        report = export_checkpoint(
-            # paths as text, as users give them; tests of exports give Path
-            ExportOptions(checkpoint=str(checkpoint), output=str(path), image_size_px=size, **options)
-        )
+        # paths as text, as users give them; tests of exports give Path
+        asked = ExportOptions(checkpoint=str(checkpoint), output=str(path), image_size_px=size, **options)
+        with untraced():
+            report = export_checkpoint(asked)
         assert report.status is Status.PASSED
 
     return made_once(output, make)
@@ -474,7 +497,8 @@ def finished_run(shared: Path, asked: Callable[..., RunOptions]) -> Path:
 
     def make(path: Path) -> None:
         torch.set_num_threads(1)
-        run_checkpoint(asked(path))
+        with untraced():
+            run_checkpoint(asked(path))
 
     return made_once(shared / "run", make)
 

@@ -27,6 +27,8 @@ from riformer_deploy.evaluation.stored_parity import stored_parity
 from tests.battery import cases
 from tests.manifests import restate
 
+pytestmark = pytest.mark.untraced
+
 SECONDS = 20
 MORE_BYTES = 2**31
 """What a case may add to the address space: reading the bundle takes a hundredth of it."""

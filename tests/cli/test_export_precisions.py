@@ -133,7 +133,8 @@ def test_every_choice_reaches_the_graphs_and_the_manifest(export: Export, cli: R
 def test_random_calibration_is_marked_in_report_bundle_and_inspect(
     export: Export, cli: Run, tmp_path: Path
 ) -> None:
-    ran = export("--precision", "int8", "--calibration", "random", "--norm-form", "group", "--opset", "21")
+    forms = ("--norm-form", "group", "--opset", "21", "--batch", "2")
+    ran = export("--precision", "int8", "--calibration", "random", *forms)
     assert ran.returncode == 0, ran.stderr
     assert "note: the calibration images are random: accuracy on real images is not known" in ran.stderr
     text = cli("inspect", tmp_path / "out")
@@ -152,9 +153,8 @@ def test_random_calibration_is_marked_in_report_bundle_and_inspect(
 def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run, tmp_path: Path) -> None:
     excluded = "backbone.network.0.0.mlp.fc2"
     images = _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3))
-    ran = export(
-        "--precision", "fp8", "--calibration", images, "--exclude-layers", excluded, "--input", "uint8"
-    )
+    asked = ("--exclude-layers", excluded, "--input", "uint8", "--batch", "2")
+    ran = export("--precision", "fp8", "--calibration", images, *asked)
     assert ran.returncode == 0, ran.stderr
     assert "histograms" not in ran.stderr
     (artifact,) = Bundle.open(tmp_path / "out").manifest.onnx
@@ -180,10 +180,10 @@ def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run
 def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_nothing_written(
     export: Export, cli: Run, tmp_path: Path, tiny_bundle: Path
 ) -> None:
-    given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3)))
+    given = ("--calibration", _arrays(tmp_path / "noise.npz", images=(16, 64, 48, 3)))
     ranked = load_json(SensitivityReport, cli("sensitivity", tiny_bundle, *given, "--json").stdout)
     assert ranked.everything.sqnr_db is not None
-    int8 = ("--precision", "int8", *given)
+    int8 = ("--precision", "int8", *given, "--batch", "2")
     ran = export(*int8, "--min-sqnr", "150", "--max-drop", "100")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "int8 cannot hold the gate, even with every layer excluded" in ran.stderr
@@ -201,7 +201,7 @@ def test_a_gate_names_what_it_excludes_and_one_that_cannot_hold_exits_1_with_not
     assert all(name in note for name in excluded)
     record = artifact.lowering.calibration
     assert record is not None
-    assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 64, "mse")
+    assert (record.source, record.random, record.images, record.method) == ("noise.npz", False, 16, "mse")
     assert set(artifact.lowering.smoothquant_scales) | set(excluded) >= {
         f"backbone.network.{index}.proj" for index in (1, 3, 5)
     }

@@ -14,8 +14,8 @@ import pytest
 @pytest.mark.parametrize(
     ("sent", "step"),
     [
-        (signal.SIGINT, "proving parity"),
         (signal.SIGTERM, "exporting fp32 to ONNX"),
+        (signal.SIGINT, "proving parity"),
         (signal.SIGHUP, "proving parity"),
     ],
 )

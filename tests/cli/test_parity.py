@@ -96,6 +96,7 @@ def test_limits_that_mean_nothing_are_refused(cli: Run, tiny_bundle: Path, optio
     assert "must be a finite number of at least 0" in ran.stderr
 
 
+@pytest.mark.untraced
 def test_the_bundle_that_the_current_folder_is_is_found(
     cli: Run, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ def test_the_bundle_that_the_current_folder_is_is_found(
     assert cli("verify", "parity").stdout.endswith("Parity: passed\n")
 
 
+@pytest.mark.untraced
 def test_the_one_bundle_in_the_current_folder_is_found(
     cli: Run, tiny_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ print(sorted({"torch", "onnxruntime", "onnx", "numpy", "rich", "typer"} & set(sy
     assert python(program) == "[]"
 
 
+@pytest.mark.slow
 def test_fuse_is_the_function_whatever_was_imported_before_it(python: Callable[[str], str]) -> None:
     program = """
 from riformer_deploy import export_checkpoint, fold, fuse

@@ -212,7 +212,7 @@ def test_a_graph_of_fixed_batch_becomes_an_engine_of_that_batch(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     bundle = tmp_path / "fixed"
-    options = ExportOptions(checkpoint=tiny_checkpoint, output=bundle, image_size_px=(32, 32), batch=3)
+    options = ExportOptions(checkpoint=tiny_checkpoint, output=bundle, image_size_px=(64, 48), batch=3)
     assert export_checkpoint(options).status is Status.PASSED
     before = _files(bundle)
     with pytest.raises(OptionError, match="fixed batch of 3"):
@@ -220,7 +220,7 @@ def test_a_graph_of_fixed_batch_becomes_an_engine_of_that_batch(
     assert _files(bundle) == before
     (artifact,) = build_engines(bundle, BuildOptions()).engines
     assert artifact.metadata.profiles == (_profile(3, 3, 3),)
-    assert artifact.inputs[0].shape == (3, 3, 32, 32)
+    assert artifact.inputs[0].shape == (3, 3, 64, 48)
 
 
 def test_a_bundle_that_was_exported_anew_meanwhile_is_not_given_engines_of_old_graphs(

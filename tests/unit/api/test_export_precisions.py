@@ -42,13 +42,13 @@ PLAIN = LoweringConfig()
 
 @pytest.fixture
 def export(tmp_path: Path, tiny_checkpoint: Path) -> Export:
-    """``export(*precisions, lowering=..., **options)``: the tiny model at 32 px into the folder ``out``."""
+    """``export(*precisions, lowering=..., **options)``: the tiny model at 64x48 px into ``out``."""
 
     def run(*precisions: str, lowering: LoweringConfig = PLAIN, **options: Any) -> ExportReport:
         asked = ExportOptions(
             checkpoint=tiny_checkpoint,
             output=tmp_path / "out",
-            image_size_px=(32, 32),
+            image_size_px=(64, 48),
             lowerings=tuple(dataclasses.replace(lowering, precision=Precision(item)) for item in precisions),
             **options,
         )
@@ -61,6 +61,7 @@ def _graph(directory: Path, precision: str) -> onnx.ModelProto:
     return onnx.load(directory / f"model.{precision}.onnx")
 
 
+@pytest.mark.untraced
 def test_the_figures_of_the_digits_hold_in_onnx_runtime(
     precise_bundle: Path,
     digits_inputs: NDArray[np.float32],
@@ -81,6 +82,7 @@ def test_the_figures_of_the_digits_hold_in_onnx_runtime(
     assert 0.22 < sizes["int8"] / sizes["fp32"] < 0.4
 
 
+@pytest.mark.untraced
 def test_the_figures_of_fp8_hold_in_onnx_runtime_and_the_file_is_the_module(
     fp8_bundle: Path,
     digits_folded: RIFormer,
@@ -162,11 +164,12 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
     }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
-    ("lowering", "opset"),
+    ("lowering", "opset", "batch"),
     [
         *(
-            pytest.param(lowering, opset, marks=pytest.mark.slow)
+            pytest.param(lowering, opset, None, marks=pytest.mark.slow)
             for lowering, opset in (
                 (LoweringConfig(norm=NormForm.GROUP, int8_base=Precision.FP16), 21),
                 (LoweringConfig(norm=NormForm.MOMENTS, input_form=InputForm.UINT8), 20),
@@ -176,7 +179,7 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
                 (LoweringConfig(output_form=OutputForm.FEATURES), 18),
             )
         ),
-        # What those try one by one, at once.
+        # What those try one by one, at once, and of a fixed batch, which PyTorch exports sooner.
         (
             LoweringConfig(
                 norm=NormForm.GROUP,
@@ -187,17 +190,21 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
                 topk=3,
             ),
             21,
+            2,
         ),
         pytest.param(
             LoweringConfig(norm=NormForm.MOMENTS, output_form=OutputForm.PROBABILITIES, io=Precision.FP16),
             18,
+            None,
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_every_form_is_proven(export: Export, tmp_path: Path, lowering: LoweringConfig, opset: int) -> None:
+def test_every_form_is_proven(
+    export: Export, tmp_path: Path, lowering: LoweringConfig, opset: int, batch: int | None
+) -> None:
     precisions = ("fp16", "int8", "fp8") if opset >= 19 else ("fp16", "int8")
-    report = export(*precisions, lowering=lowering, calibration="random", opset=opset)
+    report = export(*precisions, lowering=lowering, calibration="random", opset=opset, batch=batch)
     assert report.status is Status.PASSED
     assert any("random" in note for note in report.notes)
     proven = {item.name: [output.name for output in item.outputs] for item in report.parity.candidates}
@@ -384,7 +391,7 @@ def test_an_impossible_gate_fails_and_nothing_is_written(export: Export, tmp_pat
 
 def test_images_that_no_precision_needs_are_those_that_parity_runs_on(export: Export, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((16, 3, 32, 32)).astype(np.float32)
+    images = rng.standard_normal((16, 3, 64, 48)).astype(np.float32)
     np.savez(tmp_path / "images.npz", images=images)
     report = export("fp32", calibration=str(tmp_path / "images.npz"))
     assert report.parity.inputs.description == "calibration images of the bundle"

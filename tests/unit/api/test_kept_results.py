@@ -163,7 +163,7 @@ def test_exporting_the_identical_file_again_keeps_its_results(
     for kind in ("latency", "latency.csv", "parity-user"):
         assert after.manifest.results[kind] == measured.manifest.results[kind]
         after.path_of(after.manifest.results[kind])
-    other = dataclasses.replace(options, lowerings=(LoweringConfig(norm=NormForm.LAYER),))
+    other = dataclasses.replace(options, lowerings=(LoweringConfig(norm=NormForm.MOMENTS),))
     notes = export_checkpoint(other).notes
     assert "dropped from the bundle: latency.json: onnx: measured of a file that is replaced" in notes
     assert set(Bundle.open(measured.directory).manifest.results) == {"parity", "latency"}

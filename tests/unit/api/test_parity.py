@@ -59,8 +59,9 @@ def _graph_verdict(directory: Path, tolerances: dict[Precision, Tolerance] = TOL
     return graph
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("block", ["0.0", "0.1", "4.3", "6.1"])
+@pytest.mark.untraced
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("block", ["4.3", "0.0", "0.1", "6.1"])
 def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_named(
     tmp_path: Path, digits_bundle: Path, block: str
 ) -> None:
@@ -73,6 +74,7 @@ def test_one_wrong_weight_in_the_trained_models_graph_fails_and_its_block_is_nam
     assert out[0] == int(block[0]) // 2 + 1
 
 
+@pytest.mark.untraced
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("block", ["0.0", "2.0", "4.0", "4.1", "6.0"])
 def test_one_wrong_weight_in_any_block_of_the_tiny_graph_fails_and_its_block_is_named(
@@ -91,6 +93,7 @@ def test_a_wrong_classifier_fails_and_no_block_is_blamed(tiny_bundle_copy: Path)
     assert found.first_bad_block is None
 
 
+@pytest.mark.untraced
 def test_a_graph_that_gives_nan_fails_under_the_loosest_tolerance(tiny_bundle_copy: Path) -> None:
     _damage(tiny_bundle_copy, "backbone.network.4.1.mlp.fc2.bias", lambda values: values.fill(np.nan))
     found = _graph_verdict(tiny_bundle_copy, LOOSE)
@@ -99,6 +102,7 @@ def test_a_graph_that_gives_nan_fails_under_the_loosest_tolerance(tiny_bundle_co
     assert found.outputs[0].deviation.finite is False
 
 
+@pytest.mark.untraced
 def test_a_loosened_tolerance_passes_a_damaged_graph_and_is_marked_as_the_users(
     tiny_bundle_copy: Path,
 ) -> None:
@@ -107,6 +111,7 @@ def test_a_loosened_tolerance_passes_a_damaged_graph_and_is_marked_as_the_users(
     assert (found.status, found.tolerance.stated) == (Status.PASSED, "user")
 
 
+@pytest.mark.untraced
 def test_every_artifact_of_a_sound_bundle_is_proven_on_every_batch_size(tiny_bundle: Path) -> None:
     said: list[str] = []
     result = measure_parity(Bundle.open(tiny_bundle), TOLERANCES, said.append)
@@ -139,6 +144,7 @@ def test_verifying_stores_the_result_in_the_bundle_with_its_parent(tiny_bundle_c
     assert dataclasses.replace(bundle.manifest, results={}) == dataclasses.replace(before, results={})
 
 
+@pytest.mark.untraced
 def test_a_failed_verification_is_stored_as_failed(tiny_bundle_copy: Path) -> None:
     _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     assert verify_bundle(tiny_bundle_copy).status is Status.FAILED

@@ -400,11 +400,51 @@ def _killed(line: list[str], folder: Path, due: Callable[[], bool]) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.usefixtures("without_report")
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, asked: Asked, labelled_pictures: Path) -> None:
-    bundle, log = tmp_path / "bundle", tmp_path / "killed.log"
-    pictures = tmp_path / "pictures"
-    for source in labelled_pictures.rglob("*.png"):  # enough for several batches
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Killable:
+    """A run in a process of its own, on enough pictures for several batches.
+
+    Attributes:
+        options: The same run in this process.
+        line: Its command.
+    """
+
+    options: RunOptions
+    line: list[str]
+
+    @property
+    def bundle(self) -> Path:
+        return Path(self.options.output or "")
+
+    def said(self, text: str) -> bool:
+        """Whether the process that was started last printed this."""
+        return text in (self.bundle.parent / "killed.log").read_text(encoding="utf-8")
+
+    def answered(self) -> bool:
+        """Whether its accuracy pass has stored the answers to more than one batch."""
+        logs = self.bundle.glob(".accuracy-*.jsonl")
+        return any(len(path.read_bytes().splitlines()) > 2 for path in logs)
+
+    def export(self) -> dict[str, str]:
+        """The graphs, by the library; the hashes of the bundle's files."""
+        lowerings = (LoweringConfig(), LoweringConfig(precision=Precision.FP16))
+        report = export_checkpoint(
+            ExportOptions(
+                checkpoint=self.options.checkpoint,
+                output=self.bundle,
+                image_size_px=(64, 48),
+                lowerings=lowerings,
+            )
+        )
+        assert report.status is Status.PASSED
+        return _sha256(self.bundle)
+
+
+@pytest.fixture
+def killable(tmp_path: Path, asked: Asked, labelled_pictures: Path) -> Killable:
+    """A run that was not started."""
+    bundle, pictures = tmp_path / "bundle", tmp_path / "pictures"
+    for source in labelled_pictures.rglob("*.png"):
         folder = pictures / source.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(20):
@@ -412,37 +452,38 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, asked: Asked, labelle
     options = asked(bundle, data=pictures)
     line = [str(Path(sys.executable).parent / "riformer-deploy"), "run", str(options.checkpoint)]
     line += ["-o", str(bundle), "--target", "cpu", "--data", str(pictures), "--image-size", "64x48"]
-    line += ["--batch", "1", "--max-seconds", "600"]
+    return Killable(options=options, line=[*line, "--batch", "1", "--max-seconds", "600"])
 
-    def said(text: str) -> bool:
-        return text in log.read_text(encoding="utf-8")
 
-    _killed(line, tmp_path, lambda: said("exporting fp32"))  # inside the export
-    assert not (bundle / "bundle.json").exists()
-    exported = ExportOptions(
-        checkpoint=options.checkpoint,
-        output=bundle,
-        image_size_px=(64, 48),
-        lowerings=(LoweringConfig(), LoweringConfig(precision=Precision.FP16)),
-    )
-    assert export_checkpoint(exported).status is Status.PASSED
-    graphs = _sha256(bundle)
-
-    def answered() -> bool:
-        return any(len(path.read_bytes().splitlines()) > 2 for path in bundle.glob(".accuracy-*.jsonl"))
-
-    _killed(line, tmp_path, answered)  # inside the accuracy pass
+@pytest.mark.untraced
+@pytest.mark.usefixtures("without_report")
+def test_a_killed_run_goes_on_where_it_was(killable: Killable, tmp_path: Path) -> None:
+    graphs, bundle = killable.export(), killable.bundle
+    _killed(killable.line, tmp_path, killable.answered)  # inside the accuracy pass
     assert "accuracy" not in Bundle.open(bundle).manifest.results
-    _killed(line, tmp_path, lambda: said("preparing"))  # between accuracy and bench
+    report = run_checkpoint(killable.options)
+    assert _outcomes(report) == {"export": REUSED, "parity": REUSED, "accuracy": DONE, "bench": DONE}
     accuracy = read_evidence(bundle).accuracy
     assert accuracy is not None
     assert accuracy.resumed_from >= 32
-    report = run_checkpoint(options)
-    assert _outcomes(report) == {
-        "export": REUSED,
-        "parity": REUSED,
-        "accuracy": REUSED,
-        "bench": DONE,
-    }
+    assert graphs.items() <= _sha256(bundle).items()
+    assert not list(bundle.glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_report")
+def test_a_run_that_is_killed_again_and_again_gets_there(killable: Killable, tmp_path: Path) -> None:
+    line, bundle = killable.line, killable.bundle
+    _killed(line, tmp_path, lambda: killable.said("exporting fp32"))  # inside the export
+    assert not (bundle / "bundle.json").exists()
+    graphs = killable.export()
+    _killed(line, tmp_path, killable.answered)  # inside the accuracy pass
+    assert "accuracy" not in Bundle.open(bundle).manifest.results
+    _killed(line, tmp_path, lambda: killable.said("preparing"))  # between accuracy and bench
+    accuracy = read_evidence(bundle).accuracy
+    assert accuracy is not None
+    assert accuracy.resumed_from >= 32
+    report = run_checkpoint(killable.options)
+    assert _outcomes(report) == {"export": REUSED, "parity": REUSED, "accuracy": REUSED, "bench": DONE}
     assert graphs.items() <= _sha256(bundle).items()
     assert not list(bundle.glob(".*"))

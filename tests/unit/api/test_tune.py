@@ -279,7 +279,7 @@ def test_the_digits_in_openvino_within_a_limit_of_time(
         data=str(tmp_path / "val.npz"),
         group=Group.OPENVINO,
         gate=gate,
-        max_seconds=6.0,
+        max_seconds=2.0,
         threads=1,
     )
     found = tune_bundle(bundle, options)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,29 +75,48 @@ class Machine:
         return FakeDevice(self.gpu, captures_graphs=layer is not DeviceLayer.PYCUDA)
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
-    """TensorRT 10.16 and TensorRT-RTX, both fakes, on a fake L4."""
+def _installed(patch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
     fakes = [bindings(flavor, gpu) for flavor in (FLAVORS[0], RTX)]
     made = Machine(gpu, {fake.backend: fake for fake in fakes})
     for module in (build, gpu_candidates, preflight):
-        monkeypatch.setattr(module, "load", made.load)
-        monkeypatch.setattr(module, "query_driver", lambda: made.driver)
+        patch.setattr(module, "load", made.load)
+        patch.setattr(module, "query_driver", lambda: made.driver)
     for module in (gpu_candidates, preflight):
-        monkeypatch.setattr(module, "installed_version", made.version)
-    monkeypatch.setattr(gpu_candidates, "open_device", made.open)
+        patch.setattr(module, "installed_version", made.version)
+    patch.setattr(gpu_candidates, "open_device", made.open)
     return made
 
 
 @pytest.fixture
-def bundle(machine: Machine, tiny_bundle_copy: Path, onnx_of: Callable[[Path], Path]) -> Bundle:
-    """The tiny model's bundle with an engine of either flavor, which compute what its graph does."""
-    for backend, trt in machine.installed.items():
-        build_engines(tiny_bundle_copy, BuildOptions(backend=backend))
-        graph = OnnxRuntime(onnx_of(tiny_bundle_copy))
-        trt.module.computes = lambda _, images, graph=graph: graph.run(images)["logits"]
-    machine.gpu.assert_at_rest()
-    return Bundle.open(tiny_bundle_copy)
+def machine(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu) -> Machine:
+    """TensorRT 10.16 and TensorRT-RTX, both fakes, on a fake L4."""
+    return _installed(monkeypatch, gpu)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """The tiny model's bundle with an engine of either flavor; read only."""
+    directory = Path(shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("candidates") / "bundle"))
+    gpu = FakeGpu()
+    with pytest.MonkeyPatch.context() as patch:
+        for backend in _installed(patch, gpu).installed:
+            build_engines(directory, BuildOptions(backend=backend))
+    gpu.assert_at_rest()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def computed(tiny_bundle: Path) -> OnnxRuntime:
+    """The tiny model's graph."""
+    return OnnxRuntime(tiny_bundle / "model.fp32.onnx")
+
+
+@pytest.fixture
+def bundle(machine: Machine, tmp_path: Path, built: Path, computed: OnnxRuntime) -> Bundle:
+    """A copy of ``built`` whose engines compute what its graph does."""
+    for trt in machine.installed.values():
+        trt.module.computes = lambda _, images: computed.run(images)["logits"]
+    return Bundle.open(Path(shutil.copytree(built, tmp_path / "bundle")))
 
 
 def _reasons(bundle: Bundle) -> dict[str, str]:

@@ -159,6 +159,7 @@ def killed_states(directory: Path, snapshots: Path, action: Callable[[Path], obj
     yield from taken
 
 
+@pytest.mark.untraced
 def test_a_kill_at_any_step_and_another_while_recovering_leave_the_old_or_the_new_bundle(
     tmp_path: Path,
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path
     assert len(seen) >= 2  # they did write
 
 
+@pytest.mark.untraced
 def test_a_reader_beside_a_writer_always_finds_a_bundle(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     write_bundle(directory, OLD)

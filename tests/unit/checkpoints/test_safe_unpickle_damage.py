@@ -99,6 +99,7 @@ def test_one_flipped_bit_in_a_zip_is_refused_or_does_not_touch_the_weights(
     assert "refused" in outcomes
 
 
+@pytest.mark.untraced
 def test_one_flipped_bit_in_a_legacy_files_pickles_never_raises_anything_but_a_checkpoint_error(
     write_checkpoint: Callable[..., Path],
 ) -> None:

@@ -218,6 +218,7 @@ def test_a_folder_that_cannot_hold_a_resume_log_only_costs_the_resume_log(
     assert "cannot be taken up again" in caplog.text
 
 
+@pytest.mark.untraced
 def test_the_digits_have_their_published_accuracy_in_every_artifact(
     digits_bundle: Path, digits_data: dict[str, NDArray[Any]], tmp_path: Path
 ) -> None:

@@ -249,9 +249,10 @@ def test_other_inputs_and_outputs_need_no_shape_arithmetic_either(folded: RIForm
 
 
 def test_weights_of_products_are_stored_as_they_are_multiplied(folded: RIFormer, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    model = _lowered(folded, LoweringConfig(precision=Precision.INT8, mlp=MlpForm.MATMUL))
-    export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, batch=1), {})
+    path, (lane, norm, mlp, norm2, batch) = tmp_path / "model.onnx", FILES[4]
+    assert (lane, mlp) == (INT8, MATMUL)
+    model = _lowered(folded, lane.config(norm, mlp, norm2))
+    export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, batch=batch, opset=22), {})
     graph = onnx.load(path).graph
     stored = {item.name: tuple(item.dims) for item in graph.initializer}
     assert stored["backbone.network.2.0.mlp.fc1.weight"] == (16, 64)

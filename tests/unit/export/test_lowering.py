@@ -53,6 +53,7 @@ def test_every_norm_form_is_the_folded_model_in_float64(tiny_model: RIFormer, no
     torch.testing.assert_close(lower(folded, config, PLAIN)(images), folded(images), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("norm", NormForm)
 def test_fp16_of_the_digits_has_60_db_and_changes_no_class(
     digits_folded: RIFormer,
@@ -67,6 +68,7 @@ def test_fp16_of_the_digits_has_60_db_and_changes_no_class(
     assert np.array_equal(found.argmax(1), digits_reference.argmax(1))
 
 
+@pytest.mark.untraced
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("norm", "base"), [*((norm, "fp32") for norm in NormForm), (NormForm.INSTANCE, "fp16")]
@@ -88,6 +90,7 @@ def test_int8_of_the_digits_has_38_5_db_and_loses_no_more_than_0_3_points(
     assert 100 * lost <= 0.3
 
 
+@pytest.mark.untraced
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("norm", NormForm)
 def test_fp8_of_the_digits_has_39_5_db_and_loses_no_more_than_0_3_points(
@@ -203,6 +206,7 @@ def _golden_error(repository: Path, variant: Variant, found: NDArray[np.float32]
     return float(np.linalg.norm(found - true) / np.linalg.norm(true)) + 1e-6
 
 
+@pytest.mark.untraced
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [name for name in VARIANTS if not name.endswith("384")])
 def test_fp16_of_golden_weights_is_within_1e_3_of_float64_at_both_sizes(
@@ -218,6 +222,7 @@ def test_fp16_of_golden_weights_is_within_1e_3_of_float64_at_both_sizes(
         assert _golden_error(repository, variant, found) <= 1e-3, variant.name
 
 
+@pytest.mark.slow
 def test_fp16_of_golden_s12_keeps_its_tolerance_in_onnx_runtime(
     golden: ModuleType, filled: Callable[..., dict[str, Tensor]], repository: Path, tmp_path: Path
 ) -> None:

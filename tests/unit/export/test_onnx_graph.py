@@ -115,8 +115,8 @@ def test_an_operator_that_computes_is_counted_or_the_total_is_unknown_but_never_
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("batch", "opset"),
-    [(None, 18), (2, 20), (2, 21)],
-    ids=["dynamic, opset 18", "batch 2", "batch 2, opset 21"],
+    [(None, 18), (2, 21), (2, 20)],
+    ids=["dynamic, opset 18", "batch 2, opset 21", "batch 2"],
 )
 def test_an_exported_graph_costs_per_image_what_its_model_does(
     tmp_path: Path,

@@ -101,7 +101,7 @@ def test_other_blocks_stay_in_floating_point(folded: RIFormer, batch: Tensor) ->
 
 def test_the_graph_computes_what_the_module_does(folded: RIFormer, batch: Tensor, tmp_path: Path) -> None:
     model, path = _lowered(folded, batch), tmp_path / "model.onnx"
-    export_onnx(model, path, OnnxOptions(image_size_px=_SIZE), {})
+    export_onnx(model, path, OnnxOptions(image_size_px=_SIZE, batch=len(batch)), {})
     expected = model(batch)
     assert isinstance(expected, Tensor)
     found = OnnxRuntime(path).run(batch.numpy())["logits"]

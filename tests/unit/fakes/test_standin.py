@@ -40,6 +40,8 @@ from tests.fakes.standin.bindings import VERSION
 from tests.fakes.standin.cases import Case
 from tests.fakes.standin.installing import HOST, StandIn, standing_in
 
+pytestmark = pytest.mark.untraced
+
 PROFILE = BatchProfile(minimum=1, optimum=4, maximum=8)
 
 

@@ -41,6 +41,8 @@ from riformer_deploy.quantization.sensitivity import (
     rank_layers,
 )
 
+pytestmark = pytest.mark.untraced
+
 _ARCHITECTURE = Architecture(
     layers=(1, 1, 1, 1), embed_dims=(32, 48, 64, 96), hidden_dims=(64, 96, 128, 192), num_classes=50
 )

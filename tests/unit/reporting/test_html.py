@@ -117,6 +117,7 @@ def test_what_is_not_visible_in_a_name_is_spelled_out(evidence: Evidence) -> Non
         assert not {"\x1b", "\u202e", "\udcff"}.intersection(text)
 
 
+@pytest.mark.untraced
 def test_the_same_records_give_the_same_page(evidence: Evidence) -> None:
     assert render_html(evidence) == render_html(evidence)
 
@@ -160,6 +161,7 @@ def test_pictures_of_an_array_file_are_shown_where_it_is_the_one_that_was_measur
         render_html(evidence, data=other)
 
 
+@pytest.mark.untraced
 def test_the_page_stays_small_whatever_names_are_long(evidence: Evidence, measured_pictures: Path) -> None:
     assert evidence.accuracy is not None
     long = tuple(

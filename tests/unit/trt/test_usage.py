@@ -32,6 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {flavor: tmp_path_factory.mktemp(flavor) for flavor in FLAVORS}
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("flavor", FLAVORS)
 def test_every_member_that_is_used_is_there_and_every_call_is_taken(
     flavor: str, sources: dict[str, str], work: dict[str, Path]
