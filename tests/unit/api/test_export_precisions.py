@@ -164,7 +164,6 @@ def test_half_keeps_its_statistics_in_float32(precise_bundle: Path) -> None:
     }
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("lowering", "opset", "batch"),
     [

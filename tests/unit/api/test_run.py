@@ -455,7 +455,6 @@ def killable(tmp_path: Path, asked: Asked, labelled_pictures: Path) -> Killable:
     return Killable(options=options, line=[*line, "--batch", "1", "--max-seconds", "600"])
 
 
-@pytest.mark.untraced
 @pytest.mark.usefixtures("without_report")
 def test_a_killed_run_goes_on_where_it_was(killable: Killable, tmp_path: Path) -> None:
     graphs, bundle = killable.export(), killable.bundle
