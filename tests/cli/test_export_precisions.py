@@ -150,6 +150,7 @@ def test_random_calibration_is_marked_in_report_bundle_and_inspect(
     assert "random" in alone["provenance"]["calibration"]
 
 
+@pytest.mark.slow
 def test_fp8_reaches_the_graph_the_manifest_and_inspect(export: Export, cli: Run, tmp_path: Path) -> None:
     excluded = "backbone.network.0.0.mlp.fc2"
     images = _arrays(tmp_path / "noise.npz", images=(64, 64, 48, 3))

@@ -163,6 +163,13 @@ def test_exporting_the_identical_file_again_keeps_its_results(
     for kind in ("latency", "latency.csv", "parity-user"):
         assert after.manifest.results[kind] == measured.manifest.results[kind]
         after.path_of(after.manifest.results[kind])
+
+
+@pytest.mark.slow
+def test_exporting_another_file_drops_what_is_about_the_first(
+    measured: Bundle, tiny_checkpoint: Path
+) -> None:
+    options = ExportOptions(checkpoint=tiny_checkpoint, output=measured.directory, image_size_px=(64, 48))
     other = dataclasses.replace(options, lowerings=(LoweringConfig(norm=NormForm.MOMENTS),))
     notes = export_checkpoint(other).notes
     assert "dropped from the bundle: latency.json: onnx: measured of a file that is replaced" in notes

@@ -193,7 +193,7 @@ def test_a_new_precision_takes_the_inputs_of_the_graphs_that_are_there(
 @pytest.mark.parametrize(
     ("file", "done"),
     [
-        ("model.fp16.onnx", "export"),
+        pytest.param("model.fp16.onnx", "export", marks=pytest.mark.slow),
         ("parity.json", "parity"),
         ("accuracy.csv", "accuracy"),
         ("latency.json", "bench"),

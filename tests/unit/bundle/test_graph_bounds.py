@@ -49,6 +49,10 @@ RULES: dict[str, tuple[NodeProto, Constants]] = {
     "flattened": (node("Flatten", "x"), {}),
     "best": (helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=-2), {"k": np.array([5])}),
     "same": (node("Softmax", "x", axis=1), {}),
+    "squeezed": (node("Squeeze", "x", "axes"), {"axes": np.array([0])}),
+    "squeezed wherever it can be": (node("Squeeze", "x"), {}),
+    "unsqueezed": (node("Unsqueeze", "x", "axes"), {"axes": np.array([0, -1])}),
+    "a constant of its own": (node("Constant", value=numpy_helper.from_array(ONE)), {}),
 }
 
 
@@ -132,6 +136,35 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "three inputs short": (lambda: graph([node("Add", "x")]), "cannot be told"),
     "no constant": (lambda: graph([node("Constant", value_ints=[1])]), "cannot be told"),
 }
+
+
+UNTOLD: dict[str, tuple[NodeProto, Constants]] = {
+    "a side that is not one": (node("Squeeze", "x", "axes"), {"axes": np.array([1])}),
+    "no such axis": (node("Unsqueeze", "x", "axes"), {"axes": np.array([9])}),
+    "more of the best than there are": (
+        helper.make_node("TopK", ["x", "k"], ["y", "i"]),
+        {"k": np.array([9])},
+    ),
+    "a permutation that is none": (node("Transpose", "x", perm=[0, 0, 1, 2]), {}),
+    "another count of values": (node("Reshape", "x", "to"), {"to": np.array([1, 7])}),
+    "two sides to infer": (node("Reshape", "x", "to"), {"to": np.array([-1, -1])}),
+    "sizes that do not go together": (node("Add", "x", "w"), {"w": np.ones(5, "f4")}),
+    "a product that does not fit": (node("MatMul", "x", "w"), {"w": np.ones((5, 2), "f4")}),
+    "a kernel of another rank": (node("Conv", "x", "w", strides=[1]), {"w": np.ones((1, 3, 1, 1), "f4")}),
+    "padding that the runtime chooses": (
+        node("Conv", "x", "w", auto_pad="SAME_UPPER"),
+        {"w": np.ones((1, 3, 1, 1), "f4")},
+    ),
+    "an attribute of another type": (node("Flatten", "x", axis=[1]), {}),
+    "one number for many": (node("Transpose", "x", perm=1), {}),
+}
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_sizes_that_do_not_follow_are_refused(name: str) -> None:
+    operation, constants = UNTOLD[name]
+    with pytest.raises(GraphError, match="cannot be told"):
+        check_graph(graph([operation], constants).SerializeToString())
 
 
 @pytest.mark.parametrize("name", REFUSED)

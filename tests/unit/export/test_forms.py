@@ -198,7 +198,7 @@ def _check_no_shapes(graph: onnx.ModelProto) -> None:
     assert not {node.op_type for node in graph.graph.node} & {"Shape", "Gather", "Concat", "ConstantOfShape"}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("lane", "norm", "mlp", "norm2", "fixed"),
     [*FILES, *(pytest.param(*file, marks=pytest.mark.slow) for file in MORE_FILES)],

@@ -13,10 +13,10 @@ from riformer_deploy.quantization.calibration import CalibrationConfig, measure
 from riformer_deploy.quantization.observations import Observations
 
 CONFIGS = [
-    *(CalibrationConfig(method=method) for method in Method),
-    CalibrationConfig(residual=True),
+    CalibrationConfig(method=Method.MAX),
+    CalibrationConfig(residual=True, method=Method.PERCENTILE),
     CalibrationConfig(ranges=False, branches=True),
-    CalibrationConfig(products=True, equalize=False),
+    CalibrationConfig(products=True, equalize=False, method=Method.MAX),
 ]
 
 

@@ -366,7 +366,7 @@ _GRAPHS = [
 ]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "base", "norm"), _GRAPHS)
 def test_the_graph_is_finite_and_within_its_tolerance(
     case_of: Callable[[str], Case], tmp_path: Path, precision: Precision, base: Precision, norm: NormForm
