@@ -46,7 +46,7 @@ RUNTIMES: dict[RuntimeKind, tuple[str, Callable[..., Runtime]]] = {
 }
 """What runs a file on a CPU: how it is called, and what opens the file."""
 
-_MOST_S = 240.0
+_MOST_S = 150.0
 """For one file of a peer: NNCF's accuracy control may undo one operator after another."""
 
 _MODELOPT = """

@@ -11,19 +11,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from _common import naive_export, random_state, target, write_result
+from _common import RESULTS, naive_export, random_state, target, write_result
 from _lowered import DEFAULT_FORMS, STREAM_INT8, calibrated, write_form
 from _peers import RUNTIMES, PeerFile, Peers, Tool, add_arguments, peers_of, quantized
 
-from riformer_deploy import TuneOptions, TuneResult, export_checkpoint, tune_bundle
+from riformer_deploy import TuneOptions, export_checkpoint, tune_bundle
 from riformer_deploy.api.export import ExportOptions
 from riformer_deploy.backends.base import Candidate
 from riformer_deploy.backends.candidate_config import CandidateConfig
@@ -31,7 +32,7 @@ from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import Group, Precision, RuntimeKind
-from riformer_deploy.common.serialization import JsonValue, to_jsonable
+from riformer_deploy.common.serialization import JsonValue, load_json, to_jsonable
 
 # Internals: forms are written without a bundle around them.
 from riformer_deploy.data.calibration import CalibrationSet, random_set
@@ -42,11 +43,11 @@ from riformer_deploy.data.transforms import normalize
 from riformer_deploy.evaluation.bench_options import BenchOptions
 from riformer_deploy.evaluation.latency import measure_latency
 from riformer_deploy.evaluation.metrics import deviation
-from riformer_deploy.evaluation.results import InputImages, LatencyResult
+from riformer_deploy.evaluation.results import InputImages, LatencyResult, LatencySamples
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.quantization.calibration import CalibrationConfig
+from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult
 from riformer_deploy.quantization.search_space import asked_of
 
 _ROOT = Path(__file__).parent.parent
@@ -71,12 +72,12 @@ class Tuned:
     Attributes:
         config: The form, as asked for.
         path: The graph.
-        result: The whole record.
+        said: How the search went.
     """
 
     config: LoweringConfig
     path: Path
-    result: TuneResult
+    said: dict[str, JsonValue]
 
 
 def _preprocessing(side_px: int) -> Preprocessing:
@@ -92,7 +93,28 @@ def _tuned(bundle: Path, kind: RuntimeKind, folder: Path, max_seconds: float) ->
     )
     result = tune_bundle(copy, options)
     (graph,) = (item for item in Bundle.open(copy).manifest.onnx if item.file.path == result.file)
-    return Tuned(config=asked_of(graph.lowering), path=copy / result.file, result=result)
+    config, trace = asked_of(graph.lowering), result.trace
+    said: dict[str, JsonValue] = {
+        "form": result.answer.name,
+        "config": to_jsonable(config),
+        "proven_faster": trace.confirmed,
+        "complete": trace.complete,
+        "spent_s": round(trace.spent_s, 1),
+        "trials": len(trace.trials),
+        "searched_utc": result.created_utc,
+    }
+    return Tuned(config=config, path=copy / result.file, said=said)
+
+
+def _found_before(folded: RIFormer, calibration: CalibrationResult, folder: Path) -> dict[RuntimeKind, Tuned]:
+    """What the stored result says that searches found, written anew."""
+    stored = json.loads((RESULTS / "tune_comparison.json").read_text(encoding="utf-8"))["figures"]["answers"]
+    found = {}
+    for kind, (title, _) in RUNTIMES.items():
+        config = load_json(LoweringConfig, json.dumps(stored[title]["config"]))
+        path = write_form(folded, config, calibration, _preprocessing(224), folder / f"found.{kind}.onnx")
+        found[kind] = Tuned(config=config, path=path, said=stored[title])
+    return found
 
 
 def _configs(
@@ -124,9 +146,16 @@ def _tuned_config(kind: RuntimeKind, answer: Tuned) -> CandidateConfig:
     )
 
 
-def _time(configs: Mapping[CandidateConfig, Path]) -> LatencyResult:
-    """Interleaved rounds of all."""
-    options = BenchOptions(batches=_BATCHES, rounds=11, repeats=1, warmup=1)
+def _time(configs: Mapping[CandidateConfig, Path]) -> tuple[LatencyResult, ...]:
+    """Interleaved rounds of each runtime's files: threads of one would spin while the other's run."""
+    return tuple(
+        _time_one({config: path for config, path in configs.items() if config.runtime is kind})
+        for kind in RUNTIMES
+    )
+
+
+def _time_one(configs: Mapping[CandidateConfig, Path]) -> LatencyResult:
+    options = BenchOptions(batches=_BATCHES, rounds=11, repeats=5, warmup=2)
     candidates = [
         Candidate(
             config=config,
@@ -197,7 +226,9 @@ def _sources(
 
 
 def _targets(
-    latency: LatencyResult, tuned: Mapping[RuntimeKind, Tuned], digits: Mapping[str, Mapping[str, float]]
+    samples: Sequence[LatencySamples],
+    tuned: Mapping[RuntimeKind, Tuned],
+    digits: Mapping[str, Mapping[str, float]],
 ) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     for kind, (title, _) in RUNTIMES.items():
@@ -205,7 +236,7 @@ def _targets(
         for batch in _BATCHES:
             medians = {
                 item.config: item.summary.median_ms
-                for item in latency.samples
+                for item in samples
                 if item.batch == batch and item.config.runtime is kind
             }
             ours = [config for config in medians if config.name.startswith(f"{title} ")]
@@ -230,7 +261,8 @@ def main() -> None:
     """Tune, then time and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--max-seconds", type=float, default=900.0, help="of each search")
+    parser.add_argument("--max-seconds", type=float, default=600.0, help="of each search")
+    parser.add_argument("--found-before", action="store_true", help="time what the stored result found")
     asked = parser.parse_args()
     peers = peers_of(asked)
     architecture = VARIANTS[_VARIANT].architecture
@@ -238,11 +270,14 @@ def main() -> None:
         folder = Path(name)
         state = random_state(architecture)
         torch.save({"state_dict": state}, folder / "s12.pth")
-        export_checkpoint(ExportOptions(checkpoint=folder / "s12.pth", output=folder / "s12"))
-        tuned = {kind: _tuned(folder / "s12", kind, folder, asked.max_seconds) for kind in RUNTIMES}
         model = model_of(folder / "s12.pth")
         folded, images = fold(model), random_set(_preprocessing(224))
         calibration = calibrated(folded, images)
+        if asked.found_before:
+            tuned = _found_before(folded, calibration, folder)
+        else:
+            export_checkpoint(ExportOptions(checkpoint=folder / "s12.pth", output=folder / "s12"))
+            tuned = {kind: _tuned(folder / "s12", kind, folder, asked.max_seconds) for kind in RUNTIMES}
         untuned = {
             form: (
                 config.precision,
@@ -255,33 +290,24 @@ def main() -> None:
         theirs, failures = quantized(sources, folder, few, peers, (), control=False)
         latency = _time(_configs(untuned, tuned, theirs))
         digits = _digits_sqnr(tuned, peers, folder)
+    samples = [sample for result in latency for sample in result.samples]
     medians: dict[str, JsonValue] = {
         f"batch {sample.batch}: {sample.name}": round(median(sample.samples_ms), 2)
-        for sample in sorted(latency.samples, key=lambda item: (item.batch, item.summary.median_ms))
+        for sample in sorted(samples, key=lambda item: (item.batch, item.summary.median_ms))
     }
     write_result(
         "tune_comparison",
         "What tune finds for S12 at 224 px (random weights) at batches 1 and 8, against untuned forms and "
         "NNCF's INT8, medians of interleaved turns, ms; SQNR of the trained digits in the same forms",
         {
-            "answers": {
-                RUNTIMES[kind][0]: {
-                    "form": answer.result.answer.name,
-                    "config": to_jsonable(answer.config),
-                    "proven_faster": answer.result.trace.confirmed,
-                    "complete": answer.result.trace.complete,
-                    "spent_s": round(answer.result.trace.spent_s, 1),
-                    "trials": len(answer.result.trace.trials),
-                }
-                for kind, answer in tuned.items()
-            },
+            "answers": {RUNTIMES[kind][0]: answer.said for kind, answer in tuned.items()},
             "medians_ms": medians,
             "digits": to_jsonable(digits),
             "peers": dict(peers.versions),
             "peers_failed": dict(failures),
-            "latency": to_jsonable(latency),
+            "latency": [to_jsonable(result) for result in latency],
         },
-        _targets(latency, tuned, digits),
+        _targets(samples, tuned, digits),
     )
 
 
