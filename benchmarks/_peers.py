@@ -205,7 +205,7 @@ def _attempt(make: Callable[[], object]) -> str | None:
     try:
         make()
     except subprocess.CalledProcessError as err:
-        return str(err.stderr).strip().splitlines()[-1]
+        return (str(err.stderr).strip().splitlines() or [f"exit status {err.returncode}"])[-1]
     except subprocess.TimeoutExpired:
         return f"stopped after {_MOST_S:.0f} s"
     except Exception as err:  # noqa: BLE001  # a peer that fails is a finding, whatever it raises

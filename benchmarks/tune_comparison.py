@@ -47,7 +47,8 @@ from riformer_deploy.evaluation.results import InputImages, LatencyResult, Laten
 from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.model.variants import VARIANTS
-from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult
+from riformer_deploy.quantization.accuracy_control import calibration_config
+from riformer_deploy.quantization.calibration import CalibrationResult
 from riformer_deploy.quantization.search_space import asked_of
 
 _ROOT = Path(__file__).parent.parent
@@ -60,9 +61,12 @@ _PEER_IMAGES = 16
 _GROUPS = {RuntimeKind.ONNX_RUNTIME: Group.ONNX, RuntimeKind.OPENVINO: Group.OPENVINO}
 _FAST = (Precision.FP32, Precision.BF16, Precision.INT8)
 """CPUs compute in these; ``cpu_latency.py`` times the others, too."""
+_STREAM = "stream int8"
 _UNTUNED = {name: config for name, config in DEFAULT_FORMS.items() if config.precision in _FAST} | {
-    "int8 group, stream int8": STREAM_INT8
+    f"int8 group, {_STREAM}": STREAM_INT8
 }
+"""What ``export`` makes; and the fastest form in OpenVINO, which tune tries, too: it is beyond the parity
+tolerance of S12 with these weights, so that it is no measure of what tune finds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,8 +197,8 @@ def _digits_sqnr(
     found: dict[str, dict[str, float]] = {}
     for kind, (title, start) in RUNTIMES.items():
         config = tuned[kind].config
-        ranges = CalibrationConfig(method=config.range_method, residual=config.quantize_residual)
-        result = calibrated(folded, calibration_set(str(_DIGITS_DATA), preprocessing), ranges)
+        images_of = calibration_set(str(_DIGITS_DATA), preprocessing)
+        result = calibrated(folded, images_of, calibration_config([config]))
         path = write_form(folded, config, result, preprocessing, folder / f"digits.{kind}.onnx")
         files = {f"{title}, tuned": path}
         files |= {
@@ -239,7 +243,11 @@ def _targets(
                 for item in samples
                 if item.batch == batch and item.config.runtime is kind
             }
-            ours = [config for config in medians if config.name.startswith(f"{title} ")]
+            ours = [
+                config
+                for config in medians
+                if config.name.startswith(f"{title} ") and _STREAM not in config.name
+            ]
             best = min(ours, key=medians.__getitem__)
             found[f"{title}, batch {batch}: best untuned form ({best.name}) over tuned"] = target(
                 medians[best] / medians[answer], 1.0, at_most=False

@@ -16,6 +16,7 @@ from riformer_deploy.common.enums import (
 
 from . import completion, output
 from .panels import CHECKPOINT, GENERAL, MEASURING, QUANTIZATION, Rare
+from .streams import LIBRARY
 
 
 class WeightsChoice(StrEnum):
@@ -57,6 +58,7 @@ class FlavorChoice(StrEnum):
 def _set_debug(value: bool) -> bool:
     if value:
         logging.getLogger().setLevel(logging.DEBUG)
+        logging.getLogger(LIBRARY).setLevel(logging.NOTSET)  # which -v may have set
     return value
 
 

@@ -128,3 +128,5 @@ def build(
         output.next_step("verify", "parity", directory)
     for warning in report.warnings:
         output.note(warning)
+    for text in report.dropped:
+        output.note(f"dropped from the bundle: {text}")

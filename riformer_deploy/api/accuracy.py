@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def accuracy_bundle(
 ) -> AccuracyResult:
     """``verify accuracy``: measure a bundle's artifacts on labelled pictures, and store the result in it.
 
-    A stored pass over the same dataset that says more, of more pictures or artifacts, stays in its place.
+    A stored pass that says the same and more, of more pictures or artifacts, stays in its place.
 
     Args:
         directory: The bundle; while the pass runs it also holds its resume log, so that an interrupted
@@ -130,21 +131,34 @@ def accuracy_bundle(
         require_installed("ray")
         ask = answers_on(bundle, options.groups, options.precisions, options.ray)
     measured = measure_accuracy(task, count, ask)
-    stored = stored_accuracy(bundle)
-    if stored is not None and stored.outweighs(measured.result):
-        _LOG.warning(
-            "accuracy.json stays the pass of %s, over %s pictures and %s artifacts; "
-            "this one, over %s and %s, is not stored",
-            stored.created_utc,
-            stored.dataset.asked,
-            len(stored.artifacts),
-            measured.result.dataset.asked,
-            len(measured.result.artifacts),
-        )
+    if _stays(bundle.directory, measured.result):
         return measured.result
     with recording_failures("accuracy"):
         store_result(bundle, "accuracy", measured.result, {ANSWERS: answers_table(measured, dataset)})
     return measured.result
+
+
+def _stays(directory: Path, new: AccuracyResult) -> bool:
+    """Whether the stored pass stays in the place of a new one; the user is told which of the two is lost."""
+    with contextlib.suppress(BundleError):  # which storing the new one reports
+        stored = stored_accuracy(Bundle.open(directory))
+        if stored is None:
+            return False
+        sizes = (stored.created_utc, stored.images, len(stored.artifacts), new.images, len(new.artifacts))
+        if stored.outweighs(new):
+            _LOG.warning(
+                "accuracy.json stays the pass of %s, over %s pictures and %s artifacts; "
+                "this one, over %s and %s, is not stored",
+                *sizes,
+            )
+            return True
+        if stored.images > new.images or not stored.measured <= new.measured:
+            _LOG.warning(
+                "accuracy.json of %s, over %s pictures and %s artifacts, is replaced: "
+                "this one is over %s and %s",
+                *sizes,
+            )
+    return False
 
 
 def stored_accuracy(bundle: Bundle) -> AccuracyResult | None:

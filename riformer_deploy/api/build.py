@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riformer_deploy.api.kept_results import kept_results
-from riformer_deploy.api.previous_bundle import dropped_notes
 from riformer_deploy.bundle.artifacts import FileRecord, OnnxArtifact
 from riformer_deploy.bundle.engine_metadata import (
     BatchProfile,
@@ -71,11 +70,13 @@ class BuildReport:
         engines: The new engines.
         warnings: That they will not run here, where that is known; then what the builder warned of,
             engine by engine.
+        dropped: Results of engines that were replaced, each with the reason.
     """
 
     bundle: str
     engines: tuple[EngineArtifact, ...]
     warnings: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
 
 def _read_cache(cache: Path | str | None) -> bytes | None:
@@ -270,6 +271,8 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
                     remedy="Run the command again.",
                 )
             changed = dataclasses.replace(current, engines=_merged(current.engines, engines))
+            if _plans(current) <= _plans(changed):
+                return changed
             results, dropped = kept_results(
                 Bundle(bundle.directory, current),
                 {record.sha256 for record in changed.files},
@@ -286,9 +289,14 @@ def build_engines(directory: Path | str, options: BuildOptions, progress: Progre
         warnings=(
             *([unfit] if unfit else []),
             *(text for _, warnings in built for text in warnings),
-            *dropped_notes(dropped),
         ),
+        dropped=dropped,
     )
+
+
+def _plans(manifest: Manifest) -> set[str]:
+    """sha256 of every engine."""
+    return {engine.file.sha256 for engine in manifest.engines}
 
 
 def _merged(

@@ -84,7 +84,7 @@ def _shipped(choice: Choice) -> ShippedArtifact:
 
 
 _READERS = 4
-"""Files that are checked at a time at most: graphs are in memory meanwhile."""
+"""Files that are checked at a time at most."""
 _TRIES = 3
 
 
@@ -158,8 +158,11 @@ def _damage(bundle: Bundle) -> dict[str, str]:
 
     files = bundle.manifest.files
     with ThreadPoolExecutor(_READERS) as pool:
-        found = zip(files, pool.map(problem_of, files), strict=True)
-        return {record.path: problem for record, problem in found if problem is not None}
+        # graphs are in memory meanwhile, so one thread takes one after the other
+        of_graphs = pool.submit(lambda: {record: problem_of(record) for record in graphs})
+        others = [record for record in files if record not in graphs]
+        found = dict(zip(others, pool.map(problem_of, others), strict=True)) | of_graphs.result()
+    return {record.path: problem for record in files if (problem := found[record]) is not None}
 
 
 def engine_parity(bundle: Bundle, engine: EngineArtifact, problems: list[str]) -> EngineParity | None:

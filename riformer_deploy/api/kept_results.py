@@ -54,10 +54,9 @@ def _accuracy(
     table = bundle.manifest.results.get(ANSWERS)
     try:
         before = load_json(AccuracyResult, bundle.text(record))
-        answers = None if table is None else bundle.text(table, errors="surrogateescape")
-    except (RecordError, UnicodeDecodeError) as err:
+        kept = before.of_files(present)
+    except (RecordError, UnicodeDecodeError, ValueError) as err:
         raise BundleError(f"it is no valid result: {err}") from err
-    kept = before.of_files(present)
     if kept == before:
         return {"accuracy": record} | ({} if table is None else {ANSWERS: table})
     if kept is None:
@@ -66,8 +65,12 @@ def _accuracy(
     dropped.append(f"{record.path}: {', '.join(gone)}: measured of a file that is replaced")
     (staged / record.path).write_text(dump_json(kept), encoding="utf-8")
     found = {"accuracy": record_file(staged / record.path, record.parent_sha256)}
-    if table is not None and answers is not None:
-        text = _without(gone, answers)
+    if table is not None:
+        try:
+            text = _without(gone, bundle.read(table).decode("utf-8", "surrogateescape"))
+        except (BundleError, csv.Error, IndexError) as err:
+            dropped.append(f"{table.path}: it cannot be read: {err}")
+            return found
         (staged / table.path).write_text(text, encoding="utf-8", errors="surrogateescape")
         found[ANSWERS] = record_file(staged / table.path, found["accuracy"].sha256)
     return found
@@ -152,7 +155,7 @@ def kept_results(
         if kind == "parity":
             kept |= {kind: record} if parity_stays else {}
             continue
-        if kind in kept:  # a table that came with its result
+        if kind in kept or (kind == ANSWERS and "accuracy" in kept):  # a table comes with its result
             continue
         if kind == "accuracy" and answers_changed:
             dropped.append(f"{record.path}: {answers_changed}")

@@ -93,6 +93,8 @@ def _make(context: RunContext, flavor: TensorRTFlavor, graph: OnnxArtifact) -> R
         version = report.engines[0].metadata.backend_version
         if (unfit := unsupported_gpu(flavor, version, context.driver)) is not None:
             text += f". {unfit}"
+        if report.dropped:
+            text += f". Dropped: {'; '.join(report.dropped)}"
     return RunStep(name=name, outcome=outcome, text=text, seconds=time.monotonic() - start)
 
 

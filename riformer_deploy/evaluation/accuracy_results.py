@@ -253,16 +253,32 @@ class AccuracyResult:
         if problems:
             raise ValueError("; ".join(problems))
 
+    @property
+    def measured(self) -> set[tuple[CandidateConfig, str]]:
+        """What was run: every config with the sha256 of its file."""
+        return {(item.config, item.artifact_sha256) for item in self.artifacts}
+
+    @property
+    def images(self) -> int:
+        """Pictures that every artifact was run on."""
+        return self.artifacts[0].images
+
+    @property
+    def _circumstances(self) -> tuple[object, ...]:
+        """What two passes have to have in common so that one can stand for the other."""
+        machine = self.machine
+        software = (machine.cpu, machine.system, machine.libraries)
+        return (self.dataset.identity, self.preprocessing, self.max_drop_points, software)
+
     def outweighs(self, other: AccuracyResult) -> bool:
-        """Whether it says more of the same dataset: of as many pictures and artifacts, or of more.
+        """Whether it says the same and more: dataset, gate, processor and libraries are the same.
 
         Args:
             other: Another pass.
         """
-        mine, its = ({(item.config, item.artifact_sha256) for item in r.artifacts} for r in (self, other))
-        same = (self.dataset.identity, self.preprocessing) == (other.dataset.identity, other.preprocessing)
-        more = (self.dataset.asked, len(mine)) != (other.dataset.asked, len(its))
-        return same and more and self.dataset.asked >= other.dataset.asked and mine >= its
+        more = (self.images, len(self.measured)) != (other.images, len(other.measured))
+        covers = self.images >= other.images and self.measured >= other.measured
+        return more and covers and self._circumstances == other._circumstances
 
     def of_files(self, present: Collection[str]) -> AccuracyResult | None:
         """The same pass with some artifacts alone; None where there is no baseline then.

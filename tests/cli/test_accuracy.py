@@ -75,7 +75,10 @@ def test_a_pass_that_says_less_is_printed_and_the_stored_one_stays(
         assert "over 20 pictures and 3 artifacts; this one" in caplog.text
         assert [(bundle / name).read_bytes() for name in ("accuracy.json", "accuracy.csv")] == stored
     caplog.clear()
-    assert cli(*line).returncode == 0  # as much again: the newer one is stored
+    assert cli(*line, "--limit", "5", "--max-drop", "100").returncode == 0  # another question
+    assert "over 20 pictures and 3 artifacts, is replaced: this one is over 5 and 3" in caplog.text
+    caplog.clear()
+    assert cli(*line).returncode == 0  # more: it is stored
     assert "not stored" not in caplog.text
     assert (bundle / "accuracy.json").read_bytes() != stored[0]
 

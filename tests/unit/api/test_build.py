@@ -295,6 +295,17 @@ def test_a_manifest_with_engines_is_read_by_whoever_knows_json(built: tuple[Path
     assert metadata["profiles"] == [{"minimum": 1, "optimum": 8, "maximum": 32}]
 
 
+def test_a_first_engine_drops_nothing(tiny_bundle_copy: Path) -> None:
+    bundle = Bundle.open(tiny_bundle_copy)
+    store_result(
+        bundle, "latency", session(series("a graph", 1, "0" * 64)), {"report.html": "what was measured"}
+    )
+    before = Bundle.open(tiny_bundle_copy).manifest.results
+    report = build_engines(tiny_bundle_copy, BuildOptions())
+    assert report.dropped == ()
+    assert Bundle.open(tiny_bundle_copy).manifest.results == before
+
+
 def test_results_of_a_replaced_engine_go_and_are_named_and_others_stay(built_copy: Path) -> None:
     bundle = Bundle.open(built_copy)
     (engine,), (graph,) = bundle.manifest.engines, bundle.manifest.onnx
@@ -315,4 +326,4 @@ def test_results_of_a_replaced_engine_go_and_are_named_and_others_stay(built_cop
     left = load_json(LatencyResult, after.text(after.manifest.results["latency"]))
     assert [item.name for item in left.samples] == ["a graph"]
     for name in ("tune-engine.json", f"{engine.parity_kind}.json", "latency.json: an engine"):
-        assert any(name in warning for warning in report.warnings), name
+        assert any(name in text for text in report.dropped), name

@@ -18,7 +18,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.common.enums import NormForm
 from riformer_deploy.common.hashing import sha256_of
 from riformer_deploy.common.serialization import load_json
-from riformer_deploy.evaluation.accuracy_results import AccuracyResult
+from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy, share_of
 from riformer_deploy.evaluation.results import LatencyResult, ParityResult
 from riformer_deploy.evaluation.tolerances import changed_tolerances
 from riformer_deploy.model.architecture import Architecture
@@ -133,6 +133,73 @@ def test_of_a_pass_over_pictures_the_artifacts_of_replaced_files_go_and_are_name
     for record in kept.values():
         place = tmp_path if (tmp_path / record.path).exists() else judged.directory
         assert sha256_of(place / record.path) == record.sha256
+
+
+@pytest.mark.parametrize("table", ["picture,label\nsplit\rname,1\n", "a,b\nc\n", ""])
+def test_a_table_that_cannot_be_read_goes_alone(judged: Bundle, tmp_path: Path, table: str) -> None:
+    result = stored_accuracy(judged)
+    assert result is not None
+    store_result(judged, "accuracy", result, {"accuracy.csv": table})
+    bundle = Bundle.open(judged.directory)
+    present = _files(bundle) - {bundle.manifest.onnx[0].file.sha256}
+    kept, dropped = kept_results(bundle, present, bundle.manifest.reference.file.sha256, tmp_path)
+    assert "accuracy" in kept
+    readable = table == ""
+    assert ("accuracy.csv" in kept) is readable
+    assert any("accuracy.csv: it cannot be read" in text for text in dropped) is not readable
+
+
+def test_a_table_that_was_changed_is_not_looked_at_where_nothing_is_replaced(
+    judged: Bundle, tmp_path: Path
+) -> None:
+    (judged.directory / "accuracy.csv").write_text("changed")
+    kept, dropped = kept_results(judged, _files(judged), judged.manifest.reference.file.sha256, tmp_path)
+    assert {"accuracy", "accuracy.csv"} <= set(kept)
+    assert dropped == ()
+
+
+@pytest.mark.parametrize("change", ["gate", "processor", "libraries", "dataset", "broken pictures"])
+def test_a_pass_stands_for_a_smaller_one_in_the_same_circumstances_alone(judged: Bundle, change: str) -> None:
+    whole = stored_accuracy(judged)
+    assert whole is not None
+    few = whole.of_files(_files(judged) - {judged.manifest.onnx[0].file.sha256})
+    assert few is not None
+    assert whole.outweighs(few)
+    assert not few.outweighs(whole)
+    assert not whole.outweighs(whole)  # as much is not more
+    machine, dataset = few.machine, few.dataset
+    other = {
+        "gate": lambda: dataclasses.replace(few, max_drop_points=100.0),
+        "processor": lambda: dataclasses.replace(few, machine=dataclasses.replace(machine, cpu="another")),
+        "libraries": lambda: dataclasses.replace(few, machine=dataclasses.replace(machine, libraries={})),
+        "dataset": lambda: dataclasses.replace(few, dataset=dataclasses.replace(dataset, identity="other")),
+        "broken pictures": lambda: dataclasses.replace(
+            few,
+            artifacts=tuple(
+                dataclasses.replace(
+                    item,
+                    images=item.images + 1,
+                    top1=share_of(0, item.images + 1),
+                    top5=share_of(0, item.images + 1),
+                )
+                for item in few.artifacts
+            ),
+            comparisons=tuple(
+                compare_accuracy(
+                    item.config,
+                    item.baseline,
+                    lost=0,
+                    gained=0,
+                    changed=0,
+                    images=item.images + 1,
+                    max_drop_points=None,
+                )
+                for item in few.comparisons
+            ),
+            dataset=dataclasses.replace(dataset, asked=dataset.asked + 1),
+        ),
+    }[change]()
+    assert not whole.outweighs(other)
 
 
 def test_a_pass_whose_baseline_is_replaced_goes(judged: Bundle, tmp_path: Path) -> None:

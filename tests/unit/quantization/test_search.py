@@ -239,7 +239,7 @@ def test_a_trace_whose_final_run_does_not_confirm_its_answer_is_refused() -> Non
         dataclasses.replace(trace, answer=trace.rivals[0])
 
 
-@pytest.mark.parametrize(("slower", "searched"), [(3.0, False), (1.5, True)])
+@pytest.mark.parametrize(("slower", "searched"), [(4.0, False), (2.5, True)])
 def test_a_precision_that_is_far_slower_to_begin_with_is_not_searched(
     slower: float, *, searched: bool
 ) -> None:
