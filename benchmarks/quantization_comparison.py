@@ -121,7 +121,7 @@ def _judged(
             try:
                 found[name, kind] = _compare(start(path), images, true, labels)
             except RuntimeFailureError as err:
-                failures[f"{name}, {title}"] = err.message[:300]
+                failures[f"{name}, {title}"] = err.message.replace(str(path), path.name)[:300]
             else:
                 found[name, kind]["path"] = path
                 found[name, kind]["file_bytes"] = sum(
