@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +25,7 @@ from riformer_deploy.common.errors import (
     OptionError,
     RuntimeFailureError,
 )
-from riformer_deploy.common.files import read_regular
 from riformer_deploy.common.progress import Progress, silent
-from riformer_deploy.common.replacing import replacing
 from riformer_deploy.system.cuda_driver import Driver, query_driver
 from riformer_deploy.system.nvml import read_gpu
 from riformer_deploy.trt.bindings import TensorRT, load
@@ -44,6 +41,7 @@ from riformer_deploy.trt.build_options import (
 )
 from riformer_deploy.trt.builder import BuildRequest, BuiltPlan, build_plan
 from riformer_deploy.trt.engine import Engine
+from riformer_deploy.trt.timing_cache import read_cache, write_cache
 from riformer_deploy.trt.trtexec import command_lines
 
 __all__ = [
@@ -57,8 +55,6 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
-
-_MOST_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +73,6 @@ class BuildReport:
     engines: tuple[EngineArtifact, ...]
     warnings: tuple[str, ...]
     dropped: tuple[str, ...] = ()
-
-
-def _read_cache(cache: Path | str | None) -> bytes | None:
-    if cache is None:
-        return None
-    path = Path(cache)
-    if not os.access(path.parent, os.W_OK):  # refused now rather than after minutes of building
-        raise OptionError(
-            f"The timing cache {path} cannot be written: {path.parent} is no folder that can be written to."
-        )
-    try:
-        return read_regular(path, _MOST_CACHE_BYTES) if path.exists() else b""
-    except OSError as err:
-        raise OptionError(f"The timing cache {path} cannot be read: {err.strerror}.") from err
-
-
-def _write_cache(path: Path | str | None, content: bytes | None, warnings: list[str]) -> None:
-    """Keep kernel timings; an engine that is built is not thrown away because they cannot be kept."""
-    if path is None or content is None:
-        return
-    try:
-        with replacing(Path(path)) as partial:
-            partial.write_bytes(content)
-    except OSError as err:
-        warnings.append(f"the timing cache {path} could not be written: {err.strerror}")
 
 
 def _metadata(
@@ -173,12 +144,13 @@ def _stage(
             sample_shape=tuple(int(size) for size in graph.inputs[0].shape[1:]),
             profiles=profiles_of(graph, options.profiles) if graph.batch is None else (),
             settings=options.settings,
-            timing_cache=_read_cache(options.timing_cache),
+            timing_cache=read_cache(options.timing_cache),
         ),
         progress,
         lambda severity, text: warnings.append(f"{stem}: [{severity}] {text}"),
     )
-    _write_cache(options.timing_cache, built.timing_cache, warnings)
+    if (problem := write_cache(options.timing_cache, built.timing_cache)) is not None:
+        warnings.append(problem)
     path, log = staged / f"{stem}.engine", staged / f"{stem}.log"
     path.write_bytes(built.plan)
     log.write_text(_log_text(built, onnx), encoding="utf-8")

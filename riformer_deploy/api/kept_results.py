@@ -15,7 +15,7 @@ from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.bundle.writing import record_file
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.common.serialization import RecordError, dump_json, load_json
-from riformer_deploy.evaluation.accuracy_results import ANSWERS, AccuracyResult
+from riformer_deploy.evaluation.accuracy_results import ANSWER_COLUMNS, ANSWERS, AccuracyResult
 from riformer_deploy.evaluation.latency_sessions import read_session, session_kinds
 from riformer_deploy.evaluation.results import ParityResult
 from riformer_deploy.quantization.tune_result import KINDS, TuneResult
@@ -40,7 +40,7 @@ def _latency(
 def _without(names: Collection[str], text: str) -> str:
     """A table of answers without the columns of these artifacts."""
     rows = list(csv.reader(io.StringIO(text)))
-    gone = {f"{name}: {what}" for name in names for what in ("class", "place", "score")}
+    gone = {f"{name}: {what}" for name in names for what in ANSWER_COLUMNS}
     places = [number for number, column in enumerate(rows[0] if rows else ()) if column not in gone]
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([row[number] for number in places] for row in rows)
@@ -169,10 +169,9 @@ def kept_results(
         except BundleError as err:
             found = {}
             dropped.append(f"{record.path}: {err.message}")
-        kept |= found
         if found:
-            continue
-        if len(dropped) == count:
+            kept |= found
+        elif len(dropped) == count:
             page = Path(record.path).suffix in {".html", ".md"}
             why = "it tells what was measured before" if page else "it is about files that are replaced"
             dropped.append(f"{record.path}: {why}")

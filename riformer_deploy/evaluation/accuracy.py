@@ -24,6 +24,7 @@ from riformer_deploy.data.datasets import Dataset
 from riformer_deploy.data.loader import LoaderOptions, load_batches
 from riformer_deploy.data.unusable_image import UnusableImage
 from riformer_deploy.evaluation.accuracy_results import (
+    ANSWER_COLUMNS,
     TOP,
     AccuracyComparison,
     AccuracyResult,
@@ -185,9 +186,7 @@ def answers_table(measured: Measured, dataset: Dataset) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = [item.name for item in measured.result.artifacts]
-    writer.writerow(
-        ["picture", "label", *(f"{name}: {what}" for name in names for what in ("class", "place", "score"))]
-    )
+    writer.writerow(["picture", "label", *(f"{name}: {what}" for name in names for what in ANSWER_COLUMNS)])
     answers = measured.answers
     for row, number in enumerate(answers.usable):
         columns = zip(answers.predicted, answers.places, answers.scores, strict=True)

@@ -16,6 +16,8 @@ from riformer_deploy.system.records import Machine
 TOP = 5
 ANSWERS = "accuracy.csv"
 """The table of all answers beside the result: its file and its kind."""
+ANSWER_COLUMNS = ("class", "place", "score")
+"""Of each artifact in that table, as ``NAME: class``."""
 MOST_IMAGES = 10_000_000
 
 

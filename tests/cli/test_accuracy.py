@@ -77,10 +77,11 @@ def test_a_pass_that_says_less_is_printed_and_the_stored_one_stays(
     caplog.clear()
     assert cli(*line, "--limit", "5", "--max-drop", "100").returncode == 0  # another question
     assert "over 20 pictures and 3 artifacts, is replaced: this one is over 5 and 3" in caplog.text
+    assert json.loads((bundle / "accuracy.json").read_text())["dataset"]["asked"] == 5
     caplog.clear()
     assert cli(*line).returncode == 0  # more: it is stored
     assert "not stored" not in caplog.text
-    assert (bundle / "accuracy.json").read_bytes() != stored[0]
+    assert json.loads((bundle / "accuracy.json").read_text())["dataset"]["asked"] == 20
 
 
 def test_a_gate_that_does_not_hold_is_exit_code_1(
