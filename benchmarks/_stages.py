@@ -78,11 +78,11 @@ class Run:
         for batch in dict.fromkeys((smallest, largest)):
             self.latency(main, Precision.FP16, batch)
             self.roofline()  # cheap, and then a suite that is cut off has it
-        for batch in dict.fromkeys((largest, smallest)):
-            self.latency(main, Precision.FP16, batch, Baselines.STRONG)
         for precision in (Precision.INT8, Precision.FP8, Precision.FP32, Precision.BF16):
             self.latency(main, precision, largest)
         self.ablation()
+        for batch in dict.fromkeys((largest, smallest)):
+            self.latency(main, Precision.FP16, batch, Baselines.STRONG)
         for batch in self.batches[1:-1]:
             self.latency(main, Precision.FP16, batch)
         for variant in self.variants[1:]:

@@ -3,6 +3,7 @@
 # after the other:  pack.sh [OUT]   (default .gpu-kit in the current folder)
 #   WHEELS="name==version ..."  what to pack instead of onnxsim, TensorRT-RTX and ONNX Runtime with CUDA
 #   PIECE_MIB=40                the most that a folder holds
+#   ARCHITECTURE=90             leave out machine code of other GPUs (90: Hopper), half of ONNX Runtime
 # there.sh, which lies in each folder, installs them. Files that are put into a folder later travel with it.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,6 +20,9 @@ for wheel in $wheels; do
     || python3 -m pip wheel -q --no-deps -w "$out/wheels" "$wheel" 2>/dev/null \
     || { echo "cannot fetch $wheel" >&2; exit 1; }
 done
+if [ -n "${ARCHITECTURE:-}" ]; then
+  for wheel in "$out"/wheels/*.whl; do python3 "$here/prune_architectures.py" "$wheel" "$ARCHITECTURE"; done
+fi
 # One archive, cut into pieces: what is in which wheel no longer matters.
 tar -C "$out/wheels" -cf - . | split -b "${piece_mib}M" -d -a 2 - "$out/piece."
 rm -r "$out/wheels"

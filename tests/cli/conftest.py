@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import subprocess
@@ -10,17 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 import torch
-from riformer_deploy_cli import main, streams
+from riformer_deploy_cli import streams
 from torch import Tensor
 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.variants import VARIANTS, Variant
+from tests.in_process import run_command
 
 
 @pytest.fixture(autouse=True)
@@ -49,20 +50,7 @@ def cli(
 ) -> Callable[..., CompletedProcess[str]]:
     """``cli("export", path, ...)``: the entry point in this process; its exit code, stdout and stderr."""
 
-    def run(*arguments: str | Path) -> CompletedProcess[str]:
-        line = ["riformer-deploy", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", line)
-        capsys.readouterr()
-        code: Any = None
-        try:
-            main.run()
-        except SystemExit as exit_:
-            code = exit_.code
-        printed = capsys.readouterr()
-        assert code is None or isinstance(code, int)
-        return CompletedProcess(line, code or 0, printed.out, printed.err)
-
-    return run
+    return functools.partial(run_command, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")
