@@ -71,6 +71,7 @@ class Suite:
         deadline: On ``time.monotonic``'s clock.
         out: The file to write.
         dry: Whether this is a dry run, whose figures mean nothing.
+        scratch: A folder whose name is left out of what is written.
         devices: Each device layer: what it copies, and how fast.
         engines: What was built.
         loading: Whether engines of each flavor and target load on this GPU, with the exact errors.
@@ -85,6 +86,7 @@ class Suite:
     deadline: float
     out: Path
     dry: bool = False
+    scratch: Path | None = None
     devices: list[JsonValue] = field(default_factory=list)
     engines: list[JsonValue] = field(default_factory=list)
     loading: list[JsonValue] = field(default_factory=list)
@@ -153,6 +155,9 @@ class Suite:
             self._put(partial, record, done=bool(targets))
 
     def _put(self, partial: Path, record: Mapping[str, JsonValue], *, done: bool) -> None:
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        if self.scratch is not None:  # reasons name files in full
+            text = text.replace(json.dumps(f"{self.scratch}/")[1:-1], "")
+        partial.write_text(text, encoding="utf-8")
         if done:
             partial.replace(self.out)

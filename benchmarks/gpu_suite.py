@@ -95,6 +95,7 @@ def _measure(arguments: argparse.Namespace, suite: Suite) -> None:
         tempfile.TemporaryDirectory() as scratch,
         _bundles(arguments.bundles, arguments.variants, small=small) as folder,
     ):
+        suite.scratch = Path(scratch)
         variants = ["riformer-digits"] if small else arguments.variants
         Run(
             suite=suite, folder=folder, scratch=Path(scratch), variants=variants, batches=batches,

@@ -9,12 +9,17 @@ from riformer_deploy.api.bench import BenchOptions, bench_bundle
 from riformer_deploy.api.run_context import RunContext, measured_step, read_record, write_record
 from riformer_deploy.api.run_records import RunRecord, RunStep, StepOutcome
 from riformer_deploy.backends.candidates import select_candidates
+from riformer_deploy.backends.gpu_options import GpuOptions
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import Group, Precision, Target
+from riformer_deploy.common.enums import Baselines, Group, Precision, Target
 from riformer_deploy.common.errors import BundleError
 from riformer_deploy.evaluation.latency_comparison import ratio_of, strongest_baseline
 from riformer_deploy.evaluation.latency_sessions import NEWEST, read_session
 from riformer_deploy.evaluation.results import LatencyResult, Timing
+
+_ON_GPU = GpuOptions(baselines=Baselines.QUICK)
+"""Of the strongest ways of running PyTorch those that compile within a minute: with the others a run of the
+example on an H200 had not ended after one."""
 
 
 def measure_latency(context: RunContext) -> RunStep:
@@ -44,7 +49,9 @@ def measure_latency(context: RunContext) -> RunStep:
         return RunStep(name="bench", outcome=StepOutcome.REUSED, text=text)
 
     def work() -> str:
-        result = bench_bundle(context.directory, groups, options, context.progress, precisions=precisions)
+        result = bench_bundle(
+            context.directory, groups, options, context.progress, gpu=_ON_GPU, precisions=precisions
+        )
         now = Bundle.open(context.directory)
         record = dataclasses.replace(
             read_record(now),
@@ -92,7 +99,7 @@ def _latency_gap(
     ):
         return "those stored are of another machine or other libraries"
     selected = select_candidates(
-        bundle, groups, threads=options.used_threads, precisions=precisions, modules=False
+        bundle, groups, threads=options.used_threads, gpu=_ON_GPU, precisions=precisions, modules=False
     )
     timed = {(s.config, s.artifact_sha256, s.batch) for s in session.samples}
     left_out = {item.config for item in session.skipped}

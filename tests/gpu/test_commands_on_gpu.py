@@ -103,8 +103,8 @@ def test_an_engine_is_searched_for_and_kept(cli: Run, engines_copy: Path) -> Non
 @pytest.mark.usefixtures("engines")
 def test_one_command_ends_in_a_choice_among_engines(cli: Run, tmp_path: Path) -> None:
     line = ("run", CHECKPOINT, "--image-size", "64", "-o", tmp_path / "bundle", "--target", "gpu")
-    line += ("--calibration", DIGITS / "calibration", "--data", DIGITS, "--limit", "200")
-    found = answered(cli(*line, "--max-drop", "1.5", "--batch", "8", "--max-seconds", "20", "--json"))
+    more = ("--calibration", DIGITS / "calibration", "--data", DIGITS, "--limit", "200")
+    found = answered(cli(*line, *more, "--max-drop", "1.5", "--batch", "8", "--max-seconds", "20", "--json"))
     outcomes = {step["name"]: step["outcome"] for step in found["steps"]}
     assert set(outcomes.values()) <= {"done", "skipped"}, outcomes
     (choice,) = found["choices"]

@@ -99,9 +99,9 @@ class CudaMachine:
 
     Nothing here waits for more than a stream: waiting for the device would spoil a capture in another
     thread. Each context has a memory pool of its own, filled by its first run, since PyTorch does not know
-    of captures that it did not begin, and would hand a graph's memory to others. PyTorch 2.11 aborted
-    the process where a pool ended while another thread worked with its own (seen on an H200), so one lock is
-    for both.
+    of captures that it did not begin, and would hand a graph's memory to others. A pool that ends frees its
+    memory, which CUDA refuses to a thread that captures: PyTorch 2.11 then aborts the process, out of a
+    destructor (seen on an H200). So pools end in a thread that does not, and while no other uses its own.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class CudaMachine:
         return torch.cuda.MemPool()
 
     def retire(self, pools: list[Any]) -> None:
-        """As the protocol says; while a thread is in :meth:`put`, the pools wait until it has left."""
+        """As the protocol says; while a thread is in :meth:`put` they wait for a run that is no capture."""
         while pools:
             self._retired.append(pools.pop())  # no other reference may outlive the lock
         self._end_retired()
@@ -157,11 +157,13 @@ class CudaMachine:
         """As the protocol says."""
         on_stream = torch.cuda.stream(self._stream(handle))
         with self._lock, torch.inference_mode(), torch.cuda.device(self.device), on_stream:
-            if not torch.cuda.is_current_stream_capturing():
+            captured = torch.cuda.is_current_stream_capturing()
+            if not captured:
                 self._begin(handle)
             with torch.cuda.use_mem_pool(pool):
                 work()
-        self._end_retired()
+        if not captured:
+            self._end_retired()
 
 
 class HostCudaRuntime(FakeCudaRuntime):

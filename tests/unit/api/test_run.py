@@ -19,8 +19,9 @@ from riformer_deploy.api import run_answer, run_context, run_engines, run_graphs
 from riformer_deploy.api.export import ExportOptions, LoweringConfig, export_checkpoint
 from riformer_deploy.api.run import RunOptions, RunReport, RunStep, StepOutcome, Target, run_checkpoint
 from riformer_deploy.api.run_context import read_record
+from riformer_deploy.backends import gpu_candidates
 from riformer_deploy.bundle.store import Bundle
-from riformer_deploy.common.enums import InputForm, Precision, Processor, RuntimeKind
+from riformer_deploy.common.enums import CompileMode, InputForm, Precision, Processor, RuntimeKind
 from riformer_deploy.common.errors import BundleConflictError, MissingDependencyError, OptionError
 from riformer_deploy.common.progress import Progress
 from riformer_deploy.evaluation.accuracy_results import AccuracyResult, compare_accuracy
@@ -28,7 +29,7 @@ from riformer_deploy.evaluation.latency_summary import summarize
 from riformer_deploy.evaluation.results import Status
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.reporting.evidence import Evidence, read_evidence
-from riformer_deploy.system.cuda_driver import Driver
+from riformer_deploy.system.cuda_driver import Driver, Gpu
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra report)")
 Asked = Callable[..., RunOptions]
@@ -272,6 +273,23 @@ def test_what_is_not_installed_is_said_and_does_not_stop_the_rest(
 
 
 @pytest.mark.usefixtures("noisy_openvino", "without_report")
+@pytest.mark.usefixtures("without_report")
+def test_a_run_waits_for_no_baseline_that_compiles_for_minutes(
+    finished_copy: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Gpu(name="a GPU", compute_capability="9.0", memory_bytes=2**30)
+    driver = Driver(cuda_version="13.0", gpus=(gpu,), problem=None)
+    for module in (run_context, gpu_candidates):
+        monkeypatch.setattr(module, "query_driver", lambda: driver)
+    monkeypatch.setattr(run_engines, "choose_backend", _absent)
+    run_checkpoint(asked(finished_copy, target=Target.AUTO, batches=(2,)))
+    latency = read_evidence(finished_copy).latency
+    assert latency is not None
+    ways = {item.config for item in latency.skipped if item.config.runtime is RuntimeKind.PYTORCH}
+    assert {way.processor for way in ways} == {Processor.GPU}
+    assert {way.mode for way in ways} == {None, CompileMode.REDUCE_OVERHEAD}
+
+
 def test_a_pair_whose_parity_failed_is_never_chosen(finished_copy: Path, asked: Asked) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed (extra openvino)")
     (finished_copy / "parity.json").unlink()
