@@ -272,7 +272,6 @@ def test_what_is_not_installed_is_said_and_does_not_stop_the_rest(
     assert (report.report, len(report.choices)) == (None, 1)
 
 
-@pytest.mark.usefixtures("noisy_openvino", "without_report")
 @pytest.mark.usefixtures("without_report")
 def test_a_run_waits_for_no_baseline_that_compiles_for_minutes(
     finished_copy: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
@@ -290,6 +289,7 @@ def test_a_run_waits_for_no_baseline_that_compiles_for_minutes(
     assert {way.mode for way in ways} == {None, CompileMode.REDUCE_OVERHEAD}
 
 
+@pytest.mark.usefixtures("noisy_openvino", "without_report")
 def test_a_pair_whose_parity_failed_is_never_chosen(finished_copy: Path, asked: Asked) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed (extra openvino)")
     (finished_copy / "parity.json").unlink()
