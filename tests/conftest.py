@@ -6,9 +6,9 @@ import contextlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from riformer_deploy.api import build
+from riformer_deploy.api import build, doctor
 from riformer_deploy.api.build import build_engines
 from riformer_deploy.api.run import RunOptions, Target, run_checkpoint
 from riformer_deploy.backends import candidates, gpu_candidates
@@ -28,6 +28,7 @@ from riformer_deploy.backends.stored_models import model_of
 from riformer_deploy.bundle.engine_metadata import BatchProfile, TensorRTFlavor
 from riformer_deploy.bundle.lowering_config import LoweringConfig
 from riformer_deploy.bundle.store import Bundle
+from riformer_deploy.common import dependencies
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.data.calibration_files import npz_set
 from riformer_deploy.data.preprocessing import Preprocessing
@@ -38,6 +39,7 @@ from riformer_deploy.model.network import RIFormer, model_from_state
 from riformer_deploy.model.reparameterize import fold
 from riformer_deploy.quantization.calibration import CalibrationConfig, CalibrationResult, calibrate
 from riformer_deploy.quantization.observations import Observations
+from riformer_deploy.system import machine
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
@@ -392,6 +394,24 @@ def fp8_bundle(shared: Path, digits_checkpoint: Path, calibration_file: Path) ->
 def tiny_bundle_copy(tmp_path: Path, tiny_bundle: Path) -> Path:
     """A copy of ``tiny_bundle`` that the test may change."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def pretend_versions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``pretend_versions(absent, {name: version})``: distributions that are not installed, and some that are.
+
+    ``absent(name)`` says whether one is to be missing; those that are given are there all the same.
+    """
+    real = dependencies.distribution_version
+
+    def pretend(absent: Callable[[str], bool], given: Mapping[str, str] = MappingProxyType({})) -> None:
+        def version(name: str) -> str | None:
+            return given.get(name, None if absent(name) else real(name))
+
+        for module in (dependencies, doctor, machine):
+            monkeypatch.setattr(module, "distribution_version", version)
+
+    return pretend
 
 
 @pytest.fixture

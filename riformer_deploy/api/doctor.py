@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from enum import StrEnum
 
 from riformer_deploy.bundle.rtx_support import rtx_support
 from riformer_deploy.common import telemetry
-from riformer_deploy.common.dependencies import PACKAGES, installed_version, require, require_installed
+from riformer_deploy.common.dependencies import (
+    PACKAGES,
+    distribution_version,
+    installed_version,
+    require,
+    require_installed,
+)
 from riformer_deploy.common.errors import MissingDependencyError
 from riformer_deploy.system.cuda_driver import Driver, Gpu, query_driver
 from riformer_deploy.system.machine import describe_machine
@@ -102,15 +107,15 @@ def _see(name: str, *, imports: bool) -> None:
 
 
 def _required(name: str, *, imports: bool) -> Finding:
+    health, version, detail = Health.OK, None, "" if imports else _NOT_IMPORTED
     try:
-        version = importlib.metadata.version(name)
-        _see(name, imports=imports)
-    except importlib.metadata.PackageNotFoundError:
-        health, version, detail = Health.MISSING, None, "not installed"
+        version = distribution_version(name)
+        if version is None:
+            health, detail = Health.MISSING, "not installed"
+        else:
+            _see(name, imports=imports)
     except Exception as err:  # noqa: BLE001  # a broken installation raises anything; that is the finding
         health, detail = Health.UNUSABLE, f"cannot be imported: {err}"
-    else:
-        health, detail = Health.OK, "" if imports else _NOT_IMPORTED
     return Finding(
         name=name,
         needed_for=_REQUIRED[name],

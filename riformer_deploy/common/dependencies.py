@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -76,14 +77,32 @@ PACKAGES = {
 """Every optional package by import name."""
 
 
+_VERSION = re.compile(r"^Version: *(\S+)$", re.MULTILINE)
+
+
+def distribution_version(name: str) -> str | None:
+    """Version of an installed distribution, or None where there is none of this name.
+
+    ``importlib.metadata.version`` parses the description, too, which takes ten times as long.
+
+    Args:
+        name: As package indexes have it, such as ``onnxruntime-gpu``.
+    """
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    header = (found.read_text("METADATA") or "").partition("\n\n")[0]
+    line = _VERSION.search(header)
+    return line[1] if line else found.version
+
+
 def _installed(module: str) -> tuple[str, str] | None:
     """Name and version of the distribution that ``import`` would take the module from."""
     found: dict[str, str] = {}
     for name in PACKAGES[module].distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        if (version := distribution_version(name)) is not None:
+            found[name] = version
     if len(found) > 1:  # say onnxruntime in one folder and onnxruntime-gpu in one that is searched earlier
         found = {name: found[name] for name in found if _provides(name, module)} or found
     return next(iter(found.items()), None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import resource
 import sys
 from pathlib import Path
 
+from riformer_deploy.common.dependencies import distribution_version
 from riformer_deploy.system.cuda_driver import query_driver
 from riformer_deploy.system.records import Machine
 
@@ -28,13 +28,8 @@ def usable_cores() -> int:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that take part in results and are installed."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    versions = {name: distribution_version(name) for name in _LIBRARIES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def describe_machine() -> Machine:

@@ -181,16 +181,9 @@ def test_what_cannot_be_done_has_its_exit_code_and_changes_nothing(
 
 
 def test_without_any_tensorrt_the_command_that_installs_one_is_told(
-    cli: Run, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+    cli: Run, pretend_versions: Callable[..., None], tiny_bundle: Path
 ) -> None:
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name.startswith("tensorrt"):
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    pretend_versions(lambda name: name.startswith("tensorrt"))
     for line, name in ((("build", tiny_bundle), "tensorrt-rtx"),
                        (("build", tiny_bundle, "--backend", "tensorrt-rtx"), "tensorrt-rtx")):  # fmt: skip
         ran = cli(*line)

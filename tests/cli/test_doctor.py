@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +18,9 @@ OPTIONAL = [package for name, package in dependencies.PACKAGES.items() if name n
 
 
 @pytest.fixture
-def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.metadata.version
+def bare_machine(monkeypatch: pytest.MonkeyPatch, pretend_versions: Callable[..., None]) -> None:
     absent = {name for package in OPTIONAL for name in package.distributions}
-
-    def version(name: str) -> str:
-        if name in absent:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    pretend_versions(absent.__contains__)
     none = Driver(cuda_version=None, gpus=(), problem="no NVIDIA driver (libcuda.so.1) is installed")
     monkeypatch.setattr(doctor, "query_driver", lambda: none)
 

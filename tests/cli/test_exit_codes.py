@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
@@ -146,19 +145,12 @@ def test_weights_that_contradict_the_command_line_exit_15(
 
 def test_a_missing_onnx_runtime_exits_20_with_the_command_that_installs_it(
     cli: Run,
-    monkeypatch: pytest.MonkeyPatch,
+    pretend_versions: Callable[..., None],
     tmp_path: Path,
     tiny_bundle_copy: Path,
     tiny_checkpoint: Path,
 ) -> None:
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name.startswith("onnxruntime"):
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    pretend_versions(lambda name: name.startswith("onnxruntime"))
     ran = cli("verify", "parity", tiny_bundle_copy)
     assert (ran.returncode, ran.stdout) == (20, "")
     assert 'pip install "onnxruntime>=1.20"' in ran.stderr

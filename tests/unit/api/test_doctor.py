@@ -24,22 +24,15 @@ def _finding(name: str, *, thorough: bool = False) -> Finding:
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def pretend(monkeypatch: pytest.MonkeyPatch, pretend_versions: Callable[..., None]) -> Callable[..., None]:
     """``pretend("tensorrt", "10.3", failure)``: that version is installed; importing it fails so."""
 
     def install(module: str, version: str | None, failure: Exception | None = None) -> None:
-        real_version, real_import = importlib.metadata.version, importlib.import_module
+        real_import = importlib.import_module
         absent = {name for package in dependencies.PACKAGES.values() for name in package.distributions}
         preferred = (
             dependencies.PACKAGES[module].distributions[0] if module in dependencies.PACKAGES else None
         )
-
-        def installed(name: str) -> str:
-            if name == preferred and version is not None:
-                return version
-            if name in absent:
-                raise importlib.metadata.PackageNotFoundError(name)
-            return real_version(name)
 
         def load(name: str, package: str | None = None) -> ModuleType:
             if name != module:
@@ -48,7 +41,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise failure
             return ModuleType(name)
 
-        monkeypatch.setattr(importlib.metadata, "version", installed)
+        given = {preferred: version} if preferred is not None and version is not None else {}
+        pretend_versions(absent.__contains__, given)
         monkeypatch.setattr(importlib, "import_module", load)
 
     return install
@@ -168,15 +162,8 @@ def test_a_required_package_that_fails_to_import_is_a_finding_too(
     assert "pip install" in found.remedy
 
 
-def test_a_required_package_that_is_gone_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "onnxscript":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+def test_a_required_package_that_is_gone_is_missing(pretend_versions: Callable[..., None]) -> None:
+    pretend_versions(lambda name: name == "onnxscript")
     found = _finding("onnxscript")
     assert (found.health, found.version, found.detail) == (Health.MISSING, None, "not installed")
     assert "pip install" in found.remedy

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from riformer_deploy.common.dependencies import PACKAGES, installed_version, require
+from riformer_deploy.common.dependencies import PACKAGES, distribution_version, installed_version, require
 from riformer_deploy.common.errors import MissingDependencyError
 
 Install = Callable[..., None]
@@ -131,3 +132,29 @@ def test_the_table_is_keyed_by_import_name_and_its_commands_name_the_packages_th
     assert all(package.module == module for module, package in PACKAGES.items())
     assert PACKAGES["onnxruntime"].install_command == 'pip install "onnxruntime>=1.20"'
     assert all("riformer" not in package.install_command for package in PACKAGES.values())
+
+
+def test_versions_of_distributions_are_those_that_the_standard_library_reads() -> None:
+    names = {found.name for found in importlib.metadata.distributions()}
+    assert len(names) > 20
+    for name in names:
+        assert distribution_version(name) == importlib.metadata.version(name)
+    assert distribution_version("no-such-distribution") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("METADATA", "Metadata-Version: 2.1\nName: odd\nVersion: 1.5\n\nVersion: 9.9\n"),
+        ("METADATA", "Name: odd\r\nVersion: 1.5\r\n"),
+        ("PKG-INFO", "Name: odd\nVersion: 1.5\n\nWords.\n"),
+    ],
+)
+def test_the_version_is_that_of_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    folder = tmp_path / ("odd-1.5.dist-info" if file == "METADATA" else "odd-1.5.egg-info")
+    folder.mkdir()
+    (folder / file).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert distribution_version("odd") == "1.5"

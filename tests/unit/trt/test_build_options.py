@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.metadata
+from collections.abc import Callable
 
 import pytest
 
@@ -16,18 +16,15 @@ H200 = Driver(
 )
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, *installed: TensorRTFlavor) -> None:
-    """Pretend that these flavors, and no others, are installed."""
-    real = importlib.metadata.version
+@pytest.fixture
+def only(pretend_versions: Callable[..., None]) -> Callable[..., None]:
+    """``only(*flavors)``: these flavors, and no others, are installed."""
 
-    def version(name: str) -> str:
-        if name.startswith("tensorrt"):
-            if name in [str(backend) for backend in installed]:
-                return "10.0"
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
+    def pretend(*installed: TensorRTFlavor) -> None:
+        given = {str(flavor): "10.0" for flavor in installed}
+        pretend_versions(lambda name: name.startswith("tensorrt"), given)
 
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    return pretend
 
 
 def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
@@ -67,13 +64,13 @@ def test_options_that_are_wrong_in_themselves_are_listed_at_once() -> None:
     ],
 )
 def test_the_flavor_is_the_one_asked_for_else_tensorrt_where_there_is_a_gpu(
-    monkeypatch: pytest.MonkeyPatch,
+    only: Callable[..., None],
     wanted: TensorRTFlavor | None,
     driver: Driver,
     installed: tuple[TensorRTFlavor, ...],
     chosen: TensorRTFlavor,
 ) -> None:
-    _only(monkeypatch, *installed)
+    only(*installed)
     assert choose_backend(wanted, driver) is chosen
 
 
@@ -111,12 +108,12 @@ def test_a_gpu_that_the_flavor_does_not_support_is_known_when_it_builds(
     ids=["nothing", "TensorRT without a GPU", "a GPU and nothing else"],
 )
 def test_without_a_flavor_that_works_here_the_commands_that_install_one_are_told(
-    monkeypatch: pytest.MonkeyPatch,
+    only: Callable[..., None],
     driver: Driver,
     installed: tuple[TensorRTFlavor, ...],
     commands: tuple[str, ...],
 ) -> None:
-    _only(monkeypatch, *installed)
+    only(*installed)
     with pytest.raises(MissingDependencyError) as caught:
         choose_backend(None, driver)
     for name in ("tensorrt", "tensorrt-rtx"):
