@@ -41,7 +41,9 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); this takes a minute or two"
 
-# pip compiles all of a package, which takes as long as the rest; Python compiles what is imported.
+# pip compiles all of a package, which takes as long as the rest; Python compiles what is imported, and must
+# be let keep it, else every process compiles all of PyTorch again.
+unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --no-compile --editable ".[cpu,report,rtx]"
 	@touch $@

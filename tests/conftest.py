@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# isort: off
+import tests.imported_untraced  # noqa: F401  # before all others
+# isort: on
+
 import contextlib
 import importlib.util
 import os

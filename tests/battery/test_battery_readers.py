@@ -347,6 +347,7 @@ SLOW = ("four million opcodes", "keys of equal hashes", "a key 200,000 deep", "5
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ATTACKS]
 )
+@pytest.mark.untraced
 def test_a_checkpoint_that_was_made_to_harm_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "bad.pth"
     path.write_bytes(ATTACKS[name]())

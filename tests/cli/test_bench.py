@@ -88,6 +88,7 @@ def test_engines_that_do_not_exist_are_an_error_and_never_left_out_quietly(
     assert "riformer-deploy build" in ran.stderr
 
 
+@pytest.mark.untraced
 def test_without_a_number_of_rounds_it_ends_in_time_with_the_ratio_and_its_interval(
     cli: Run, tiny_bundle_copy: Path
 ) -> None:

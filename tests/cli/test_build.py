@@ -84,6 +84,7 @@ def test_the_command_line_is_what_the_library_is_asked_for(
     assert asked == [(tiny_bundle, options)]
 
 
+@pytest.mark.untraced
 def test_the_table_tells_every_engine_and_progress_is_a_line_each(
     cli: Run, tmp_path: Path, precise_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

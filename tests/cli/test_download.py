@@ -62,6 +62,7 @@ def test_a_published_file_is_fetched_once(cli: Cli, mirror: str, published: Path
     assert again["fetched_bytes"] == 0
 
 
+@pytest.mark.untraced
 def test_export_takes_a_name(
     cli: Cli, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_text_shows_figures_files_and_the_size_in_the_order_it_was_typed(
     assert "48x64" not in ran.stdout
 
 
+@pytest.mark.untraced
 def test_a_fixed_batch_and_a_newer_opset_are_what_the_graph_has(
     cli: Run, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_an_assumed_image_size_is_noted_on_stderr(
     assert report.model.preprocessing.source == "assumed"
 
 
+@pytest.mark.untraced
 def test_failed_parity_exits_1_prints_the_figures_and_writes_nothing(
     cli: Run, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

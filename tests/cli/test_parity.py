@@ -54,6 +54,7 @@ def test_text_shows_every_candidate_and_the_default_limits(cli: Run, tiny_bundle
     assert ran.stdout.endswith("Parity: passed\n")
 
 
+@pytest.mark.untraced
 def test_failed_parity_exits_1_with_the_figures_and_marks_the_limits_as_the_user_s(
     cli: Run, tiny_bundle_copy: Path
 ) -> None:

@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra rep
 Run = Callable[..., CompletedProcess[str]]
 
 
+@pytest.mark.untraced
 def test_the_report_and_the_card_are_files_of_the_bundle(cli: Run, tiny_bundle_copy: Path) -> None:
     ran = cli("report", tiny_bundle_copy)
     assert ran.returncode == 0, ran.stderr

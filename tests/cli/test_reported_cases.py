@@ -104,6 +104,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path, State], object], int, str]] = {
 
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", READ)
+@pytest.mark.untraced
 def test_what_holds_exactly_one_riformer_is_read_with_a_note_of_where_it_was(
     cli: Run, tmp_path: Path, tiny_state: State, kind: str
 ) -> None:

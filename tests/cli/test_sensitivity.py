@@ -26,6 +26,7 @@ def _row(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")]
 
 
+@pytest.mark.untraced
 def test_text_and_json_tell_the_same_ranking(cli: Run, tiny_bundle: Path, tiny_model: RIFormer) -> None:
     before = Bundle.open(tiny_bundle).manifest
     told = cli("sensitivity", tiny_bundle, *RANDOM, "--json")

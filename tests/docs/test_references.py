@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.untraced
 def test_the_generated_pages_are_those_of_the_code(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(repository / "docs"))
     made = importlib.import_module("generate").pages()

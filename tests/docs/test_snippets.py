@@ -60,6 +60,7 @@ def _quick_commands() -> list[Any]:
 
 
 @pytest.mark.parametrize("block", _named(PYTHON))
+@pytest.mark.untraced
 def test_a_python_snippet_runs_as_it_is_written(
     block: Block, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_command_line_knows_every_option_of_the_examples_in_its_help() -> No
 
 
 @pytest.mark.parametrize("command", _quick_commands())
+@pytest.mark.untraced
 def test_a_quick_command_runs_and_prints_what_the_page_shows(
     command: Command, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

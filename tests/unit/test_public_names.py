@@ -105,6 +105,7 @@ def test_text_is_taken_wherever_a_path_is() -> None:
     assert [where for where, parts in taking.items() if str not in parts and where not in RESULTS] == []
 
 
+@pytest.mark.untraced
 def test_text_does_for_a_path_from_the_checkpoint_to_every_use_of_the_bundle(
     tiny_checkpoint: Path, tiny_bundle_copy: Path, tmp_path: Path
 ) -> None:

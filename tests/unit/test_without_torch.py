@@ -161,6 +161,7 @@ def test_stages_of_a_graph_need_no_pytorch(told: dict[str, tuple[int, str, str, 
     assert "stage4 [1, 128, 2, 2] float32" in out
 
 
+@pytest.mark.untraced
 def test_parity_is_compared_by_the_reference_that_the_bundle_keeps(
     told: dict[str, tuple[int, str, str, list[str]]], digits_bundle: Path, tmp_path: Path
 ) -> None:

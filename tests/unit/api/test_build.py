@@ -208,6 +208,7 @@ def test_another_profile_than_a_fixed_batch_is_refused(wanted: tuple[BatchProfil
     assert "--profile" in caught.value.remedy
 
 
+@pytest.mark.untraced
 def test_a_graph_of_fixed_batch_becomes_an_engine_of_that_batch(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_every_option_that_a_flavor_lacks_is_named_at_once(tiny_bundle: Path) ->
     ],
     ids=["7.5", "workspace", "refittable", "version-compatible"],
 )
+@pytest.mark.untraced
 def test_a_builder_that_fails_says_why_and_the_bundle_is_as_it_was(
     engine_bundle_copy: Path, settings: BuildSettings, remedy: str
 ) -> None:

@@ -27,6 +27,7 @@ def _compare(logits: NDArray[Any], data: Data) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda model: model, fuse, fold], ids=["training", "fused", "folded"])
+@pytest.mark.untraced
 def test_every_form_scores_as_trained(
     digits_checkpoint: Path,
     digits_inputs: NDArray[np.float32],
@@ -45,6 +46,7 @@ def test_the_exported_graph_scores_as_trained(
     _compare(OnnxRuntime(onnx_of(digits_bundle)).run(digits_inputs)["logits"], digits_data)
 
 
+@pytest.mark.untraced
 def test_the_bundles_own_weights_files_score_as_trained(
     digits_bundle: Path, digits_inputs: NDArray[np.float32], digits_data: Data
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_bundles_deploy_weights_are_the_fused_ones(tiny_bundle: Path, tiny_mod
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
+@pytest.mark.untraced
 def test_an_export_whose_parity_fails_writes_nothing(
     tmp_path: Path, tiny_bundle_copy: Path, tiny_checkpoint: Path, *, existing: bool
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_folder_of_other_files_is_never_written_to(
     assert _content(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+@pytest.mark.untraced
 def test_the_same_checkpoint_again_with_a_fixed_batch_replaces_the_bundle(
     tiny_bundle_copy: Path, tiny_checkpoint: Path, onnx_of: Callable[[Path], Path]
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_deploy_form_checkpoint_is_exported_and_proven_against_itself(
     np.testing.assert_allclose(found, PyTorchRuntime(tiny_model).run(images)["logits"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.untraced
 def test_raw_weights_are_exported_where_they_are_asked_for_and_recorded_as_such(
     tmp_path: Path,
     write_checkpoint: Callable[..., Path],
@@ -239,6 +242,7 @@ def test_a_file_name_that_is_no_text_is_no_crash(
         assert Bundle.open(tmp_path / "out").manifest.source.file_name.startswith("caf")
 
 
+@pytest.mark.untraced
 def test_a_bundle_with_a_damaged_manifest_is_replaced_by_force(
     tiny_bundle_copy: Path, tiny_checkpoint: Path
 ) -> None:
@@ -249,6 +253,7 @@ def test_a_bundle_with_a_damaged_manifest_is_replaced_by_force(
     assert all(bundle.path_of(record) for record in bundle.manifest.files)
 
 
+@pytest.mark.untraced
 def test_an_export_that_another_one_overtook_leaves_that_ones_bundle(
     tmp_path: Path, tiny_bundle: Path, other_checkpoint: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_the_graph_gives_the_backbones_maps_and_parity_compares_each(
     assert graph.contents.provenance["output"] == "maps 0,2,6"
 
 
+@pytest.mark.untraced
 def test_a_wrong_norm_of_a_map_fails_parity_by_the_maps_name(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,6 +243,7 @@ def test_bfloat16_is_compared_by_pytorch_and_openvino_and_the_report_says_so(exp
     assert [item.name for item in report.parity.skipped] == ["ONNX Runtime bf16"]
 
 
+@pytest.mark.untraced
 def test_a_sweep_for_overflow_is_told(export: Export) -> None:
     assert any("tried on random images" in note for note in export("fp16").notes)
 
@@ -333,6 +334,7 @@ def test_a_gate_chooses_layers_of_each_quantised_precision_for_itself(
     assert int8 == dataclasses.replace(float8, method=Method.MSE)
 
 
+@pytest.mark.untraced
 def test_samples_are_calibration_images_and_parity_reports_run_on_them(precise_bundle: Path) -> None:
     manifest = Bundle.open(precise_bundle).manifest
     assert manifest.samples is not None
@@ -341,6 +343,7 @@ def test_samples_are_calibration_images_and_parity_reports_run_on_them(precise_b
 
 
 @pytest.mark.usefixtures("noisy_openvino")
+@pytest.mark.untraced
 def test_openvinos_failure_keeps_no_file_from_being_written_and_is_stored(
     export: Export, tmp_path: Path
 ) -> None:
@@ -381,6 +384,7 @@ def test_bfloat16_is_verified_on_real_images_where_they_are_given(
     assert lowered.outputs[0].deviation.sqnr_db > 45
 
 
+@pytest.mark.untraced
 def test_an_impossible_gate_fails_and_nothing_is_written(export: Export, tmp_path: Path) -> None:
     with pytest.raises(GateError, match="cannot hold the gate"):
         export("int8", calibration="random", gate=Gate(min_sqnr_db=190))

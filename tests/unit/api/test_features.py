@@ -51,6 +51,7 @@ def test_pooled_features_are_what_the_head_takes(
 
 
 @pytest.mark.parametrize(("stage", "shape"), [(1, (5, 16, 16, 16)), (4, (5, 128, 2, 2))])
+@pytest.mark.untraced
 def test_the_map_after_a_stage_is_its_last_blocks(
     stage: int,
     shape: tuple[int, ...],

@@ -86,6 +86,7 @@ def test_one_wrong_weight_in_any_block_of_the_tiny_graph_fails_and_its_block_is_
     assert found.first_bad_block == f"backbone.network.{block}"
 
 
+@pytest.mark.untraced
 def test_a_wrong_classifier_fails_and_no_block_is_blamed(tiny_bundle_copy: Path) -> None:
     _damage(tiny_bundle_copy, "head.fc.bias", _off_by_a_hundredth)
     found = _graph_verdict(tiny_bundle_copy)

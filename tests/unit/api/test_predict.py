@@ -36,6 +36,7 @@ GOLDEN: list[dict[str, Any]] = json.loads((DATA / "predictions.json").read_text(
     [pytest.param(row, marks=[pytest.mark.slow] * ("-m" in row["config"])) for row in GOLDEN],
     ids=lambda row: row["config"],
 )
+@pytest.mark.untraced
 def test_mmpretrains_predictions_are_reproduced(
     row: dict[str, Any], filled: Callable[..., dict[str, Tensor]]
 ) -> None:

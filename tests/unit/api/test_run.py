@@ -318,6 +318,7 @@ def test_a_precision_that_fails_parity_is_left_out_and_not_tried_again(
     assert [item.precision for item in read_record(Bundle.open(finished_copy)).failed] == [Precision.INT8]
 
 
+@pytest.mark.untraced
 def test_nothing_is_written_where_float32_fails_parity(
     tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_bundle_without_engines_is_no_error_where_none_is_asked_for(tiny_bundl
 
 
 @pytest.mark.usefixtures("noisy_openvino")
+@pytest.mark.untraced
 def test_a_model_that_failed_parity_does_no_work(tiny_bundle_copy: Path) -> None:
     assert only_runner(Bundle.open(tiny_bundle_copy), Group.OPENVINO).name == "OpenVINO fp32"
     verify_bundle(tiny_bundle_copy)

@@ -25,6 +25,7 @@ def _error(found: NDArray[np.floating], true: NDArray[np.floating]) -> float:
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-5), ("fp16", 2e-3), ("int8", 2e-2)])
+@pytest.mark.untraced
 def test_outputs_and_blocks_are_those_of_onnx_runtime(
     precise_bundle: Path, digits_inputs: NDArray[np.float32], precision: str, limit: float
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_machine_where_nothing_can_be_compiled_is_a_runtime_failure(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.untraced
 def test_a_compiled_model_scores_as_the_eager_one() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     images = synthetic_images(2, (8, 8), seed=1)
@@ -189,6 +190,7 @@ def test_a_shape_is_compiled_once_however_often_it_is_run(graphs: list[GraphModu
     assert len(graphs) == 1  # of the same module, by the same compiler
 
 
+@pytest.mark.untraced
 def test_every_open_runtime_may_compile_as_often_as_one(graphs: list[GraphModule]) -> None:
     images = synthetic_images(2, (8, 8), seed=1)
     models = [_small(width) for width in range(1, 6)]

@@ -181,6 +181,7 @@ def test_a_kill_at_any_step_and_another_while_recovering_leave_the_old_or_the_ne
     assert recoveries >= 50
 
 
+@pytest.mark.untraced
 def test_a_first_write_killed_at_any_step_can_be_repeated(tmp_path: Path) -> None:
     def write_old(directory: Path) -> None:
         write_bundle(directory, OLD)
@@ -232,6 +233,7 @@ def assert_whole(directory: Path) -> None:
     assert set(contents) == {"a.bin", "b.bin", f"only{int(text[1:]) % 3}.bin"}
 
 
+@pytest.mark.untraced
 def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     rng = random.Random(1)  # noqa: S311 (when to kill is no secret)
@@ -258,6 +260,7 @@ def test_a_reader_beside_a_writer_always_finds_a_bundle(tmp_path: Path) -> None:
     assert_whole(directory)
 
 
+@pytest.mark.untraced
 def test_two_writers_beside_each_other_both_succeed(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     with writing(directory, "v", 120) as one, writing(directory, "w", 120) as other:

@@ -45,6 +45,7 @@ def test_the_training_checkpoint_that_mmengine_wrote_loads(digits_checkpoint: Pa
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", None])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.untraced
 def test_every_disguise_gives_the_same_weights(
     write_checkpoint: Write, tiny_state: State, wrapper: str | None, prefix: str, *, legacy: bool
 ) -> None:

@@ -67,6 +67,7 @@ def _rewritten(path: Path, change: Callable[[bytes], bytes]) -> None:
             archive.writestr(name, change(data) if name.endswith("data.pkl") else data)
 
 
+@pytest.mark.untraced
 def test_a_whole_zip_around_a_cut_pickle_is_unreadable(write_checkpoint: Callable[..., Path]) -> None:
     path = write_checkpoint()
     original = path.read_bytes()

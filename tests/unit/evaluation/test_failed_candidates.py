@@ -20,6 +20,7 @@ from tests.candidates import labelled
 
 
 @pytest.mark.usefixtures("noisy_openvino")
+@pytest.mark.untraced
 def test_a_stored_failure_is_of_this_file_in_this_runtime(tiny_bundle_copy: Path) -> None:
     verify_bundle(tiny_bundle_copy)
     bundle = Bundle.open(tiny_bundle_copy)

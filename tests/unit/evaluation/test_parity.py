@@ -72,6 +72,7 @@ def test_the_folded_model_is_within_the_default_tolerance(task: ParityTask) -> N
 
 @pytest.mark.parametrize(("block", "stage"), [("0.0", 1), ("2.0", 2), ("4.0", 3), ("4.1", 3), ("6.0", 4)])
 @pytest.mark.parametrize("weight", ["mlp.fc1.weight", "mlp.fc2.bias", "token_mixer.affine.bias"])
+@pytest.mark.untraced
 def test_one_wrong_weight_fails_and_the_block_is_named(
     task: ParityTask, tiny_architecture: Architecture, tiny_state: State, block: str, stage: int, weight: str
 ) -> None:

@@ -160,6 +160,7 @@ def test_equalised_downsampling_inputs_are_worth_a_decibel(
 
 
 @pytest.mark.parametrize("precision", Precision)
+@pytest.mark.untraced
 def test_a_stored_config_rebuilds_the_very_same_model(tiny_model: RIFormer, precision: Precision) -> None:
     folded = fold(tiny_model)
     batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

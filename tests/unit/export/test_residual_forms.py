@@ -77,6 +77,7 @@ def _on_grid(values: Tensor, largest: float) -> bool:
 
 
 @pytest.mark.parametrize("norm", NormForm)
+@pytest.mark.untraced
 def test_the_whole_stream_is_on_the_grid_of_int8(folded: RIFormer, batch: Tensor, norm: NormForm) -> None:
     model = _lowered(folded, batch, norm=norm)
     blocks = tuple(name for stage in folded.architecture.block_names for name in stage)
@@ -90,6 +91,7 @@ def test_the_whole_stream_is_on_the_grid_of_int8(folded: RIFormer, batch: Tensor
     assert len(ranges) == 2 * len(blocks) + len(embeddings)
 
 
+@pytest.mark.untraced
 def test_other_blocks_stay_in_floating_point(folded: RIFormer, batch: Tensor) -> None:
     model = _lowered(folded, batch, "backbone.network.0")
     whole = _lowered(folded, batch).config.residual_ranges

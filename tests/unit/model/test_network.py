@@ -51,6 +51,7 @@ def test_a_published_model_computes_what_mmpretrains_own_does(
 
 @pytest.mark.parametrize("form", Form)
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.untraced
 def test_keys_and_shapes_are_those_of_the_architecture(variant: Variant, form: Form) -> None:
     state = empty_model(variant.architecture, form).state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == variant.architecture.shapes(form)

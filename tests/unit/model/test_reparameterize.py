@@ -69,6 +69,7 @@ def test_the_trained_models_function_stays_in_float64(digits_checkpoint: Path, c
     torch.testing.assert_close(change(model)(_images(64, 2)), model(_images(64, 2)), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.untraced
 def test_a_change_of_any_tensor_is_a_change_of_the_folded_model(
     tiny_architecture: Architecture, tiny_state: State
 ) -> None:

@@ -71,6 +71,7 @@ def _with(evaluator: QuantizedEvaluator, **changes: dict[str, float]) -> Quantiz
     return dataclasses.replace(evaluator, calibration=dataclasses.replace(result, calibration=changed))
 
 
+@pytest.mark.untraced
 def test_the_damaged_layer_is_ranked_first_and_excluded_first(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.2.1.mlp.fc2"
     before = evaluator.calibration.calibration.ranges
@@ -90,6 +91,7 @@ def test_the_damaged_layer_is_ranked_first_and_excluded_first(evaluator: Quantiz
     assert len(excluded) < 5
 
 
+@pytest.mark.untraced
 def test_fp8_is_measured_on_its_own_layers_alone(evaluator: QuantizedEvaluator) -> None:
     worst = "backbone.network.4.1.mlp.fc1"
     before = evaluator.calibration.calibration.largest
@@ -108,6 +110,7 @@ def test_fp8_is_measured_on_its_own_layers_alone(evaluator: QuantizedEvaluator) 
     assert cost.sqnr_db >= 38
 
 
+@pytest.mark.untraced
 def test_every_layer_is_excluded_where_nothing_less_will_do(evaluator: QuantizedEvaluator) -> None:
     config = LoweringConfig(precision=Precision.INT8, int8_base=Precision.FP16)
     half = dataclasses.replace(evaluator, config=config)

@@ -87,6 +87,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     found.close()
 
 
+@pytest.mark.untraced
 def test_it_renders_sorts_and_prints_without_an_error_or_a_request(
     browser: Browser, measured_bundle: Path, tmp_path: Path
 ) -> None:

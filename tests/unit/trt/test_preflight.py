@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -429,16 +428,11 @@ def test_here_a_damaged_file_never_reaches_the_backend(monkeypatch: pytest.Monke
     assert "was altered" in finding.problem
 
 
-def test_this_machine_is_asked_for_its_backends_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_asked_for_its_backends_and_its_driver(
+    monkeypatch: pytest.MonkeyPatch, pretend_versions: Callable[..., None]
+) -> None:
     monkeypatch.setattr(module, "query_driver", lambda: CLOSED)
-    installed = {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"}
-
-    def version(name: str) -> str:
-        if name not in installed:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return installed[name]
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    pretend_versions(lambda _: True, {"tensorrt": "10.16.0.1", "tensorrt-rtx": "1.7.1"})
     assert this_host() == Host(
         versions={TensorRTFlavor.TENSORRT: "10.16.0.1", TensorRTFlavor.TENSORRT_RTX: "1.7.1"}, driver=CLOSED
     )

@@ -249,6 +249,7 @@ Each is another line, so that one run of mypy tells of all.
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.untraced
 def test_a_name_or_call_that_a_flavor_lacks_is_found_for_that_flavor_and_no_other(
     flavor: str, sources: dict[str, str], work: dict[str, Path]
 ) -> None:
