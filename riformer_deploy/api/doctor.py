@@ -92,9 +92,11 @@ _OPTIONAL = {
     "pycuda": ("PyCUDA", "running engines beside other PyCUDA code"),
     "cv2": ("OpenCV", "resizing as models trained with OpenCV's resize expect"),
 }
-_QUICK = {"onnxruntime", "cuda.bindings", "pynvml"}
-"""Packages that are imported at every look: without ONNX Runtime's providers little is known, and the others
-take little. Importing all would take ten times as long."""
+_QUICK = {"onnxruntime"}
+"""Packages that are imported at every look: without ONNX Runtime's providers little is known. Importing all
+would take ten times as long."""
+_QUICK_ON_GPU = _QUICK | {"cuda.bindings", "pynvml"}
+"""As before, where there is a GPU, of which nothing works without them; they take little."""
 _NOT_IMPORTED = "not imported; --thorough does"
 
 
@@ -191,7 +193,8 @@ def examine(*, thorough: bool = False) -> DoctorReport:
         for gpu in driver.gpus
     ]
     packages = [_required(name, imports=thorough) for name in _REQUIRED]
-    packages += [_optional(name, imports=thorough or name in _QUICK) for name in _OPTIONAL]
+    quick = _QUICK_ON_GPU if driver.gpus else _QUICK
+    packages += [_optional(name, imports=thorough or name in quick) for name in _OPTIONAL]
     return DoctorReport(
         machine=describe_machine(),
         findings=(*packages, _driver(driver), *gpus),
