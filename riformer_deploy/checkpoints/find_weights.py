@@ -88,7 +88,7 @@ def _incomplete(path: Path, part: Part) -> str | None:
     except CheckpointError as err:
         return "; ".join(err.details) or err.message
     missing = [key for key in shapes if key not in part.state]
-    return f"{len(missing)} tensors are missing, such as {missing[0]}" if missing else None
+    return f"tensors are missing: {len(missing)}, such as {missing[0]}" if missing else None
 
 
 def _matching(path: Path, parts: list[Part], key: str) -> list[Part]:
@@ -166,7 +166,7 @@ def _notes(part: Part, taken: WeightSet, parts: list[Part], left_out: list[str])
         notes += [f"left out: another RIFormer, under {other.name or 'no key at all'}" for other in others]
     notes += [f"left out, no whole RIFormer: {text}" for text in left_out if others]
     if part.beside:
-        notes.append(f"left out: {len(part.beside)} tensors beside the RIFormer, such as {part.beside[0]}")
+        notes.append(f"left out: tensors beside the RIFormer: {len(part.beside)}, such as {part.beside[0]}")
     return tuple(notes)
 
 

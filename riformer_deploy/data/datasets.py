@@ -185,7 +185,7 @@ def _from_folders(location: Path, split: str, classes: ClassList) -> Dataset:
     notes += match.notes
     loose = [path.name for path in entries if not path.is_dir()]
     if loose:
-        notes.append(f"{len(loose)} files are in no class folder and were left out: {', '.join(loose[:5])}")
+        notes.append(f"left out, in no class folder: {len(loose)} ({', '.join(loose[:5])})")
     samples, left_out, empty = [], list[FolderContent](), []
     for folder in folders:
         content = walk_pictures(root / folder)

@@ -41,12 +41,12 @@ class FolderContent:
             root: What names are relative to.
         """
         kinds = (
-            (self.others, "files are no pictures by their names"),
-            (self.hidden, "names are hidden or hold thumbnails"),
-            (self.repeated, "links lead to folders that are read already"),
+            (self.others, "no pictures by their names"),
+            (self.hidden, "hidden, or thumbnails"),
+            (self.repeated, "links to folders that are read already"),
         )
         return tuple(
-            f"{len(paths)} {what} and were left out: {_few(paths, root)}" for paths, what in kinds if paths
+            f"left out, {what}: {len(paths)} ({_few(paths, root)})" for paths, what in kinds if paths
         )
 
 

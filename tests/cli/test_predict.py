@@ -126,8 +126,8 @@ def test_what_is_left_out_of_a_folder_is_said(cli: Cli, pictures: Path, tiny_bun
     done = cli("predict", pictures, "--bundle", tiny_bundle, "--json")
     assert done.returncode == 0
     assert len(json.loads(done.stdout)["predictions"]) == 3
-    assert "1 files are no pictures by their names and were left out: notes.txt" in done.stderr
-    assert "1 names are hidden or hold thumbnails and were left out: @eaDir" in done.stderr
+    assert "left out, no pictures by their names: 1 (notes.txt)" in done.stderr
+    assert "left out, hidden, or thumbnails: 1 (@eaDir)" in done.stderr
 
 
 def test_no_warning_of_a_library_reaches_the_user(cli: Cli, pictures: Path, tiny_bundle: Path) -> None:

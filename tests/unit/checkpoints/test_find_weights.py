@@ -89,7 +89,7 @@ def test_a_teacher_of_another_kind_is_left_out_with_a_note(
     }
     found = load_checkpoint(save({"state_dict": state}))
     assert _same(found.state, tiny_state)
-    assert "left out: 2 tensors beside the RIFormer, such as teacher.conv1.weight" in found.notes
+    assert "left out: tensors beside the RIFormer: 2, such as teacher.conv1.weight" in found.notes
 
 
 def test_of_several_riformers_the_key_chooses_and_none_is_guessed(
@@ -119,7 +119,8 @@ def test_a_damaged_riformer_beside_a_whole_one_is_left_out_and_told(
     found = load_checkpoint(path)
     assert _same(found.state, whole)
     assert any(
-        "no whole RIFormer: b: 1 tensors are missing, such as backbone.norm6.weight" in n for n in found.notes
+        "no whole RIFormer: b: tensors are missing: 1, such as backbone.norm6.weight" in n
+        for n in found.notes
     )
     with pytest.raises(CheckpointKeysError) as caught:
         load_checkpoint(path, key="b")

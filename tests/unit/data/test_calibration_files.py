@@ -153,7 +153,7 @@ def test_files_that_cannot_be_used_are_all_named_and_the_rest_used_only_if_asked
     found = folder_set(folder, PLAIN, skip_bad=True)
     assert found.count == 70
     assert len([text for text in found.warnings if text.startswith("skipped: ")]) == 2
-    assert "1 files are no pictures by their names and were left out: labels.txt" in found.warnings
+    assert "left out, no pictures by their names: 1 (labels.txt)" in found.warnings
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])

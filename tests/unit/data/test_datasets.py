@@ -113,7 +113,7 @@ def test_files_that_are_no_pictures_and_empty_folders_are_said(write: Write, tmp
     (tmp_path / "val" / "newt").mkdir()
     dataset = open_dataset(root, PETS)
     assert len(dataset) == 2
-    assert "1 files are no pictures" in dataset.notes[0]
+    assert "left out, no pictures by their names: 1" in dataset.notes[0]
     assert "1 names are hidden" in dataset.notes[1]
     assert "cat/.hidden.png" in dataset.notes[1]
     assert "newt" in dataset.notes[2]

@@ -25,8 +25,8 @@ def test_hidden_folders_and_thumbnails_are_left_out_and_every_kind_is_known(tmp_
     assert _names(tmp_path, found.hidden) == [".git", "@eaDir", "c/.z.png"]
     assert _names(tmp_path, found.others) == ["notes.txt"]
     assert found.notes(tmp_path) == (
-        "1 files are no pictures by their names and were left out: notes.txt",
-        "3 names are hidden or hold thumbnails and were left out: .git, @eaDir, c/.z.png",
+        "left out, no pictures by their names: 1 (notes.txt)",
+        "left out, hidden, or thumbnails: 3 (.git, @eaDir, c/.z.png)",
     )
 
 
@@ -50,7 +50,7 @@ def test_links_are_followed_once_and_never_in_a_loop(tmp_path: Path) -> None:
 def test_what_was_left_out_of_folders_is_said(tmp_path: Path) -> None:
     _touch(tmp_path, "a.png", "b.txt")
     found = find_pictures([str(tmp_path)])
-    assert found.notes == (f"{tmp_path}: 1 files are no pictures by their names and were left out: b.txt",)
+    assert found.notes == (f"{tmp_path}: left out, no pictures by their names: 1 (b.txt)",)
 
 
 @pytest.mark.parametrize(
