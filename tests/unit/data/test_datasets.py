@@ -114,7 +114,7 @@ def test_files_that_are_no_pictures_and_empty_folders_are_said(write: Write, tmp
     dataset = open_dataset(root, PETS)
     assert len(dataset) == 2
     assert "left out, no pictures by their names: 1" in dataset.notes[0]
-    assert "1 names are hidden" in dataset.notes[1]
+    assert "left out, hidden, or thumbnails: 1" in dataset.notes[1]
     assert "cat/.hidden.png" in dataset.notes[1]
     assert "newt" in dataset.notes[2]
 
