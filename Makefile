@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What Python compiles it must be allowed to keep, else every process compiles PyTorch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What pytest leaves out; nothing in test-all.
 SELECTED := -m "not slow"
 
@@ -41,9 +44,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); this takes a minute or two"
 
-# pip compiles all of a package, which takes as long as the rest; Python compiles what is imported, and must
-# be let keep it, else every process compiles all of PyTorch again.
-unexport PYTHONDONTWRITEBYTECODE
+# pip compiles all of a package, which takes as long as the rest; Python compiles what is imported.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --no-compile --editable ".[cpu,report,rtx]"
 	@touch $@

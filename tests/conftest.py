@@ -47,7 +47,8 @@ from riformer_deploy.system import machine
 from riformer_deploy.system.cuda_driver import Driver
 from riformer_deploy.trt import preflight
 from riformer_deploy.trt.build_options import BuildOptions
-from tests.sharing import exporting_once, made_once, shared_folder, untraced
+from tests.sharing import exporting_once, made_once, shared_folder
+from tests.tracing import untraced
 
 REAL_EXPORT = torch.onnx.export
 ROOT = Path(__file__).resolve().parents[1]

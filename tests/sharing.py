@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import gc
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from riformer_deploy.common.enums import InputForm
 from riformer_deploy.common.files import locked
 from riformer_deploy.common.replacing import replacing
 from riformer_deploy.export.lowering import LoweredRIFormer
+from tests.tracing import untraced
 
 
 def shared_folder(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Path:
@@ -80,20 +80,6 @@ def _identity(model: nn.Module, arguments: object) -> str:
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-@contextlib.contextmanager
-def untraced() -> Iterator[None]:
-    """Coverage pauses: with it all Python code takes twice as long, that of others included.
-
-    For what runs no line of ours that other tests do not run, too.
-    """
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)
 
 
 @contextlib.contextmanager

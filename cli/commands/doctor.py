@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def doctor(
     thorough: Annotated[
         bool,
-        typer.Option("--thorough", help="Import the slow packages, too: a broken one shows only then."),
+        typer.Option("--thorough", help="Import every package: a broken one shows only then."),
     ] = False,
     json: options.Json = False,
     debug: options.Debug = False,

@@ -96,7 +96,7 @@ _QUICK = {"onnxruntime"}
 """Packages that are imported at every look: without ONNX Runtime's providers little is known. Importing all
 would take ten times as long."""
 _QUICK_ON_GPU = _QUICK | {"cuda.bindings", "pynvml"}
-"""As before, where there is a GPU, of which nothing works without them; they take little."""
+"""Those, and where there is a GPU what drives and watches it."""
 _NOT_IMPORTED = "not imported; --thorough does"
 
 
@@ -177,8 +177,8 @@ def examine(*, thorough: bool = False) -> DoctorReport:
     """Look at this machine; a thing that is missing is a finding, never an error.
 
     Args:
-        thorough: Import PyTorch and the other packages that take long, too: that one is broken shows only
-            then. Otherwise it is looked up whether they are installed.
+        thorough: Import every package: that one is broken shows only then. Otherwise most are only looked
+            up, since importing PyTorch and others takes seconds.
     """
     driver = query_driver()
     gpus = [

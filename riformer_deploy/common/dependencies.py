@@ -81,9 +81,9 @@ _VERSION = re.compile(r"^Version: *(\S+)$", re.MULTILINE)
 
 
 def distribution_version(name: str) -> str | None:
-    """Version of an installed distribution, or None where there is none of this name.
+    """Version of an installed distribution; None where there is none of this name, or it states none.
 
-    ``importlib.metadata.version`` parses the description, too, which takes ten times as long.
+    ``importlib.metadata.version`` parses the description, too, which takes several times as long.
 
     Args:
         name: As package indexes have it, such as ``onnxruntime-gpu``.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import os
 import subprocess
 import sys
@@ -14,34 +13,21 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
-from riformer_deploy_cli import streams
 from torch import Tensor
 
 from riformer_deploy.common.enums import Precision
 from riformer_deploy.evaluation.tolerances import TOLERANCES
 from riformer_deploy.model.architecture import Architecture
 from riformer_deploy.model.variants import VARIANTS, Variant
-from tests.in_process import run_command
+from tests.in_process import left_as_found, run_command
 
 
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Log levels, verbosity and PyTorch's threads, which commands set for the whole process, as they were.
-
-    Tables are as wide as where no width is asked for, whatever the shell around the tests says.
-
-    One thread meanwhile: tiny models are quicker with one, above all where tests share the cores.
-    """
-    monkeypatch.delenv("COLUMNS", raising=False)
-    for name in ("_chosen", "_json"):
-        monkeypatch.setattr(streams, name, getattr(streams, name))
-    loggers = (logging.getLogger(), logging.getLogger(streams.LIBRARY))
-    levels, threads = [logger.level for logger in loggers], torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
-    torch.set_num_threads(threads)
+    """As before, and with one thread meanwhile: tiny models are quicker with one, where tests share cores."""
+    with left_as_found(monkeypatch):
+        torch.set_num_threads(1)
+        yield
 
 
 @pytest.fixture

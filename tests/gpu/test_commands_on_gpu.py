@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from riformer_deploy.bundle.store import Bundle
 from tests.conftest import ROOT
-from tests.in_process import run_command
+from tests.in_process import left_as_found, run_command
 
 EXAMPLES = ROOT / "examples"
 DIGITS = EXAMPLES / "digits"
@@ -23,9 +24,10 @@ Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """``cli("bench", path, ...)``: its exit code, stdout and stderr."""
-    return functools.partial(run_command, monkeypatch, capsys)
+    with left_as_found(monkeypatch):
+        yield functools.partial(run_command, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -60,16 +62,21 @@ def test_every_engine_is_verified_and_its_top1_measured(cli: Run, engines_copy: 
     accuracy = answered(cli(*line, "--limit", "200", "--json"))
     measured = [found["config"] for found in accuracy["artifacts"]]
     assert {found["precision"] for found in measured if found["runtime"] != "pytorch"} == expected
-    assert answered(cli("inspect", engines_copy, "--json"))["kind"] == "bundle"
 
 
-def test_engines_are_timed_beside_pytorch_and_called_by_their_names(cli: Run, engines_copy: Path) -> None:
+def test_engines_are_timed_at_every_batch_size_plain_and_as_graphs(cli: Run, engines_copy: Path) -> None:
     line = ("bench", engines_copy, "--engine", "--batch", "1,8", "--baselines", "none", "--max-seconds", "8")
     table = cli(*line)
     assert table.returncode == 0, table.stderr
     assert "TensorRT" in table.stdout
     timed = answered(cli(*line, "--json"))
-    assert {sample["batch"] for sample in timed["samples"]} == {1, 8}
+    found = {
+        (sample["config"]["precision"], sample["config"]["cuda_graph"], sample["batch"])
+        for sample in timed["samples"]
+        if sample["config"]["runtime"] == "tensorrt"
+    }
+    held = {engine.precision.value for engine in Bundle.open(engines_copy).manifest.engines}
+    assert found == set(itertools.product(held, (False, True), (1, 8)))
 
 
 def test_an_engine_says_of_pictures_what_the_graph_says(cli: Run, engines_copy: Path) -> None:
@@ -106,6 +113,9 @@ def test_one_command_ends_in_a_choice_among_engines(cli: Run, tmp_path: Path) ->
     more = ("--calibration", DIGITS / "calibration", "--data", DIGITS, "--limit", "200")
     found = answered(cli(*line, *more, "--max-drop", "1.5", "--batch", "8", "--max-seconds", "20", "--json"))
     outcomes = {step["name"]: step["outcome"] for step in found["steps"]}
-    assert set(outcomes.values()) <= {"done", "skipped"}, outcomes
+    assert {outcomes[name] for name in ("parity", "accuracy", "bench")} == {"done"}, outcomes
     (choice,) = found["choices"]
-    assert choice["batch"] == 8
+    assert (choice["batch"], choice["runtime"]) == (8, "tensorrt")
+    assert choice["file"] in {
+        engine.file.path for engine in Bundle.open(tmp_path / "bundle").manifest.engines
+    }

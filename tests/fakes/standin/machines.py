@@ -100,8 +100,9 @@ class CudaMachine:
     Nothing here waits for more than a stream: waiting for the device would spoil a capture in another
     thread. Each context has a memory pool of its own, filled by its first run, since PyTorch does not know
     of captures that it did not begin, and would hand a graph's memory to others. A pool that ends frees its
-    memory, which CUDA refuses to a thread that captures: PyTorch 2.11 then aborts the process, out of a
-    destructor (seen on an H200). So pools end in a thread that does not, and while no other uses its own.
+    memory, which CUDA refuses to a thread that captures: by the stacks that was how PyTorch 2.11 aborted the
+    process on an H200, out of a destructor. So no run that is captured ends any, and none ends while a thread
+    is in a run. (Around a run lie a few lines of the capture in which garbage collection alone could.)
     """
 
     def __init__(self) -> None:

@@ -88,18 +88,21 @@ def test_an_optional_package_that_is_slow_is_looked_up_and_not_imported(
     assert detail in found.detail
 
 
+@pytest.mark.parametrize(("module", "name"), [("cuda.bindings", "cuda-python"), ("pynvml", "nvidia-ml-py")])
 @pytest.mark.parametrize(
     ("gpus", "health"), [((H200,), Health.UNUSABLE), ((), Health.OK)], ids=["a GPU", "no GPU"]
 )
 def test_what_drives_a_gpu_is_imported_where_there_is_one(
     pretend: Callable[..., None],
     with_driver: Callable[[Driver], None],
+    module: str,
+    name: str,
     gpus: tuple[Gpu, ...],
     health: Health,
 ) -> None:
     with_driver(Driver(cuda_version="13.0", gpus=gpus, problem=None if gpus else "no GPU"))
-    pretend("cuda.bindings", "13.0", RuntimeError("its library is broken"))
-    found = _finding("cuda-python")
+    pretend(module, "13.0", RuntimeError("its library is broken"))
+    found = _finding(name)
     assert found.health is health
     assert ("its library is broken" in found.detail) is bool(gpus)
 

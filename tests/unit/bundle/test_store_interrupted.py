@@ -233,7 +233,6 @@ def assert_whole(directory: Path) -> None:
     assert set(contents) == {"a.bin", "b.bin", f"only{int(text[1:]) % 3}.bin"}
 
 
-@pytest.mark.untraced
 def test_a_writer_killed_at_random_moments_always_leaves_a_whole_bundle(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     rng = random.Random(1)  # noqa: S311 (when to kill is no secret)
@@ -260,7 +259,6 @@ def test_a_reader_beside_a_writer_always_finds_a_bundle(tmp_path: Path) -> None:
     assert_whole(directory)
 
 
-@pytest.mark.untraced
 def test_two_writers_beside_each_other_both_succeed(tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     with writing(directory, "v", 120) as one, writing(directory, "w", 120) as other:

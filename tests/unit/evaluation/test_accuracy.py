@@ -297,7 +297,6 @@ accuracy_bundle(Path(sys.argv[1]), options, count)
 """
 
 
-@pytest.mark.untraced
 def test_a_killed_process_loses_nothing(repository: Path, digits_bundle: Path, tmp_path: Path) -> None:
     bundle, data = tmp_path / "bundle", repository / "examples" / "digits"
     shutil.copytree(digits_bundle, bundle)

@@ -56,10 +56,16 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> CudaMachine:
 def retiring(machine: CudaMachine) -> Callable[[], None]:
     """Work of an engine during which a context of another ends."""
     pools = [machine.new_pool()]
-    return lambda: machine.retire(pools)
+
+    def work() -> None:
+        before = Pool.alive
+        machine.retire(pools)
+        assert Pool.alive == before
+
+    return work
 
 
-def test_no_pool_ends_in_a_run_or_in_a_capture(machine: CudaMachine) -> None:
+def test_a_pool_that_ends_in_a_capture_waits_for_a_run_that_is_none(machine: CudaMachine) -> None:
     machine.put(CAPTURED, None, retiring(machine))
     assert Pool.alive == 1
     machine.put(CAPTURED, None, lambda: None)
@@ -68,6 +74,11 @@ def test_no_pool_ends_in_a_run_or_in_a_capture(machine: CudaMachine) -> None:
     assert Pool.alive == 0
 
 
+def test_a_pool_that_ends_in_a_run_waits_for_its_end(machine: CudaMachine) -> None:
+    machine.put(PLAIN, None, retiring(machine))
+    assert Pool.alive == 0
+
+
 def test_a_pool_that_ends_while_nothing_runs_ends_at_once(machine: CudaMachine) -> None:
-    retiring(machine)()
+    machine.retire([machine.new_pool()])
     assert Pool.alive == 0
