@@ -22,7 +22,7 @@ def kit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def container(*entries: tuple[int, int, bytes]) -> bytes:
     """Kind, architecture and code of each."""
     parts = [
-        struct.pack("<HHIQIIII", kind, 0x101, 64, len(code), 0, 0, 0, architecture) + bytes(28) + code
+        struct.pack("<HHIQIIII", kind, 0x101, 64, len(code), 0, 0, 0, architecture) + bytes(32) + code
         for kind, architecture, code in entries
     ]
     assert all(len(part) >= 64 for part in parts)
