@@ -420,6 +420,12 @@ def pretend_versions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
+def without_openvino(pretend_versions: Callable[..., None]) -> None:
+    """As where OpenVINO is not installed: compiling a model takes longer than all else of a small export."""
+    pretend_versions(lambda name: name == "openvino")
+
+
+@pytest.fixture
 def noisy_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO as on a processor in whose arithmetic it fails: its outputs are off by a thousandth."""
 

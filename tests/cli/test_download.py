@@ -17,6 +17,8 @@ from riformer_deploy.bundle.manifest import Manifest
 from riformer_deploy.common.serialization import load_json
 from riformer_deploy.model.variants import VARIANTS, Variant
 
+pytestmark = pytest.mark.usefixtures("without_openvino")
+
 Cli = Callable[..., CompletedProcess[str]]
 
 

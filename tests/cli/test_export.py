@@ -20,6 +20,8 @@ from riformer_deploy.evaluation.results import ParityResult, Status
 from riformer_deploy.model.architecture import Form
 from riformer_deploy.model.variants import Variant
 
+pytestmark = pytest.mark.usefixtures("without_openvino")
+
 Run = Callable[..., CompletedProcess[str]]
 
 

@@ -9,6 +9,8 @@ import pytest
 from riformer_deploy.bundle.store import Bundle
 from riformer_deploy.data.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("without_openvino")
+
 
 def test_preprocessing_and_class_names_are_what_the_command_line_says(
     cli: Callable[..., CompletedProcess[str]], tiny_checkpoint: Path, tmp_path: Path

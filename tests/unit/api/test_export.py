@@ -37,6 +37,8 @@ from riformer_deploy.model.network import RIFormer
 from riformer_deploy.model.reparameterize import fuse
 from riformer_deploy.model.variants import get_variant
 
+pytestmark = pytest.mark.usefixtures("without_openvino")
+
 SIZE = (64, 48)
 IMPOSSIBLE = {Precision.FP32: Tolerance(rtol=1e-300, atol=1e-300, stage_relative_l2=1e-300)}
 State = dict[str, Tensor]

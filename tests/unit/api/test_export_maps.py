@@ -35,6 +35,8 @@ from riformer_deploy.model.architecture import POSITIONS, Architecture, Form
 from riformer_deploy.model.network import model_from_state
 from tests.sharing import made_once
 
+pytestmark = pytest.mark.usefixtures("without_openvino")
+
 INDICES = (0, 2, 6)
 NAMES = ("stage1", "stage2", "stage4")
 MAPS = LoweringConfig(output_form=OutputForm.MAPS, out_indices=INDICES)
