@@ -294,9 +294,5 @@ class AccuracyResult:
         configs = {item.config for item in artifacts}
         comparisons = tuple(item for item in self.comparisons if item.config in configs)
         failed = any(item.status is Status.FAILED for item in comparisons)
-        return replace(
-            self,
-            artifacts=artifacts,
-            comparisons=comparisons,
-            status=Status.FAILED if failed else Status.PASSED,
-        )
+        status = Status.FAILED if failed else Status.PASSED
+        return replace(self, artifacts=artifacts, comparisons=comparisons, status=status)

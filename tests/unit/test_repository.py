@@ -16,3 +16,10 @@ def test_constraints_that_hold_together_name_no_package_twice(repository: Path) 
     both = [_pinned(repository / name) for name in ("constraints.txt", "tests/peer/constraints.txt")]
     assert all(both)
     assert not set.intersection(*both)
+
+
+def test_no_module_is_longer_than_300_lines(repository: Path) -> None:
+    modules = [path for folder in ("riformer_deploy", "cli") for path in (repository / folder).rglob("*.py")]
+    assert len(modules) > 200
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
