@@ -11,7 +11,7 @@ mkdir -p "$out" "$bundles"
 OMP_NUM_THREADS=2 python3 benchmarks/gpu_bundles.py "$bundles" --workers 6 >"$out/bundles.log" 2>&1
 for file in tests/gpu/test_*.py; do
   log=$out/$(basename "$file" .py).log
-  timeout --signal KILL 120 python3 -m pytest "$file" --run-gpu --bundles "$bundles" -v --show-capture=no \
+  timeout --signal KILL 240 python3 -m pytest "$file" --run-gpu --bundles "$bundles" -v --show-capture=no \
     -p no:cacheprovider -o faulthandler_timeout=60 --durations=5 >"$log" 2>&1
   echo "$file ended with $?"; tail -n 12 "$log"
 done

@@ -21,8 +21,6 @@ from typing import NamedTuple
 _MAGIC = struct.pack("<IHH", 0xBA55ED50, 1, 16)
 _HEADER = struct.Struct("<IHHQ")
 _ENTRY = struct.Struct("<HHIQIIII")
-
-
 _MACHINE_CODE = 2
 
 

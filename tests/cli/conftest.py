@@ -24,7 +24,7 @@ from tests.in_process import left_as_found, run_command
 
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As before, and with one thread meanwhile: tiny models are quicker with one, where tests share cores."""
+    """What commands leave behind is undone; one thread meanwhile: tiny models are quicker with one."""
     with left_as_found(monkeypatch):
         torch.set_num_threads(1)
         yield

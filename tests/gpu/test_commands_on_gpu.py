@@ -36,9 +36,9 @@ def engines_copy(engines: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(engines.directory, tmp_path / "digits"))
 
 
-def answered(ran: CompletedProcess[str], *, code: int = 0) -> dict[str, Any]:
-    """What ``--json`` printed, for a command that ended as expected."""
-    assert ran.returncode == code, ran.stderr
+def answered(ran: CompletedProcess[str]) -> dict[str, Any]:
+    """What ``--json`` printed, for a command that succeeded."""
+    assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
 
